@@ -1,0 +1,124 @@
+"""Frames, clips, and the window that turns a stream of frames into clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import ImageError
+
+MAX_PIXELS = 64_000_000
+"""Largest image that is accepted [px]; checked before anything is allocated."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture in time.
+
+    Attributes:
+        image: RGB, uint8, shape (height, width, 3).
+        stamp_ns: Time of capture [ns] in the source's clock, 0 if unknown.
+        index: Number of the frame in its recording or stream, from 0.
+
+    Raises:
+        ImageError: The array is not RGB uint8 HWC, is empty, or is too large.
+    """
+
+    image: NDArray[np.uint8]
+    stamp_ns: int = 0
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ImageError(f"a frame needs an RGB uint8 array of shape (height, width, 3), not {found}")
+        if image.size == 0:
+            raise ImageError(f"a frame of {image.shape[1]}x{image.shape[0]} px has no pixels")
+        if image.shape[0] * image.shape[1] > MAX_PIXELS:
+            raise ImageError(
+                f"a frame of {image.shape[1]}x{image.shape[0]} px is over the limit of {MAX_PIXELS} px; "
+                "scale it down before",
+                code="IMG_TOO_LARGE",
+            )
+
+    @property
+    def width(self) -> int:
+        """Width [px]."""
+        return int(self.image.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height [px]."""
+        return int(self.image.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The frames given to the language model at once, oldest first.
+
+    Raises:
+        ImageError: There is no frame, or the frames differ in size.
+    """
+
+    frames: tuple[Frame, ...]
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise ImageError("a clip needs at least one frame")
+        sizes = {(frame.width, frame.height) for frame in self.frames}
+        if len(sizes) > 1:
+            raise ImageError(f"the frames of a clip must have one size, not {sorted(sizes)}")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, position: int) -> Frame:
+        return self.frames[position]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipWindow:
+    """How a recording is cut into clips that share frames (paper, section 4.3).
+
+    Attributes:
+        length: Frames a clip, >= 2.
+        overlap: Frames shared with the clip before, 1..length-1.
+    """
+
+    length: int = 8
+    overlap: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 2 or not 1 <= self.overlap < self.length:
+            raise ValueError(
+                f"a clip window needs length >= 2 and 1 <= overlap < length, not {self.length} and {self.overlap}"
+            )
+
+    def spans(self, frame_count: int) -> list[tuple[int, int]]:
+        """Return ``(start, stop)`` of each clip of a recording.
+
+        A last clip that would hold nothing but frames already seen is left out.
+
+        Args:
+            frame_count: Frames in the recording, >= 0.
+        """
+        if frame_count <= 0:
+            return []
+        step = self.length - self.overlap
+        starts = [s for s in range(0, frame_count, step) if s == 0 or s + self.overlap < frame_count]
+        return [(s, min(s + self.length, frame_count)) for s in starts]
+
+
+def sample_evenly(frames: Sequence[Frame], count: int) -> list[Frame]:
+    """Pick ``count`` frames spread evenly from the first to the last (all of them if fewer)."""
+    if len(frames) <= count:
+        return list(frames)
+    positions = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return [frames[int(p)] for p in positions]

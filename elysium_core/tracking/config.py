@@ -1,0 +1,72 @@
+"""Settings of tracking; the single source of their defaults (command line and ROS read them here)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from elysium_core.errors import ConfigError
+
+MODES = ("stream", "clip")
+WINDOWS = ("auto", "anchor", "growing")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingConfig:
+    """How targets are followed.
+
+    Attributes:
+        mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
+            offline protocol (section 4.3).
+        window: What the model sees in stream mode: ``anchor`` = the frame in which the
+            target was last surely seen and the live frame; ``growing`` = up to
+            ``clip_length`` frames, restarted with one frame of overlap; ``auto`` = what
+            the checkpoint recommends.
+        clip_length: Frames the model sees at most at once, 2..32.
+        max_targets: Targets followed at the same time, 1..16.
+        score_threshold: A box scoring below is UNCERTAIN, 0..1.
+        lost_after_s: Without a certain box for this long, a target is LOST [s].
+        remove_after_s: LOST for this long, a target is REMOVED [s]; 0 = never.
+        reground_period_s: Ask again by words this often, and while LOST [s]; 0 = off.
+        max_new_tokens: Longest answer the model may write [tokens].
+
+    Raises:
+        ConfigError: A value is out of range; the message names all that are.
+    """
+
+    mode: str = "stream"
+    window: str = "auto"
+    clip_length: int = 8
+    max_targets: int = 4
+    score_threshold: float = 0.3
+    lost_after_s: float = 2.0
+    remove_after_s: float = 10.0
+    reground_period_s: float = 5.0
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.mode not in MODES:
+            problems.append(f"mode {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.window not in WINDOWS:
+            problems.append(f"window {self.window!r} is not one of {', '.join(WINDOWS)}")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not math.isfinite(value) or not low <= value <= high:
+                problems.append(f"{name} = {value} is not in {low}..{high}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "clip_length": (2, 32),
+    "max_targets": (1, 16),
+    "score_threshold": (0.0, 1.0),
+    "lost_after_s": (0.1, 60.0),
+    "remove_after_s": (0.0, 3600.0),
+    "reground_period_s": (0.0, 600.0),
+    "max_new_tokens": (16, 2048),
+}
+"""Allowed range of each numeric field, shared with the ROS parameter table."""
+
+DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(TrackingConfig)}
