@@ -1,0 +1,35 @@
+"""Makes the built package visible to every program of the virtual environment; runs at the start of its Python.
+
+`make setup` copies this file into the environment, next to a .pth file with three lines: the source tree, the built
+Python package, and a call of `activate`. Then a plain `.venv/bin/python`, `.venv/bin/elysium` or `.venv/bin/pytest`
+finds the sources first (an edited or new file needs no build) and the generated messages second, with nothing sourced.
+
+The search path of shared libraries is read when a process starts, so a change needs a new one. The ROS wheels bring a
+.pth file (ros_wheels_bootstrapper) that starts Python again with their own libraries, once, guarded by a variable of
+the environment. This file comes before it in the alphabet: it adds the built libraries for that restart.
+"""
+
+import os
+
+RESTART_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def activate(*prefixes: str) -> None:
+    """Add ament prefixes to the environment of this process and of all that it starts.
+
+    Args:
+        *prefixes: Absolute paths, the one to be searched first at the front.
+    """
+    _prepend("AMENT_PREFIX_PATH", prefixes)
+    if _prepend("LD_LIBRARY_PATH", [os.path.join(prefix, "lib") for prefix in prefixes]):
+        # A guard inherited from a parent that lacked these libraries would keep this process without them.
+        os.environ.pop(RESTART_GUARD, None)
+
+
+def _prepend(variable, paths):
+    """Put the paths that the variable lacks before the others; return whether any were missing."""
+    present = [path for path in os.environ.get(variable, "").split(os.pathsep) if path]
+    missing = [path for path in paths if path not in present]
+    if missing:
+        os.environ[variable] = os.pathsep.join(missing + present)
+    return bool(missing)
