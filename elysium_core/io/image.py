@@ -1,0 +1,100 @@
+"""Reading and writing single pictures."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from elysium_core.errors import ImageError
+from elysium_core.frames import MAX_PIXELS, Frame
+from elysium_core.io.files import atomic_path
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+"""Endings of the picture files that are read."""
+
+# Pillow also opens formats that start other programs (EPS) or hold many pictures; these are not wanted here.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+
+
+def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """Read a picture, turned upright as its EXIF orientation says.
+
+    Args:
+        path: A JPEG, PNG, BMP, WebP or PPM file; the content decides, not the ending.
+
+    Returns:
+        RGB, uint8, shape (height, width, 3). Transparency is dropped, 16 bit become 8.
+
+    Raises:
+        ImageError: There is no such file, it is no picture of a known format, it is
+            damaged, or it is larger than :data:`~elysium_core.frames.MAX_PIXELS`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"there is no image file {str(path)!r}", code="IMG_MISSING")
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            _check_size(path, picture.width, picture.height)
+            return _as_rgb(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{str(path)!r} is not a JPEG, PNG, BMP, WebP or PPM image",
+            code="IMG_DECODE",
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path, "more") from error
+    except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(
+            f"image {str(path)!r} cannot be read: {error}", code="IMG_DECODE"
+        ) from error
+
+
+def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write a picture; the ending (.png, .jpg, .webp ...) chooses the format.
+
+    Raises:
+        ImageError: ``image`` is not an RGB uint8 picture, the ending is unknown, or
+            the file cannot be written.
+    """
+    path = Path(path)
+    Frame(image)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ImageError(
+            f"cannot write an image as {str(path)!r}; end it in one of {', '.join(sorted(IMAGE_SUFFIXES))}",
+            code="IMG_ENCODING",
+        )
+    try:
+        with atomic_path(path) as temporary:
+            Image.fromarray(image).save(temporary, quality=92)
+    except OSError as error:
+        raise ImageError(
+            f"cannot write {str(path)!r}: {error.strerror or error}", code="IMG_WRITE"
+        ) from error
+
+
+def _as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I"):
+        # Pillow would cut 16 bit values off at 255 instead of scaling them.
+        gray = (np.asarray(picture).clip(0, 65535).astype(np.uint32) >> 8).astype(
+            np.uint8
+        )
+        return np.repeat(gray[..., None], 3, axis=2)
+    return np.array(picture.convert("RGB"))
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_large(path, f"{width}x{height}")
+
+
+def _too_large(path: Path, size: str) -> ImageError:
+    return ImageError(
+        f"image {str(path)!r} has {size} px, over the limit of {MAX_PIXELS} px; scale it down before",
+        code="IMG_TOO_LARGE",
+    )
