@@ -50,9 +50,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:
         if isinstance(error, ImageError):
             raise
-        raise ImageError(
-            f"image {str(path)!r} cannot be read: {error}", code="IMG_DECODE"
-        ) from error
+        raise ImageError(f"image {str(path)!r} cannot be read: {error}", code="IMG_DECODE") from error
 
 
 def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
@@ -73,17 +71,13 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
         with atomic_path(path) as temporary:
             Image.fromarray(image).save(temporary, quality=92)
     except OSError as error:
-        raise ImageError(
-            f"cannot write {str(path)!r}: {error.strerror or error}", code="IMG_WRITE"
-        ) from error
+        raise ImageError(f"cannot write {str(path)!r}: {error.strerror or error}", code="IMG_WRITE") from error
 
 
 def _as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     if picture.mode.startswith("I"):
         # Pillow would cut 16 bit values off at 255 instead of scaling them.
-        gray = (np.asarray(picture).clip(0, 65535).astype(np.uint32) >> 8).astype(
-            np.uint8
-        )
+        gray = (np.asarray(picture).clip(0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     return np.array(picture.convert("RGB"))
 

@@ -70,9 +70,7 @@ def label_size(text: str, font_px: int) -> tuple[int, int]:
     return text_mask.shape[1] + 2 * pad_x, text_mask.shape[0] + 2 * pad_y
 
 
-def draw_label(
-    image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int, style: LabelStyle
-) -> None:
+def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int, style: LabelStyle) -> None:
     """Draw a label into ``image``, in place; what lies outside the image is left out.
 
     Args:
@@ -87,9 +85,7 @@ def draw_label(
     pad_x, pad_y = _padding(font_px)
     width, height = label_size(text, font_px)
     letters = np.zeros((height, width), np.uint8)
-    letters[pad_y : pad_y + text_mask.shape[0], pad_x : pad_x + text_mask.shape[1]] = (
-        text_mask
-    )
+    letters[pad_y : pad_y + text_mask.shape[0], pad_x : pad_x + text_mask.shape[1]] = text_mask
     _blend(
         image,
         _pill_mask(width, height, max(2, font_px // 3)),
@@ -101,9 +97,7 @@ def draw_label(
     _blend(image, letters, x, y, style.ink, 1.0)
 
 
-def rounded_path(
-    x1: float, y1: float, x2: float, y2: float, radius: float
-) -> NDArray[np.float64]:
+def rounded_path(x1: float, y1: float, x2: float, y2: float, radius: float) -> NDArray[np.float64]:
     """Return the closed outline of a rounded rectangle, clockwise from its top left, shape (N, 2) [px]."""
     radius = max(0.0, min(radius, (x2 - x1) / 2, (y2 - y1) / 2))
     quarter = np.linspace(0, np.pi / 2, 7)
@@ -157,11 +151,7 @@ def _covers(font: Font, text: str) -> bool:
         return True
     # Letters that a font lacks are all drawn as the same "missing" sign.
     missing = bytes(font.getmask("\U0010fffe"))
-    return all(
-        bytes(font.getmask(letter)) != missing
-        for letter in set(text)
-        if not letter.isspace()
-    )
+    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isspace())
 
 
 @lru_cache(maxsize=256)
@@ -171,9 +161,7 @@ def _text_mask(text: str, font_px: int) -> NDArray[np.uint8]:
     left, _, right, _ = font.getbbox(text)
     width = max(1, int(np.ceil(right - min(left, 0))))
     canvas = Image.new("L", (width, round(font_px * 1.2)))
-    ImageDraw.Draw(canvas).text(
-        (-min(left, 0), font_px), text, fill=255, font=font, anchor="ls"
-    )
+    ImageDraw.Draw(canvas).text((-min(left, 0), font_px), text, fill=255, font=font, anchor="ls")
     return np.asarray(canvas)
 
 
@@ -181,9 +169,7 @@ def _text_mask(text: str, font_px: int) -> NDArray[np.uint8]:
 def _pill_mask(width: int, height: int, radius: int) -> NDArray[np.uint8]:
     mask = np.zeros((height, width), np.uint8)
     outline = rounded_path(0, 0, width - 1, height - 1, radius)
-    cv2.fillPoly(
-        mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4
-    )
+    cv2.fillPoly(mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
     return mask
 
 
@@ -206,10 +192,6 @@ def _blend(
     )
     if left >= right or top >= bottom:
         return
-    alpha = mask[top - y : bottom - y, left - x : right - x, None].astype(
-        np.float32
-    ) * (opacity / 255)
+    alpha = mask[top - y : bottom - y, left - x : right - x, None].astype(np.float32) * (opacity / 255)
     below = image[top:bottom, left:right]
-    below[:] = (below + (np.asarray(color, np.float32) - below) * alpha + 0.5).astype(
-        np.uint8
-    )
+    below[:] = (below + (np.asarray(color, np.float32) - below) * alpha + 0.5).astype(np.uint8)

@@ -54,17 +54,11 @@ _BLACK: Color = (16, 17, 22)
 
 def target_color(target_id: str) -> Color:
     """Return the RGB colour of a target, the same in every frame and every run."""
-    number = (
-        int(target_id) - 1
-        if target_id.isdecimal()
-        else zlib.crc32(target_id.encode("utf-8", "replace"))
-    )
+    number = int(target_id) - 1 if target_id.isdecimal() else zlib.crc32(target_id.encode("utf-8", "replace"))
     return PALETTE[number % len(PALETTE)]
 
 
-def draw_tracks(
-    image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, scale: float = 1.0
-) -> NDArray[np.uint8]:
+def draw_tracks(image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, scale: float = 1.0) -> NDArray[np.uint8]:
     """Draw what a tracker said about a frame.
 
     Args:
@@ -86,9 +80,7 @@ def draw_tracks(
         if update.box is not None:
             color = target_color(update.target_id)
             certain = update.state is TrackState.TRACKED
-            canvas.draw_box(
-                update.box, color if certain else _dimmed(color), dashed=not certain
-            )
+            canvas.draw_box(update.box, color if certain else _dimmed(color), dashed=not certain)
     for update in updates:
         _draw_update_label(canvas, update)
     return canvas.image
@@ -171,13 +163,9 @@ class _Canvas:
             (_darkened(color), thickness + 2),
             (color, thickness),
         ):
-            self._stroke(
-                path, line_color, line_px, dash_px=5 * thickness + 2 if dashed else 0
-            )
+            self._stroke(path, line_color, line_px, dash_px=5 * thickness + 2 if dashed else 0)
 
-    def place_label(
-        self, text: str, box: Box, style: LabelStyle, *, below: bool = False
-    ) -> None:
+    def place_label(self, text: str, box: Box, style: LabelStyle, *, below: bool = False) -> None:
         """Draw ``text`` beside ``box``, where no other label is."""
         width, height = label_size(text, self.font_px)
         x1, y1, _, y2 = (round(v) for v in box.to_px(*self.size))
@@ -185,9 +173,7 @@ class _Canvas:
         tops = [y1 - height - gap, y2 + gap, y1 + 2 * gap, y2 - height - 2 * gap]
         if below:
             tops = [tops[1], tops[0], *tops[2:]]
-        self._draw_first_free(
-            text, [(x1 - gap // 2, top) for top in tops], (width, height), style
-        )
+        self._draw_first_free(text, [(x1 - gap // 2, top) for top in tops], (width, height), style)
 
     def place_centered_label(self, text: str, box: Box, style: LabelStyle) -> None:
         """Draw ``text`` over the middle of ``box``."""
@@ -213,40 +199,22 @@ class _Canvas:
         label_wh: tuple[int, int],
         style: LabelStyle,
     ) -> None:
-        rects = [self._pushed_inside(corner, label_wh) for corner in corners] or [
-            self._pushed_inside((0, 0), label_wh)
-        ]
-        unmoved = [
-            rect
-            for rect, corner in zip(rects, corners, strict=False)
-            if rect[1] == corner[1]
-        ]
-        free = [
-            rect
-            for rect in (*unmoved, *rects)
-            if not any(_overlap(rect, other) for other in self.taken)
-        ]
+        rects = [self._pushed_inside(corner, label_wh) for corner in corners] or [self._pushed_inside((0, 0), label_wh)]
+        unmoved = [rect for rect, corner in zip(rects, corners, strict=False) if rect[1] == corner[1]]
+        free = [rect for rect in (*unmoved, *rects) if not any(_overlap(rect, other) for other in self.taken)]
         rect = (free or unmoved or rects)[0]
         self.taken.append(rect)
         draw_label(self.image, text, rect[0], rect[1], self.font_px, style)
 
-    def _pushed_inside(
-        self, corner: tuple[int, int], label_wh: tuple[int, int]
-    ) -> Rect:
+    def _pushed_inside(self, corner: tuple[int, int], label_wh: tuple[int, int]) -> Rect:
         x = max(0, min(corner[0], self.size[0] - label_wh[0]))
         y = max(0, min(corner[1], self.size[1] - label_wh[1]))
         return x, y, x + label_wh[0], y + label_wh[1]
 
-    def _stroke(
-        self, path: NDArray[np.float64], color: Color, line_px: int, dash_px: int
-    ) -> None:
+    def _stroke(self, path: NDArray[np.float64], color: Color, line_px: int, dash_px: int) -> None:
         pieces = _dashes(path, dash_px) if dash_px else [path]
-        fixed_point = [
-            np.round(piece * 16).astype(np.int32).reshape(-1, 1, 2) for piece in pieces
-        ]
-        cv2.polylines(
-            self.image, fixed_point, not dash_px, color, line_px, cv2.LINE_AA, shift=4
-        )
+        fixed_point = [np.round(piece * 16).astype(np.int32).reshape(-1, 1, 2) for piece in pieces]
+        cv2.polylines(self.image, fixed_point, not dash_px, color, line_px, cv2.LINE_AA, shift=4)
 
 
 def _draw_update_label(canvas: _Canvas, update: TrackUpdate) -> None:
@@ -254,9 +222,7 @@ def _draw_update_label(canvas: _Canvas, update: TrackUpdate) -> None:
     if update.box is not None:
         certain = update.state is TrackState.TRACKED
         ground = color if certain else _dimmed(color)
-        text = _label_text(
-            canvas, update, f"{update.score:.0%}" if certain else f"{update.score:.0%}?"
-        )
+        text = _label_text(canvas, update, f"{update.score:.0%}" if certain else f"{update.score:.0%}?")
         canvas.place_label(
             text,
             update.box,
@@ -288,23 +254,15 @@ def _label_text(canvas: _Canvas, update: TrackUpdate, ending: str) -> str:
 def _scaled_copy(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     Frame(image)
     if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
-        raise ConfigError(
-            f"scale {scale:g} is not in {SCALE_RANGE[0]:g}..{SCALE_RANGE[1]:g}"
-        )
+        raise ConfigError(f"scale {scale:g} is not in {SCALE_RANGE[0]:g}..{SCALE_RANGE[1]:g}")
     if scale == 1.0:
         return np.array(image, order="C")
-    width, height = (
-        max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])
-    )
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(
-        cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8
-    )
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def _inside(
-    box: Box, size: tuple[int, int], thickness: int
-) -> tuple[float, float, float, float]:
+def _inside(box: Box, size: tuple[int, int], thickness: int) -> tuple[float, float, float, float]:
     # Half of a line on the frame's edge would be cut off, so it is moved in; a box thinner than that stays put.
     x1, y1, x2, y2 = box.to_px(*size)
     inset = thickness / 2
@@ -319,19 +277,14 @@ def _inside(
 
 def _dashes(path: NDArray[np.float64], dash_px: float) -> list[NDArray[np.float64]]:
     closed = np.concatenate([path, path[:1]])
-    lengths = np.concatenate(
-        [[0.0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))]
-    )
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))])
     count = max(4, round(lengths[-1] / (1.8 * dash_px)))
     period = lengths[-1] / count
     pieces = []
     for start in np.arange(count) * period:
         stop = start + period / 1.8
         inner = closed[(lengths > start) & (lengths < stop)]
-        ends = [
-            [np.interp(at, lengths, closed[:, axis]) for axis in (0, 1)]
-            for at in (start, stop)
-        ]
+        ends = [[np.interp(at, lengths, closed[:, axis]) for axis in (0, 1)] for at in (start, stop)]
         pieces.append(np.concatenate([[ends[0]], inner, [ends[1]]]))
     return pieces
 
@@ -341,9 +294,7 @@ def _overlap(a: Rect, b: Rect) -> bool:
 
 
 def _mixed(color: Color, other: Color, share: float) -> Color:
-    red, green, blue = (
-        round(a + (b - a) * share) for a, b in zip(color, other, strict=True)
-    )
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(color, other, strict=True))
     return red, green, blue
 
 

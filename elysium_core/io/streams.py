@@ -37,9 +37,7 @@ class FileRecording(Recording):
         self.name = str(path)
         self._path = path
         if path.stat().st_size == 0:
-            raise VideoError(
-                f"{self.name!r} is an empty file (0 bytes)", code="VIDEO_EMPTY"
-            )
+            raise VideoError(f"{self.name!r} is an empty file (0 bytes)", code="VIDEO_EMPTY")
         with self._open() as container:
             stream = _video_stream(container, self.name)
             first = next(
@@ -75,9 +73,7 @@ class FileRecording(Recording):
     def _open(self) -> InputContainer:
         try:
             # The whitelist keeps a playlist from reaching out to the network.
-            container = av.open(
-                f"file:{self._path}", options={"protocol_whitelist": "file"}
-            )
+            container = av.open(f"file:{self._path}", options={"protocol_whitelist": "file"})
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(
@@ -86,9 +82,7 @@ class FileRecording(Recording):
             ) from error
         if container.format.name in _NOT_VIDEO_FORMATS:
             container.close()
-            raise VideoError(
-                f"{self.name!r} is a text file, not a video", code="VIDEO_DECODE"
-            )
+            raise VideoError(f"{self.name!r} is a text file, not a video", code="VIDEO_DECODE")
         return container
 
 
@@ -117,9 +111,7 @@ class CameraRecording(Recording):
             self._container = av.open(self.name, format="v4l2")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise VideoError(
-                f"camera {self.name} cannot be opened: {reason}", code="CAM_OPEN"
-            ) from error
+            raise VideoError(f"camera {self.name} cannot be opened: {reason}", code="CAM_OPEN") from error
         try:
             stream = _video_stream(self._container, self.name)
             self.fps = _frame_rate(stream)
@@ -165,11 +157,7 @@ class _StampClock:
 
     def stamp_ns(self, frame: VideoFrame, index: int) -> int:
         if frame.pts is None or frame.time_base is None:
-            stamp = (
-                self._last_ns + self._period_ns
-                if self._last_ns >= 0
-                else index * self._period_ns
-            )
+            stamp = self._last_ns + self._period_ns if self._last_ns >= 0 else index * self._period_ns
         else:
             time_ns = round(Fraction(frame.pts) * frame.time_base * 1_000_000_000)
             if self._start_ns is None:
@@ -198,9 +186,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     return stream
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream
-) -> Iterator[VideoFrame | None]:
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
     """Yield decoded frames, and None for each packet that could not be read or decoded."""
     packets = container.demux(stream)
     while True:
@@ -226,8 +212,6 @@ def _frame_rate(stream: VideoStream) -> float:
 
 def _upright_rgb(frame: VideoFrame, coded_size: tuple[int, int]) -> NDArray[np.uint8]:
     # A stream may change its size half-way; a recording has one.
-    image = frame.reformat(
-        width=coded_size[0], height=coded_size[1], format="rgb24"
-    ).to_ndarray()
+    image = frame.reformat(width=coded_size[0], height=coded_size[1], format="rgb24").to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns))

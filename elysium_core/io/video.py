@@ -19,13 +19,11 @@ from elysium_core.io.streams import CameraRecording, FileRecording
 
 __all__ = ["Recording", "open_video", "read_image"]
 
-_DEVICE = re.compile(r"(?:/dev/video)?(\d+)")
+_DEVICE = re.compile(r"(?:/dev/video)?([0-9]{1,3})")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
-def open_video(
-    source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS
-) -> Recording:
+def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -> Recording:
     """Open a source of frames and check that its first frame can be read.
 
     Args:
@@ -43,29 +41,23 @@ def open_video(
         ...     for frame in recording:
         ...         print(frame.index, frame.stamp_ns, frame.image.shape)
     """
-    text, path = (
-        str(source),
-        Path(source if isinstance(source, PathLike) else str(source)),
-    )
+    text = str(source)
+    if not text:
+        raise VideoError("the name of the video is empty; give a file, a folder of pictures or a camera number")
+    path = Path(text)
     device = _DEVICE.fullmatch(text)
     if device and (text.startswith("/dev/") or not path.exists()):
         return CameraRecording(int(device.group(1)))
     if _ADDRESS.match(text):
-        raise VideoError(
-            f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read"
-        )
+        raise VideoError(f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read")
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise VideoError(
-            f"there is no video {text[:200]!r}; check the path", code="VIDEO_MISSING"
-        ) from error
+        raise VideoError(f"there is no video {text[:200]!r}; check the path", code="VIDEO_MISSING") from error
     if stat.S_ISDIR(mode):
         return PictureRecording(_pictures_in(path), name=text, fps=fps)
     if not stat.S_ISREG(mode):
-        raise VideoError(
-            f"{text!r} is neither a file nor a folder of pictures nor a camera"
-        )
+        raise VideoError(f"{text!r} is neither a file nor a folder of pictures nor a camera")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return PictureRecording([path], name=text, fps=fps)
     return FileRecording(path)
@@ -90,9 +82,7 @@ class PictureRecording(Recording):
                 code="VIDEO_EMPTY",
             )
         if not 0 < fps < float("inf"):
-            raise VideoError(
-                f"a recording cannot run at {fps:g} frames a second; give a positive rate"
-            )
+            raise VideoError(f"a recording cannot run at {fps:g} frames a second; give a positive rate")
         self.name, self.fps, self.frame_count = name, fps, len(paths)
         self._paths = paths
         self.height, self.width = self._first_image().shape[:2]
@@ -131,18 +121,11 @@ class PictureRecording(Recording):
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    paths = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
-    ]
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sort key that puts ``2.jpg`` before ``10.jpg``."""
     parts = re.split(r"([0-9]+)", name.lower())
-    return [
-        (0, int(part)) if part.isascii() and part.isdigit() else (1, part)
-        for part in parts
-    ]
+    return [(0, int(part)) if part.isascii() and part.isdigit() else (1, part) for part in parts]
