@@ -229,7 +229,7 @@ def _draw_update_label(canvas: _Canvas, update: TrackUpdate) -> None:
             LabelStyle(ground, _ink_on(ground), 1.0 if certain else 0.85),
         )
         return
-    style = LabelStyle(_BLACK, color, 0.65)
+    style = LabelStyle(_BLACK, _mixed(color, _WHITE, 0.25), 0.75)
     text = _label_text(canvas, update, "lost" if update.last_box else "searching")
     if update.last_box is not None:
         canvas.place_centered_label(text, update.last_box, style)
