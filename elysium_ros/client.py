@@ -1,0 +1,261 @@
+"""Talks to a running tracker node from the shell, where the ``ros2`` command is missing.
+
+    python -m elysium_ros.client track "the red mug"
+    python -m elysium_ros.client objects --count 5
+
+Exit code 0: done. 1: the node refused, and says why. 2: bad input. 3: the node did not answer in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from elysium_core.errors import ElysiumError
+from elysium_core.geometry import parse_box
+from elysium_core.io.image import read_image
+from elysium_core.text.expression import clean_expression
+from elysium_ros.camera_messages import header_at, image_message
+from elysium_ros.message_json import as_plain
+from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
+from elysium_ros.tracker_client import TRANSITIONS, NoAnswerError, TrackerClient, spinning
+
+STATE_NAMES: dict[int, str] = {
+    TrackedObject.STATE_TRACKED: "TRACKED",
+    TrackedObject.STATE_INTERPOLATED: "INTERPOLATED",
+    TrackedObject.STATE_UNCERTAIN: "UNCERTAIN",
+    TrackedObject.STATE_LOST: "LOST",
+    TrackedObject.STATE_REMOVED: "REMOVED",
+}
+"""Names of the states in ``msg/TrackedObject``."""
+
+REFUSED, BAD_INPUT, NO_ANSWER = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """One answer: whether it is a yes, one sentence for a person, everything for a program."""
+
+    success: bool
+    sentence: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What every verb works with."""
+
+    node: Node
+    client: TrackerClient
+    args: argparse.Namespace
+
+    def messages(self, message_type: Any, topic: str, *, latched: bool = False) -> Iterator[Any]:
+        """Yield messages of one of the tracker's topics.
+
+        Raises:
+            NoAnswerError: None came for as long as ``--timeout``.
+        """
+        queue: SimpleQueue[Any] = SimpleQueue()
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        name = f"{self.client.tracker}/{topic}"
+        self.node.create_subscription(message_type, name, queue.put, QoSProfile(depth=10, durability=durability))
+        while True:
+            try:
+                yield queue.get(timeout=self.args.timeout)
+            except Empty:
+                waited = f"nothing came on {name} within {self.args.timeout:g} s"
+                raise NoAnswerError(f"{waited}; is the node active, and does its camera send?") from None
+
+    def box(self) -> Box2D | None:
+        """Return ``--box`` in pixels of the camera's image, None if it was not given."""
+        if self.args.box is None:
+            return None
+        # The message is in pixels, but a person may type fractions: only the node knows the camera's size.
+        size = next(self.messages(TrackedObjectArray, "objects"))
+        box = parse_box(self.args.box, size.image_width, size.image_height)
+        x_min, y_min, x_max, y_max = box.to_px(size.image_width, size.image_height)
+        return Box2D(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def show_object(tracked: Any) -> str:
+    """Return one line about a ``TrackedObject``."""
+    box = tracked.box
+    where = f"[{box.x_min:.0f}, {box.y_min:.0f}, {box.x_max:.0f}, {box.y_max:.0f}] px"
+    name = f" {tracked.expression!r}" if tracked.expression else ""
+    state = STATE_NAMES.get(tracked.state, tracked.state)
+    return f"target {tracked.id}{name}: {state} at {where}, score {tracked.score:.2f}"
+
+
+def _reply(response: Any, sentence: str) -> _Reply:
+    """Turn any response with ``success`` and ``message`` into a reply."""
+    parts = [sentence if response.success else "", response.message]
+    return _Reply(response.success, ": ".join(part for part in parts if part), as_plain(response))
+
+
+def _track(session: _Session) -> _Reply:
+    args = session.args
+    # Refused here rather than by the node: half a surrogate or a NUL would not survive the way there.
+    expression = clean_expression(args.expression) if args.expression else ""
+    response = session.client.track(expression, session.box(), camera=args.camera, add=args.add, wait_s=args.wait)
+    waited = args.wait > 0 and response.success
+    return _reply(response, show_object(response.object) if waited else f"target {response.id}")
+
+
+def _stop(session: _Session) -> _Reply:
+    response = session.client.stop(session.args.id, session.args.camera)
+    return _reply(response, "stopped " + (", ".join(str(number) for number in response.stopped_ids) or "nothing"))
+
+
+def _describe(session: _Session) -> _Reply:
+    args = session.args
+    question = clean_expression(args.question) if args.question else ""
+    response = session.client.describe(args.id, session.box(), question=question, camera=args.camera)
+    return _reply(response, response.description.text)
+
+
+def _ground(session: _Session) -> _Reply:
+    args = session.args
+    image = None
+    if args.image:
+        image = image_message(read_image(args.image), header_at(0, "file"))
+    response = session.client.ground(clean_expression(args.expression), image, camera=args.camera)
+    found = zip(response.boxes, response.scores, strict=True)
+    lines = [
+        f"[{b.x_min:.0f}, {b.y_min:.0f}, {b.x_max:.0f}, {b.y_max:.0f}] px, score {score:.2f}" for b, score in found
+    ]
+    return _reply(response, "; ".join(lines))
+
+
+def _pause(session: _Session) -> _Reply:
+    return _reply(session.client.pause(True), "paused")
+
+
+def _resume(session: _Session) -> _Reply:
+    return _reply(session.client.pause(False), "running")
+
+
+def _reset(session: _Session) -> _Reply:
+    return _reply(session.client.reset(), "reset")
+
+
+def _status(session: _Session) -> _Reply:
+    status = next(session.messages(TrackerStatus, "status", latched=True))
+    data = as_plain(status)
+    return _Reply(True, "\n".join(f"{key}: {value}" for key, value in data.items() if key != "header"), data)
+
+
+def _lifecycle(session: _Session) -> _Reply:
+    wanted = session.args.transition
+    success = session.client.change_state(wanted) if wanted else True
+    state = session.client.lifecycle_state()
+    sentence = state if success else f"{wanted} failed, the node is {state}; its log says why"
+    return _Reply(success, sentence, {"success": success, "state": state})
+
+
+def _objects(session: _Session) -> _Reply:
+    """Print messages as JSON lines, until ``--count`` or Ctrl-C."""
+    for seen, message in enumerate(session.messages(TrackedObjectArray, "objects"), start=1):
+        data = as_plain(message)
+        for item in data["objects"]:
+            item["state"] = STATE_NAMES.get(item["state"], item["state"])
+        print(json.dumps(data), flush=True)
+        if seen == session.args.count:
+            break
+    return _Reply(True, "", {})
+
+
+_VERBS: dict[str, tuple[Callable[[_Session], _Reply], str]] = {
+    "track": (_track, "follow an object named by words, marked by a box, or both"),
+    "stop": (_stop, "stop following one target, or all"),
+    "describe": (_describe, "ask for a text about a target, a box or the scene"),
+    "ground": (_ground, "find words in one image"),
+    "pause": (_pause, "stop inference, keep model and targets"),
+    "resume": (_resume, "go on after a pause"),
+    "reset": (_reset, "drop all targets and frames"),
+    "status": (_status, "show what the node is doing"),
+    "objects": (_objects, "print the tracked objects of each frame as JSON lines"),
+    "lifecycle": (_lifecycle, "show the lifecycle state, or change it"),
+}
+
+
+def _target_id(text: str) -> int:
+    number = int(text)
+    # The field has 32 bits and would silently keep the lower ones of a larger number.
+    if not 0 <= number < 2**32:
+        raise ValueError
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="elysium_ros.client", description="Talk to a running tracker node.")
+    parser.add_argument("--node", default="elysium", help="name of the node, with its namespace (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=10.0, help="longest wait [s] (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the whole answer as one JSON object")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    sub = {name: verbs.add_parser(name, help=text, description=text) for name, (_, text) in _VERBS.items()}
+    for name in ("track", "stop", "describe", "ground"):
+        sub[name].add_argument("--camera", default="", help="which camera; the only or first one if omitted")
+    for name in ("track", "describe"):
+        sub[name].add_argument("--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels")
+    sub["track"].add_argument("expression", nargs="?", default="", help="what to look for, such as 'the red mug'")
+    sub["track"].add_argument("--add", action="store_true", help="keep following the camera's other targets")
+    sub["track"].add_argument(
+        "--wait", type=float, default=5.0, help="wait for the first box [s] (default: %(default)s)"
+    )
+    sub["stop"].add_argument("id", nargs="?", type=_target_id, default=0, help="the target; all if omitted")
+    sub["describe"].add_argument(
+        "id", nargs="?", type=_target_id, default=0, help="the target; else --box, else the scene"
+    )
+    sub["describe"].add_argument("--question", default="", help="what to ask; describe it if omitted")
+    sub["ground"].add_argument("expression", help="what to look for")
+    sub["ground"].add_argument("--image", help="a picture file; the camera's newest frame if omitted")
+    sub["objects"].add_argument("--count", type=int, default=0, help="stop after this many frames; 0 = never")
+    sub["lifecycle"].add_argument(
+        "transition", nargs="?", choices=sorted(TRANSITIONS), help="show the state if omitted"
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    verb, _ = _VERBS[args.verb]
+    with spinning("elysium_client") as node:
+        reply = verb(_Session(node, TrackerClient(node, args.node, args.timeout), args))
+    if args.json and reply.data:
+        print(json.dumps(reply.data))
+    elif reply.sentence:
+        print(reply.sentence, file=sys.stdout if reply.success else sys.stderr)
+    return 0 if reply.success else REFUSED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if omitted.
+
+    Returns:
+        The exit code; the module's text says what each means.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return _run(args)
+    except NoAnswerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_ANSWER
+    except ElysiumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""A ROS node as a child process: started with parameters, watched, and ended cleanly. Used by the demo and the bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from elysium_core.errors import ElysiumError
+
+_TERMINATE_S = 15.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class NodeProcessError(ElysiumError):
+    """A node ended when it should run, or did not end as it should."""
+
+    code = "NODE"
+
+
+def private_environment(domain_id: int) -> dict[str, str]:
+    """Return an environment in which only this machine's processes with the same domain see each other.
+
+    Args:
+        domain_id: ROS_DOMAIN_ID, 0..101 (higher ones collide with ephemeral ports on Linux).
+    """
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def free_domain() -> int:
+    """Return a ROS domain that other runs on this machine are unlikely to use, 1..101."""
+    return 1 + os.getpid() % 101
+
+
+class NodeProcess:
+    """One node in a process of its own; a context manager that ends it.
+
+    Its output goes to an unnamed file, so that a full pipe cannot block it;
+    :meth:`output` reads it.
+
+    Args:
+        module: Python module with the node's ``main``, such as ``elysium_ros.video_node``.
+        parameters: Parameters by name; values are booleans, numbers, texts or lists of them.
+        environment: Environment of the process.
+        remappings: Names, or ``__node`` and ``__ns``, and what they become.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+        remappings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = module.rpartition(".")[2]
+        arguments = [sys.executable, "-m", module, "--ros-args"]
+        for name, value in parameters.items():
+            # JSON is YAML: text stays text even when it looks like a number or holds a colon.
+            arguments += ["-p", f"{name}:={json.dumps(value)}"]
+        for name, value in (remappings or {}).items():
+            arguments += ["-r", f"{name}:={value}"]
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+        self._process = subprocess.Popen(
+            arguments, stdout=self._output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment)
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """Return what the process has written so far."""
+        size = os.fstat(self._output.fileno()).st_size
+        # The child shares the file's position, so reading must not move it.
+        return os.pread(self._output.fileno(), size, 0).decode("utf-8", "replace")
+
+    def check_alive(self) -> None:
+        """Raise if the process has ended.
+
+        Raises:
+            NodeProcessError: It has; the message holds its last line.
+        """
+        if not self.is_alive:
+            raise NodeProcessError(
+                f"{self.name} ended with exit code {self._process.returncode}: {self._last_line()}", code="NODE_DIED"
+            )
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the process to end by itself; return its exit code.
+
+        Raises:
+            NodeProcessError: It still runs after ``timeout_s``.
+        """
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise NodeProcessError(f"{self.name} still runs after {timeout_s:g} s") from None
+
+    def stop(self) -> int:
+        """Ask the process to end (SIGTERM), kill it if it does not; return its exit code, negative for a signal."""
+        if self.is_alive:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(_TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def resident_bytes(self) -> int:
+        """Return the memory the process occupies [byte]; 0 when it has ended or the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/statm", encoding="ascii") as statm:
+                return int(statm.read().split()[1]) * _PAGE_BYTES
+        except (OSError, IndexError):
+            return 0
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._output.close()
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.output().splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "it wrote nothing"

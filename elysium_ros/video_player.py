@@ -1,0 +1,137 @@
+"""Plays a recording in real time, in a thread of its own. Knows no ROS: the clock and the outlet are handed in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from elysium_core.frames import Frame
+from elysium_core.io.recording import Recording
+
+STAMPS = ("now", "video")
+"""``now``: the clock when the frame is sent. ``video``: the clock at the start plus the time in the video, exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """The moment that ties video time to both clocks; renewed after every pause."""
+
+    video_ns: int
+    steady_s: float
+    stamp_ns: int
+
+
+class VideoPlayer:
+    """Hands out each frame when it is due, never early.
+
+    No frame of a file is dropped: those that are late (a slow disk, a busy machine)
+    are handed out at once until the schedule is met again, as ``ros2 bag play`` does.
+
+    Args:
+        recording: What to play; closed with the player.
+        emit: Called with each frame and its stamp [ns], in the player's thread.
+        now_ns: The clock that stamps are in [ns].
+        rate_hz: Frames a second; 0 = as recorded. Of a camera, at most this many.
+        loop: Start over at the end.
+        stamps: One of :data:`STAMPS`; a camera's frames are always stamped ``now``.
+        on_end: Called once in the player's thread when there will be no more frames.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        emit: Callable[[Frame, int], None],
+        now_ns: Callable[[], int],
+        *,
+        rate_hz: float = 0.0,
+        loop: bool = False,
+        stamps: str = "now",
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._recording = recording
+        self._emit = emit
+        self._now_ns = now_ns
+        self._rate_hz = rate_hz
+        self._loop = loop
+        self._video_stamps = stamps == "video" and not recording.is_live
+        self._on_end = on_end
+        self._anchor: _Anchor | None = None
+        self._sent_at_s = float("-inf")
+        self._playing = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="video_player", daemon=True)
+        self.error: Exception | None = None
+        self.frames_sent = 0
+
+    def start(self) -> None:
+        """Start the thread, paused; :meth:`play` makes it run."""
+        self._thread.start()
+
+    def play(self) -> None:
+        """Play, or go on after a pause."""
+        self._playing.set()
+
+    def pause(self) -> None:
+        """Hold at the next frame; a camera's frames are dropped meanwhile."""
+        self._playing.clear()
+
+    def close(self) -> None:
+        """End the thread and close the recording; can be called twice."""
+        self._stopping.set()
+        self._playing.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+        self._recording.close()
+
+    def _run(self) -> None:
+        try:
+            offset_ns = self._play_once(0)
+            while self._loop and not self._stopping.is_set():
+                offset_ns = self._play_once(offset_ns)
+        except Exception as error:  # the thread's last resort: whoever waits for the end reads why
+            self.error = error
+        finally:
+            self._on_end()
+
+    def _play_once(self, offset_ns: int) -> int:
+        """Play from the beginning to the end; return the video time at which the next round starts [ns]."""
+        video_ns = offset_ns
+        for frame in self._recording:
+            video_ns = offset_ns + self._time_in_round(frame)
+            wanted = self._wanted_now() if self._recording.is_live else self._wait_until_due(video_ns)
+            if self._stopping.is_set():
+                break
+            if wanted:
+                self._emit(frame, self._stamp_ns(video_ns))
+                self.frames_sent += 1
+        return video_ns + round(1e9 / (self._rate_hz or self._recording.fps))
+
+    def _time_in_round(self, frame: Frame) -> int:
+        return round(frame.index * 1e9 / self._rate_hz) if self._rate_hz else frame.stamp_ns
+
+    def _wait_until_due(self, video_ns: int) -> bool:
+        if not self._playing.is_set():
+            self._anchor = None
+            self._playing.wait()
+        if self._anchor is None:
+            self._anchor = _Anchor(video_ns, time.monotonic(), self._now_ns())
+        due_s = self._anchor.steady_s + (video_ns - self._anchor.video_ns) * 1e-9
+        self._stopping.wait(max(0.0, due_s - time.monotonic()))
+        return True
+
+    def _wanted_now(self) -> bool:
+        """Whether a camera's frame is handed out: not while paused, and not faster than asked for."""
+        now_s = time.monotonic()
+        # A tenth of a period of grace, or jitter would halve the rate of a camera that runs at just this rate.
+        too_early = self._rate_hz > 0 and now_s - self._sent_at_s < 0.9 / self._rate_hz
+        if too_early or not self._playing.is_set():
+            return False
+        self._sent_at_s = now_s
+        return True
+
+    def _stamp_ns(self, video_ns: int) -> int:
+        if not self._video_stamps or self._anchor is None:
+            return self._now_ns()
+        return self._anchor.stamp_ns + video_ns - self._anchor.video_ns
