@@ -1,0 +1,1 @@
+"""The ``elysium`` command, one module a verb."""

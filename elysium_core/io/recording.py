@@ -42,7 +42,7 @@ class Recording(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; ``index`` counts those that were skipped, too."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open between frames
         """Release the source. Calling it twice is fine."""
 
     def __enter__(self) -> Self:

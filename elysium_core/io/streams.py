@@ -202,7 +202,7 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
         except av.error.FFmpegError:
             yield None
             continue
-        yield from (frame for frame in frames if isinstance(frame, VideoFrame))
+        yield from frames
 
 
 def _frame_rate(stream: VideoStream) -> float:
