@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
@@ -85,7 +85,7 @@ class FrameWriter(ABC):
         """Throw away what was written; a finished file stays."""
         self._temporary.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FrameWriter:
         return self
 
     def __exit__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
 
 from elysium_core.frames import Frame
 
@@ -45,7 +44,7 @@ class Recording(ABC):
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open between frames
         """Release the source. Calling it twice is fine."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Recording:
         return self
 
     def __exit__(

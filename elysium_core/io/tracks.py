@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from elysium_core.errors import BoxError, DataError
 from elysium_core.geometry import Box
@@ -63,7 +63,7 @@ class TrackWriter:
         """Close the file; calling it twice is fine."""
         self._file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TrackWriter:
         return self
 
     def __exit__(

@@ -113,6 +113,10 @@ class IdentityModel:
         clean_expression(question)
         return "no model is loaded"
 
+    def caption(self, frames: Frame | Sequence[Frame]) -> str:
+        """Say that there is no model."""
+        return "no model is loaded"
+
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> IdentityTracker:
         """Make an :class:`IdentityTracker`."""
         return IdentityTracker(replace(config or TrackingConfig(), mode=mode))

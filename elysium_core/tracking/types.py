@@ -221,6 +221,10 @@ class PerceptionModel(Protocol):
         """Answer a question about an image or a clip."""
         ...
 
+    def caption(self, frames: Frame | Sequence[Frame]) -> str:
+        """Describe a whole image or clip."""
+        ...
+
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
         """Make a tracker for one stream."""
         ...
