@@ -26,7 +26,7 @@ def activate(*prefixes: str) -> None:
         os.environ.pop(RESTART_GUARD, None)
 
 
-def _prepend(variable, paths):
+def _prepend(variable: str, paths: list[str] | tuple[str, ...]) -> bool:
     """Put the paths that the variable lacks before the others; return whether any were missing."""
     present = [path for path in os.environ.get(variable, "").split(os.pathsep) if path]
     missing = [path for path in paths if path not in present]

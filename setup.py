@@ -1,0 +1,88 @@
+"""Packaging of the core: ``pip install .`` gives ``elysium_core`` and the ``elysium`` command, without ROS.
+
+The ROS 2 package around it is built by colcon from ``package.xml`` and ``CMakeLists.txt``; a test keeps the versions of
+the two equal. The requirements here are ranges for users of the library; ``requirements/`` holds what is tested.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+EXTRAS = {
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"],
+    "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
+    "train": ["accelerate>=1.0", "deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
+    "curate": ["ray>=2.9", "spacy>=3.7"],
+    "eval": ["pycocoevalcap>=1.2"],
+    "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
+    "dev": [
+        "hypothesis>=6.100",
+        "mypy>=1.11",
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9",
+        "setuptools>=68,<80",
+        "types-PyYAML",
+        "wheel",
+    ],
+}
+
+
+def read_version() -> str:
+    """Return ``__version__`` of the core without importing it: its requirements may not be installed yet."""
+    text = (HERE / "elysium_core" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise RuntimeError('elysium_core/__init__.py has no line __version__ = "..."')
+    return match.group(1)
+
+
+def read_readme() -> str:
+    """Return the README, or nothing where it is not there (a partial checkout)."""
+    path = HERE / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+setup(
+    name="elysium-core",
+    version=read_version(),
+    description="Find, follow and describe what a sentence names, in video",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    author="elysium developers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    # 3.10 is the Python of ROS 2 Humble.
+    python_requires=">=3.10",
+    packages=find_packages(include=["elysium_core", "elysium_core.*"]),
+    package_data={"elysium_core": ["py.typed", "weights/**/*", "data/synthetic/assets/**/*"]},
+    install_requires=[
+        "av>=12.0",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "PyYAML>=6.0",
+        "rich>=13.0",
+        "safetensors>=0.4.3",
+        "tokenizers>=0.20",
+        "torch>=2.4",
+        "tqdm>=4.66",
+        "transformers>=5.0",
+        "typer>=0.12",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["elysium = elysium_core.cli.app:main"]},
+    zip_safe=False,
+)

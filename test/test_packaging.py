@@ -1,0 +1,236 @@
+"""The repository as a whole: versions, walls between layers, interfaces, set-up."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import elysium_core
+from tools.relocate_ros_wheels import relocate
+
+ROOT = Path(__file__).resolve().parents[1]
+INTERFACES = sorted(path for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}"))
+
+# From the inside out; a module imports from its own layer and from those before it.
+LAYERS = (
+    {"errors", "geometry", "frames"},
+    {"model"},
+    {"text"},
+    {"inference"},
+    {"tracking"},
+    {"io"},  # reads frames, writes and draws what a tracker says
+    {"tasks"},
+    {"data"},
+    {"curation"},
+    {"training"},
+    {"evaluation"},
+    {"cli"},
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+ROS_MODULES = re.compile(
+    r"(rcl\w*|rosidl\w*|rosgraph_msgs|ament\w*|launch\w*|cv_bridge|tf2\w*|elysium_ros|\w+_msgs|\w+_interfaces)(\.|$)"
+)
+MIB = 1 << 20
+
+
+def core_modules() -> list[Path]:
+    return sorted((ROOT / "elysium_core").rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the dotted name of everything a module imports, also inside functions; not what is only for types."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+        pending += ast.iter_child_nodes(node)
+
+
+def layer_of_import(name: str) -> str | None:
+    """Return the layer of the core that an import reaches, or None for what lies outside or at the root."""
+    parts = name.split(".")
+    if parts[0] != "elysium_core" or len(parts) == 1:
+        return None
+    if parts[1] == "Elysium":
+        return "tasks"  # re-exported at the root
+    known = (ROOT / "elysium_core" / parts[1]).is_dir() or (ROOT / "elysium_core" / f"{parts[1]}.py").is_file()
+    return parts[1] if known else None
+
+
+def test_import_walker_sees_what_it_must():
+    code = """
+import a.b
+from c import d
+from . import e
+def f():
+    from g.h import i
+    importlib.import_module("j")
+if TYPE_CHECKING:
+    import never
+else:
+    import k
+"""
+    assert sorted(imports(ast.parse(code))) == ["..e", "a.b", "c.d", "g.h.i", "j", "k"]
+
+
+def test_versions_agree():
+    package_xml = ET.parse(ROOT / "package.xml").findtext("version")
+    setup_py = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    changelog = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert changelog is not None
+    assert elysium_core.__version__ == package_xml == setup_py == changelog[1]
+
+
+@pytest.mark.parametrize("path", core_modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_core_module_stays_inside_its_walls(path: Path):
+    """The core never imports ROS, and an inner layer never imports an outer one."""
+    names = list(imports(ast.parse(path.read_text(encoding="utf-8"))))
+    assert [name for name in names if ROS_MODULES.match(name)] == []
+    assert [name for name in names if name.startswith(".")] == [], "relative imports hide the layer"
+    own = path.relative_to(ROOT / "elysium_core").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the root re-exports from every layer
+    assert own in RANK, f"{own} has no place in LAYERS; give it one"
+    reached = {layer for name in names if (layer := layer_of_import(name)) is not None}
+    assert {layer for layer in reached if RANK[layer] > RANK[own]} == set()
+
+
+def test_no_file_is_larger_than_16_mib():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in names.split("\0") if name]
+    assert files
+    assert [path for path in files if path.is_file() and path.stat().st_size > 16 * MIB] == []
+
+
+def fields(path: Path) -> Iterator[str]:
+    """Yield the lines of an interface that declare a field or a constant."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith(("#", "---")):
+            yield line
+
+
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.stem)
+def test_every_field_of_an_interface_is_explained(path: Path):
+    declared = list(fields(path))
+    assert declared
+    assert path.read_text(encoding="utf-8").startswith("# "), "an interface begins with what it is for"
+    for line in declared:
+        declaration, _, comment = line.partition("#")
+        assert len(comment.strip()) > 3, f"no comment: {line}"
+        if declaration.startswith("float"):
+            assert re.search(r"\[\S+\]|0\.\.1", comment), f"neither unit nor range: {line}"
+
+
+def test_cmake_generates_exactly_the_interfaces_on_disk():
+    listed = re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in INTERFACES)
+
+
+def test_package_xml_names_what_the_interfaces_use():
+    packages = {"builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs"}
+    used = {match for path in INTERFACES for line in fields(path) for match in re.findall(r"^(\w+)/", line)}
+    declared = {element.text for element in ET.parse(ROOT / "package.xml").iterfind("depend")}
+    assert used == packages <= declared
+
+
+def test_source_tree_finds_the_generated_half():
+    """From the root of the repository the sources come first, and the built messages are found all the same."""
+    pytest.importorskip("rclpy", reason="ROS is not installed")
+    import elysium_ros
+    from elysium_ros.action import TrackObject
+    from elysium_ros.msg import TrackedObject
+    from elysium_ros.srv import Track
+
+    assert Path(elysium_ros.__path__[0]) == ROOT / "elysium_ros"
+    declared = [line.split()[1] for line in fields(ROOT / "msg" / "TrackedObject.msg") if "=" not in line.split("#")[0]]
+    assert list(TrackedObject.get_fields_and_field_types()) == declared
+    assert TrackObject.Result.REASON_ERROR == 6
+    assert Track.Request().wait_timeout == 0.0
+
+
+def test_a_bare_python_of_the_environment_finds_the_messages(tmp_path: Path):
+    """Nothing sourced, another folder: what make setup promises for the wheels."""
+    pytest.importorskip("elysium_overlay", reason="not set up by make setup")
+    pytest.importorskip("ros_wheels_bootstrapper", reason="ROS does not come as wheels here")
+    code = "from elysium_ros.msg import Box2D; Box2D.__class__.__import_type_support__(); print(Box2D().x_min)"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "0.0\n", result.stderr
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
+def test_lock_files_pin_exactly(lock: Path):
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line)] == []
+
+
+def test_locked_versions_cover_the_requirements_of_setup_py():
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    ranges = next(
+        ast.literal_eval(k.value) for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "install_requires"
+    )
+    pinned = {line.split("==")[0] for line in (ROOT / "requirements" / "core.txt").read_text().splitlines()}
+    assert {re.split(r"[<>=]", requirement)[0].lower() for requirement in ranges} <= pinned
+
+
+def test_relocating_the_wheels_twice_changes_nothing_more(tmp_path: Path):
+    folder = tmp_path / "share" / "pkg" / "cmake"
+    folder.mkdir(parents=True)
+    build = "/opt/python/cp312-cp312"
+    old = [f"{build}/include/python3.12", f"{build}/lib/python3.12/site-packages/numpy/_core/include", "/opt/x"]
+    (folder / "export.cmake").write_text(";".join(old))
+    assert relocate(tmp_path) == 1
+    python_include, numpy_include, other = (folder / "export.cmake").read_text().split(";")
+    assert Path(python_include, "Python.h").is_file()
+    assert Path(numpy_include, "numpy").is_dir()
+    assert other == "/opt/x"
+    assert relocate(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("g++", "setup: g++ was not found"), ("cmake", "setup: cmake was not found"), ("python3", "Python 3.11 or newer")],
+)
+def test_setup_says_in_one_sentence_what_is_missing(tmp_path: Path, missing: str, said: str):
+    for tool in {"bash", "cmake", "dirname", "g++", "python3", "uname"} - {missing}:
+        found = sys.executable if tool == "python3" else shutil.which(tool)
+        assert found is not None, f"{tool} is needed to test the absence of {missing}"
+        (tmp_path / tool).symlink_to(found)
+    result = subprocess.run(
+        [tmp_path / "bash", ROOT / "tools" / "setup.sh"],
+        env={"PATH": str(tmp_path), "HOME": os.environ.get("HOME", "/")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
