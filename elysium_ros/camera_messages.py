@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from elysium_core.errors import ImageError
+from elysium_ros.conversions import ns_to_stamp
 
 
 def header_at(stamp_ns: int, frame_id: str) -> Header:
@@ -21,9 +22,7 @@ def header_at(stamp_ns: int, frame_id: str) -> Header:
         stamp_ns: Time [ns], >= 0.
         frame_id: The camera's optical frame.
     """
-    header = Header(frame_id=frame_id)
-    header.stamp.sec, header.stamp.nanosec = divmod(int(stamp_ns), 1_000_000_000)
-    return header
+    return Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
 
 
 def image_message(rgb: NDArray[np.uint8], header: Header) -> Image:

@@ -24,6 +24,7 @@ from elysium_core.geometry import parse_box
 from elysium_core.io.image import read_image
 from elysium_core.text.expression import clean_expression
 from elysium_ros.camera_messages import header_at, image_message
+from elysium_ros.conversions import box_to_message
 from elysium_ros.message_json import as_plain
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
 from elysium_ros.tracker_client import TRANSITIONS, NoAnswerError, TrackerClient, spinning
@@ -80,9 +81,8 @@ class _Session:
             return None
         # The message is in pixels, but a person may type fractions: only the node knows the camera's size.
         size = next(self.messages(TrackedObjectArray, "objects"))
-        box = parse_box(self.args.box, size.image_width, size.image_height)
-        x_min, y_min, x_max, y_max = box.to_px(size.image_width, size.image_height)
-        return Box2D(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+        width, height = size.image_width, size.image_height
+        return box_to_message(parse_box(self.args.box, width, height), width, height)
 
 
 def show_object(tracked: Any) -> str:

@@ -1,4 +1,4 @@
-"""A ROS node as a child process: started with parameters, watched, and ended cleanly. Used by the demo and the bench."""
+"""A ROS node as a child process: started with parameters, watched, ended cleanly. For the demo and the bench."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -121,8 +122,7 @@ class NodeProcess:
     def resident_bytes(self) -> int:
         """Return the memory the process occupies [byte]; 0 when it has ended or the system does not tell."""
         try:
-            with open(f"/proc/{self.pid}/statm", encoding="ascii") as statm:
-                return int(statm.read().split()[1]) * _PAGE_BYTES
+            return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
         except (OSError, IndexError):
             return 0
 

@@ -157,10 +157,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except (ElysiumError, ParameterException) as error:
-        print(f"video_node: {error}", file=sys.stderr)
-        return 1 if node else 2
+        sys.stderr.write(f"video_node: {error}\n")
+        return 2 if node is None else 1
     finally:
-        if node:
+        if node is not None:
             node.player.close()
         rclpy.try_shutdown()
     return 0

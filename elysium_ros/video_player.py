@@ -90,7 +90,7 @@ class VideoPlayer:
             offset_ns = self._play_once(0)
             while self._loop and not self._stopping.is_set():
                 offset_ns = self._play_once(offset_ns)
-        except Exception as error:  # the thread's last resort: whoever waits for the end reads why
+        except Exception as error:  # noqa: BLE001 - the thread's last resort: whoever waits for the end reads why
             self.error = error
         finally:
             self._on_end()
