@@ -1,0 +1,1 @@
+"""Metrics and benchmark protocols: runs write plain results, reports read them."""

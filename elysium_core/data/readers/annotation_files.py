@@ -1,0 +1,166 @@
+"""Boxes, flags and JSON lines out of annotation files; every complaint names file and line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import DataError
+
+_MAX_SHOWN = 60
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content (UTF-8, with or without byte order mark).
+
+    Raises:
+        DataError: The file is missing or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
+
+
+def read_boxes(path: Path) -> NDArray[np.float64]:
+    """Read one box ``x y w h`` a line, separated by commas, tabs, semicolons or blanks.
+
+    Args:
+        path: The file. Empty lines at its end are ignored.
+
+    Returns:
+        Shape (N, 4), as written; four times NaN stays a NaN row (target absent).
+
+    Raises:
+        DataError: A line does not hold four numbers, is partly NaN, infinite, or has a
+            negative size; or there is no line at all.
+    """
+    lines = read_text(path).rstrip().splitlines()
+    if not lines:
+        raise DataError(f"{str(path)!r} holds no boxes; it needs one line x,y,w,h for each frame")
+    return np.asarray([_box(line, path, number) for number, line in enumerate(lines, 1)], dtype=np.float64)
+
+
+def read_flags(path: Path, count: int) -> NDArray[np.int64]:
+    """Read one whole number a frame, all on one line or one a line, separated like boxes.
+
+    Args:
+        path: The file.
+        count: Number of frames that must be there.
+
+    Returns:
+        Shape (count,).
+
+    Raises:
+        DataError: A value is no whole number, or there are too few or too many.
+    """
+    values = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        for word in _words(line):
+            value = _number(word)
+            if value is None or not math.isfinite(value) or value != int(value):
+                raise DataError(f"{_place(path, number)} holds {_shown(word)} where a whole number is needed")
+            values.append(int(value))
+    if len(values) != count:
+        raise DataError(f"{str(path)!r} holds {len(values)} flags for {count} frames; it needs one for each frame")
+    return np.asarray(values, dtype=np.int64)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: The file is missing or no JSON.
+    """
+    return _parse_json(read_text(path), f"{str(path)!r}")
+
+
+def iterate_json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream ``(line number, object)`` out of a file with one JSON object a line.
+
+    The file is never held as a whole, so 3 GB need no more memory than 3 kB. A file
+    that is one JSON list is accepted, too, and then numbered by item. Empty lines are
+    passed over.
+
+    Raises:
+        DataError: The file is missing, or a line is no JSON object.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if number == 1 and line.lstrip().startswith("["):
+                    yield from _list_items(path)
+                    return
+                if line.strip():
+                    yield number, _object(_parse_json(line, _place(path, number)), _place(path, number))
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(path)!r} is not UTF-8 text; convert it first") from error
+
+
+def _list_items(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    items = read_json(path)
+    for number, item in enumerate(items, 1):
+        yield number, _object(item, f"item {number} of {str(path)!r}")
+
+
+def _object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{place} is a JSON {type(value).__name__} where an object {{...}} is needed")
+    return value
+
+
+def _parse_json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place} is no valid JSON ({error}); repair or delete it") from error
+
+
+def _box(line: str, path: Path, number: int) -> list[float]:
+    words = _words(line)
+    values = [_number(word) for word in words]
+    if len(values) != 4 or any(value is None for value in values):
+        raise DataError(f"{_place(path, number)} holds {_shown(line)} where four numbers x,y,w,h are needed")
+    box = [value for value in values if value is not None]
+    if all(math.isnan(value) for value in box):
+        return box
+    if not all(math.isfinite(value) for value in box):
+        raise DataError(f"{_place(path, number)} holds {_shown(line)}; a box is finite, or NaN in all four places")
+    if box[2] < 0 or box[3] < 0:
+        raise DataError(f"{_place(path, number)} holds {_shown(line)}, a box of negative size; x,y,w,h is needed")
+    return box
+
+
+def _words(line: str) -> list[str]:
+    """Split at commas, semicolons, tabs and blanks; two commas in a row leave an empty word."""
+    for separator in (",", ";"):
+        if separator in line:
+            words = [word.strip() for word in line.split(separator)]
+            return words[:-1] if words[-1] == "" else words
+    return line.split()
+
+
+def _number(word: str) -> float | None:
+    try:
+        # Python would read the underscore of 1_0 as a thousands separator.
+        return None if "_" in word else float(word)
+    except ValueError:
+        return None
+
+
+def _place(path: Path, number: int) -> str:
+    return f"line {number} of {str(path)!r}"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

@@ -1,0 +1,64 @@
+"""The benchmarks by name: which reader, which split, how many entries the whole has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from elysium_core.data.readers.davis import read_davis
+from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
+from elysium_core.data.readers.folder import read_folder
+from elysium_core.data.readers.got10k import read_got10k
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.data.readers.lasot import read_lasot
+from elysium_core.data.readers.otb import read_otb
+from elysium_core.data.readers.trackingnet import read_trackingnet
+from elysium_core.data.readers.uav123 import read_uav123
+from elysium_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingBenchmark:
+    """A data set for tracking.
+
+    Attributes:
+        name: As on the command line.
+        title: As in a report.
+        read: Yields the recordings below a folder, of a split.
+        default_split: Used when none is asked for; empty if there are no splits.
+        sizes: Split -> number of entries of the whole benchmark, where that is fixed.
+    """
+
+    name: str
+    title: str
+    read: Callable[[Path, str], Iterator[LabelledRecording]]
+    default_split: str = ""
+    sizes: dict[str, int] | None = None
+
+
+TRACKING_BENCHMARKS: dict[str, TrackingBenchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        TrackingBenchmark("folder", "own recordings", read_folder),
+        TrackingBenchmark("otb100", "OTB100", read_otb, sizes={"": 100}),
+        TrackingBenchmark("uav123", "UAV123", read_uav123, sizes={"": 123}),
+        TrackingBenchmark("lasot", "LaSOT", read_lasot, "test", {"test": 280, "train": 1120, "all": 1400}),
+        TrackingBenchmark("got10k", "GOT-10k", read_got10k, "val", {"val": 180, "test": 180}),
+        TrackingBenchmark("trackingnet", "TrackingNet", read_trackingnet, "TEST", {"TEST": 511}),
+        TrackingBenchmark("elysiumtrack", "ElysiumTrack", read_elysiumtrack, "val500", {"val500": 500}),
+        TrackingBenchmark("davis", "DAVIS", read_davis, "val"),
+    )
+}
+"""Every tracking benchmark by name."""
+
+
+def get_tracking_benchmark(name: str) -> TrackingBenchmark:
+    """Look a tracking benchmark up by name.
+
+    Raises:
+        ConfigError: There is no such benchmark.
+    """
+    if name not in TRACKING_BENCHMARKS:
+        raise ConfigError(f"benchmark {name!r} is not one of {', '.join(TRACKING_BENCHMARKS)}")
+    return TRACKING_BENCHMARKS[name]

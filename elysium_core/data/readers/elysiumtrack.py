@@ -1,0 +1,134 @@
+"""ElysiumTrack-1M and -val500: one JSON object a line, frames beside it, unpacked or in a zip.
+
+A line holds ``id``, ``vid``, ``frames`` (paths), ``box`` (``[x1, y1, x2, y2]`` in 0..1,
+one a frame), ``frame_size`` ``[w, h]``, ``object_class`` and ``object_description``. The
+file is streamed: its 3.4 GB are never in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.data.readers.annotation_files import iterate_json_objects
+from elysium_core.data.readers.frame_sources import FrameSource, PictureFrames, ZipFrames, require_pictures
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.errors import DataError
+
+
+def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRecording]:
+    """Yield the targets of ``<root>/ElysiumTrack-<split>.json``, line by line.
+
+    Args:
+        root: The folder of the JSON file and of ``frames/`` or ``frames.zip``.
+        split: ``val500`` or ``1M``; any other name picks the file of that name.
+
+    Raises:
+        DataError: The file, a field or a frame is missing or damaged.
+    """
+    path = root / f"ElysiumTrack-{split}.json"
+    if not path.is_file():
+        raise DataError(f"there is no {path.name!r} in {str(root)!r}; check --data and --split")
+    seen: set[str] = set()
+    for number, item in iterate_json_objects(path):
+        place = f"line {number} of {str(path)!r}"
+        name = _unique_name(item, number, seen)
+        seen.add(name)
+        yield _recording(root, path, item, name, place)
+
+
+def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
+    # One video may hold several targets; the line tells them apart.
+    for key in ("id", "vid"):
+        value = item.get(key)
+        if isinstance(value, (str, int)) and str(value) and str(value) not in seen:
+            return str(value)
+    return f"line-{number}"
+
+
+def _recording(root: Path, path: Path, item: dict[str, Any], name: str, place: str) -> LabelledRecording:
+    frames = item.get("frames")
+    boxes = item.get("box")
+    if not isinstance(frames, list) or not isinstance(boxes, list) or not frames or len(frames) != len(boxes):
+        raise DataError(f"{place} needs lists 'frames' and 'box' of one length, at least 1")
+    size = _frame_size(item.get("frame_size"), place)
+    return LabelledRecording(
+        name=name,
+        frames=_frames(root, _safe_paths(frames, place), place),
+        boxes_xywh_px=_boxes(boxes, size, place),
+        truth_file=path,
+        expression=_words(item.get("object_description")) or _words(item.get("object_class")),
+        category=_words(item.get("object_class")),
+        frame_size=size,
+    )
+
+
+def _words(value: object) -> str:
+    return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def _frame_size(value: object, place: str) -> tuple[int, int]:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(v, (int, float)) and v >= 1 for v in value):
+        return int(value[0]), int(value[1])
+    raise DataError(f"{place} has frame_size {value!r}; it needs [width, height] in px")
+
+
+def _boxes(rows: list[Any], size: tuple[int, int], place: str) -> NDArray[np.float64]:
+    boxes = np.asarray([_box(row, place, index) for index, row in enumerate(rows)], dtype=np.float64)
+    boxes *= np.asarray([*size, *size])
+    boxes[:, 2:] -= boxes[:, :2]
+    # A box without area says that the target is not there.
+    boxes[(boxes[:, 2:] <= 0).any(axis=1)] = np.nan
+    return boxes
+
+
+def _box(row: Any, place: str, index: int) -> list[float]:
+    numbers = row if isinstance(row, list) and all(isinstance(v, (int, float)) for v in row) else []
+    if len(numbers) != 4 or not all(math.isfinite(v) for v in numbers):
+        raise DataError(f"{place} has box {row!r} at frame {index}; it needs four finite numbers in 0..1")
+    if numbers[2] < numbers[0] or numbers[3] < numbers[1]:
+        raise DataError(f"{place} has the reversed box {row!r} at frame {index}; it needs x1 <= x2 and y1 <= y2")
+    return [float(v) for v in numbers]
+
+
+def _safe_paths(frames: list[Any], place: str) -> list[str]:
+    for frame in frames:
+        if not isinstance(frame, str) or PurePosixPath(frame).is_absolute() or ".." in PurePosixPath(frame).parts:
+            raise DataError(f"{place} names the frame {frame!r}; a path below the data folder is needed")
+    return frames
+
+
+def _frames(root: Path, names: list[str], place: str) -> FrameSource:
+    folders = {str(PurePosixPath(name).parent) for name in names}
+    folder = folders.pop()
+    if not folders and (root / folder).is_dir():
+        return require_pictures(root / folder, [PurePosixPath(name).name for name in names])
+    if (root / names[0]).is_file():
+        return PictureFrames(root, names)
+    for archive in sorted(root.glob("*.zip")):
+        members = _members(archive)
+        if names[0] in members:
+            lacking = next((name for name in names if name not in members), None)
+            if lacking is not None:
+                raise DataError(f"{place} names {lacking!r}, which {str(archive)!r} does not hold")
+            return ZipFrames(archive, names)
+    raise DataError(
+        f"{place} names {names[0]!r}, which is not in {str(root)!r}; "
+        "unpack packaged_results/group_*.tar.gz there, or put frames.zip beside the JSON file"
+    )
+
+
+@lru_cache(maxsize=8)
+def _members(archive: Path) -> frozenset[str]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return frozenset(file.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{str(archive)!r} cannot be read as a zip archive ({error}); copy it again") from error

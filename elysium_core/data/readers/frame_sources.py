@@ -1,0 +1,170 @@
+"""Where the frames of a labelled recording come from: picture files, a zip of them, or a video."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from elysium_core.errors import DataError, ImageError
+from elysium_core.frames import Frame
+from elysium_core.io.image import IMAGE_SUFFIXES, read_image
+from elysium_core.io.recording import DEFAULT_FPS
+from elysium_core.io.video import natural_key, open_video
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"})
+"""Endings of the files that are looked at when a video is searched for."""
+
+
+class FrameSource(Protocol):
+    """Frames in order, indices counted from 0; may be iterated any number of times."""
+
+    @property
+    def name(self) -> str:
+        """What is read, for messages."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """Number of frames; None for a video, whose end only decoding finds."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames.
+
+        Raises:
+            DataError: A frame is missing or damaged; the message names its file.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFrames:
+    """Picture files of one folder, in the given order.
+
+    Attributes:
+        folder: Where they lie.
+        names: Their paths relative to ``folder``, in order of time.
+    """
+
+    folder: Path
+    names: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def count(self) -> int:
+        """Number of files."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the pictures as frames of a camera of nominal rate."""
+        for index, name in enumerate(self.names):
+            try:
+                yield Frame(read_image(self.folder / name), _stamp_ns(index), index)
+            except ImageError as error:
+                raise DataError(f"frame {index} of {self.name!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ZipFrames:
+    """Pictures inside a zip archive, read without unpacking it.
+
+    Attributes:
+        archive: The zip file.
+        names: Members, in order of time.
+    """
+
+    archive: Path
+    names: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The archive."""
+        return str(self.archive)
+
+    @property
+    def count(self) -> int:
+        """Number of members."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the pictures as frames of a camera of nominal rate."""
+        with zipfile.ZipFile(self.archive) as archive:
+            for index, name in enumerate(self.names):
+                try:
+                    picture = Image.open(io.BytesIO(archive.read(name)), formats=("JPEG", "PNG"))
+                    yield Frame(np.array(picture.convert("RGB")), _stamp_ns(index), index)
+                except (KeyError, OSError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+                    raise DataError(f"cannot read {name!r} in {str(self.archive)!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrames:
+    """A video file, decoded to its end.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    @property
+    def count(self) -> None:
+        """Unknown: containers are often wrong by a few frames."""
+        return None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames that can be decoded; a damaged one leaves a gap in the indices."""
+        with open_video(self.path) as recording:
+            yield from recording
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Return the picture files of a folder in order of time: by number, 2 before 10.
+
+    Raises:
+        DataError: The folder is missing or holds no picture.
+    """
+    try:
+        names = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:
+        raise DataError(f"cannot read frame folder {str(folder)!r}: {error.strerror or error}") from error
+    names = sorted((name for name in names if not name.startswith(".")), key=natural_key)
+    if not names:
+        raise DataError(f"frame folder {str(folder)!r} holds no picture; unpack the data set's frames there")
+    return names
+
+
+def require_pictures(folder: Path, names: Sequence[str]) -> PictureFrames:
+    """Return pictures whose names an annotation tells, after a look that all of them are there.
+
+    Raises:
+        DataError: The folder or a picture is missing.
+    """
+    present = set(list_pictures(folder))
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} frames are missing in {str(folder)!r}, the first is {missing[0]!r}; "
+            "unpack the data set's frames there"
+        )
+    return PictureFrames(folder, names)
+
+
+def _stamp_ns(index: int) -> int:
+    return round(index * 1e9 / DEFAULT_FPS)

@@ -1,0 +1,94 @@
+"""A recording with its truth, as every reader of a tracking data set yields it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.data.readers.annotation_files import read_boxes
+from elysium_core.data.readers.frame_sources import FrameSource
+from elysium_core.errors import DataError
+
+
+def _never(count: int) -> NDArray[np.bool_]:
+    return np.zeros(count, dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRecording:
+    """One target in one recording of N frames.
+
+    Attributes:
+        name: Unique in its data set.
+        frames: The pictures.
+        boxes_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
+        truth_file: Where the boxes were read, for messages.
+        absent: Shape (N,); the data set flags the target as absent. All False if it has no flags.
+        expression: A sentence that names the target, empty if the data set has none.
+        category: The target's class in words, empty if unknown.
+        frame_size: Width and height [px] that the boxes refer to; None = that of the frames.
+        pixel_origin: 1 if the data set's files count pixels from 1, else 0.
+        first_box_only: The data set tells the first box only (its test server knows the rest).
+
+    Raises:
+        DataError: There is no frame, or boxes, flags and frames differ in number.
+    """
+
+    name: str
+    frames: FrameSource
+    boxes_xywh_px: NDArray[np.float64]
+    truth_file: Path
+    absent: NDArray[np.bool_] = field(default_factory=lambda: _never(0))
+    expression: str = ""
+    category: str = ""
+    frame_size: tuple[int, int] | None = None
+    pixel_origin: int = 0
+    first_box_only: bool = False
+
+    def __post_init__(self) -> None:
+        boxes = len(self.boxes_xywh_px)
+        if len(self.absent) == 0:
+            object.__setattr__(self, "absent", _never(boxes))
+        if boxes == 0 or len(self.absent) != boxes:
+            raise DataError(f"{str(self.truth_file)!r} holds {boxes} boxes and {len(self.absent)} absence flags")
+        if self.frames.count is not None and self.frames.count != boxes:
+            raise DataError(
+                f"{str(self.truth_file)!r} holds {boxes} boxes but {self.frames.name!r} {self.frames.count} frames; "
+                "they must be equal: is a frame missing?"
+            )
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames N."""
+        return len(self.boxes_xywh_px)
+
+
+def first_box_for_all(path: Path, count: int) -> tuple[NDArray[np.float64], bool]:
+    """Read boxes of which a test split may hold only the first.
+
+    Args:
+        path: The annotation file.
+        count: Number of frames.
+
+    Returns:
+        Boxes of shape (count, 4), NaN where unknown, and whether only the first is known.
+    """
+    boxes = read_boxes(path)
+    if len(boxes) != 1 or count == 1:
+        return boxes, False
+    return np.concatenate([boxes, np.full((count - 1, 4), np.nan)]), True
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible subfolders of a data set's folder, by name.
+
+    Raises:
+        DataError: The folder is missing.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read data folder {str(folder)!r}: {error.strerror or error}; check --data") from error

@@ -1,0 +1,172 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: one sentence and one box in one COCO image.
+
+Two forms are read: JSON lines ``{image, sent, bbox, width, height, split}`` with
+``bbox`` = x1, y1, x2, y2 in px (``<root>/<name>.jsonl``), and the published one,
+``<root>/<name>/refs(unc).p`` (``refs(umd).p`` for RefCOCOg) beside ``instances.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elysium_core.data.readers.annotation_files import iterate_json_objects, read_json
+from elysium_core.data.readers.safe_pickle import read_plain_pickle
+from elysium_core.errors import ConfigError, DataError
+from elysium_core.io.files import atomic_path
+
+SPLITS = {
+    "refcoco": ("val", "testA", "testB", "train"),
+    "refcoco+": ("val", "testA", "testB", "train"),
+    "refcocog": ("val", "test", "train"),
+}
+_REF_FILES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+_IMAGE_FOLDERS = ("train2014", "images/train2014", "images/mscoco/images/train2014", "images", ".")
+
+
+@dataclass(frozen=True, slots=True)
+class GroundingSample:
+    """One sentence about one image.
+
+    Attributes:
+        sample_id: Unique in its data set.
+        image: File name of the image.
+        expression: The sentence.
+        box_xyxy_px: True box in px of the image.
+        width: Image width [px].
+        height: Image height [px].
+        split: For example ``testA``.
+    """
+
+    sample_id: str
+    image: str
+    expression: str
+    box_xyxy_px: tuple[float, float, float, float]
+    width: int
+    height: int
+    split: str
+
+
+def read_refcoco(root: Path, name: str, split: str) -> Iterator[GroundingSample]:
+    """Yield the sentences of one split.
+
+    Args:
+        root: Folder of ``<name>.jsonl`` or of ``<name>/``.
+        name: ``refcoco``, ``refcoco+`` or ``refcocog``.
+        split: See :data:`SPLITS`.
+
+    Raises:
+        ConfigError: There is no such data set or split.
+        DataError: The files are missing or damaged.
+    """
+    if name not in SPLITS:
+        raise ConfigError(f"{name!r} is not one of {', '.join(SPLITS)}")
+    if split not in SPLITS[name]:
+        raise ConfigError(f"{name} has no split {split!r}; choose one of {', '.join(SPLITS[name])}")
+    lines = root / f"{name}.jsonl"
+    refs = root / name / _REF_FILES[name]
+    if lines.is_file():
+        samples: Iterable[GroundingSample] = _from_lines(lines)
+    elif refs.is_file():
+        samples = _from_refs(refs, root / name / "instances.json")
+    else:
+        raise DataError(f"{str(root)!r} holds neither {name}.jsonl nor {name}/{_REF_FILES[name]}; check --data")
+    return (sample for sample in samples if sample.split == split)
+
+
+def find_image(root: Path, image: str) -> Path:
+    """Return where an image of the data set lies, under any of the usual folders.
+
+    Raises:
+        DataError: It is in none of them.
+    """
+    for folder in _IMAGE_FOLDERS:
+        path = root / folder / image
+        if path.is_file():
+            return path
+    raise DataError(f"image {image!r} is in none of {', '.join(_IMAGE_FOLDERS)} under {str(root)!r}; unpack COCO there")
+
+
+def write_jsonl(samples: Iterable[GroundingSample], path: Path) -> int:
+    """Write samples in the JSON lines form; return their number."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for count, sample in enumerate(samples, 1):  # noqa: B007 - the count is the answer
+            line = {
+                "image": sample.image,
+                "sent": sample.expression,
+                "bbox": list(sample.box_xyxy_px),
+                "width": sample.width,
+                "height": sample.height,
+                "split": sample.split,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return count
+
+
+def _from_lines(path: Path) -> Iterator[GroundingSample]:
+    for number, item in iterate_json_objects(path):
+        place = f"line {number} of {str(path)!r}"
+        try:
+            box, width, height = item["bbox"], int(item["width"]), int(item["height"])
+            sample = GroundingSample(
+                str(number), str(item["image"]), str(item["sent"]), _box(box), width, height, str(item["split"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{place} lacks or misspells a field ({error!r})") from error
+        _require_inside(sample, place)
+        yield sample
+
+
+def _from_refs(refs_path: Path, instances_path: Path) -> Iterator[GroundingSample]:
+    boxes, images = _instances(instances_path)
+    for number, ref in enumerate(read_plain_pickle(refs_path)):
+        place = f"entry {number} of {str(refs_path)!r}"
+        try:
+            x, y, w, h = boxes[ref["ann_id"]]
+            image = images[ref["image_id"]]
+            for sentence in ref["sentences"]:
+                sample = GroundingSample(
+                    sample_id=f"{ref['ref_id']}-{sentence['sent_id']}",
+                    # The entry's own file_name carries an extra suffix; the image's is right.
+                    image=str(image["file_name"]),
+                    expression=str(sentence["sent"]),
+                    box_xyxy_px=_box([x, y, x + w, y + h]),
+                    width=int(image["width"]),
+                    height=int(image["height"]),
+                    split=str(ref["split"]),
+                )
+                yield sample
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{place} does not fit {str(instances_path)!r} ({error!r})") from error
+
+
+def _instances(path: Path) -> tuple[dict[Any, list[float]], dict[Any, dict[str, Any]]]:
+    content = read_json(path)
+    try:
+        boxes = {entry["id"]: entry["bbox"] for entry in content["annotations"]}
+        images = {entry["id"]: entry for entry in content["images"]}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{str(path)!r} is no COCO instances file ({error!r})") from error
+    return boxes, images
+
+
+def _box(values: Any) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(v) for v in values)
+    if not all(math.isfinite(v) for v in (x1, y1, x2, y2)) or x2 <= x1 or y2 <= y1:
+        raise ValueError(f"box {values!r} is not x1 < x2, y1 < y2")
+    return x1, y1, x2, y2
+
+
+def _require_inside(sample: GroundingSample, place: str) -> None:
+    # Annotators' boxes overshoot the image by a pixel or two; a box in other units overshoots by far.
+    x1, y1, x2, y2 = sample.box_xyxy_px
+    if x1 < -2 or y1 < -2 or x2 > sample.width + 2 or y2 > sample.height + 2:
+        raise DataError(
+            f"{place} has bbox {list(sample.box_xyxy_px)}, outside its {sample.width}x{sample.height} px image; "
+            "it must be x1,y1,x2,y2 in px"
+        )

@@ -1,0 +1,182 @@
+"""The tracking protocols: one table of everything in which the toolkits of the field differ.
+
+Each :class:`Protocol` follows the source of the toolkit it names, not the paper of
+the data set; where the two disagree, published tables follow the source. What each
+switch means in plain words is in ``docs/evaluation.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from elysium_core.errors import ConfigError
+from elysium_core.evaluation.metrics import Floats
+
+DEFAULT_PROTOCOL = "ope-lasot"
+REFERENCE_PROTOCOL = "elysium-ref"
+
+
+class Verdict(Enum):
+    """What becomes of a frame whose truth is special."""
+
+    SCORE = "scored like any other"
+    MISS = "a failure, kept in the denominator"
+    DROP = "left out"
+    HIT = "fails in success, counts as a hit in both precisions"
+    NORM_HIT = "fails in success and precision, counts as a hit in normalised precision"
+
+
+class FirstFrame(Enum):
+    """What becomes of the first frame when its true box was given to the tracker."""
+
+    FORCED = "counted with the true box"
+    COUNTED = "counted with the tracker's own box"
+    EXCLUDED = "not counted"
+
+
+class Summary(Enum):
+    """How a curve becomes one number."""
+
+    MEAN = "mean of the curve"
+    AREA = "area under the curve"
+    AT_20 = "value at threshold number 20"
+    NONE = "not defined"
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The switches of one tracking protocol.
+
+    Attributes:
+        name: As on the command line.
+        source: Toolkit whose code it follows.
+        absent: Verdict on frames flagged absent by the data set.
+        no_truth: Verdict on frames whose true box is NaN.
+        empty_truth: Verdict on frames whose true box has no area or starts before the first pixel.
+        first_frame: Treatment of the first frame; counted as any other when no box was given (RSOT).
+        round_boxes: Round truth and prediction to whole pixels first.
+        clip_boxes: Clip truth and prediction to the frame first.
+        reference_text: Pass both through the released scorer's text and its clamp (see ``reference.py``).
+        repeat_empty: An answer without area is replaced by the box before it.
+        inclusive: Success compares with >= instead of >.
+        success_points: Overlap thresholds, evenly spaced over 0..1.
+        precision_points: Error thresholds, evenly spaced over 0..50 px and over 0..0.5.
+        auc: How the success curve becomes "AUC".
+        precision: How the precision curve becomes "P".
+        norm_precision: How the normalised precision curve becomes "P_norm".
+        pool_frames: Mean over all frames of all recordings instead of over recordings.
+        skip_unanswered: Recordings without any box leave the mean instead of scoring 0.
+        comparable: Whether figures may be compared with tables of the literature.
+    """
+
+    name: str
+    source: str
+    absent: Verdict
+    no_truth: Verdict
+    empty_truth: Verdict
+    first_frame: FirstFrame = FirstFrame.FORCED
+    round_boxes: bool = False
+    clip_boxes: bool = False
+    reference_text: bool = False
+    repeat_empty: bool = False
+    inclusive: bool = False
+    success_points: int = 21
+    precision_points: int = 51
+    auc: Summary = Summary.MEAN
+    precision: Summary = Summary.AT_20
+    norm_precision: Summary = Summary.AT_20
+    pool_frames: bool = False
+    skip_unanswered: bool = False
+    comparable: bool = True
+
+    @property
+    def overlap_thresholds(self) -> Floats:
+        """Shape (success_points,), 0..1."""
+        return np.linspace(0.0, 1.0, self.success_points)
+
+    @property
+    def pixel_thresholds(self) -> Floats:
+        """Shape (precision_points,), 0..50 [px]."""
+        return np.linspace(0.0, 50.0, self.precision_points)
+
+    @property
+    def norm_thresholds(self) -> Floats:
+        """Shape (precision_points,), 0..0.5."""
+        return np.arange(self.precision_points) / (2.0 * (self.precision_points - 1))
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("ope-lasot", "LaSOT evaluation toolkit", Verdict.MISS, Verdict.MISS, Verdict.HIT, repeat_empty=True),
+        Protocol(
+            "ope-otb",
+            "OTB toolkit, got10k ExperimentOTB",
+            Verdict.SCORE,
+            Verdict.MISS,
+            Verdict.SCORE,
+            norm_precision=Summary.NONE,
+        ),
+        Protocol(
+            "ope-pytracking",
+            "pytracking extract_results",
+            Verdict.MISS,
+            Verdict.HIT,
+            Verdict.NORM_HIT,
+            repeat_empty=True,
+        ),
+        Protocol(
+            "ope-got10k",
+            "got10k ExperimentGOT10k",
+            Verdict.DROP,
+            Verdict.DROP,
+            Verdict.SCORE,
+            first_frame=FirstFrame.EXCLUDED,
+            clip_boxes=True,
+            success_points=101,
+            auc=Summary.NONE,
+            precision=Summary.NONE,
+            norm_precision=Summary.NONE,
+            pool_frames=True,
+        ),
+        Protocol(
+            "ope-trackingnet",
+            "TrackingNet devkit",
+            Verdict.SCORE,
+            Verdict.MISS,
+            Verdict.SCORE,
+            round_boxes=True,
+            inclusive=True,
+            precision_points=21,
+            auc=Summary.AREA,
+            precision=Summary.AREA,
+            norm_precision=Summary.AREA,
+        ),
+        Protocol(
+            "elysium-ref",
+            "the scorer released with the Elysium paper, with its defects",
+            Verdict.SCORE,
+            Verdict.SCORE,
+            Verdict.SCORE,
+            first_frame=FirstFrame.COUNTED,
+            reference_text=True,
+            skip_unanswered=True,
+            comparable=False,
+        ),
+    )
+}
+"""Every protocol by name."""
+
+
+def get_protocol(name: str) -> Protocol:
+    """Look a protocol up by name.
+
+    Raises:
+        ConfigError: There is no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"protocol {name!r} is not one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

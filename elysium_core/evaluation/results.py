@@ -1,0 +1,173 @@
+"""What a tracking run leaves on disk: one plain JSON file a recording, whole or not there.
+
+A result file holds the truth beside the answers, so that a run can be scored again
+by any protocol, years later, without the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import DataError
+from elysium_core.evaluation.metrics import Floats
+from elysium_core.io.files import atomic_path
+
+RESULT_FOLDER = "recordings"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackResult:
+    """The answers for one target in one recording, beside the truth; N frames.
+
+    Attributes:
+        name: Name of the recording, unique in its benchmark.
+        predicted_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a box.
+        truth_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
+        absent: Shape (N,); the data set flags the target as absent.
+        frame_size: Width and height [px].
+        first_box_given: The tracker was told the first true box (SOT), not only words (RSOT).
+        pixel_origin: 1 if the data set counts pixels from 1 (MATLAB), else 0.
+        first_box_only: The truth is only the first box (test servers); there is nothing to score.
+        expression: The words the tracker was given, if any.
+        failures: Frames without a box, by reason.
+        seconds: Wall time of the tracker, without reading frames [s].
+
+    Raises:
+        DataError: The arrays differ in length.
+    """
+
+    name: str
+    predicted_xywh_px: Floats
+    truth_xywh_px: Floats
+    absent: NDArray[np.bool_]
+    frame_size: tuple[int, int]
+    first_box_given: bool = True
+    pixel_origin: int = 0
+    first_box_only: bool = False
+    expression: str = ""
+    failures: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        frames = len(self.truth_xywh_px)
+        shapes = (self.predicted_xywh_px.shape, self.truth_xywh_px.shape, self.absent.shape)
+        if frames == 0 or shapes != ((frames, 4), (frames, 4), (frames,)):
+            raise DataError(
+                f"result {self.name!r} has arrays of shape {shapes} for predictions, truth and absence; "
+                "they need one row for each frame"
+            )
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames N."""
+        return len(self.truth_xywh_px)
+
+    @property
+    def unanswered(self) -> int:
+        """Number of frames without a box."""
+        return int(np.isnan(self.predicted_xywh_px).any(axis=1).sum())
+
+    @property
+    def has_truth(self) -> NDArray[np.bool_]:
+        """Shape (N,); there is a true box."""
+        return np.asarray(np.isfinite(self.truth_xywh_px).all(axis=1))
+
+    def with_predictions(self, predicted_xywh_px: Floats) -> TrackResult:
+        """Return the same recording answered by another tracker (a baseline)."""
+        return TrackResult(
+            name=self.name,
+            predicted_xywh_px=predicted_xywh_px,
+            truth_xywh_px=self.truth_xywh_px,
+            absent=self.absent,
+            frame_size=self.frame_size,
+            first_box_given=self.first_box_given,
+            pixel_origin=self.pixel_origin,
+            first_box_only=self.first_box_only,
+            expression=self.expression,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result file holds; boxes are rounded to 1/1000 px, missing ones are null."""
+        return {
+            "name": self.name,
+            "expression": self.expression,
+            "frame_size": list(self.frame_size),
+            "frames": self.frame_count,
+            "first_box_given": self.first_box_given,
+            "first_box_only": self.first_box_only,
+            "pixel_origin": self.pixel_origin,
+            "failures": self.failures,
+            "seconds": round(self.seconds, 3),
+            "predicted_xywh_px": _rows_to_json(self.predicted_xywh_px),
+            "truth_xywh_px": _rows_to_json(self.truth_xywh_px),
+            "absent": [int(flag) for flag in self.absent],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrackResult:
+        """Read what :meth:`as_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: A field is missing or of another kind.
+        """
+        width, height = value["frame_size"]
+        return cls(
+            name=str(value["name"]),
+            predicted_xywh_px=_rows_from_json(value["predicted_xywh_px"]),
+            truth_xywh_px=_rows_from_json(value["truth_xywh_px"]),
+            absent=np.asarray(value["absent"], dtype=bool),
+            frame_size=(int(width), int(height)),
+            first_box_given=bool(value["first_box_given"]),
+            pixel_origin=int(value["pixel_origin"]),
+            first_box_only=bool(value["first_box_only"]),
+            expression=str(value["expression"]),
+            failures={str(reason): int(count) for reason, count in value["failures"].items()},
+            seconds=float(value["seconds"]),
+        )
+
+
+def result_path(run_folder: Path, name: str) -> Path:
+    """Return where the result of a recording lies; any name gives a legal, unique file name."""
+    return run_folder / RESULT_FOLDER / (quote(name, safe=" ()+,=@") + ".json")
+
+
+def write_result(run_folder: Path, result: TrackResult) -> None:
+    """Write one result file; it appears whole or not at all."""
+    write_json(result_path(run_folder, result.name), result.as_json(), indent=None)
+
+
+def read_result(path: Path) -> TrackResult:
+    """Read one result file.
+
+    Raises:
+        DataError: The file cannot be read as a result.
+    """
+    try:
+        return TrackResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"result file {str(path)!r} cannot be read ({error!r}); delete it and run again") from error
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file, whole or not at all, with a line feed at its end; NaN is refused."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent) + "\n", encoding="utf-8"
+        )
+
+
+def _rows_to_json(boxes: Floats) -> list[list[float] | None]:
+    return [[round(float(v), 3) for v in box] if np.isfinite(box).all() else None for box in boxes]
+
+
+def _rows_from_json(rows: Iterable[list[float] | None]) -> Floats:
+    missing = [float("nan")] * 4
+    return np.asarray([missing if row is None else row for row in rows], dtype=np.float64).reshape(-1, 4)

@@ -1,0 +1,197 @@
+"""Applies a protocol to results: frames to curves, recordings to a benchmark's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.evaluation.metrics import (
+    MISS_OVERLAP,
+    Floats,
+    area_under,
+    center_errors,
+    clip_to_frame,
+    overlaps,
+    precision_curve,
+    repeat_previous_for_empty,
+    success_curve,
+)
+from elysium_core.evaluation.protocols import FirstFrame, Protocol, Summary, Verdict
+from elysium_core.evaluation.reference import reference_boxes
+from elysium_core.evaluation.results import TrackResult
+
+_HIT_ERROR = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Figures of one recording or of a benchmark, all 0..1; None where the protocol does not define one.
+
+    Attributes:
+        auc: Area under the success curve, as the protocol takes it.
+        norm_precision: Normalised precision, as the protocol takes it.
+        precision: Precision, as the protocol takes it.
+        average_overlap: Mean overlap; failures count 0.
+        success_50: Share of frames with overlap > 0.5.
+        success_75: Share of frames with overlap > 0.75.
+        norm_precision_mean: Mean of the normalised precision curve over 0..0.5, the other
+            number that is called P_norm.
+        success: The success curve over the protocol's overlap thresholds.
+        precision_px: The precision curve over its pixel thresholds.
+        precision_norm: The precision curve over its normalised thresholds.
+        frames: Frames in the denominator.
+    """
+
+    auc: float | None
+    norm_precision: float | None
+    precision: float | None
+    average_overlap: float
+    success_50: float
+    success_75: float
+    norm_precision_mean: float | None
+    success: Floats
+    precision_px: Floats
+    precision_norm: Floats
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameErrors:
+    """Shapes (M,) each: overlap, centre error [px], normalised centre error of the counted frames."""
+
+    overlap: Floats
+    center_px: Floats
+    center_norm: Floats
+
+
+def score_recording(result: TrackResult, protocol: Protocol) -> Scores | None:
+    """Score one recording; None if the protocol leaves it out of the mean."""
+    if protocol.skip_unanswered and result.unanswered == result.frame_count:
+        return None
+    errors = _frame_errors(result, protocol)
+    if len(errors.overlap) == 0:
+        return None
+    overlap = errors.overlap
+    basics = np.asarray([np.clip(overlap, 0, None).mean(), (overlap > 0.5).mean(), (overlap > 0.75).mean()])
+    return _summarise(
+        protocol,
+        basics,
+        success_curve(overlap, protocol.overlap_thresholds, inclusive=protocol.inclusive),
+        precision_curve(errors.center_px, protocol.pixel_thresholds),
+        precision_curve(errors.center_norm, protocol.norm_thresholds),
+        len(overlap),
+    )
+
+
+def score_benchmark(
+    results: Sequence[TrackResult], protocol: Protocol, missing: Mapping[str, int] | None = None
+) -> Scores | None:
+    """Score all recordings of a run together.
+
+    Args:
+        results: The results there are.
+        protocol: Whose rules to follow.
+        missing: Recordings without a result, with their number of frames; each scores 0,
+            unless the protocol skips recordings without an answer.
+
+    Returns:
+        The figures, or None when nothing can be scored (no result, or truth of first boxes only).
+    """
+    scored = [score_recording(result, protocol) for result in results if not result.first_box_only]
+    present = [scores for scores in scored if scores is not None]
+    if not present:
+        return None
+    absent_frames = [] if protocol.skip_unanswered else list((missing or {}).values())
+    frames = np.asarray([scores.frames for scores in present] + absent_frames, dtype=np.float64)
+    weights = frames if protocol.pool_frames else np.ones_like(frames)
+    # Recordings without a result have a weight and only zeros.
+    weights = weights[: len(present)] / weights.sum()
+    basics = [(s.average_overlap, s.success_50, s.success_75) for s in present]
+    return _summarise(
+        protocol,
+        weights @ np.asarray(basics),
+        weights @ np.stack([s.success for s in present]),
+        weights @ np.stack([s.precision_px for s in present]),
+        weights @ np.stack([s.precision_norm for s in present]),
+        int(frames.sum()),
+    )
+
+
+def _summarise(
+    protocol: Protocol, basics: Floats, success: Floats, precision_px: Floats, precision_norm: Floats, frames: int
+) -> Scores:
+    # Every summary is linear in its curve: taking it from the mean curve equals the mean of the summaries.
+    return Scores(
+        auc=_one_number(success, protocol.auc),
+        norm_precision=_one_number(precision_norm, protocol.norm_precision),
+        precision=_one_number(precision_px, protocol.precision),
+        average_overlap=float(basics[0]),
+        success_50=float(basics[1]),
+        success_75=float(basics[2]),
+        norm_precision_mean=None if protocol.norm_precision is Summary.NONE else float(precision_norm.mean()),
+        success=success,
+        precision_px=precision_px,
+        precision_norm=precision_norm,
+        frames=frames,
+    )
+
+
+def _one_number(curve: Floats, summary: Summary) -> float | None:
+    if summary is Summary.MEAN:
+        return float(curve.mean())
+    if summary is Summary.AREA:
+        return area_under(curve)
+    return float(curve[20]) if summary is Summary.AT_20 else None
+
+
+def _frame_errors(result: TrackResult, protocol: Protocol) -> _FrameErrors:
+    predicted, truth = _prepare(result, protocol)
+    overlap = overlaps(predicted, truth)
+    center_px = center_errors(predicted, truth)
+    center_norm = center_errors(predicted, truth, normalised=True)
+    counted = np.ones(len(truth), dtype=bool)
+    for frames, verdict in _special_frames(result, protocol):
+        if verdict is Verdict.SCORE:
+            continue
+        overlap[frames] = MISS_OVERLAP
+        center_px[frames] = _HIT_ERROR if verdict is Verdict.HIT else np.inf
+        center_norm[frames] = _HIT_ERROR if verdict in (Verdict.HIT, Verdict.NORM_HIT) else np.inf
+        if verdict is Verdict.DROP:
+            counted[frames] = False
+    if protocol.first_frame is FirstFrame.EXCLUDED and result.first_box_given:
+        counted[0] = False
+    return _FrameErrors(overlap[counted], center_px[counted], center_norm[counted])
+
+
+def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
+    """Return prediction and truth, shape (N, 4) each, after everything the protocol does to boxes first."""
+    predicted, truth = result.predicted_xywh_px.copy(), result.truth_xywh_px
+    if protocol.reference_text:
+        return reference_boxes(predicted, truth, result.frame_size)
+    # MATLAB's first pixel is 1; for overlaps and errors the origin does not matter, for rounding it does.
+    predicted[:, :2] += result.pixel_origin
+    truth = truth + np.asarray([result.pixel_origin, result.pixel_origin, 0, 0])
+    if protocol.repeat_empty:
+        predicted = repeat_previous_for_empty(predicted)
+    if protocol.first_frame is not FirstFrame.COUNTED and result.first_box_given:
+        predicted[0] = truth[0]
+    if protocol.round_boxes:
+        predicted, truth = np.round(predicted), np.round(truth)
+    if protocol.clip_boxes:
+        predicted, truth = clip_to_frame(predicted, result.frame_size), clip_to_frame(truth, result.frame_size)
+    return predicted, truth
+
+
+def _special_frames(result: TrackResult, protocol: Protocol) -> list[tuple[NDArray[np.bool_], Verdict]]:
+    """Return frame masks and verdicts, weakest first: a later one overrules."""
+    with np.errstate(invalid="ignore"):
+        truth = result.truth_xywh_px
+        empty = np.asarray((truth[:, 2:] <= 0).any(axis=1) | (truth[:, :2] <= -1).any(axis=1))
+    return [
+        (empty, protocol.empty_truth),
+        (~result.has_truth, protocol.no_truth),
+        (result.absent & result.has_truth, protocol.absent),
+    ]
