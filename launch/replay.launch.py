@@ -1,0 +1,57 @@
+"""Plays a video or a bag and tracks in it.
+
+    ros2 launch elysium_ros replay.launch.py video:=street.mp4 expression:='the red car' rviz:=true
+    ros2 launch elysium_ros replay.launch.py bag:=recording/ image:=/camera/image_raw expression:='the red car'
+
+All arguments of track.launch.py work here, too; with a bag, `use_sim_time` is set.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, SetLaunchConfiguration
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+ARGUMENTS = {
+    "video": "video file, folder of images, or camera device to play as a camera",
+    "rate": "frames a second of the video; as recorded if empty",
+    "loop": "true: start the video over at its end",
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments, start the source of the images, and include track.launch.py."""
+    declarations = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
+    track = PythonLaunchDescriptionSource(str(Path(__file__).with_name("track.launch.py")))
+    return LaunchDescription([*declarations, OpaqueFunction(function=source), IncludeLaunchDescription(track)])
+
+
+def source(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return what the images come from; the bag itself is played by track.launch.py."""
+    given = context.launch_configurations
+    actions: list[LaunchDescriptionEntity] = []
+    if given.get("bag") and not given.get("use_sim_time"):
+        actions.append(SetLaunchConfiguration("use_sim_time", "true"))
+    if given["video"]:
+        actions.append(video(dict(given)))
+    return actions
+
+
+def video(given: dict[str, str]) -> Node:
+    """Return the video node, on the topics that the tracker listens to, held until it does."""
+    # The type keeps launch_ros from reading the text as YAML: the camera "0" would become a number.
+    parameters: dict[str, object] = {"source": ParameterValue(given["video"], value_type=str)}
+    parameters |= {"wait_for_subscribers": 1, "loop": given["loop"] == "true"}
+    if given["rate"]:
+        parameters["rate"] = ParameterValue(given["rate"], value_type=float)
+    return Node(
+        package="elysium_ros",
+        executable="video_node",
+        namespace=given.get("namespace") or None,
+        parameters=[parameters],
+        remappings=[(topic, given[topic]) for topic in ("image", "camera_info") if given.get(topic)],
+        output="screen",
+    )

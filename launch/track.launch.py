@@ -1,0 +1,146 @@
+"""Starts the tracker node, and on request rviz, the Foxglove bridge and a bag.
+
+    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the red mug' rviz:=true
+
+An argument that is left empty is not passed on: the value of `params_file`, or else the node's own default, holds.
+"""
+
+from pathlib import Path
+from typing import List  # noqa: UP035 - launch_ros compares with the names of typing
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+ARGUMENTS = {
+    "image": "image topic; compressed images are looked for below it; not used with cameras",
+    "camera_info": "calibration topic, for markers; remapping image does not move it; not used with cameras",
+    "image_transport": "raw, compressed or auto",
+    "namespace": "namespace of the node",
+    "name": "name of the node; topics and services lie below it",
+    "params_file": "YAML file with parameters; arguments given here win over it",
+    "model": "nano, a folder with a checkpoint, or identity",
+    "device": "auto, cpu, cuda or cuda:N",
+    "backend": "of the vision encoder: auto, torch, onnx or tensorrt",
+    "expression": "what to track from the start, such as 'the red mug'",
+    "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
+    "use_sim_time": "true: take the time from /clock",
+    "autostart": "false: leave configuring and activating to a lifecycle manager",
+    "rviz": "true: open rviz",
+    "rviz_config": "configuration of rviz; that of the package if empty",
+    "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
+    "foxglove": "true: start foxglove_bridge",
+    "bag": "bag to play with --clock beside the node",
+    "respawn": "true: start the node again when it ends",
+    "log_level": "debug, info, warn, error or fatal",
+}
+SWITCHES = ("use_sim_time", "autostart", "rviz", "foxglove", "respawn")
+
+# Argument: the node's parameter.
+TEXT_PARAMETERS = {
+    "image_transport": "image_transport",
+    "model": "model.path",
+    "device": "model.device",
+    "backend": "model.backend",
+    "expression": "tracking.initial_expression",
+}
+SWITCH_PARAMETERS = {"use_sim_time": "use_sim_time", "autostart": "autostart"}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; what is started depends on their values."""
+    declarations = [
+        DeclareLaunchArgument(
+            name, default_value="", description=text, choices=["", "true", "false"] if name in SWITCHES else None
+        )
+        for name, text in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declarations, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return the processes that the arguments ask for."""
+    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    actions: list[LaunchDescriptionEntity] = [tracker(given)]
+    if given["rviz"] == "true":
+        actions.append(if_installed("rviz2", rviz(given)))
+    if given["foxglove"] == "true":
+        actions.append(if_installed("foxglove_bridge", Node(package="foxglove_bridge", executable="foxglove_bridge")))
+    if given["bag"]:
+        actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", given["bag"], "--clock"], output="screen"))
+    return actions
+
+
+def tracker(given: dict[str, str]) -> Node:
+    """Return the tracker node."""
+    parameters: list[object] = [given["params_file"]] if given["params_file"] else []
+    parameters.append(explicit_parameters(given))
+    return Node(
+        package="elysium_ros",
+        executable="tracker_node",
+        name=given["name"] or None,
+        namespace=given["namespace"] or None,
+        parameters=parameters,
+        remappings=[(topic, given[topic]) for topic in ("image", "camera_info") if given[topic]],
+        ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
+        respawn=given["respawn"] == "true",
+        respawn_delay=2.0,
+        output="screen",
+    )
+
+
+def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
+    """Return the parameters whose arguments are not empty."""
+    # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
+    values: dict[str, object] = {
+        parameter: ParameterValue(given[name], value_type=str)
+        for name, parameter in TEXT_PARAMETERS.items()
+        if given[name]
+    }
+    for name, parameter in SWITCH_PARAMETERS.items():
+        if given[name]:
+            values[parameter] = given[name] == "true"
+    if given["cameras"]:
+        values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
+    return values
+
+
+def camera_names(text: str) -> list[str]:
+    """Split "front, rear"."""
+    return [name.strip() for name in text.split(",")]
+
+
+def rviz(given: dict[str, str]) -> Node:
+    """Return rviz, showing the node's topics under whatever name it has."""
+    default_config = Path(get_package_share_directory("elysium_ros")) / "rviz" / "track.rviz"
+    arguments = ["-d", given["rviz_config"] or str(default_config)]
+    if given["fixed_frame"]:
+        arguments += ["-f", given["fixed_frame"]]
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=given["namespace"] or None,
+        arguments=arguments,
+        remappings=rviz_remappings(given["namespace"], given["name"], given["cameras"]),
+        parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
+    )
+
+
+def rviz_remappings(namespace: str, name: str, cameras: str) -> list[tuple[str, str]]:
+    """Return what turns the topics of the packaged configuration into the node's; several cameras: the first's."""
+    node = "/".join(["", *namespace.strip("/").split("/"), name or "elysium"]).replace("//", "/")
+    node += f"/{camera_names(cameras)[0]}" if cameras else ""
+    topics = ("annotated/image", "markers")
+    return [(f"/elysium/{topic}", f"{node}/{topic}") for topic in topics if node != "/elysium"]
+
+
+def if_installed(package: str, node: Node) -> LaunchDescriptionEntity:
+    """Return ``node``, or a line that says what is missing, so that tracking goes on without it."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return LogInfo(msg=f"{package} is not installed, so it is not started; tracking goes on without it")
+    return node

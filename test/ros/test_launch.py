@@ -1,0 +1,164 @@
+"""The launch files: what they declare, use and document agrees; and, where launch_ros is installed, what they start."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from elysium_ros.parameters import SPECS
+from elysium_ros.video_settings import VIDEO_SPECS
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILES = ("track", "replay", "multi_camera")
+
+
+def tree_of(name: str) -> ast.Module:
+    return ast.parse((ROOT / "launch" / f"{name}.launch.py").read_text("utf-8"))
+
+
+def constants_of(name: str) -> dict[str, object]:
+    """The literal tables at the top of a launch file, read without importing it (launch may be missing)."""
+    assignments = [node for node in tree_of(name).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+
+
+def looked_up(name: str) -> set[str]:
+    """The arguments that a launch file reads: given["x"], given.get("x") and the loop over two topics."""
+    source = (ROOT / "launch" / f"{name}.launch.py").read_text("utf-8")
+    found = set(re.findall(r'given(?:\[|\.get\()"(\w+)"', source))
+    return found | ({"image", "camera_info"} if 'for topic in ("image", "camera_info")' in source else set())
+
+
+def declared(name: str) -> list[str]:
+    return list(constants_of(name)["ARGUMENTS"])
+
+
+def documented(heading: str) -> dict[str, list[str]]:
+    """The rows of the table below a heading of docs/launch.md, by the name in the first column."""
+    page = (ROOT / "docs" / "launch.md").read_text("utf-8")
+    section = page.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
+    return {row[0].strip("`"): row[1:] for row in rows[2:]}
+
+
+def test_every_argument_of_track_is_used_and_nothing_else() -> None:
+    tables = constants_of("track")
+    by_table = {*tables["TEXT_PARAMETERS"], *tables["SWITCH_PARAMETERS"]}
+    assert by_table | looked_up("track") == set(declared("track"))
+
+
+@pytest.mark.parametrize("name", ["replay", "multi_camera"])
+def test_every_argument_of_the_others_is_used(name: str) -> None:
+    assert set(declared(name)) <= looked_up(name)
+    assert looked_up(name) <= {*declared(name), *declared("track")}
+
+
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_every_argument_is_documented(name: str) -> None:
+    own = ["cameras", *declared(name)] if name == "multi_camera" else declared(name)
+    assert list(documented(f"{name}.launch.py")) == own
+
+
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_launch_files_hold_no_defaults(name: str) -> None:
+    calls = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
+    defaults = [k.value.value for call in calls for k in call.keywords if k.arg == "default_value"]
+    assert defaults
+    assert set(defaults) == {""}
+
+
+def test_arguments_set_parameters_that_exist() -> None:
+    tables = constants_of("track")
+    assert all(isinstance(SPECS[parameter].default, str) for parameter in tables["TEXT_PARAMETERS"].values())
+    switches = {*tables["SWITCH_PARAMETERS"].values()} - {"use_sim_time"}
+    assert all(isinstance(SPECS[parameter].default, bool) for parameter in switches)
+
+
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_started_executables_are_installed(name: str) -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    source = (ROOT / "launch" / f"{name}.launch.py").read_text("utf-8")
+    executables = re.findall(r'package="elysium_ros",\s+executable="(\w+)"', source)
+    assert executables or name == "multi_camera"
+    assert all(f'"{executable}=elysium_ros.' in cmake for executable in executables)
+
+
+def test_the_parameters_of_the_video_node_are_documented() -> None:
+    rows = documented("Parameters of video_node")
+    assert list(rows) == list(VIDEO_SPECS)
+    for name, spec in VIDEO_SPECS.items():
+        assert rows[name][:2] == [spec.type_name, f"`{yaml.safe_dump(spec.default).splitlines()[0]}`"]
+
+
+def test_rviz_shows_topics_that_the_node_has() -> None:
+    config = yaml.safe_load((ROOT / "rviz" / "track.rviz").read_text("utf-8"))
+    displays = config["Visualization Manager"]["Displays"]
+    shown = {d["Topic"]["Value"]: d["Class"] for d in displays if "Topic" in d}
+    assert shown == {
+        "/elysium/annotated/image": "rviz_default_plugins/Image",
+        "/elysium/markers": "rviz_default_plugins/MarkerArray",
+    }
+
+
+def load(name: str) -> ModuleType:
+    spec = spec_from_file_location(f"{name}_launch", ROOT / "launch" / f"{name}.launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(**given: str) -> dict[str, str]:
+    return {**dict.fromkeys(declared("track"), ""), **given}
+
+
+@pytest.mark.ros_install
+def test_empty_arguments_are_not_passed_on() -> None:
+    assert load("track").explicit_parameters(arguments()) == {}
+
+
+@pytest.mark.ros_install
+def test_arguments_keep_their_type() -> None:
+    from launch import LaunchContext
+
+    given = arguments(expression="no", model="1", autostart="false", cameras="front, rear")
+    values = load("track").explicit_parameters(given)
+    evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
+    assert evaluated == {
+        "tracking.initial_expression": "no",
+        "model.path": "1",
+        "autostart": False,
+        "cameras": ["front", "rear"],
+    }
+
+
+@pytest.mark.ros_install
+@pytest.mark.parametrize(
+    ("namespace", "name", "cameras", "topic"),
+    [
+        ("", "", "", None),
+        ("robot1", "", "", "/robot1/elysium/annotated/image"),
+        ("/robot1", "eyes", "", "/robot1/eyes/annotated/image"),
+        ("", "", "front,rear", "/elysium/front/annotated/image"),
+    ],
+)
+def test_rviz_follows_the_name_of_the_node(namespace: str, name: str, cameras: str, topic: str | None) -> None:
+    remappings = dict(load("track").rviz_remappings(namespace, name, cameras))
+    assert remappings.get("/elysium/annotated/image") == topic
+
+
+@pytest.mark.ros_install
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_all_arguments_are_shown(name: str) -> None:
+    from launch import LaunchDescription
+
+    description: LaunchDescription = load(name).generate_launch_description()
+    shown = {argument.name for argument in description.get_launch_arguments()}
+    assert shown >= {*declared(name), *declared("track")}
