@@ -1,0 +1,39 @@
+"""``elysium caption``: describe a whole image or video."""
+
+from __future__ import annotations
+
+from elysium_core.cli.models import DEFAULT_MODEL, load_model
+from elysium_core.cli.options import (
+    ClipFramesOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    VideoArgument,
+    VisionBackendOption,
+)
+from elysium_core.cli.output import emit, say
+from elysium_core.io.sampling import sample_recording
+from elysium_core.io.video import open_video
+from elysium_core.tracking.config import TrackingConfig
+
+_CLIP_FRAMES = TrackingConfig().clip_length
+
+
+def command(
+    video: VideoArgument,
+    frames: ClipFramesOption = _CLIP_FRAMES,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vision_backend: VisionBackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Describe a whole image or video."""
+    with open_video(video) as recording:
+        clip = sample_recording(recording, frames)
+    text = load_model(model, device, dtype, vision_backend).caption(clip)
+    if json:
+        emit({"text": text, "frames": [picture.index for picture in clip]})
+    else:
+        say(text)

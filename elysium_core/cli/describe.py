@@ -1,0 +1,52 @@
+"""``elysium describe``: say what is in a box of an image or video."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from elysium_core.cli.models import DEFAULT_MODEL, load_model
+from elysium_core.cli.options import (
+    ClipFramesOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    VideoArgument,
+    VisionBackendOption,
+)
+from elysium_core.cli.output import box_fields, emit, say
+from elysium_core.geometry import parse_box
+from elysium_core.io.sampling import sample_recording
+from elysium_core.io.video import open_video
+from elysium_core.tracking.config import TrackingConfig
+
+_CLIP_FRAMES = TrackingConfig().clip_length
+
+
+def command(
+    video: VideoArgument,
+    box: Annotated[
+        str, typer.Option("--box", "-b", metavar="X1,Y1,X2,Y2", help="The box, as fractions 0..1 or in px.")
+    ],
+    frame: Annotated[int, typer.Option("--frame", "-n", min=0, help="Frame of the video that the box is in.")] = 0,
+    frames: ClipFramesOption = _CLIP_FRAMES,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vision_backend: VisionBackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Say what is in a box of an image or video."""
+    with open_video(video) as recording:
+        parsed = parse_box(box, recording.width, recording.height)
+        clip = sample_recording(recording, frames, must_have=frame)
+        size = (recording.width, recording.height)
+    position = next(number for number, picture in enumerate(clip) if picture.index == frame)
+    text = load_model(model, device, dtype, vision_backend).describe(clip, parsed, frame_index=position)
+    if json:
+        seen = [picture.index for picture in clip]
+        emit({"text": text, **box_fields(parsed, *size), "frame": frame, "frames": seen})
+    else:
+        say(text)

@@ -1,0 +1,71 @@
+"""``elysium ground``: find what a sentence names in an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elysium_core.cli.models import DEFAULT_MODEL, load_model
+from elysium_core.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ExpressionsOption,
+    JsonOption,
+    ModelOption,
+    VisionBackendOption,
+)
+from elysium_core.cli.output import box_fields, emit, say
+from elysium_core.errors import ConfigError
+from elysium_core.frames import Frame
+from elysium_core.io.image import read_image, write_image
+from elysium_core.io.overlay import draw_tracks
+from elysium_core.text.expression import clean_expression
+from elysium_core.tracking.types import Grounding, TrackState, TrackUpdate
+
+
+def command(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A JPEG, PNG, BMP, WebP or PPM file.")],
+    expression: ExpressionsOption = None,
+    render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the boxes: .png or .jpg.")] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vision_backend: VisionBackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Find what a sentence names in an image."""
+    if not expression:
+        raise ConfigError("say what to find: --expression 'the red mug'")
+    expressions = [clean_expression(text) for text in expression]
+    frame = Frame(read_image(image))
+    loaded = load_model(model, device, dtype, vision_backend)
+    groundings = [loaded.ground(frame, text) for text in expressions]
+    for text, grounding in zip(expressions, groundings, strict=True):
+        fields = _fields(text, grounding, frame)
+        if json:
+            emit(fields)
+        else:
+            where = f"{fields['box_px']} px, score {grounding.score:.2f}" if grounding.box else "not found"
+            say(f"{text}: {where}")
+    if render:
+        write_image(render, draw_tracks(frame.image, _as_updates(expressions, groundings)))
+
+
+def _fields(expression: str, grounding: Grounding, frame: Frame) -> dict[str, Any]:
+    return {
+        "expression": expression,
+        **box_fields(grounding.box, frame.width, frame.height),
+        "score": round(grounding.score, 6),
+        "text": grounding.text,
+    }
+
+
+def _as_updates(expressions: list[str], groundings: list[Grounding]) -> list[TrackUpdate]:
+    pairs = enumerate(zip(expressions, groundings, strict=True), start=1)
+    return [
+        TrackUpdate(str(number), 0, found.box, found.score, TrackState.TRACKED, expression=expression)
+        for number, (expression, found) in pairs
+        if found.box is not None
+    ]

@@ -1,0 +1,33 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="nano, identity, a folder, or a hub id that was pulled.", rich_help_panel="Model"
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel="Model")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.", rich_help_panel="Model")
+]
+VisionBackendOption = Annotated[
+    str, typer.Option("--vision-backend", help="auto, torch, onnx or tensorrt.", rich_help_panel="Model")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON lines to stdout, for programs.")]
+ExpressionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--expression", "-e", metavar="S", help="Words that name one object; repeat for several."),
+]
+ClipFramesOption = Annotated[
+    int, typer.Option("--frames", min=1, max=32, help="Frames shown to the model, spread evenly over the video.")
+]
+VideoArgument = Annotated[
+    str,
+    typer.Argument(metavar="VIDEO", help="A video file, a folder of pictures, a picture, or a camera: 0, /dev/video0."),
+]

@@ -1,0 +1,81 @@
+"""What goes where: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from elysium_core.geometry import Box
+
+
+def emit(result: Mapping[str, Any]) -> None:
+    """Write one JSON object as one line on stdout, at once."""
+    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """Write one line for a person on stdout; what the output's encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def box_fields(box: Box | None, width: int, height: int) -> dict[str, Any]:
+    """Return ``box`` and ``box_px`` as the track lines write them."""
+    return {
+        "box": None if box is None else [round(v, 6) for v in box],
+        "box_px": None if box is None else [round(v, 2) for v in box.to_px(width, height)],
+    }
+
+
+def configure_logging(verbose: bool) -> None:
+    """Send the log of the ``elysium_core`` loggers to stderr: warnings, or everything if ``verbose``."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="elysium: %(levelname)s: %(message)s")
+    logging.getLogger("elysium_core").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """A progress bar on stderr, shown only where stderr is a terminal.
+
+    Args:
+        title: What is being done.
+        total: Steps in all, None if unknown.
+    """
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            columns = (
+                "{task.description}",
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+                "{task.fields[note]}",
+            )
+            self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=total, note="")
+
+    def advance(self, note: str = "") -> None:
+        """Count one step.
+
+        Args:
+            note: Shown until the next step.
+        """
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, note=note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,114 @@
+"""The verbs of the command, found by name and imported only when they run.
+
+To add a verb: write a module that defines ``command`` (a function with Typer
+annotations) or ``app`` (a :class:`typer.Typer` with verbs of its own), and add one
+line here. A line whose module is not installed is left out of the help.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command as build_command
+
+from elysium_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word of the command line.
+
+    Attributes:
+        name: The word.
+        module: Where ``command`` or ``app`` is defined.
+        help: One line for the overview.
+    """
+
+    name: str
+    module: str
+    help: str
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("track", "elysium_core.cli.track", "Follow what words or boxes name through a video or camera."),
+    Verb("ground", "elysium_core.cli.ground", "Find what a sentence names in an image."),
+    Verb("describe", "elysium_core.cli.describe", "Say what is in a box of an image or video."),
+    Verb("ask", "elysium_core.cli.ask", "Answer a question about an image or video."),
+    Verb("caption", "elysium_core.cli.caption", "Describe a whole image or video."),
+    Verb("eval", "elysium_core.cli.eval", "Score a model on a benchmark, or report scores."),
+    Verb("bench", "elysium_core.cli.bench", "Measure speed and memory on this machine."),
+    Verb("train", "elysium_core.cli.train", "Train a model by a recipe."),
+    Verb("synth", "elysium_core.cli.synth", "Generate training video with known truth."),
+    Verb("curate", "elysium_core.cli.curate", "Turn captioned video into referring tracks."),
+    Verb("export", "elysium_core.cli.export", "Export the vision encoder to ONNX or TensorRT."),
+    Verb("pull", "elysium_core.cli.pull", "Download a model (the only verb that uses the network)."),
+    Verb("doctor", "elysium_core.cli.doctor", "Check this installation and say what is missing."),
+)
+
+BENCHES: tuple[Verb, ...] = (
+    Verb("engine", "elysium_core.cli.bench_engine", "Passes, tokens and time of the language model."),
+    Verb("vision", "elysium_core.cli.bench_vision", "Tokens, time and memory of the vision encoder and adapters."),
+    Verb("node", "elysium_core.cli.bench_node", "Latency of the ROS 2 node, stamp to stamp."),
+    Verb("data", "elysium_core.cli.bench_data", "Samples a second of the data pipeline."),
+)
+
+
+class LazyGroup(TyperGroup):
+    """A group of verbs whose modules are imported when they are called.
+
+    Attributes:
+        verbs: The verbs, in the order of the help. Subclasses set it.
+    """
+
+    verbs: ClassVar[tuple[Verb, ...]] = ()
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the verbs that are installed."""
+        return [verb.name for verb in self.verbs if find_spec(verb.module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of a verb, or None if there is no such verb."""
+        for verb in self.verbs:
+            if verb.name == cmd_name and find_spec(verb.module):
+                return TyperCommand(verb.name, help=verb.help) if self._listing else load_verb(verb)
+        return None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the overview from the table above, without importing any verb."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+def load_verb(verb: Verb) -> Any:
+    """Import the module of a verb and return its command object.
+
+    Raises:
+        ConfigError: A package that the verb needs is not installed.
+    """
+    try:
+        module = importlib.import_module(verb.module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"'{verb.name}' needs the package {error.name!r}, which is not installed; see: elysium doctor",
+            code="PACKAGE_MISSING",
+        ) from error
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)
+        app.command(**getattr(module, "COMMAND_SETTINGS", {}))(module.command)
+    command = build_command(app)
+    command.name = verb.name
+    return command
+
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+"""Settings of every verb."""

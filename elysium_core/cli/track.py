@@ -1,0 +1,130 @@
+"""``elysium track``: follow objects through a video file, a folder of pictures or a camera."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.models import DEFAULT_MODEL, load_model
+from elysium_core.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ExpressionsOption,
+    JsonOption,
+    ModelOption,
+    VideoArgument,
+    VisionBackendOption,
+)
+from elysium_core.cli.output import Progress, say
+from elysium_core.cli.track_run import Targets, TrackRun
+from elysium_core.errors import ConfigError
+from elysium_core.geometry import parse_box
+from elysium_core.io.recording import DEFAULT_FPS, Recording
+from elysium_core.io.render import open_writer
+from elysium_core.io.tracks import TrackWriter, resume_point
+from elysium_core.io.video import open_video
+from elysium_core.text.expression import clean_expression
+from elysium_core.tracking.config import MODES, WINDOWS, TrackingConfig
+
+_DEFAULTS = TrackingConfig()
+
+
+def command(
+    video: VideoArgument,
+    expression: ExpressionsOption = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box", "-b", metavar="X1,Y1,X2,Y2", help="Where one object is in the first frame, 0..1 or px; repeatable."
+        ),
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write track lines to this .jsonl file.")] = None,
+    render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the tracks: .mp4, .gif or .png.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where --out of an earlier run stops.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many frames.")] = None,
+    fps: Annotated[float, typer.Option("--fps", help="Frame rate of a folder of pictures [Hz].")] = DEFAULT_FPS,
+    window: Annotated[str, typer.Option("--window", help=f"{', '.join(WINDOWS)}.")] = _DEFAULTS.window,
+    clip_length: Annotated[
+        int, typer.Option("--clip-length", help="Frames the model sees at once.")
+    ] = _DEFAULTS.clip_length,
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", help="A box scoring less is UNCERTAIN.")
+    ] = _DEFAULTS.score_threshold,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vision_backend: VisionBackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Follow what words or boxes name through a video or camera.
+
+    Each --expression and each --box is a target of its own, numbered from 1:
+    expressions first, then boxes. Ctrl-C stops after the current frame and
+    finishes the files.
+    """
+    if resume and out is None:
+        raise ConfigError("--resume needs --out, the file of the run to go on with")
+    with open_video(video, fps=fps) as recording:
+        if resume and recording.is_live:
+            raise ConfigError(f"--resume does not go with the camera {recording.name}: its frames are gone")
+        for path in (out, render):
+            _refuse_to_overwrite(recording, path)
+        targets = _read_targets(expression or [], box or [], recording)
+        config = TrackingConfig(
+            mode=mode,
+            window=window,
+            clip_length=clip_length,
+            score_threshold=score_threshold,
+            max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
+        )
+        done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
+        tracker = load_model(model, device, dtype, vision_backend).tracker(mode=mode, config=config)
+        with ExitStack() as stack:
+            run = TrackRun(
+                recording,
+                tracker,
+                targets,
+                done=done,
+                lines=stack.enter_context(TrackWriter(out, keep=done_lines)) if out else None,
+                drawing=stack.enter_context(open_writer(render, recording.fps)) if render else None,
+                emit_json=json,
+                limit=limit,
+            )
+            progress = stack.enter_context(Progress("track", limit or recording.frame_count))
+            stop = stack.enter_context(StopRequest())
+            run.run(progress, stop)
+    _report(run, [path for path in (out, render) if path], json)
+    if run.problem:
+        raise run.problem
+    if stop.is_set and not recording.is_live:
+        raise typer.Exit(130)
+
+
+def _read_targets(expressions: list[str], boxes: list[str], recording: Recording) -> Targets:
+    if not expressions and not boxes:
+        raise ConfigError("say what to track: --expression 'the red mug', or --box X1,Y1,X2,Y2")
+    parsed = [parse_box(text, recording.width, recording.height) for text in boxes]
+    words = [clean_expression(text) for text in expressions]
+    return Targets([*words, *("" for _ in parsed)], [*(None for _ in words), *parsed])
+
+
+def _refuse_to_overwrite(recording: Recording, path: Path | None) -> None:
+    if path is not None and path.exists() and path.resolve() == Path(recording.name).resolve():
+        raise ConfigError(f"{str(path)!r} is the video itself; write to another file")
+
+
+def _report(run: TrackRun, written: list[Path], json: bool) -> None:
+    if run.recording.skipped:
+        sys.stderr.write(f"elysium: {run.recording.skipped} frames could not be decoded and were skipped\n")
+    if not json:
+        for line in run.summary():
+            say(line)
+    for path in written:
+        if path.exists():
+            sys.stderr.write(f"elysium: wrote {path}\n")

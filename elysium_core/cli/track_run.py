@@ -1,0 +1,171 @@
+"""One run of ``elysium track``: frames in, lines and pictures out, resumable."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.output import Progress, emit
+from elysium_core.errors import VideoError
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.io.frame_writer import FrameWriter
+from elysium_core.io.overlay import draw_tracks
+from elysium_core.io.recording import Recording
+from elysium_core.io.tracks import TrackWriter
+from elysium_core.tracking.types import Tracker, TrackState, TrackUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the user asked to follow.
+
+    Attributes:
+        expressions: The words of each target, empty for one given by a box.
+        boxes: The box of each target in the first frame, None for one given by words.
+    """
+
+    expressions: Sequence[str]
+    boxes: Sequence[Box | None]
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each target in the output: ``"1"``, ``"2"`` ..."""
+        return [str(number) for number in range(1, len(self.expressions) + 1)]
+
+
+class TrackRun:
+    """Follows targets through a recording.
+
+    Args:
+        recording: Where the frames come from.
+        tracker: A fresh tracker.
+        targets: What to follow.
+        done: What an earlier run has finished; its frames are not tracked again.
+        lines: Where track lines go, None for nowhere.
+        drawing: Where drawn frames go, None for nowhere.
+        emit_json: Also write the track lines to stdout.
+        limit: Most frames read, None for all.
+
+    Attributes:
+        problem: Why the recording ended early, None if it did not.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        tracker: Tracker,
+        targets: Targets,
+        *,
+        done: Sequence[TrackUpdate] = (),
+        lines: TrackWriter | None = None,
+        drawing: FrameWriter | None = None,
+        emit_json: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        self.recording = recording
+        self.problem: VideoError | None = None
+        self._tracker, self._targets = tracker, targets
+        self._lines, self._drawing, self._emit_json, self._limit = lines, drawing, emit_json, limit
+        self._done: dict[int, list[TrackUpdate]] = defaultdict(list)
+        self._last_box: dict[str, Box] = {}
+        self._target_of: dict[str, str] = {}
+        self._states: dict[str, Counter[TrackState]] = {target_id: Counter() for target_id in targets.ids}
+        self._score_sum: dict[str, float] = defaultdict(float)
+        for update in done:
+            self._done[update.frame_index].append(self._completed(update))
+        self._resume_at = max(self._done, default=None)
+
+    def run(self, progress: Progress, stop: StopRequest) -> None:
+        """Read, track and write until the recording ends, the limit is reached or ``stop`` is set."""
+        for frame in self._frames():
+            updates = self._updates(frame)
+            for update in updates:
+                self._count(update)
+            if self._drawing is not None:
+                scale = self._drawing.scale_for(frame.width)
+                drawn = draw_tracks(frame.image, updates, scale=scale)
+                self._drawing.write(Frame(drawn, frame.stamp_ns, frame.index))
+            progress.advance(", ".join(f"{update.target_id} {update.state.value}" for update in updates))
+            if stop.is_set:
+                return
+
+    def summary(self) -> Iterator[str]:
+        """Yield one line a target: in how many frames it had which state, and its mean score."""
+        for target_id, expression in zip(self._targets.ids, self._targets.expressions, strict=True):
+            states = self._states[target_id]
+            boxes = states[TrackState.TRACKED] + states[TrackState.UNCERTAIN]
+            mean = f"{self._score_sum[target_id] / boxes:.2f}" if boxes else "-"
+            yield (
+                f"{target_id}  {expression or 'box'}: {sum(states.values())} frames, "
+                f"{states[TrackState.TRACKED]} tracked, {states[TrackState.UNCERTAIN]} uncertain, "
+                f"{states[TrackState.LOST]} lost, mean score {mean}"
+            )
+
+    def _frames(self) -> Iterator[Frame]:
+        # A camera that is unplugged, or a folder that goes wrong half-way, still leaves whole files behind.
+        try:
+            for number, frame in enumerate(self.recording, start=1):
+                yield frame
+                if number == self._limit:
+                    return
+        except VideoError as error:
+            self.problem = error
+
+    def _updates(self, frame: Frame) -> list[TrackUpdate]:
+        if self._resume_at is not None and frame.index < self._resume_at:
+            return self._done.get(frame.index, [])
+        if not self._target_of:
+            self._start_targets()
+        if frame.index == self._resume_at:
+            # The tracker sees this frame only to know where its targets are; its answer is already in the file.
+            self._tracker.step(frame)
+            return self._done[frame.index]
+        updates = [self._completed(update, self._target_of) for update in self._tracker.step(frame)]
+        for update in updates:
+            self._write(update)
+        return updates
+
+    def _start_targets(self) -> None:
+        removed = {u.target_id for updates in self._done.values() for u in updates if u.state is TrackState.REMOVED}
+        for target_id in self._targets.ids:
+            if target_id not in removed:
+                expression, box = self._start_of(target_id)
+                self._target_of[self._tracker.add(expression=expression, box=box)] = target_id
+
+    def _start_of(self, target_id: str) -> tuple[str, Box | None]:
+        """Return the words and the box that the tracker starts with; on resuming, where the target was."""
+        position = int(target_id) - 1
+        expression, box = self._targets.expressions[position], self._targets.boxes[position]
+        if self._resume_at is None:
+            return expression, box
+        then = next(update for update in self._done[self._resume_at] if update.target_id == target_id)
+        if then.box is not None:
+            return expression, then.box
+        # A lost target is searched for by its words; one without words starts where it was last seen.
+        return expression, None if expression else then.last_box or box
+
+    def _completed(self, update: TrackUpdate, target_of: dict[str, str] | None = None) -> TrackUpdate:
+        """Return ``update`` with this run's id and words, and the last box also for what was read from a file."""
+        target_id = target_of[update.target_id] if target_of else update.target_id
+        if update.box is not None:
+            self._last_box[target_id] = update.box
+        return replace(
+            update,
+            target_id=target_id,
+            expression=self._targets.expressions[int(target_id) - 1],
+            last_box=update.last_box or self._last_box.get(target_id),
+        )
+
+    def _write(self, update: TrackUpdate) -> None:
+        width, height = self.recording.width, self.recording.height
+        if self._lines is not None:
+            self._lines.write(update, width, height)
+        if self._emit_json:
+            emit(update.as_json(width, height))
+
+    def _count(self, update: TrackUpdate) -> None:
+        self._states[update.target_id][update.state] += 1
+        self._score_sum[update.target_id] += update.score
