@@ -31,12 +31,15 @@ fail() {
 
 suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, int(sys.argv[1])))' "$2" 2>/dev/null; }
 
+# The Python itself, where the name is that of a virtual environment or of a version manager's shim.
+base_of() { "$1" -c 'import sys; print(sys._base_executable)'; }
+
 # A sourced ROS puts its packages on the search path of the system's Python; a virtual environment that happens to be
 # active says nothing about that, so the Python below it is asked.
 find_ros_python() {
   [[ -n ${ROS_DISTRO:-} && -n ${AMENT_PREFIX_PATH:-} ]] || return 1
   local base
-  base=$(python3 -c 'import sys; print(sys._base_executable)' 2>/dev/null) || return 1
+  base=$(base_of python3 2>/dev/null) || return 1
   "$base" -c 'import rclpy' 2>/dev/null || return 1
   printf '%s\n' "$base"
 }
@@ -45,7 +48,7 @@ find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if suits "$candidate" 11; then
-      command -v "$candidate"
+      base_of "$candidate"
       return
     fi
   done
@@ -124,7 +127,7 @@ install_beside_ros() {
 # The `elysium` command, and metadata; the code itself is found through the overlay below.
 install_core() {
   local key
-  key=$(hash_of setup.py pyproject.toml elysium_core/__init__.py)
+  key=$(hash_of setup.py pyproject.toml package.xml) # package.xml: the version
   is_done core "$key" && return
   say "installing elysium_core and the elysium command"
   pip_install core --no-deps --no-build-isolation -e .
@@ -141,10 +144,22 @@ build_package() {
   fi
   say "building the interfaces with colcon"
   # Links instead of copies: an edited Python file needs no build.
-  logged build "colcon could not build the package" \
-    env PATH="$VENV/bin:$PATH" colcon --log-base log build --base-paths . --packages-select elysium_ros \
-    --symlink-install --event-handlers console_direct+ --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python"
+  logged build "colcon could not build the package" run_colcon \
+    --log-base log build --base-paths . --packages-select elysium_ros --symlink-install \
+    --event-handlers console_direct+ --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python"
   printf '%s\n' "$key" >"$STAMPS/build"
+}
+
+# colcon writes install/setup.bash so that it runs the Python that ran colcon, to work out what the environment lacks. In
+# the Python of .venv the overlay has already added it, so that the script would find nothing to do; hence the one below.
+run_colcon() {
+  local packages
+  if [[ -x $VENV/bin/colcon ]]; then
+    packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    PYTHONPATH=$packages${PYTHONPATH:+:$PYTHONPATH} PATH=$VENV/bin:$PATH "$BASE_PYTHON" "$VENV/bin/colcon" "$@"
+  else
+    colcon "$@"
+  fi
 }
 
 # The wheels are an ament prefix without the scripts of one. install/setup.bash sources those of the prefixes it was
