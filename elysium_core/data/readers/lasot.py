@@ -38,7 +38,7 @@ umbrella 2 9 17 19, volleyball 1 13 18 19, yoyo 7 15 17 19, zebra 10 14 16 17
 """
 
 
-def test_names() -> list[str]:
+def names_of_test_split() -> list[str]:
     """Return the names of the 280 test recordings."""
     entries = [entry.split() for entry in _TEST_NUMBERS.replace("\n", " ").split(",")]
     return [f"{words[0]}-{number}" for words in entries for number in words[1:]]
@@ -57,7 +57,7 @@ def read_lasot(root: Path, split: str = "test") -> Iterator[LabelledRecording]:
     """
     if split not in SPLITS:
         raise ConfigError(f"LaSOT has no split {split!r}; choose one of {', '.join(SPLITS)}")
-    test = set(test_names())
+    test = set(names_of_test_split())
     folders = [folder for group in subfolders(root) for folder in subfolders(group)]
     folders = [f for f in folders if (f / "groundtruth.txt").is_file() and _wanted(f.name in test, split)]
     if not folders:
