@@ -1,0 +1,126 @@
+"""Pictures the generator draws with: named sprites and backgrounds.
+
+Two sets of backgrounds never mix. ``test`` is what ships beside this file, so that
+the frozen test set can be drawn again anywhere; ``train`` is read from folders of
+photos at training time (docs/data.md lists packages and licences).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import DataError
+
+_ASSETS = Path(__file__).parent / "assets"
+# A crop of at least half of this is then shrunk by no more than bilinear sampling can take.
+_BACKGROUND_SIDE_PX = 256
+# A picture with less contrast than this is a plain colour; procedural backgrounds cover those.
+_MIN_CONTRAST = 8.0
+_LOG = logging.getLogger(__name__)
+
+SYSTEM_PHOTO_FOLDERS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
+"""Where Debian's wallpaper packages put their photos."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sprite:
+    """A named cut-out picture.
+
+    Attributes:
+        name: What it is called, without article.
+        levels: RGBA uint8 with colour already multiplied by alpha, each half the side
+            of the one before: shrinking more than twice in one warp would alias.
+    """
+
+    name: str
+    levels: tuple[NDArray[np.uint8], ...]
+
+
+@lru_cache(maxsize=1)
+def sprite_names() -> tuple[str, ...]:
+    """Names of all sprites in atlas order; recipes use the first N as vocabulary."""
+    return tuple(json.loads((_ASSETS / "atlas.json").read_text(encoding="utf-8"))["names"])
+
+
+def load_sprites(names: Sequence[str]) -> list[Sprite]:
+    """Cut the named sprites out of the atlas.
+
+    Raises:
+        DataError: A name is not in the atlas.
+    """
+    layout = json.loads((_ASSETS / "atlas.json").read_text(encoding="utf-8"))
+    atlas = cv2.imread(str(_ASSETS / "atlas.png"), cv2.IMREAD_UNCHANGED)
+    if atlas is None:
+        raise DataError(f"the sprite atlas {_ASSETS / 'atlas.png'} is missing or damaged; install the package again")
+    positions = {name: position for position, name in enumerate(layout["names"])}
+    unknown = [name for name in names if name not in positions]
+    if unknown:
+        raise DataError(f"no sprite is called {', '.join(map(repr, unknown))}; there are {len(positions)} in the atlas")
+    cell, columns = layout["cell_px"], layout["columns"]
+    sprites = []
+    for name in names:
+        row, column = divmod(positions[name], columns)
+        bgra = atlas[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+        sprites.append(Sprite(name, _levels(bgra)))
+    return sprites
+
+
+def _levels(bgra: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA).astype(np.float32)
+    rgba[..., :3] *= rgba[..., 3:] / 255
+    levels = [rgba]
+    while levels[-1].shape[0] > 24:
+        side = levels[-1].shape[0] // 2
+        levels.append(cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA))
+    return tuple(level.round().astype(np.uint8) for level in levels)
+
+
+def load_backgrounds(split: str, folders: Iterable[Path] = SYSTEM_PHOTO_FOLDERS) -> list[NDArray[np.uint8]]:
+    """Load background photos, RGB uint8, the shorter side 256 px.
+
+    Args:
+        split: ``test`` for the photos that ship with the package, ``train`` for those
+            found in ``folders``.
+        folders: Searched recursively for JPEG, PNG and WebP files (``train`` only).
+
+    Returns:
+        The photos in a fixed order; for ``train`` an empty list, with a warning that
+        says which packages to install, when there are none.
+    """
+    if split == "test":
+        return [photo for path in sorted((_ASSETS / "backgrounds").glob("*.jpg")) if (photo := _photo(path)) is not None]
+    if split != "train":
+        raise DataError(f"background split {split!r} is not one of train, test")
+    # One file per picture: themes keep the same picture in many sizes and orientations.
+    chosen: dict[Path, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} and "screenshot" not in path.name:
+                chosen.setdefault(path.parent if "contents" in path.parts else path, path)
+    photos = [photo for path in sorted(chosen.values()) if (photo := _photo(path)) is not None]
+    if not photos:
+        _LOG.warning(
+            "no background photos in %s: procedural backgrounds only; on Debian install gnome-backgrounds, "
+            "mate-backgrounds and plasma-workspace-wallpapers",
+            ", ".join(str(folder) for folder in folders),
+        )
+    return photos
+
+
+def _photo(path: Path) -> NDArray[np.uint8] | None:
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_REDUCED_COLOR_2)
+    if bgr is None or bgr.std() < _MIN_CONTRAST:
+        return None
+    scale = _BACKGROUND_SIDE_PX / min(bgr.shape[:2])
+    size = (round(bgr.shape[1] * scale), round(bgr.shape[0] * scale))
+    resized = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))

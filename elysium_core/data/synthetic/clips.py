@@ -1,0 +1,99 @@
+"""Generated clips with exact truth: the data that elysium-nano is trained and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.data.synthetic.assets import Sprite, load_backgrounds, load_sprites, sprite_names
+from elysium_core.data.synthetic.backgrounds import apply_camera, draw_backgrounds
+from elysium_core.data.synthetic.render import render_clip
+from elysium_core.data.synthetic.scene import SceneConfig, draw_motion
+
+# An object is a fair target if this share of it can be seen in the first frame, and in every other.
+_MIN_VISIBLE_FIRST = 0.55
+_MIN_VISIBLE = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyntheticClip:
+    """A generated clip. N objects, T frames, S the frame's side [px].
+
+    Attributes:
+        images: (T, S, S, 3) uint8 RGB.
+        names: N names, all different, without article.
+        name_index: (N,) int64, position of each name in the generator's vocabulary.
+        boxes: (N, T, 4) float32, x1 y1 x2 y2 as fractions of the frame.
+        visible: (N, T) float32, share of the object that can be seen.
+        owner: (T, S, S) int8, object on top of each pixel, -1 for background.
+    """
+
+    images: NDArray[np.uint8]
+    names: tuple[str, ...]
+    name_index: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    visible: NDArray[np.float32]
+    owner: NDArray[np.int8]
+
+    @property
+    def targets(self) -> list[int]:
+        """Indices of the objects that can fairly be asked for (seen well enough throughout)."""
+        fair = (self.visible[:, 0] >= _MIN_VISIBLE_FIRST) & (self.visible.min(axis=1) >= _MIN_VISIBLE)
+        return [int(n) for n in np.flatnonzero(fair)]
+
+
+@dataclass(slots=True)
+class ClipGenerator:
+    """Draws clips; the same seed gives the same clips, byte for byte.
+
+    Attributes:
+        vocabulary: Names of the sprites to draw from.
+        photos: Background photos, RGB uint8.
+        seed: Seed of all randomness.
+        config: Ranges of the scenes.
+    """
+
+    vocabulary: Sequence[str]
+    photos: Sequence[NDArray[np.uint8]]
+    seed: int
+    config: SceneConfig = field(default_factory=SceneConfig)
+    _sprites: list[Sprite] = field(init=False)
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sprites = load_sprites(self.vocabulary)
+        self._rng = np.random.default_rng(self.seed)
+
+    @classmethod
+    def for_split(cls, split: str, names: int, seed: int, config: SceneConfig | None = None) -> ClipGenerator:
+        """Make the generator of ``train`` or ``test`` clips with the first ``names`` names of the atlas."""
+        return cls(sprite_names()[:names], load_backgrounds(split), seed, config or SceneConfig())
+
+    def draw(self, frames: int, objects: int, gap: tuple[float, float]) -> SyntheticClip:
+        """Draw one clip.
+
+        Args:
+            frames: Number of frames T, >= 1.
+            objects: Number of objects N, 1..vocabulary; their names all differ.
+            gap: Range of the time between frames [time units]; an object moves about
+                0.06 of the frame in each direction a unit.
+        """
+        rng, side = self._rng, self.config.side_px
+        times = np.concatenate([[0.0], np.cumsum(rng.uniform(*gap, frames - 1))])
+        chosen = rng.choice(len(self._sprites), objects, replace=False)
+        motion = draw_motion(rng, self.config, objects, times)
+        canvas = draw_backgrounds(rng, self.photos, side, times, self.config.procedural_share)
+        drawn = render_clip(canvas, [self._sprites[i] for i in chosen], motion)
+        images = apply_camera(rng, drawn.images)
+        names = tuple(self.vocabulary[i] for i in chosen)
+        return SyntheticClip(images, names, chosen.astype(np.int64), drawn.boxes, drawn.visible, drawn.owner)
+
+    def draw_with_target(self, frames: int, objects: int, gap: tuple[float, float]) -> SyntheticClip:
+        """Draw clips until one has at least one fair target."""
+        while True:
+            clip = self.draw(frames, objects, gap)
+            if clip.targets:
+                return clip

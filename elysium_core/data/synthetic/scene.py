@@ -1,0 +1,95 @@
+"""What happens in a generated clip: which sprites, where, how they move. Draws nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """Ranges from which scenes are drawn; lengths are fractions of the frame's side.
+
+    Attributes:
+        side_px: Frame side [px]; frames are square, as the model sees them.
+        min_side: Smallest sprite, of the frame's side; under .16 the 0..100 text grid alone costs much IoU.
+        max_side: Largest sprite.
+        speed: Standard deviation of each velocity component [frame sides per time unit].
+        scale_rate: Standard deviation of the log-scale's rate [1 per time unit].
+        spin: Standard deviation of the rotation rate [rad per time unit].
+        tilt: Largest rotation in the first frame [rad].
+        procedural_share: Share of clips on a procedural background, 0..1.
+    """
+
+    side_px: int = 128
+    min_side: float = 0.16
+    max_side: float = 0.5
+    speed: float = 0.06
+    scale_rate: float = 0.05
+    spin: float = 0.06
+    tilt: float = 0.35
+    procedural_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_side <= self.max_side <= 1:
+            raise ConfigError(f"sprite sides need 0 < min <= max <= 1, not {self.min_side} and {self.max_side}")
+        if self.side_px < 32:
+            raise ConfigError(f"side_px = {self.side_px} is under 32")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """Positions and shapes of every object in every frame.
+
+    Shapes: N objects, T frames.
+
+    Attributes:
+        center: (N, T, 2), fractions of the frame; reflected so that it stays inside.
+        side: (N, T), length of the sprite's longer side.
+        angle: (N, T) [rad].
+        stretch: (N,), width over height of the sprite's own cell, around 1.
+    """
+
+    center: NDArray[np.float64]
+    side: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    stretch: NDArray[np.float64]
+
+
+def draw_motion(
+    rng: np.random.Generator, config: SceneConfig, objects: int, times: NDArray[np.float64]
+) -> Motion:
+    """Draw smooth motions.
+
+    Args:
+        rng: Source of all randomness.
+        config: Ranges.
+        objects: Number of objects, N.
+        times: Shape (T,), the time of each frame, in time units, ascending.
+    """
+    count = (objects, 1)
+    side0 = np.exp(rng.uniform(np.log(config.min_side), np.log(config.max_side), count))
+    start = rng.uniform(0.12, 0.88, (objects, 1, 2))
+    velocity = rng.normal(0, config.speed, (objects, 1, 2))
+    wobble = rng.uniform(0, 0.03, (objects, 1, 2))
+    phase = rng.uniform(0, 2 * np.pi, (objects, 1, 2))
+    time = times[None, :, None]
+    center = start + velocity * time + wobble * (np.sin(0.5 * time + phase) - np.sin(phase))
+    growth = np.log(side0) + rng.normal(0, config.scale_rate, count) * times[None, :]
+    side = np.exp(_reflect(growth, np.log(config.min_side), np.log(config.max_side)))
+    angle = rng.uniform(-config.tilt, config.tilt, count) + rng.normal(0, config.spin, count) * times[None, :]
+    stretch = np.exp(rng.normal(0, 0.1, objects))
+    return Motion(_reflect(center, 0.06, 0.94), side, angle, stretch)
+
+
+def _reflect(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Fold any real number into low..high as a ball bounces between two walls."""
+    span = high - low
+    if span <= 0:
+        return np.full_like(value, low)
+    folded = np.mod(value - low, 2 * span)
+    return low + np.where(folded > span, 2 * span - folded, folded)

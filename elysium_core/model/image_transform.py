@@ -1,0 +1,51 @@
+"""From a frame to the vision encoder's input.
+
+The published model was trained on PIL's bilinear resize, which averages over the
+area it shrinks. OpenCV's INTER_LINEAR does not, and its boxes differ; PIL is used so
+that the same weights give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ImageTransform:
+    """Squashes frames to the encoder's square input and normalises them as CLIP does.
+
+    Args:
+        side_px: The encoder's input side S [px].
+    """
+
+    def __init__(self, side_px: int) -> None:
+        self.side_px = side_px
+        # /255, mean and std folded into one multiply-add, applied on the device.
+        self._scale = torch.tensor([1 / (255 * s) for s in CLIP_STD]).view(1, 3, 1, 1)
+        self._shift = torch.tensor([-m / s for m, s in zip(CLIP_MEAN, CLIP_STD, strict=True)]).view(1, 3, 1, 1)
+
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Squash one RGB uint8 (H, W, 3) image to (S, S, 3), without padding or cropping."""
+        side = self.side_px
+        if image.shape[:2] == (side, side):
+            return image
+        resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(resized)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float32 on the tensor's own device."""
+        pixels = images.permute(0, 3, 1, 2).float()
+        return pixels * self._scale.to(pixels.device) + self._shift.to(pixels.device)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return (B, 3, S, S) float32 on the CPU for B images of any size."""
+        stacked = np.stack([self.resize(image) for image in images])
+        return self.normalize(torch.from_numpy(stacked))

@@ -1,0 +1,84 @@
+"""T-Selector: keep the K most useful of a frame's N visual tokens (paper, section 3.1).
+
+Shapes: B frames, N tokens in, K tokens out, D the tokens' width.
+
+The gate as published, per frame:
+
+    z      = tokens @ w + b            (N,)   one number a token, ``pre_proj``
+    logits = z @ W + c                 (N,)   ``trans_weight`` (N, N), ``trans_bias`` (N,)
+    scores = softmax(logits)
+    kept   = the K highest scores, put back in ascending order of index
+
+A hard choice passes no gradient to the gate. Two trainable forms are offered whose
+forward pass in inference is exactly the published one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+GATES = ("hard", "straight_through", "score_scaled")
+
+
+class TokenSelector(nn.Module):
+    """The published gate, with a choice of gradients.
+
+    Args:
+        in_token_num: N.
+        out_token_num: K, 1..N; the paper's alpha is K / N.
+        num_features: D.
+        gate: ``hard``: no gradient to the gate (as published).
+            ``straight_through``: kept tokens are multiplied by 1 + g - detach(g) with g the
+            logit, so the value is unchanged and the gradient flows.
+            ``score_scaled``: kept tokens are multiplied in training by their score,
+            normalised to mean 1 over the kept ones.
+    """
+
+    def __init__(self, in_token_num: int, out_token_num: int, num_features: int, gate: str = "hard") -> None:
+        super().__init__()
+        if not 1 <= out_token_num <= in_token_num:
+            raise ValueError(f"out_token_num = {out_token_num} is not in 1..{in_token_num}")
+        if gate not in GATES:
+            raise ValueError(f"gate {gate!r} is not one of {', '.join(GATES)}")
+        self.out_token_num = out_token_num
+        self.gate = gate
+        self.pre_proj = nn.Linear(num_features, 1)
+        # Each token starts as its own judge. (Zeros, as in the published code, with a fixed
+        # bias would choose the same patches whatever the picture shows.)
+        self.trans_weight = nn.Parameter(torch.eye(in_token_num))
+        self.trans_bias = nn.Parameter(torch.zeros(in_token_num))
+        # In the published state dict, never used; kept so that checkpoints round-trip.
+        self.score_proj = nn.Linear(in_token_num, out_token_num)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Gate logits (B, N) of tokens (B, N, D), in the weights' dtype."""
+        return self.pre_proj(tokens).squeeze(-1) @ self.trans_weight + self.trans_bias
+
+    def select(self, logits: Tensor) -> Tensor:
+        """Kept indices (B, K) int64, ascending, of logits (B, N)."""
+        scores = torch.softmax(logits, dim=-1)
+        return scores.topk(self.out_token_num, dim=-1).indices.sort(dim=-1).values
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select.
+
+        Args:
+            tokens: (B, N, D).
+
+        Returns:
+            Kept tokens (B, K, D), their indices (B, K) ascending, all logits (B, N).
+        """
+        logits = self.logits(tokens)
+        kept_index = self.select(logits)
+        kept = tokens.gather(1, kept_index[..., None].expand(-1, -1, tokens.shape[-1]))
+        if self.training and self.gate != "hard":
+            kept = kept * self._gradient_path(logits, kept_index)[..., None].to(kept.dtype)
+        return kept, kept_index, logits
+
+    def _gradient_path(self, logits: Tensor, kept_index: Tensor) -> Tensor:
+        if self.gate == "straight_through":
+            chosen = logits.gather(1, kept_index)
+            return 1 + chosen - chosen.detach()
+        scores = torch.softmax(logits.float(), dim=-1).gather(1, kept_index)
+        return scores / scores.mean(dim=-1, keepdim=True)

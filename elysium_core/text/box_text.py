@@ -1,0 +1,120 @@
+"""Boxes as the model writes them: the one grammar of training and inference.
+
+A box is ``[x1,y1,x2,y2]``, each coordinate ``int(round(value * 100))`` of the frame's
+width or height, so 0..100, without blanks (paper, section 3.1). A track answer is
+``Frame 1: [..], Frame 2: [..].``; one frame alone has no label.
+
+Reading is strict: frames are matched by their label, never by order, and whatever is
+not exactly a box is "no box" with a counted reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from elysium_core.errors import BoxError
+from elysium_core.geometry import Box
+
+LEVELS = 100
+"""Coordinates are multiples of 1/LEVELS of the frame's side."""
+
+_FRAME_BOX = re.compile(r"(?:Frame\s+([0-9]{1,6})\s*:\s*)?\[([^\[\]]*)(\]?)")
+_FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*\Z")
+
+
+def quantize(box: Box) -> tuple[int, int, int, int]:
+    """The four integers 0..100 that stand for a box in text."""
+    x1, y1, x2, y2 = (int(round(value * LEVELS)) for value in box)
+    return x1, y1, x2, y2
+
+
+def format_box(box: Box) -> str:
+    """Write one box.
+
+    Example:
+        >>> format_box(Box(0.231, 0.45, 0.458, 0.72))
+        '[23,45,46,72]'
+    """
+    return "[" + ",".join(map(str, quantize(box))) + "]"
+
+
+def format_track(boxes: Sequence[Box]) -> str:
+    """Write the answer that follows one object through a clip.
+
+    Example:
+        >>> format_track([Box(0, 0, 0.5, 0.5), Box(0.1, 0, 0.6, 0.5)])
+        'Frame 1: [0,0,50,50], Frame 2: [10,0,60,50].'
+    """
+    if len(boxes) == 1:
+        return format_box(boxes[0]) + "."
+    return ", ".join(f"Frame {number}: {format_box(box)}" for number, box in enumerate(boxes, 1)) + "."
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedAnswer:
+    """What was read from an answer.
+
+    Attributes:
+        boxes: One entry a frame; None where the answer has no valid box for it.
+        problems: Counted reasons: ``missing``, ``malformed``, ``range``, ``empty``
+            (no area or reversed), ``unclosed``, ``unlabelled``, ``repeated``, ``unknown_frame``.
+    """
+
+    boxes: tuple[Box | None, ...]
+    problems: Counter[str] = field(default_factory=Counter)
+
+
+def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
+    """Read the boxes of an answer about ``frame_count`` frames.
+
+    Never raises: any text gives an answer. A frame named twice keeps its first valid box.
+
+    Args:
+        text: What the model wrote.
+        frame_count: Frames in the clip, >= 1. For one frame the label may be left out.
+    """
+    boxes: list[Box | None] = [None] * frame_count
+    problems: Counter[str] = Counter()
+    for match in _FRAME_BOX.finditer(text):
+        label, body, closer = match.groups()
+        if label is None and frame_count > 1:
+            problems["unlabelled"] += 1
+            continue
+        position = int(label) - 1 if label is not None else 0
+        if not 0 <= position < frame_count:
+            problems["unknown_frame"] += 1
+            continue
+        if boxes[position] is not None:
+            problems["repeated"] += 1
+            continue
+        box = _read_box(body, closer, problems)
+        boxes[position] = box
+    problems["missing"] += sum(box is None for box in boxes)
+    return ParsedAnswer(tuple(boxes), +problems)
+
+
+def parse_box_text(text: str) -> Box | None:
+    """Read the first valid box of an answer about one image, or None."""
+    return parse_answer(text, 1).boxes[0]
+
+
+def _read_box(body: str, closer: str, problems: Counter[str]) -> Box | None:
+    if not closer:
+        problems["unclosed"] += 1
+        return None
+    match = _FOUR_INTEGERS.match(body)
+    if match is None:
+        problems["malformed"] += 1
+        return None
+    values = [int(value) for value in match.groups()]
+    if max(values) > LEVELS:
+        problems["range"] += 1
+        return None
+    try:
+        return Box(*(value / LEVELS for value in values))
+    except BoxError:
+        problems["empty"] += 1
+        return None

@@ -1,0 +1,58 @@
+"""Train the small tokenizer of a nano model: whole words for what it is taught, bytes for the rest.
+
+The pieces follow LLaMA's habits (``▁`` before a word, single digits, byte fallback),
+so that boxes take as many tokens here as there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
+# A word, a digit or a sign, each with the blank before it.
+_PIECE = r"▁?[A-Za-z']+|▁?[0-9]|▁?[^A-Za-z0-9▁]|▁"
+
+
+def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train on the texts of a task set.
+
+    Args:
+        corpus: Texts; every word the model shall read or write must occur.
+        vocab_size: Most entries, including 256 bytes and 3 special tokens.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), "isolated")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256))],
+        initial_alphabet=list("▁0123456789[],.:?'\n"),
+        min_frequency=1,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(list(corpus), trainer)
+    # The trainer can only reserve the bytes as special tokens, but then decoding would skip them.
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

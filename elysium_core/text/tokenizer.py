@@ -1,0 +1,79 @@
+"""Text to token ids and back, in the pieces that the protocol needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from elysium_core.errors import ModelFileError
+from elysium_core.text.conversation import Prompt
+
+
+class TextTokenizer:
+    """Encodes prompt pieces and answers with a Hugging Face tokenizer.
+
+    Special tokens are placed by id only: text that spells ``</s>`` or ``<image>`` is
+    encoded as the characters it consists of.
+
+    Args:
+        tokenizer: A fast ``transformers`` tokenizer of the LLaMA kind.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelFileError("the model's tokenizer has no fast form; save it as tokenizer.json")
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.bos_id = self._special(tokenizer, "bos")
+        self.eos_id = self._special(tokenizer, "eos")
+        self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
+        # Questions and frame labels repeat for ever; the tokenizer is then never asked twice.
+        self._cached = lru_cache(maxsize=4096)(self._encode)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> TextTokenizer:
+        """Load the tokenizer files of a folder or a cached hub id; never touches the network.
+
+        Raises:
+            ModelFileError: There is no tokenizer, or it cannot be read.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelFileError(f"cannot load a tokenizer from {folder}: {error}") from error
+        return cls(tokenizer)
+
+    @staticmethod
+    def _special(tokenizer: Any, kind: str) -> int:
+        token_id = getattr(tokenizer, f"{kind}_token_id")
+        if token_id is None:
+            raise ModelFileError(f"the model's tokenizer names no {kind} token; set {kind}_token in tokenizer_config.json")
+        return int(token_id)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_piece(self, text: str) -> list[int]:
+        """Ids of a prompt piece; every piece opens with its own BOS, as published."""
+        return [self.bos_id, *self._cached(text)]
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Ids of an answer or a further round: no BOS, no EOS."""
+        return list(self._cached(text))
+
+    def encode_prompt(self, prompt: Prompt) -> list[list[int]]:
+        """Ids of every piece of a prompt."""
+        return [self.encode_piece(piece) for piece in prompt.pieces]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of an answer's ids; special tokens are left out."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+    def token_text(self, token_id: int) -> str:
+        """The vocabulary entry of one id (``▁`` stands for a blank)."""
+        return str(self._backend.id_to_token(token_id) or "")

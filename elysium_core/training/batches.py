@@ -1,0 +1,263 @@
+"""Training batches: generated clips, the questions about them, and the truth of every patch.
+
+All questions about a clip are packed behind its frames in one sequence. Each is a
+*branch*: it attends to the frames and to itself, and its positions go on where the
+frames end. A branch therefore sees exactly what it will see in inference, where it
+stands alone, and the frames are encoded once for all of them.
+
+Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.geometry import Box
+from elysium_core.text.box_text import format_box, format_track
+from elysium_core.text.conversation import frame_pieces, question_piece
+from elysium_core.text.questions import REC, REG, RSOT, SOT, TRAINING, VIDEO_REG, fill
+from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.training.config import SyntheticDataConfig
+
+VISUAL_SLOT = -1
+_FORMAT_WEIGHT = 0.1
+# A patch belongs to an object that covers at least this share of it.
+_PATCH_SHARE = 0.15
+_DIGITS = frozenset("0123456789")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question about a clip and its answer.
+
+    Attributes:
+        task: Task name of :mod:`elysium_core.text.questions`.
+        target: Index of the object in the clip.
+        question: Question text.
+        answer: Answer text.
+    """
+
+    task: str
+    target: int
+    question: str
+    answer: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one optimiser step sees.
+
+    Attributes:
+        images: (B * T, S, S, 3) uint8.
+        patch_object: (B * T, N) object covering each patch, -1 for background.
+        patch_name: (B * T, N) its name's index, the vocabulary's size for background.
+        patch_box: (B * T, N, 4) its box in that frame, zeros for background.
+        token_ids: (B, L); VISUAL_SLOT where a visual token stands.
+        positions: (B, L).
+        branch: (B, L); 0 the frames, 1.. the questions, -1 padding.
+        label_weight: (B, L); weight of each token as a label, 0 = not an answer token.
+        is_digit: (B, L); digits of answered boxes.
+        pointers: (P, 5) rows of clip, token position, object, frame, kind: where the
+            model has to look. Kind 0: a box answered to words; 1: a box answered to a
+            box; 2: the end of a box in a question.
+        frames: T.
+    """
+
+    images: Tensor
+    patch_object: Tensor
+    patch_name: Tensor
+    patch_box: Tensor
+    token_ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    label_weight: Tensor
+    is_digit: Tensor
+    pointers: Tensor
+    frames: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Move every tensor to a device."""
+        moved = {
+            f.name: value.to(device) if isinstance(value := getattr(self, f.name), Tensor) else value
+            for f in fields(self)
+        }
+        return Batch(**moved)
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """Tokens of one clip while they are being laid out."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    digit: list[bool] = field(default_factory=list)
+    pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], start: int, branch: int, weights: Sequence[float], digits: Sequence[bool]) -> None:
+        self.ids += ids
+        self.positions += range(start, start + len(ids))
+        self.branch += [branch] * len(ids)
+        self.weight += weights
+        self.digit += digits
+
+
+def draw_turns(rng: np.random.Generator, clip: SyntheticClip, max_turns: int) -> list[Turn]:
+    """Ask about the fair targets of a clip, in random order and phrasing."""
+    frames = len(clip.images)
+    wanted: list[tuple[str, int]] = []
+    for target in clip.targets:
+        if frames == 1:
+            wanted += [(REC, target), (REG, target)]
+        else:
+            wanted += [(SOT, target), (RSOT, target)]
+            if rng.random() < 0.2:
+                wanted.append((VIDEO_REG, target))
+    order = rng.permutation(len(wanted))[:max_turns]
+    return [_turn(rng, clip, *wanted[i]) for i in order]
+
+
+def _turn(rng: np.random.Generator, clip: SyntheticClip, task: str, target: int) -> Turn:
+    # The published phrasing is what inference asks, so it gets half of the practice.
+    phrasings = TRAINING[task]
+    template = phrasings[0] if rng.random() < 0.5 else phrasings[int(rng.integers(len(phrasings)))]
+    boxes = [Box(*(float(v) for v in box)) for box in clip.boxes[target]]
+    question = fill(template, expression=f"the {clip.names[target]}", box=format_box(boxes[0]))
+    if task in (REG, VIDEO_REG):
+        answer = f"the {clip.names[target]}"
+    else:
+        answer = format_box(boxes[0]) if task == REC else format_track(boxes)
+    return Turn(task, target, question, answer)
+
+
+class BatchBuilder:
+    """Draws clips and lays them out as batches; one per worker process.
+
+    Args:
+        generator: Source of clips.
+        data: What to draw.
+        tokenizer: The model's tokenizer.
+        visual_tokens: K.
+        patch_px: Patch side [px].
+        seed: Seed of questions and mixture.
+    """
+
+    def __init__(
+        self,
+        generator: ClipGenerator,
+        data: SyntheticDataConfig,
+        tokenizer: TextTokenizer,
+        visual_tokens: int,
+        patch_px: int,
+        seed: int,
+    ) -> None:
+        self._generator, self._data, self._tokenizer = generator, data, tokenizer
+        self._visual_tokens, self._patch_px = visual_tokens, patch_px
+        self._rng = np.random.default_rng([seed, 7])
+        self._open_bracket = tokenizer.encode_answer("[")[0]
+        self._close_bracket = tokenizer.encode_answer("[1]")[-1]
+
+    def batches(self, batch_frames: int, frames: int = 0) -> Iterator[Batch]:
+        """Yield batches for ever.
+
+        Args:
+            batch_frames: Frames a batch, B * T.
+            frames: T of every batch; 0 draws it from the data's mixture.
+        """
+        data = self._data
+        while True:
+            count = frames or int(self._rng.choice(data.frames, p=data.frame_weights))
+            gap = data.gaps[data.frames.index(count)]
+            clips, turns = [], []
+            while len(clips) < max(1, batch_frames // count):
+                objects = int(self._rng.choice(data.objects, p=data.object_weights))
+                clip = self._generator.draw_with_target(count, objects, gap)
+                clips.append(clip)
+                turns.append(draw_turns(self._rng, clip, data.max_turns))
+            yield self.build(clips, turns)
+
+    def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:
+        """Lay out clips of one length with their turns."""
+        frames = len(clips[0].images)
+        rows = [self._sequence(frames, asked) for asked in turns]
+        length = max(len(row.ids) for row in rows)
+        patches = [self._patches(clip) for clip in clips]
+        pointers = [(b, *pointer) for b, row in enumerate(rows) for pointer in row.pointers]
+        return Batch(
+            images=torch.from_numpy(np.concatenate([clip.images for clip in clips])),
+            patch_object=torch.from_numpy(np.concatenate([p[0] for p in patches])),
+            patch_name=torch.from_numpy(np.concatenate([p[1] for p in patches])),
+            patch_box=torch.from_numpy(np.concatenate([p[2] for p in patches])),
+            token_ids=_pad([row.ids for row in rows], length, 0, torch.int64),
+            positions=_pad([row.positions for row in rows], length, 0, torch.int64),
+            branch=_pad([row.branch for row in rows], length, -1, torch.int64),
+            label_weight=_pad([row.weight for row in rows], length, 0.0, torch.float32),
+            is_digit=_pad([row.digit for row in rows], length, False, torch.bool),
+            pointers=torch.tensor(pointers, dtype=torch.int64).reshape(-1, 5),
+            frames=frames,
+        )
+
+    def _sequence(self, frames: int, turns: Sequence[Turn]) -> _Sequence:
+        row = _Sequence()
+        for piece in frame_pieces(frames, ""):
+            for ids in (self._tokenizer.encode_piece(piece), [VISUAL_SLOT] * self._visual_tokens):
+                row.extend(ids, len(row.ids), 0, [0.0] * len(ids), [False] * len(ids))
+        prefix = len(row.ids)
+        for branch, turn in enumerate(turns, 1):
+            self._append_turn(row, prefix, branch, turn)
+        return row
+
+    def _append_turn(self, row: _Sequence, prefix: int, branch: int, turn: Turn) -> None:
+        question = self._tokenizer.encode_piece(question_piece(turn.question))
+        answer = [*self._tokenizer.encode_answer(turn.answer), self._tokenizer.eos_id]
+        offset = len(row.ids)
+        row.pointers += [
+            (offset + i, turn.target, 0, 2) for i, token in enumerate(question) if token == self._close_bracket
+        ]
+        boxes_answered = turn.task not in (REG, VIDEO_REG)
+        if boxes_answered:
+            kind = 1 if turn.task == SOT else 0
+            places = [offset + len(question) + i for i, token in enumerate(answer) if token == self._open_bracket]
+            row.pointers += [(place, turn.target, frame, kind) for frame, place in enumerate(places)]
+        inside = _inside_brackets(answer, self._open_bracket, self._close_bracket)
+        digits = [inside[i] and self._tokenizer.token_text(token) in _DIGITS for i, token in enumerate(answer)]
+        weights = [1.0 if digit or not boxes_answered else _FORMAT_WEIGHT for digit in digits]
+        row.extend(question, prefix, branch, [0.0] * len(question), [False] * len(question))
+        row.extend(answer, prefix + len(question), branch, weights, digits)
+
+    def _patches(self, clip: SyntheticClip) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Object, name and box of every patch: (T, N), (T, N), (T, N, 4)."""
+        frames, side = clip.owner.shape[:2]
+        patch = self._patch_px
+        grid = side // patch
+        cells = clip.owner.reshape(frames, grid, patch, grid, patch)
+        counts = np.stack([(cells == n).sum(axis=(2, 4)) for n in range(len(clip.names))], axis=-1)
+        counts = counts.reshape(frames, grid * grid, -1)
+        covered = counts.max(axis=-1) >= _PATCH_SHARE * patch * patch
+        owner = np.where(covered, counts.argmax(axis=-1), -1).astype(np.int64)
+        name = np.where(covered, clip.name_index[owner], len(self._generator.vocabulary)).astype(np.int64)
+        boxes = clip.boxes.transpose(1, 0, 2)[np.arange(frames)[:, None], owner]
+        return owner, name, np.where(covered[..., None], boxes, 0).astype(np.float32)
+
+
+def _inside_brackets(tokens: Sequence[int], opener: int, closer: int) -> list[bool]:
+    inside, flags = False, []
+    for token in tokens:
+        if token == closer:
+            inside = False
+        flags.append(inside)
+        if token == opener:
+            inside = True
+    return flags
+
+
+def _pad(rows: Sequence[Sequence[float]], length: int, value: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows], dtype=dtype)

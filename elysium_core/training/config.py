@@ -1,0 +1,223 @@
+"""Recipes: one YAML file describes a run; every key is known, typed and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from elysium_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class NanoModelConfig:
+    """Sizes of a model that is trained from scratch.
+
+    Attributes:
+        side_px: Input side of the vision encoder [px].
+        patch_px: Patch side [px].
+        vision_width: Width of the vision encoder.
+        vision_layers: Its layers.
+        vision_heads: Its attention heads.
+        llm_width: Width of the language model.
+        llm_layers: Its layers.
+        llm_heads: Its attention heads.
+        llm_mlp: Width of its MLP.
+        visual_tokens: Tokens a frame that the T-Selector keeps.
+        vocab_size: Most entries of the tokenizer.
+    """
+
+    side_px: int = 128
+    patch_px: int = 16
+    vision_width: int = 128
+    vision_layers: int = 4
+    vision_heads: int = 4
+    llm_width: int = 128
+    llm_layers: int = 4
+    llm_heads: int = 4
+    llm_mlp: int = 384
+    visual_tokens: int = 24
+    vocab_size: int = 1024
+
+    @property
+    def patch_count(self) -> int:
+        """Patches a frame."""
+        return (self.side_px // self.patch_px) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticDataConfig:
+    """What the generated training clips look like.
+
+    Attributes:
+        names: Size of the vocabulary: the first so many names of the sprite atlas.
+        frames: Numbers of frames a clip.
+        frame_weights: Their shares.
+        objects: Numbers of objects a clip.
+        object_weights: Their shares.
+        gaps: Range of the time between frames, for each entry of ``frames`` [time units].
+        max_turns: Most questions asked about one clip.
+        seed: Seed of the generator; each stage and worker adds its own number.
+    """
+
+    names: int = 40
+    frames: tuple[int, ...] = (1, 2, 3, 4)
+    frame_weights: tuple[float, ...] = (0.25, 0.5, 0.1, 0.15)
+    objects: tuple[int, ...] = (1, 2, 3, 4)
+    object_weights: tuple[float, ...] = (0.1, 0.3, 0.3, 0.3)
+    gaps: tuple[tuple[float, float], ...] = ((0.5, 2.5), (0.5, 12.0), (0.5, 5.0), (0.5, 3.0))
+    max_turns: int = 4
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """One stage of a run.
+
+    Attributes:
+        kind: ``vision``, ``language``, ``distil`` or ``joint`` (:mod:`elysium_core.training.stages`).
+        steps: Optimiser steps.
+        batch_frames: Frames a step; a step holds ``batch_frames / T`` clips of T frames.
+        lr: Peak learning rate of everything but the vision encoder.
+        vision_lr: Peak learning rate of vision encoder, selector and projector.
+        warmup_steps: Steps of linear warm-up.
+        decay_from: Share of the steps after which the rate falls linearly to ``final_lr`` of its peak, 0..1.
+        final_lr: Last rate as a share of the peak.
+        frames: Overrides the data's ``frames`` with one number; 0 = as the data says.
+        init: Stages whose weights this one starts from, a later one over an earlier one.
+        after: Stages that must be finished first (those of ``init`` always must).
+        parts: For each entry of ``init``, prefixes of the weights taken; empty = all.
+        pointing_weight: Weight of the pointing loss.
+        words_frozen: Keep word embeddings and oracle as they are, because a projector is
+            trained towards them.
+        weight_decay: AdamW's weight decay.
+        threads: CPU threads of the training process.
+    """
+
+    kind: str
+    steps: int
+    batch_frames: int = 32
+    lr: float = 1.2e-3
+    vision_lr: float = 1.5e-3
+    warmup_steps: int = 60
+    decay_from: float = 0.5
+    final_lr: float = 0.03
+    frames: int = 0
+    init: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    parts: tuple[tuple[str, ...], ...] = ()
+    pointing_weight: float = 0.5
+    words_frozen: bool = False
+    weight_decay: float = 0.01
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole run from scratch.
+
+    Attributes:
+        name: Name of the run; its files lie in ``runs/<name>``.
+        model: Sizes.
+        data: Generated clips.
+        stages: Stages by name, in the order of the file.
+        export: Stage whose weights become the checkpoint.
+    """
+
+    name: str
+    stages: dict[str, StageConfig]
+    export: str
+    model: NanoModelConfig = field(default_factory=NanoModelConfig)
+    data: SyntheticDataConfig = field(default_factory=SyntheticDataConfig)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply ``key.sub=value`` overrides.
+
+    Raises:
+        ConfigError: The file cannot be read, or has unknown keys or wrong types; all of
+            them are named at once.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold settings, not {type(raw).__name__}")
+    for override in overrides or []:
+        _override(raw, override)
+    problems: list[str] = []
+    recipe = _build(Recipe, raw, "", problems)
+    if recipe is not None:
+        problems += _check_stages(recipe)
+    if problems or recipe is None:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    return recipe
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"override {override!r} is not key=value")
+    *parents, leaf = key.split(".")
+    node = raw
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} has no settings below it")
+    node[leaf] = yaml.safe_load(value)
+
+
+def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
+    """Build a dataclass from a mapping, collecting every problem instead of stopping at the first."""
+    if not isinstance(raw, dict):
+        problems.append(f"{where or 'the recipe'} must be a group of settings")
+        return None
+    hints = get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    problems += [f"unknown key {where}{key}" for key in raw if key not in known]
+    values = {key: _convert(hints[key], value, f"{where}{key}", problems) for key, value in raw.items() if key in known}
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(raw))
+    problems += [f"missing key {where}{key}" for key in missing]
+    return None if missing else kind(**values)
+
+
+def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where + ".", problems)
+    if hint == dict[str, StageConfig]:
+        stages = value if isinstance(value, dict) else {}
+        return {name: _build(StageConfig, stage, f"{where}.{name}.", problems) for name, stage in stages.items()}
+    if isinstance(value, list):
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and (not isinstance(value, hint) or isinstance(value, bool) != (hint is bool)):
+        problems.append(f"{where} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _check_stages(recipe: Recipe) -> list[str]:
+    problems = []
+    seen: set[str] = set()
+    for name, stage in recipe.stages.items():
+        if stage is None:
+            continue
+        unknown = [other for other in (*stage.init, *stage.after) if other not in seen]
+        problems += [f"stage {name} needs {other!r}, which is not a stage before it" for other in unknown]
+        if stage.parts and len(stage.parts) != len(stage.init):
+            problems.append(f"stage {name} has {len(stage.parts)} parts for {len(stage.init)} init stages")
+        seen.add(name)
+    if recipe.export not in recipe.stages:
+        problems.append(f"export names {recipe.export!r}, which is not a stage")
+    return problems

@@ -1,0 +1,145 @@
+"""Builds a nano model from scratch: sizes, tokenizer, first weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from elysium_core.model.config import AdapterConfig, ElysiumConfig
+from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.llama import LlamaSize
+from elysium_core.text.box_text import format_track
+from elysium_core.text.build_tokenizer import save_tokenizer, train_tokenizer
+from elysium_core.text.conversation import frame_pieces, question_piece
+from elysium_core.text.questions import TRAINING, fill
+from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.geometry import Box
+from elysium_core.training.config import NanoModelConfig
+
+MAX_FRAMES = 32
+# Prompts of a nano model open with "USER:" at once: a system text is of no use to it and costs time.
+_SYSTEM_TEXT = ""
+
+
+def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
+    """Texts that hold every word the model reads or writes."""
+    yield from frame_pieces(MAX_FRAMES, _SYSTEM_TEXT)
+    yield format_track([Box(0.12, 0.34, 0.56, 0.78)] * MAX_FRAMES)
+    for questions in TRAINING.values():
+        for question in questions:
+            for name in names:
+                yield question_piece(fill(question, expression=f"the {name}", box="[12,34,56,78]"))
+    # A name must become one entry a word, so it has to outweigh the questions' own words.
+    for name in names:
+        yield from [f"the {name}"] * len(names)
+
+
+def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
+    """Train the tokenizer, write it to ``folder``, and load it as a user would."""
+    save_tokenizer(train_tokenizer(tokenizer_corpus(names), vocab_size), folder)
+    return TextTokenizer.from_folder(folder)
+
+
+def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:
+    """The vision encoder's config."""
+    return CLIPVisionConfig(
+        hidden_size=model.vision_width,
+        intermediate_size=4 * model.vision_width,
+        num_hidden_layers=model.vision_layers,
+        num_attention_heads=model.vision_heads,
+        image_size=model.side_px,
+        patch_size=model.patch_px,
+    )
+
+
+def llm_settings(model: NanoModelConfig, vocab_size: int) -> dict[str, object]:
+    """The language model's ``config.json``."""
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": vocab_size,
+        "hidden_size": model.llm_width,
+        "intermediate_size": model.llm_mlp,
+        "num_hidden_layers": model.llm_layers,
+        "num_attention_heads": model.llm_heads,
+        "num_key_value_heads": model.llm_heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumConfig:
+    """The checkpoint's own config; paths are relative to its folder."""
+    return ElysiumConfig(
+        llm="llm",
+        vision="vision",
+        adapter=AdapterConfig(
+            in_token_num=model.patch_count,
+            out_token_num=model.visual_tokens,
+            num_features=model.vision_width,
+            gate="straight_through",
+        ),
+        feature_layer=-1,
+        system_text=_SYSTEM_TEXT,
+        clip_length=4,
+        window="anchor",
+        vocabulary=tuple(names),
+    )
+
+
+def build_network(model: NanoModelConfig, names: Sequence[str], vocab_size: int, seed: int) -> ElysiumNetwork:
+    """Build the network with its first weights.
+
+    Patch embeddings start as a random orthonormal basis of the patch's space and
+    position embeddings as sines of the place, which a short training does not have to
+    discover first.
+    """
+    torch.manual_seed(seed)
+    network = ElysiumNetwork(
+        elysium_settings(model, names), vision_settings(model), LlamaSize.from_dict(llm_settings(model, vocab_size))
+    )
+    vision = network.visual_encoder.vision_model
+    for module in vision.encoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.7 * module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+    nn.init.orthogonal_(vision.embeddings.patch_embedding.weight)
+    with torch.no_grad():
+        places = _sine_positions(network.visual_encoder.grid, model.vision_width)
+        vision.embeddings.position_embedding.weight[1:] = 0.3 * places
+    nn.init.normal_(network.llm.model.embed_tokens.weight, std=model.llm_width**-0.5)
+    nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
+    return network
+
+
+def _sine_positions(grid: int, width: int) -> torch.Tensor:
+    """Sines and cosines of row and column, shape (grid * grid, width)."""
+    quarter = width // 4
+    rate = torch.exp(torch.arange(quarter) * (-math.log(grid * 4) / quarter)) * math.pi / 2
+    y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    waves = [f(axis.reshape(-1, 1) * rate) for axis in (x, y) for f in (torch.sin, torch.cos)]
+    return torch.nn.functional.pad(torch.cat(waves, dim=1), (0, width - 4 * quarter))
+
+
+def write_settings(folder: Path, model: NanoModelConfig, names: Sequence[str], vocab_size: int) -> None:
+    """Write the config files of a checkpoint folder (weights and tokenizer come separately)."""
+    for part in ("llm", "vision"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    texts = {
+        "config.json": elysium_settings(model, names).to_dict(),
+        "llm/config.json": llm_settings(model, vocab_size),
+        "vision/config.json": vision_settings(model).to_dict(),
+    }
+    for name, settings in texts.items():
+        (folder / name).write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
