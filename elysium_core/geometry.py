@@ -20,6 +20,7 @@ from elysium_core.errors import BoxError
 # Rounding of a box given in pixels may push an edge this far outside the frame;
 # it is clamped without complaint.
 _EDGE_TOLERANCE = 1e-6
+_LONGEST_BOX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,14 @@ class Box:
                 "of width and height (for pixels use Box.from_px)"
             )
         values = [min(1.0, max(0.0, v)) for v in values]
-        if values[2] <= values[0] or values[3] <= values[1]:
+        # The product of two tiny sides can be 0 although neither side is; such a box has no IoU with itself.
+        if values[2] <= values[0] or values[3] <= values[1] or (values[2] - values[0]) * (values[3] - values[1]) <= 0:
             raise BoxError(f"box {_show(values)} is reversed or empty; it needs x1 < x2 and y1 < y2")
         for name, value in zip(("x1", "y1", "x2", "y2"), values, strict=True):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def from_px(
-        cls, x1: float, y1: float, x2: float, y2: float, width: int, height: int, *, clip: bool = False
-    ) -> Box:
+    def from_px(cls, x1: float, y1: float, x2: float, y2: float, width: int, height: int, *, clip: bool = False) -> Box:
         """Build a box from pixel edges.
 
         Args:
@@ -153,17 +153,24 @@ def parse_box(text: str, width: int, height: int) -> Box:
     Raises:
         BoxError: Not four numbers, or not a valid box.
     """
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text[:_LONGEST_BOX_TEXT].split(",")]
     pixels = all(part.endswith("px") for part in parts)
     try:
         values = [float(part.removesuffix("px")) for part in parts]
     except ValueError:
         values = []
-    if len(values) != 4 or (not pixels and any(part.endswith("px") for part in parts)):
-        raise BoxError(f"cannot read a box from {text!r}; write X1,Y1,X2,Y2, all as fractions 0..1 or all in px")
+    mixed = not pixels and any(part.endswith("px") for part in parts)
+    if len(values) != 4 or mixed or len(text) > _LONGEST_BOX_TEXT:
+        raise BoxError(f"cannot read a box from {text[:80]!r}; write X1,Y1,X2,Y2, all as fractions 0..1 or all in px")
+    x1, y1, x2, y2 = values
     if pixels or all(v > 1 for v in values):
-        return Box.from_px(*values, width=width, height=height)
-    return Box(*values)
+        return Box.from_px(x1, y1, x2, y2, width, height)
+    if any(v > 1 for v in values):
+        raise BoxError(
+            f"box {_show(values)} has a value over 1, so it is not in fractions of the frame; "
+            "for pixels end all four in px: 0px,0px,64px,48px"
+        )
+    return Box(x1, y1, x2, y2)
 
 
 def pairwise_iou(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> NDArray[np.float64]:
@@ -175,15 +182,21 @@ def pairwise_iou(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> NDArray[np
 
     Returns:
         Shape (N,), 0..1; a reversed, empty or NaN box scores 0.
+
+    Raises:
+        ValueError: The lists differ in length.
     """
     a = np.asarray(boxes_a_xyxy, dtype=np.float64).reshape(-1, 4)
     b = np.asarray(boxes_b_xyxy, dtype=np.float64).reshape(-1, 4)
-    size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    intersection = np.clip(size, 0, None).prod(axis=1)
-    area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(axis=1)
-    area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1)
-    union = area_a + area_b - intersection
-    with np.errstate(invalid="ignore", divide="ignore"):
+    if a.shape != b.shape:
+        raise ValueError(f"pairwise IoU needs equally many boxes, not {len(a)} and {len(b)}")
+    # Reversed, infinite and NaN boxes are answered with 0, not with warnings.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+        intersection = np.clip(size, 0, None).prod(axis=1)
+        area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(axis=1)
+        area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1)
+        union = area_a + area_b - intersection
         iou = np.where(union > 0, intersection / union, 0.0)
     return np.nan_to_num(iou, nan=0.0)
 

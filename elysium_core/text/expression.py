@@ -15,14 +15,15 @@ from elysium_core.errors import ExpressionError
 MAX_CHARACTERS = 512
 """Longest accepted expression or question, after cleaning."""
 
+# A role word counts in the middle of a word, too: the protocol writes "...mugASSISTANT:", without a blank before it.
 _RESERVED = re.compile(
-    r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|\b(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]|[{}]",
+    r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]|[{}]",
     re.IGNORECASE,
 )
 
 
 def clean_expression(text: str) -> str:
-    """Return ``text`` as it may be put into a prompt.
+    r"""Return ``text`` as it may be put into a prompt.
 
     NFC-normalised, white space folded to single blanks, control and other
     invisible characters (Unicode categories C*) removed.
@@ -33,7 +34,7 @@ def clean_expression(text: str) -> str:
             part of the protocol such as ``<image>`` or ``ASSISTANT:`` (``EXPR_RESERVED``).
 
     Example:
-        >>> clean_expression("  the   red\\nmug ")
+        >>> clean_expression("  the   red\nmug ")
         'the red mug'
     """
     if not isinstance(text, str):
@@ -47,7 +48,8 @@ def clean_expression(text: str) -> str:
         raise ExpressionError("the expression holds half a surrogate pair; send valid Unicode text")
     folded = " ".join(unicodedata.normalize("NFC", text).split())
     visible = "".join(c for c in folded if not unicodedata.category(c).startswith("C"))
-    cleaned = " ".join(visible.split())
+    # Once more: an invisible character may have kept a letter and its accent apart.
+    cleaned = unicodedata.normalize("NFC", " ".join(visible.split()))
     if not cleaned:
         raise ExpressionError("the expression is empty; say what to look for, such as 'the red mug'", code="EXPR_EMPTY")
     if len(cleaned) > MAX_CHARACTERS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from elysium_core.errors import ConfigError
@@ -52,8 +51,11 @@ class TrackingConfig:
             problems.append(f"window {self.window!r} is not one of {', '.join(WINDOWS)}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
-                problems.append(f"{name} = {value} is not in {low}..{high}")
+            kinds = (int,) if isinstance(DEFAULTS[name], int) else (int, float)
+            # NaN fails the comparison, as it should; bool is an int to Python, but not to a user.
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                whole = "a whole number " if kinds == (int,) else ""
+                problems.append(f"{name} = {value!r} is not {whole}in {low}..{high}")
         if problems:
             raise ConfigError("; ".join(problems))
 
