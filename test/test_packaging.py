@@ -192,13 +192,31 @@ def test_lock_files_pin_exactly(lock: Path):
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line)] == []
 
 
-def test_locked_versions_cover_the_requirements_of_setup_py():
+def requirements_of_setup_py() -> set[str]:
+    """Return the names of the distributions the core always needs."""
     tree = ast.parse((ROOT / "setup.py").read_text())
-    ranges = next(
-        ast.literal_eval(k.value) for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "install_requires"
-    )
+    keywords = (node for node in ast.walk(tree) if isinstance(node, ast.keyword))
+    ranges = next(ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "install_requires")
+    return {re.split(r"[<>=]", requirement)[0].lower() for requirement in ranges}
+
+
+def test_the_core_requires_what_it_imports():
+    """What a module imports at its top must come with a plain pip install; the extras are imported where used."""
+    distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    imported = {
+        name.split(".")[0]
+        for path in core_modules()
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for name in imports(statement)
+    }
+    outside = imported - set(sys.stdlib_module_names) - {"elysium_core"}
+    assert {distributions.get(name, name) for name in outside} <= requirements_of_setup_py()
+
+
+def test_locked_versions_cover_the_requirements_of_setup_py():
     pinned = {line.split("==")[0] for line in (ROOT / "requirements" / "core.txt").read_text().splitlines()}
-    assert {re.split(r"[<>=]", requirement)[0].lower() for requirement in ranges} <= pinned
+    assert {name.replace("_", "-") for name in requirements_of_setup_py()} <= pinned
 
 
 def test_relocating_the_wheels_twice_changes_nothing_more(tmp_path: Path):
