@@ -252,3 +252,17 @@ def test_setup_says_in_one_sentence_what_is_missing(tmp_path: Path, missing: str
     assert result.returncode == 1
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_pip_installs_every_file_of_the_core(tmp_path: Path):
+    """Weights and pictures, too: a package without its data imports well and fails later."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    commands = ["egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path / "lib")]
+    subprocess.run([sys.executable, "setup.py", "-q", *commands], cwd=ROOT, capture_output=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "elysium_core"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    tracked = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    built = {str(path.relative_to(tmp_path / "lib")) for path in (tmp_path / "lib").rglob("*") if path.is_file()}
+    assert tracked - built == set()
