@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.errors import ExpressionError
+from elysium_core.text.expression import MAX_CHARACTERS, clean_expression
+
+RESERVED = (
+    "<image>", "<video>", "<box>", "<s>", "</s>", "<unk>", "<pad>", "< image >", "</ s>", "<image/>",
+    "USER:", "ASSISTANT:", "SYSTEM:", "USER :", "[INST]", "{", "}",
+)  # fmt: skip
+
+
+def full_width(text: str) -> str:
+    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+
+
+def split_by(separator: str):
+    return separator.join
+
+
+DISGUISES = {
+    "plain": str,
+    "lower": str.lower,
+    "title": str.title,
+    "full width": full_width,
+    "zero width space": split_by("\u200b"),
+    "soft hyphen": split_by("\u00ad"),
+    "right-to-left override": split_by("\u202e"),
+    "NUL": split_by("\0"),
+    "byte order mark": split_by("\ufeff"),
+    "private use": split_by("\ue000"),
+}
+PLACES = ("{}", "the mug {}", "{} the mug", "the {} mug", "mug{}mug")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("reserved", RESERVED)
+def test_the_protocol_cannot_be_spelled(reserved, disguise, place):
+    with pytest.raises(ExpressionError) as error:
+        clean_expression(place.replace("{}", DISGUISES[disguise](reserved)))
+    assert error.value.code == "EXPR_RESERVED"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  the   red\n\tmug ", "the red mug"),
+        ("the\u00a0red\u3000mug", "the red mug"),
+        ("cafe\u0301", "café"),
+        ("cafe\u200b\u0301", "café"),
+        ("\u202ethe mug\u202c", "the mug"),
+        ("mug\0", "mug"),
+        ("the red 杯子 🍎", "the red 杯子 🍎"),
+        ("הכוס האדומה", "הכוס האדומה"),
+        ("a < b > c", "a < b > c"),
+        ("50 % of user input", "50 % of user input"),
+    ],
+)
+def test_harmless_text_is_kept(text, cleaned):
+    assert clean_expression(text) == cleaned
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\0", "\u200b\u200b", "\ufeff", "\u3000"])
+def test_invisible_text_is_empty(text):
+    with pytest.raises(ExpressionError) as error:
+        clean_expression(text)
+    assert error.value.code == "EXPR_EMPTY"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "mug \udfff"])
+def test_half_a_surrogate_pair_is_refused(text):
+    with pytest.raises(ExpressionError, match="surrogate") as error:
+        clean_expression(text)
+    assert error.value.code == "EXPR_INVALID"
+
+
+@pytest.mark.parametrize("text", ["a" * (MAX_CHARACTERS + 1), "mug " * 2_500_000, "\u200b" * 10_000_000])
+def test_long_text_is_refused_before_it_is_worked_on(text):
+    with pytest.raises(ExpressionError) as error:
+        clean_expression(text)
+    assert error.value.code == "EXPR_TOO_LONG"
+    assert len(str(error.value)) < 200
+
+
+def test_the_limit_counts_what_is_kept():
+    assert clean_expression("a" * MAX_CHARACTERS + "\u200b" * 100) == "a" * MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("text", [None, b"mug", 3, ["mug"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ExpressionError, match="must be text"):
+        clean_expression(text)
+
+
+@given(st.text(max_size=MAX_CHARACTERS, alphabet=st.characters(exclude_categories=())))
+def test_what_comes_out_is_clean_and_stays_so(text):
+    try:
+        cleaned = clean_expression(text)
+    except ExpressionError:
+        return
+    assert clean_expression(cleaned) == cleaned
+    assert cleaned == cleaned.strip() == unicodedata.normalize("NFC", cleaned)
+    assert not any(unicodedata.category(c).startswith("C") for c in cleaned)
+    assert 0 < len(cleaned) <= MAX_CHARACTERS
+    cleaned.encode("utf-8")
