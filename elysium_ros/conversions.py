@@ -7,7 +7,6 @@ goes into a message passes ``int()`` or ``float()`` here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
@@ -17,10 +16,11 @@ from std_msgs.msg import Header
 from elysium_core.errors import BoxError, ElysiumError, ImageError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.tracking.types import TrackState
 from elysium_ros.compressed_images import compressed_to_rgb
 from elysium_ros.image_conversions import image_to_rgb
 from elysium_ros.msg import Box2D, TrackedObject
+from elysium_ros.targets import ObjectView
 
 NANOSECONDS = 1_000_000_000
 
@@ -38,26 +38,6 @@ class StampError(ElysiumError, ValueError):
     """A stamp is not a time."""
 
     code = "STAMP_INVALID"
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectView:
-    """One target in one frame, as it is published.
-
-    Attributes:
-        update: What the tracker said; ``target_id`` is the node's id of the target, not the tracker's.
-        description: Latest text about the target, may be empty.
-        description_stamp_ns: Stamp of the picture that text is about [ns].
-    """
-
-    update: TrackUpdate
-    description: str = ""
-    description_stamp_ns: int = 0
-
-    @property
-    def id(self) -> int:
-        """The node's id of the target, >= 1."""
-        return int(self.update.target_id)
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -101,7 +81,7 @@ def message_to_frame(message: Any, stamp_ns: int, index: int) -> Frame:
 
 def is_no_box(box: Box2D) -> bool:
     """Say whether a message's box is "no box": all four values zero."""
-    return box.x_min == box.y_min == box.x_max == box.y_max == 0
+    return not any((box.x_min, box.y_min, box.x_max, box.y_max))
 
 
 def box_from_message(box: Box2D, width: int, height: int) -> Box:
@@ -123,7 +103,7 @@ def box_from_message(box: Box2D, width: int, height: int) -> Box:
         raise BoxError(f"{shown} is reversed or empty; it needs x_min < x_max and y_min < y_max")
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         raise BoxError(f"{shown} lies outside the {width}x{height} px image")
-    if 0 <= x1 and 0 <= y1 and x2 <= 1 and y2 <= 1 and min(width, height) > 1:
+    if min(x1, y1) >= 0 and max(x2, y2) <= 1 and min(width, height) > 1:
         raise BoxError(f"{shown} is smaller than a pixel; boxes are in pixels, not fractions")
     return Box.from_px(x1, y1, x2, y2, width, height, clip=True)
 

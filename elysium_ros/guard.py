@@ -108,8 +108,8 @@ class Guard:
         def guarded(*args: Any) -> None:
             try:
                 function(*args)
-            except Exception as error:  # the last line of defence, see the module's text
-                self.explain(error)
+            except Exception as error:  # noqa: BLE001 - the last line of defence, see the module's text
+                self.report(error)
 
         return guarded
 
@@ -130,15 +130,21 @@ class Guard:
         def guarded(request: Request, response: Response) -> Response:
             try:
                 return function(request, response)
-            except Exception as error:  # the last line of defence, see the module's text
+            except Exception as error:  # noqa: BLE001 - the last line of defence, see the module's text
                 empty = type(response)()
                 write_reason(empty, self.explain(error))
                 return empty
 
         return guarded
 
+    def report(self, error: Exception) -> str:
+        """Count and log a failure that nobody waits for; return the sentence as :meth:`explain` does."""
+        if isinstance(error, ElysiumError):
+            self._events.report(error.code, str(error))
+        return self.explain(error)
+
     def explain(self, error: Exception) -> str:
-        """Count and log a failure; return the sentence for the caller, starting with the code."""
+        """Return the sentence for a caller, starting with the code; count and log what nobody expected."""
         if isinstance(error, ElysiumError):
             return f"{error.code}: {printable(str(error), _MAX_LINE)}"
         reference = uuid.uuid4().hex[:6]

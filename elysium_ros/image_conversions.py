@@ -84,7 +84,7 @@ _LAYOUTS: Final[dict[str, _Layout]] = {
 SUPPORTED_ENCODINGS: Final = tuple(_LAYOUTS)
 """Encodings that :func:`image_to_rgb` takes."""
 
-# cv_bridge converts these exactly as we do; it reads padded rows, 16 bits and planes differently from version to version.
+# cv_bridge converts these as we do. Padded rows, 16 bits and planes it reads differently from version to version.
 _BRIDGED: Final = frozenset(
     {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2", *(f"bayer_{p}8" for p in _BAYER)}
 )

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     stale = [path for path, text in targets.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if options.check:
-            print(f"{path} is out of date; run python -m elysium_ros.parameter_docs", file=sys.stderr)
+            sys.stderr.write(f"{path} is out of date; run python -m elysium_ros.parameter_docs\n")
         else:
             _write(path, targets[path])
     return 1 if options.check and stale else 0

@@ -83,9 +83,7 @@ class ParameterServer:
         changed = {name for name, value in settings.values().items() if now[name] != value}
         fixed = sorted(name for name in changed if SPECS[name].change is Change.INACTIVE)
         if fixed and self._is_active():
-            raise ConfigError(
-                f"{', '.join(fixed)} can only be set while the node is not active; deactivate it first"
-            )  # fmt: skip
+            raise ConfigError(f"{', '.join(fixed)} can only be set while the node is not active; deactivate it first")
         return settings, changed
 
     def _current_values(self) -> dict[str, Any]:

@@ -59,14 +59,14 @@ class Spec:
         Raises:
             ConfigError: Wrong type, not finite, out of range, or not one of the choices.
         """
-        value = self._as_type(value)
+        typed = self._as_type(value)
         if self.limits is not None:
             low, high = self.limits
-            if not math.isfinite(value) or not low <= value <= high:
-                raise ConfigError(f"{self.name} = {value} is not in {low:g}..{high:g}{self._unit_suffix()}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.name} = {value!r} is not one of {', '.join(self.choices)}")
-        return value
+            if not math.isfinite(typed) or not low <= typed <= high:
+                raise ConfigError(f"{self.name} = {typed} is not in {low:g}..{high:g}{self._unit_suffix()}")
+        if self.choices and typed not in self.choices:
+            raise ConfigError(f"{self.name} = {typed!r} is not one of {', '.join(self.choices)}")
+        return typed
 
     def _as_type(self, value: object) -> Any:
         wanted = type(self.default)

@@ -1,0 +1,169 @@
+"""The trackers of one camera and the order in which they see its images. Knows no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from elysium_core.errors import TargetError
+from elysium_core.frames import Frame
+from elysium_core.tracking.types import Tracker, TrackUpdate
+from elysium_ros.mailbox import Incoming, Mailbox
+
+Decode = Callable[[Any, int, int], Frame]
+"""Turns a payload into a frame, given its stamp [ns] and its index; raises ``ImageError``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """An image and what it decoded to."""
+
+    image: Incoming
+    frame: Frame
+
+
+class CameraStream:
+    """One camera. Used by the inference thread only.
+
+    All targets share one tracker, and so the model's work on each frame, except a target whose box was drawn on a
+    frame that the others have passed already: that one gets a tracker of its own, which starts at its frame.
+
+    Args:
+        mailbox: Where the images arrive.
+        new_tracker: Makes a tracker.
+        decode: Decodes an image.
+    """
+
+    def __init__(self, mailbox: Mailbox, new_tracker: Callable[[], Tracker], decode: Decode) -> None:
+        self.mailbox = mailbox
+        self.epoch = 0
+        self.skipped = 0
+        self._new_tracker = new_tracker
+        self._decode = decode
+        self._index = 0
+        self._last: Seen | None = None
+        self._last_number = 0
+        # Only a tracker in clip mode speaks of earlier frames, and never of more than a clip.
+        self._earlier: dict[int, Seen] = {}
+        self._trackers = [new_tracker()]
+
+    @property
+    def camera(self) -> str:
+        """Name of the camera."""
+        return self.mailbox.camera
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """The trackers, the shared one first."""
+        return tuple(self._trackers)
+
+    @property
+    def last(self) -> Seen | None:
+        """Newest image that the trackers have seen."""
+        return self._last
+
+    @property
+    def index(self) -> int:
+        """Index of the next frame."""
+        return self._index
+
+    def is_new(self, image: Incoming) -> bool:
+        """Whether the image came after all that the trackers have seen."""
+        return image.number > self._last_number
+
+    def begin(self, image: Incoming) -> Frame:
+        """Decode a new image and make it the newest one.
+
+        Raises:
+            ImageError: It cannot be used; it counts as skipped.
+        """
+        self._last_number = image.number
+        try:
+            frame = self._decode(image.payload, image.stamp_ns, self._index)
+        except Exception:
+            self.skipped += 1
+            raise
+        self._index += 1
+        self._last = Seen(image, frame)
+        self._keep(self._last)
+        return frame
+
+    def tracker_at(self, image: Incoming) -> Tracker:
+        """Return a tracker whose newest frame is ``image``, which must not be new.
+
+        Raises:
+            ImageError: An earlier image cannot be used.
+        """
+        if self._last is not None and image.number == self._last.image.number:
+            return self._trackers[0]
+        tracker = self._new_tracker()
+        tracker.step(self.frame_of(image))
+        self._trackers.append(tracker)
+        return tracker
+
+    def frame_of(self, image: Incoming) -> Frame:
+        """Decode a remembered image, or return the frame if it is the newest one seen.
+
+        Raises:
+            ImageError: It cannot be used.
+        """
+        if self._last is not None and image.number == self._last.image.number:
+            return self._last.frame
+        return self._decode(image.payload, image.stamp_ns, max(0, self._index - 1))
+
+    def remembered(self, stamp_ns: int) -> Incoming:
+        """Return the image with this stamp, or the newest one for 0.
+
+        Raises:
+            TargetError: ``NO_IMAGE`` none has arrived; ``BOX_STAMP`` that one is not remembered (any more).
+        """
+        image = self.mailbox.find(stamp_ns) if stamp_ns else self.mailbox.newest()
+        if image is not None:
+            return image
+        recent = self.mailbox.recent()
+        if not recent:
+            raise TargetError(f"no image has arrived{_from(self.camera)} yet", code="NO_IMAGE")
+        raise TargetError(
+            f"there is no image with the stamp {stamp_ns} ns{_from(self.camera)}; {len(recent)} are remembered, "
+            f"from {recent[0].stamp_ns} to {recent[-1].stamp_ns} ns; draw on a newer one or raise buffer.capacity",
+            code="BOX_STAMP",
+        )
+
+    def by_frame(self, updates: list[tuple[Tracker, TrackUpdate]]) -> Iterator[tuple[Seen, list[Any]]]:
+        """Group updates by the frame they speak about, oldest first; the newest frame always comes, last.
+
+        The newest frame is left out while a tracker in clip mode has targets and has not answered for it yet.
+        """
+        groups: dict[int, list[Any]] = {}
+        for tracker, update in updates:
+            groups.setdefault(update.frame_index, []).append((tracker, update))
+        newest = self._index - 1
+        if not groups and not any(tracker.target_ids for tracker in self._trackers):
+            groups[newest] = []
+        for index in sorted(groups):
+            if index in self._earlier:
+                yield self._earlier[index], groups[index]
+
+    def drop_idle_trackers(self) -> list[Tracker]:
+        """Let go of trackers that were made for one target and have none left; return them."""
+        idle = [tracker for tracker in self._trackers[1:] if not tracker.target_ids]
+        self._trackers = [tracker for tracker in self._trackers if tracker not in idle]
+        return idle
+
+    def restart(self) -> list[Tracker]:
+        """Forget all frames and start with a new tracker; return the old ones."""
+        old, self._trackers = self._trackers, [self._new_tracker()]
+        self._last = None
+        self._earlier.clear()
+        return old
+
+    def _keep(self, seen: Seen) -> None:
+        config = self._trackers[0].config
+        self._earlier[seen.frame.index] = seen
+        while len(self._earlier) > (2 * config.clip_length if config.mode == "clip" else 1):
+            del self._earlier[min(self._earlier)]
+
+
+def _from(camera: str) -> str:
+    return f" from camera {camera!r}" if camera else ""

@@ -1,0 +1,255 @@
+"""The node: wires cameras, inference, outputs and services together and drives them through the lifecycle.
+
+Nothing is computed here. ``docs/architecture.md`` shows what flows where.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+from sensor_msgs.msg import CameraInfo
+
+from elysium_core.errors import ConfigError
+from elysium_ros.camera_input import CameraInput, InputTools
+from elysium_ros.conversions import message_to_frame
+from elysium_ros.diagnostics import Condition
+from elysium_ros.frame_statistics import Statistics
+from elysium_ros.lifecycle import ManagedNode
+from elysium_ros.loading import gpu_memory_used, load_configured_model
+from elysium_ros.mailbox import Mailbox
+from elysium_ros.parameter_server import ParameterServer
+from elysium_ros.parameters import Settings
+from elysium_ros.perception import FrameResult, Hooks, StartRequest
+from elysium_ros.publishers import Publishers
+from elysium_ros.runtime import Runtime
+from elysium_ros.services import MAX_WAITING_CALLS, Services, ServiceTools
+from elysium_ros.status import StatusReporter
+from elysium_ros.track_action import MAX_GOALS, TrackAction
+
+# A hint about a camera that stays silent is repeated this often.
+_HINT_PERIOD_S = 5.0
+# Threads for what does not wait: images, lifecycle, parameters, housekeeping, quick services.
+_QUICK_THREADS = 10
+_CLOSE_TIMEOUT_S = 3.0
+
+
+class TrackerNode(ManagedNode):
+    """Follows what a sentence or a box names in the images of one or more cameras."""
+
+    def __init__(self) -> None:
+        super().__init__("elysium")
+        self._parameter_server = ParameterServer(self, lambda: self._runtime.is_open, self._on_parameters)
+        self._inputs: dict[str, CameraInput] = {}
+        self._statistics = Statistics()
+        self._published_ids: list[int] = []
+        self._hinted_at_s: dict[str, float] = {}
+        self._outputs = Publishers(
+            self, self.settings.cameras, lambda: self.settings, self._calibration, self._statistics, self.guard
+        )
+        self._runtime = Runtime(
+            Hooks(message_to_frame, self._on_result, self.guard.report),
+            self._outputs.publish_description,
+            self._is_shutting_down,
+        )
+        self._reporter = StatusReporter(self, self._condition, self._runtime, self.guard)
+        tools = ServiceTools(
+            self._runtime,
+            self.guard,
+            self._outputs.publish_description,
+            self._reporter.publish_status,
+            lambda camera: self._inputs[camera].hint() if camera in self._inputs else "the node is not active",
+            self._is_shutting_down,
+        )
+        self._service_api = Services(self, tools)
+        self._action_api = TrackAction(self, tools)
+        self._start_timers()
+
+    @property
+    def settings(self) -> Settings:
+        """Present values of the parameters."""
+        return self._parameter_server.settings
+
+    def configure(self) -> None:
+        """Check the parameters and load the model."""
+        self._parameter_server.check()
+        self._load()
+        self._reporter.publish_status()
+
+    def activate(self) -> None:
+        """Warm up and subscribe to the cameras."""
+        settings = self.settings
+        self._load()
+        self._statistics.reset()
+        mailboxes = [Mailbox(camera, settings.buffer_capacity) for camera in settings.cameras]
+        self._runtime.describe_period_s = settings.describe_period_s
+        self._runtime.open(mailboxes, settings.tracking_config(), settings.model_warmup)
+        tools = InputTools(lambda: self.settings, self._statistics, self.events, self.guard, self._runtime.notify)
+        try:
+            self._inputs = {mailbox.camera: CameraInput(self, mailbox, tools) for mailbox in mailboxes}
+        except (InvalidQosOverridesError, RuntimeError) as error:
+            raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
+        self._start_initial(settings.initial_expression)
+        self._reporter.publish_status()
+
+    def deactivate(self) -> None:
+        """Unsubscribe and end all targets; free the model if so configured."""
+        inputs, self._inputs = self._inputs, {}
+        for camera_input in inputs.values():
+            camera_input.close()
+        self._runtime.close()
+        if self.settings.release_on_deactivate == "free":
+            self._runtime.free()
+        self._reporter.publish_status()
+
+    def cleanup(self) -> None:
+        """Free the model and end the inference thread."""
+        self._runtime.free()
+        self._runtime.stop()
+        self._reporter.publish_status()
+
+    def close(self) -> bool:
+        """End the threads of the node; return whether all ended in time."""
+        ended = self._runtime.stop(_CLOSE_TIMEOUT_S)
+        self._outputs.close(_CLOSE_TIMEOUT_S)
+        return ended
+
+    def _load(self) -> None:
+        settings = self.settings
+        key = (settings.model_path, settings.model_device, settings.model_precision, settings.model_backend)
+        self._runtime.load(lambda: load_configured_model(settings), key)
+
+    def _start_timers(self) -> None:
+        # On a steady clock: with simulated time the node must come up before /clock does.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(
+            self.settings.diagnostics_period_s,
+            self.guard.callback(self._housekeeping),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=steady,
+        )
+        if self.settings.autostart:
+            self._autostart_timer = self.create_timer(
+                0.0, self.guard.callback(self._autostart), callback_group=ReentrantCallbackGroup(), clock=steady
+            )
+
+    def _autostart(self) -> None:
+        self._autostart_timer.cancel()
+        self.start_by_itself()
+
+    def _housekeeping(self) -> None:
+        self._reporter.publish()
+        if self.state != "active":
+            return
+        for camera_input in list(self._inputs.values()):
+            camera_input.poll()
+            self._hint_if_silent(camera_input)
+
+    def _hint_if_silent(self, camera_input: CameraInput) -> None:
+        state, now_s = camera_input.state(), time.monotonic()
+        last_s = self._hinted_at_s.get(state.camera, float("-inf"))
+        if state.silence_s < self.settings.frame_timeout_s or now_s - last_s < _HINT_PERIOD_S:
+            return
+        self._hinted_at_s[state.camera] = now_s
+        code = "CAM_TIMEOUT" if state.ever_received else "CAM_NOT_RECEIVED"
+        self.get_logger().warning(f"{code}: {camera_input.hint()}")
+
+    def _on_result(self, result: FrameResult) -> None:
+        self._outputs.publish(result)
+        ids = self._runtime.active_ids
+        if ids != self._published_ids:
+            self._published_ids = ids
+            self._reporter.publish_status()
+
+    def _on_parameters(self, settings: Settings, changed: set[str]) -> None:
+        self._runtime.describe_period_s = settings.describe_period_s
+        if any(name.startswith(("tracking.", "generation.")) for name in changed):
+            self._runtime.configure(settings.tracking_config())
+        if "tracking.initial_expression" in changed and self._runtime.is_open:
+            self._start_initial(settings.initial_expression)
+
+    def _start_initial(self, expression: str) -> None:
+        if expression:
+            request = StartRequest(self.settings.cameras[0], expression)
+            self._runtime.call(lambda perception: perception.start(request))
+
+    def _calibration(self, camera: str) -> CameraInfo | None:
+        camera_input = self._inputs.get(camera)
+        return None if camera_input is None else camera_input.calibration
+
+    def _is_shutting_down(self) -> bool:
+        return not self.context.ok()
+
+    def _condition(self) -> Condition:
+        runtime = self._runtime
+        simulated = self.get_parameter("use_sim_time").value
+        return Condition(
+            lifecycle=self.state,
+            failure=self.failure,
+            parameter_problems=tuple(self._parameter_server.problems.values()),
+            inputs=tuple(camera_input.state() for camera_input in list(self._inputs.values())),
+            frame_timeout_s=self.settings.frame_timeout_s,
+            clock_runs=not simulated or self.get_clock().now().nanoseconds > 0,
+            model=runtime.model_info,
+            paused=runtime.paused,
+            busy_s=runtime.busy_s,
+            model_failures=runtime.failures,
+            standing_failure=runtime.standing_failure,
+            received=runtime.received,
+            dropped=runtime.dropped,
+            parse_failures=runtime.parse_failures,
+            gpu_memory=gpu_memory_used(),
+            active_ids=runtime.active_ids,
+            statistics=self._statistics.snapshot(),
+            event_counts=self.events.counts(),
+        )
+
+
+def spin(node: TrackerNode) -> None:
+    """Run the node's callbacks until the process is told to end."""
+    executor = MultiThreadedExecutor(num_threads=MAX_WAITING_CALLS + MAX_GOALS + _QUICK_THREADS, context=node.context)
+    executor.add_node(node)
+    while node.context.ok():
+        try:
+            executor.spin_once()
+        except ExternalShutdownException:
+            return
+        except InvalidHandle:
+            # A subscription was destroyed by another thread while the executor was waiting for it.
+            continue
+        except Exception as error:  # noqa: BLE001 - such as a reply to a client that has gone
+            node.guard.report(error)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code."""
+    node: TrackerNode | None = None
+    ended = True
+    try:
+        rclpy.init(args=args)
+        node = TrackerNode()
+        spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # the normal end
+    finally:
+        if node is not None:
+            ended = node.close()
+        if rclpy.ok():
+            rclpy.shutdown()
+    if not ended:
+        # The model hangs in foreign code. Ending the interpreter under it could abort with a core dump.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
