@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,9 +36,23 @@ def private_environment(domain_id: int) -> dict[str, str]:
     return {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def free_domain() -> int:
-    """Return a ROS domain that other runs on this machine are unlikely to use, 1..101."""
-    return 1 + os.getpid() % 101
+@contextmanager
+def claim_domain() -> Iterator[int]:
+    """Hold a ROS domain, 1..101, that no other demo, bench or test of this machine uses.
+
+    Raises:
+        NodeProcessError: All are taken.
+    """
+    for domain_id in range(1, 102):
+        path = Path(tempfile.gettempdir()) / f"elysium-domain-{domain_id}.lock"
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain_id
+            return
+    raise NodeProcessError("all ROS domains 1..101 are taken by other runs; end some, or remove their lock files")
 
 
 class NodeProcess:
@@ -95,7 +111,7 @@ class NodeProcess:
         """
         if not self.is_alive:
             raise NodeProcessError(
-                f"{self.name} ended with exit code {self._process.returncode}: {self._last_line()}", code="NODE_DIED"
+                f"{self.name} ended with exit code {self._process.returncode}: {self.last_line()}", code="NODE_DIED"
             )
 
     def wait(self, timeout_s: float) -> int:
@@ -135,6 +151,7 @@ class NodeProcess:
         self.stop()
         self._output.close()
 
-    def _last_line(self) -> str:
+    def last_line(self) -> str:
+        """Return the last line that the process wrote and that is not blank."""
         lines = [line for line in self.output().splitlines() if line.strip()]
         return lines[-1].strip() if lines else "it wrote nothing"

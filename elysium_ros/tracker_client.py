@@ -30,7 +30,7 @@ TRANSITIONS: dict[str, int] = {
 }
 """Lifecycle transitions that can be asked for by name."""
 
-_POLL_S = 0.02
+_POLL_S = 0.005
 # What the service itself takes as "0 = 30 s", plus the way there and back.
 _MODEL_TIMEOUT_S = 35.0
 
@@ -41,7 +41,13 @@ class NoAnswerError(ElysiumError):
     code = "NO_ANSWER"
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, complaint: str, remedy: str = "") -> None:
+def wait_until(
+    condition: Callable[[], bool],
+    timeout_s: float,
+    complaint: str,
+    remedy: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Poll until ``condition`` holds.
 
     Args:
@@ -49,12 +55,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, complaint: str, 
         timeout_s: Longest wait [s].
         complaint: What to say when it does not hold in time; "within N s" is appended.
         remedy: What to do about it.
+        check: Called while waiting; raises when there is no use in waiting longer.
 
     Raises:
         NoAnswerError: It did not hold in time.
     """
     deadline_s = time.monotonic() + timeout_s
     while not condition():
+        check()
         if time.monotonic() > deadline_s:
             raise NoAnswerError(f"{complaint} within {timeout_s:g} s{'; ' if remedy else ''}{remedy}")
         time.sleep(_POLL_S)
@@ -69,12 +77,20 @@ class TrackerClient:
         node: What the clients are made on.
         tracker: Name of the tracker node, with its namespace.
         timeout_s: How long to wait for a service to appear, and for quick answers [s].
+        check: Called while waiting; raises when there is no use in waiting longer.
     """
 
-    def __init__(self, node: Node, tracker: str = "elysium", timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        node: Node,
+        tracker: str = "elysium",
+        timeout_s: float = 10.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.tracker = tracker if tracker.startswith("/") else f"/{tracker}"
         self._node = node
         self._timeout_s = timeout_s
+        self._check = check
         # A client that lives long cannot lose a reply to discovery, so each is made once.
         self._clients: dict[str, Any] = {}
 
@@ -147,30 +163,7 @@ class TrackerClient:
         request = ChangeState.Request(transition=Transition(id=TRANSITIONS[transition]))
         return bool(self.call(ChangeState, "change_state", request, timeout_s).success)
 
-    def wait_active(self, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> None:
-        """Wait until the node is active.
-
-        Args:
-            timeout_s: Longest wait [s].
-            alive: Whether waiting still makes sense; False ends it at once.
-
-        Raises:
-            NoAnswerError: The node is not active in time, or ``alive`` says it never will be.
-        """
-        deadline_s = time.monotonic() + timeout_s
-        state = "not there"
-        while alive() and time.monotonic() < deadline_s:
-            try:
-                state = self.call(GetState, "get_state", GetState.Request(), 1.0, 1.0).current_state.label
-            except NoAnswerError:
-                state = "not answering"
-            if state == "active":
-                return
-            time.sleep(_POLL_S)
-        reason = f"is {state} after {timeout_s:g} s" if alive() else "has ended"
-        raise NoAnswerError(f"node {self.tracker} {reason} and not active; its log says why")
-
-    def call(self, service_type: Any, name: str, request: Any, timeout_s: float = 0.0, discovery_s: float = 0.0) -> Any:
+    def call(self, service_type: Any, name: str, request: Any, timeout_s: float = 0.0) -> Any:
         """Call any service of the node.
 
         Args:
@@ -178,7 +171,6 @@ class TrackerClient:
             name: Name below the node's own.
             request: The request.
             timeout_s: Longest wait for the answer [s]; 0 = the client's own.
-            discovery_s: Longest wait for the service to appear [s]; 0 = the client's own.
 
         Raises:
             NoAnswerError: The service is not there, or does not answer in time.
@@ -186,18 +178,15 @@ class TrackerClient:
         full_name = f"{self.tracker}/{name}"
         client = self._clients.get(name) or self._node.create_client(service_type, full_name)
         self._clients[name] = client
-        wait_until(
-            client.service_is_ready,
-            discovery_s or self._timeout_s,
-            f"there was no service {full_name}",
-            "is the node running, under this name and in this ROS_DOMAIN_ID?",
-        )
-        answered = threading.Event()
+        remedy = "is the node running, under this name and in this ROS_DOMAIN_ID?"
+        complaint = f"there was no service {full_name}"
+        wait_until(client.service_is_ready, self._timeout_s, complaint, remedy, self._check)
         future = client.call_async(request)
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(timeout_s or self._timeout_s):
+        try:
+            complaint = f"service {full_name} did not answer"
+            wait_until(future.done, timeout_s or self._timeout_s, complaint, check=self._check)
+        finally:
             client.remove_pending_request(future)
-            raise NoAnswerError(f"service {full_name} did not answer within {timeout_s or self._timeout_s:g} s")
         return future.result()
 
 

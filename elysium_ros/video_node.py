@@ -65,7 +65,8 @@ class VideoNode(Node):
             on_end=lambda: self.finished.set_result(None),
         )
         self.create_service(SetBool, "~/play", self._on_play)
-        self._start_timer = self.create_timer(_SUBSCRIBER_CHECK_S, self._start_when_watched)
+        self._released = not settings.start_paused
+        self._start_timer = self.create_timer(_SUBSCRIBER_CHECK_S, self._start_when_ready)
         self.player.start()
         self.get_logger().info(f"playing {settings.source!r} at {settings.rate or recording.fps:g} Hz")
 
@@ -93,20 +94,19 @@ class VideoNode(Node):
     def _image_publishers(self) -> list[Publisher]:
         return [publisher for publisher in (self._raw_publisher, self._jpeg_publisher) if publisher is not None]
 
-    def _start_when_watched(self) -> None:
-        """Start playing as the parameters say, once."""
+    def _start_when_ready(self) -> None:
+        """Start playing once nobody holds it back; runs until then."""
         watchers = sum(publisher.get_subscription_count() for publisher in self._image_publishers)
-        if not self.settings.start_paused and watchers < self.settings.wait_for_subscribers:
-            return
-        self._start_timer.cancel()
-        if not self.settings.start_paused:
+        if self._released and watchers >= self.settings.wait_for_subscribers:
+            self._start_timer.cancel()
             self.player.play()
 
     def _on_play(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._start_timer.cancel()
-        if request.data:
+        started = self._start_timer.is_canceled()
+        self._released = request.data
+        if started and request.data:
             self.player.play()
-        else:
+        elif started:
             self.player.pause()
         response.success = not self.finished.done()
         response.message = "" if response.success else "the video is over; start the node again, or with loop:=true"

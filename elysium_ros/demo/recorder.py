@@ -1,0 +1,153 @@
+"""Listens to the camera and to the tracker, and writes down what they say."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+
+from elysium_core.errors import ElysiumError
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.io.frame_writer import FrameWriter
+from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_ros.conversions import box_from_message, is_no_box, stamp_to_ns
+from elysium_ros.image_conversions import image_to_rgb
+from elysium_ros.msg import TrackedObject, TrackedObjectArray
+
+# Deep enough that a listener which is busy writing a video never loses a message.
+_MESSAGES, _PICTURES = QoSProfile(depth=1000), QoSProfile(depth=50)
+
+_STATES = {
+    TrackedObject.STATE_TRACKED: TrackState.TRACKED,
+    TrackedObject.STATE_INTERPOLATED: TrackState.TRACKED,
+    TrackedObject.STATE_UNCERTAIN: TrackState.UNCERTAIN,
+    TrackedObject.STATE_LOST: TrackState.LOST,
+    TrackedObject.STATE_REMOVED: TrackState.REMOVED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the tracker said about one frame.
+
+    Attributes:
+        stamp_ns: Stamp of the frame.
+        width: Frame width [px].
+        height: Frame height [px].
+        updates: One per target; ``frame_index`` is the number of the frame as it was sent.
+        dropped: Frames that the tracker received and skipped since its answer before.
+        latency_s: From the stamp to the answer, as the tracker measured it [s].
+    """
+
+    stamp_ns: int
+    width: int
+    height: int
+    updates: tuple[TrackUpdate, ...]
+    dropped: int
+    latency_s: float
+
+
+class Recorder:
+    """Subscribes and keeps what comes; all methods can be called from any thread.
+
+    Args:
+        node: A node that spins in another thread.
+        tracker: Full name of the tracker node.
+        writers: Where annotated pictures go as they arrive.
+    """
+
+    def __init__(self, node: Node, tracker: str, writers: Sequence[FrameWriter]) -> None:
+        self._lock = threading.Lock()
+        self._writers = writers
+        self._index_of: dict[int, int] = {}
+        self._messages: list[Any] = []
+        self._pictures = 0
+        self.problem: ElysiumError | None = None
+        node.create_subscription(CameraInfo, "/camera_info", self._on_sent, _MESSAGES)
+        node.create_subscription(TrackedObjectArray, f"{tracker}/objects", self._on_objects, _MESSAGES)
+        node.create_subscription(Image, f"{tracker}/annotated/image", self._on_picture, _PICTURES)
+
+    @property
+    def sent(self) -> int:
+        """Frames that the camera has sent so far."""
+        return len(self._index_of)
+
+    @property
+    def answered(self) -> int:
+        """Frames that the tracker has answered so far."""
+        return len(self._messages)
+
+    @property
+    def pictures(self) -> int:
+        """Annotated pictures that have come so far."""
+        return self._pictures
+
+    @property
+    def first_stamp_ns(self) -> int | None:
+        """Stamp of the first frame, None before it was sent."""
+        return next(iter(self._index_of), None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the newest frame that was sent has been answered, and drawn."""
+        with self._lock:
+            newest = next(reversed(self._index_of), None)
+            answered = stamp_to_ns(self._messages[-1].header.stamp) if self._messages else None
+        return newest is not None and newest == answered and self._pictures >= len(self._messages)
+
+    def answers(self) -> list[Answer]:
+        """Return the answers so far, in order."""
+        with self._lock:
+            return [_answer(message, self._index_of) for message in self._messages]
+
+    def _on_sent(self, message: CameraInfo) -> None:
+        with self._lock:
+            # The camera sends reliably and each stamp once, so the order of arrival is the number of the frame.
+            self._index_of[stamp_to_ns(message.header.stamp)] = len(self._index_of)
+
+    def _on_objects(self, message: TrackedObjectArray) -> None:
+        with self._lock:
+            self._messages.append(message)
+
+    def _on_picture(self, message: Image) -> None:
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        frame = Frame(image_to_rgb(message), stamp_ns, self._index_of.get(stamp_ns, 0))
+        try:
+            for writer in self._writers:
+                writer.write(frame)
+        except ElysiumError as error:  # a full disk: reported once the processes are stopped
+            self.problem = error
+        self._pictures += 1
+
+
+def _answer(message: Any, index_of: dict[int, int]) -> Answer:
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    width, height = int(message.image_width), int(message.image_height)
+    index = index_of.get(stamp_ns, -1)
+    updates = tuple(_update(tracked, index, stamp_ns, width, height) for tracked in message.objects)
+    latency_s = message.latency.sec + message.latency.nanosec * 1e-9
+    return Answer(stamp_ns, width, height, updates, int(message.dropped), latency_s)
+
+
+def _update(tracked: Any, index: int, stamp_ns: int, width: int, height: int) -> TrackUpdate:
+    state = _STATES[tracked.state]
+    shown: Box | None = None if is_no_box(tracked.box) else box_from_message(tracked.box, width, height)
+    # While an object is LOST the message repeats its last box; that is no box of this frame.
+    has_box = state in (TrackState.TRACKED, TrackState.UNCERTAIN)
+    return TrackUpdate(
+        target_id=str(tracked.id),
+        frame_index=index,
+        box=shown if has_box else None,
+        score=float(tracked.score),
+        state=state,
+        stamp_ns=stamp_ns,
+        expression=str(tracked.expression),
+        age=int(tracked.age),
+        last_box=shown,
+    )
