@@ -1,0 +1,1 @@
+"""Datasets: readers of every layout, mixtures, and the generator of synthetic video."""

@@ -1,0 +1,1 @@
+"""The protocol: prompts, tokens, and the one grammar of boxes that training and inference share."""

@@ -1,0 +1,1 @@
+"""Following targets through one stream of frames: the contract, its settings, and the trackers."""

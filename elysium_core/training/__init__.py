@@ -1,0 +1,1 @@
+"""Losses, schedules and stages, and the one loop that runs them."""
