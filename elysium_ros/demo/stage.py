@@ -168,7 +168,7 @@ class _Stage:
         name = repr(wish.expression) if wish.expression else "a box"
         if not response.id:
             raise DemoError(f"the tracker node refused {name}: {response.message}")
-        say(f"{TRACKER}/track {name} at frame {self.recorder.sent}: target {response.id} {response.message}".rstrip())
+        say(f"{TRACKER}/track at frame {self.recorder.sent}: {response.message or f'{name} is target {response.id}'}")
         return str(response.id)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float = float("inf")) -> None:
