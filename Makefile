@@ -6,7 +6,7 @@ PYTHON_VENV := .venv/bin/python
 WITH_ROS := source tools/env.sh &&
 
 # Values are handed to the recipes through the environment ("$$NAME"), so that quotes and spaces in them are harmless.
-export VIDEO EXPRESSION BOX MODEL OUT
+export VIDEO EXPRESSION BOX MODEL DEVICE OUT
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint nano bench clean
@@ -20,7 +20,7 @@ setup: ## install everything into .venv/ and build the ROS package (only what is
 demo: setup ## follow named objects through real ROS 2; VIDEO=... EXPRESSION="..." or BOX=... for your own video
 	@$(WITH_ROS) $(PYTHON_VENV) -m elysium_ros.demo \
 	  $(if $(VIDEO),--video "$$VIDEO") $(if $(EXPRESSION),--expression "$$EXPRESSION") $(if $(BOX),--box "$$BOX") \
-	  $(if $(MODEL),--model "$$MODEL") $(if $(OUT),--out "$$OUT")
+	  $(if $(MODEL),--model "$$MODEL") $(if $(DEVICE),--device "$$DEVICE") $(if $(OUT),--out "$$OUT") $(ARGS)
 
 test: setup ## run the unit and ROS tests; ARGS=... goes to pytest
 	@$(WITH_ROS) $(PYTHON_VENV) -m pytest $(ARGS)

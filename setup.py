@@ -18,7 +18,7 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
     "train": ["accelerate>=1.0", "deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
     "curate": ["ray>=2.9", "spacy>=3.7"],
-    "eval": ["pycocoevalcap>=1.2"],
+    "eval": ["matplotlib>=3.8", "pycocoevalcap>=1.2"],
     "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
     "dev": [
         "hypothesis>=6.100",
