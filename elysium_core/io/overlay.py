@@ -48,6 +48,8 @@ PALETTE: tuple[Color, ...] = (
 SCALE_RANGE = (0.05, 8.0)
 """Allowed size of the drawn picture, as a multiple of the input's."""
 
+# Length of a dash with the gap behind it, in dashes; round ends fill a part of the gap.
+_DASH_PERIOD = 2.2
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (16, 17, 22)
 
@@ -278,11 +280,11 @@ def _inside(box: Box, size: tuple[int, int], thickness: int) -> tuple[float, flo
 def _dashes(path: NDArray[np.float64], dash_px: float) -> list[NDArray[np.float64]]:
     closed = np.concatenate([path, path[:1]])
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))])
-    count = max(4, round(lengths[-1] / (1.8 * dash_px)))
+    count = max(4, round(lengths[-1] / (_DASH_PERIOD * dash_px)))
     period = lengths[-1] / count
     pieces = []
     for start in np.arange(count) * period:
-        stop = start + period / 1.8
+        stop = start + period / _DASH_PERIOD
         inner = closed[(lengths > start) & (lengths < stop)]
         ends = [[np.interp(at, lengths, closed[:, axis]) for axis in (0, 1)] for at in (start, stop)]
         pieces.append(np.concatenate([[ends[0]], inner, [ends[1]]]))

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from elysium_core.errors import VideoError
+from elysium_core.frames import Frame
+from elysium_core.io import render
+from elysium_core.io.frame_writer import EvenSample
+from elysium_core.io.gif import GifWriter
+from elysium_core.io.image import read_image
+from elysium_core.io.render import contact_sheet, open_writer
+from elysium_core.io.video import open_video
+
+
+def frames(count: int, width: int = 64, height: int = 48, fps: float = 25.0, noise: int = 0):
+    random = np.random.default_rng(0)
+    for index in range(count):
+        image = np.full((height, width, 3), 20 + 200 * index // max(1, count), np.uint8)
+        if noise:
+            image = random.integers(0, noise, image.shape, np.uint8)
+        yield Frame(image, stamp_ns=round(index * 1e9 / fps), index=index)
+
+
+def write(path, source, fps: float = 25.0):
+    with open_writer(path, fps) as writer:
+        for frame in source:
+            writer.write(frame)
+
+
+def gif_times_ms(path) -> list[int]:
+    with Image.open(path) as picture:
+        times = []
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            times.append(picture.info["duration"])
+    return times
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (65, 49), (33, 17), (3, 3)])
+def test_an_mp4_holds_every_frame_at_its_time(tmp_path, width, height):
+    write(tmp_path / "a.mp4", frames(10, width, height))
+    with open_video(tmp_path / "a.mp4") as recording:
+        read = list(recording)
+    assert (recording.width, recording.height) == (width // 2 * 2, height // 2 * 2)
+    assert recording.fps == 25
+    assert [frame.stamp_ns for frame in read] == pytest.approx([i * 40_000_000 for i in range(10)], abs=20_000)
+    assert [frame.image.mean() for frame in read] == pytest.approx([20 + 20 * i for i in range(10)], abs=4)
+
+
+def test_an_mp4_keeps_gaps_and_survives_equal_stamps(tmp_path):
+    image = np.zeros((16, 16, 3), np.uint8)
+    stamps_s = [5.0, 5.1, 5.1, 7.0]
+    write(tmp_path / "a.mp4", (Frame(image, round(stamp * 1e9), i) for i, stamp in enumerate(stamps_s)))
+    read = [frame.stamp_ns / 1e9 for frame in open_video(tmp_path / "a.mp4")]
+    assert read == pytest.approx([0, 0.1, 0.1, 2.0], abs=0.001)
+
+
+def test_an_mp4_is_written_without_an_h264_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(render.av, "codecs_available", {"mpeg4"})
+    write(tmp_path / "a.mp4", frames(5))
+    assert len(list(open_video(tmp_path / "a.mp4"))) == 5
+
+
+def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
+    write(tmp_path / "a.mp4", [*frames(2), Frame(np.zeros((10, 99, 3), np.uint8), 80_000_000, 2)])
+    assert {frame.image.shape for frame in open_video(tmp_path / "a.mp4")} == {(48, 64, 3)}
+
+
+def test_a_gif_plays_at_its_pace_and_is_no_wider_than_allowed(tmp_path):
+    write(tmp_path / "a.gif", frames(30, width=1000, height=100, fps=30.0), 30.0)
+    times = gif_times_ms(tmp_path / "a.gif")
+    assert len(times) == 10
+    assert sum(times) == pytest.approx(1000, abs=100)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.size == (480, 48)
+        assert picture.info["loop"] == 0
+
+
+def test_a_long_recording_becomes_a_time_lapse(tmp_path):
+    write(tmp_path / "a.gif", frames(2000, width=16, height=12, fps=2.0, noise=255), 2.0)
+    times = gif_times_ms(tmp_path / "a.gif")
+    assert len(times) <= 150
+    assert max(times) <= 200
+
+
+def test_a_gif_that_is_too_large_is_shrunk(tmp_path):
+    with GifWriter(tmp_path / "a.gif", max_bytes=25_000) as writer:
+        for frame in frames(8, width=200, height=60, fps=10.0, noise=40):
+            writer.write(frame)
+    assert (tmp_path / "a.gif").stat().st_size <= 25_000
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.size[0] >= 160
+
+
+def test_colours_of_a_gif_stay_true(tmp_path):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[10:30, 20:40] = (255, 92, 58)
+    write(tmp_path / "a.gif", [Frame(image, 0, 0), Frame(image, 100_000_000, 1)])
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - image).max() <= 8
+
+
+def test_a_contact_sheet_shows_at_most_twelve_frames(tmp_path):
+    write(tmp_path / "a.png", frames(500, width=960, height=540))
+    sheet = read_image(tmp_path / "a.png")
+    assert sheet.shape == (3 * 276 + 6, 4 * 486 + 6, 3)
+
+
+def test_a_grid_is_filled_row_by_row():
+    images = [np.full((20, 30, 3), value, np.uint8) for value in (50, 100, 150)]
+    sheet = contact_sheet(images, ["", "", ""], columns=2, gap_px=2)
+    assert sheet.shape == (2 * 22 + 2, 2 * 32 + 2, 3)
+    assert [int(sheet[10, 10, 0]), int(sheet[10, 42, 0]), int(sheet[32, 10, 0])] == [50, 100, 150]
+    with pytest.raises(ValueError, match="one caption a picture"):
+        contact_sheet(images, [])
+    with pytest.raises(ValueError, match="one caption a picture"):
+        contact_sheet([], [])
+
+
+def test_captions_are_drawn():
+    plain = [np.full((120, 160, 3), 200, np.uint8)]
+    assert not np.array_equal(contact_sheet(plain, ["frame 7"]), contact_sheet(plain, [""]))
+
+
+def fail_half_way(path):
+    with open_writer(path, 25) as writer:
+        for frame in frames(3):
+            writer.write(frame)
+        raise RuntimeError("something else broke")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, name):
+    (tmp_path / name).write_text("old")
+    with pytest.raises(RuntimeError):
+        fail_half_way(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_without_frames_there_is_no_file(tmp_path, name):
+    write(tmp_path / name, [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_one_frame_is_enough(tmp_path, name):
+    write(tmp_path / "new" / name, frames(1))
+    assert (tmp_path / "new" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a", "", ".mp4", "a.mp4.txt"])
+def test_an_unknown_ending_is_refused(tmp_path, name):
+    with pytest.raises(VideoError, match=r"end it in \.mp4, \.gif or \.png"):
+        open_writer(tmp_path / name, 25)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VideoError, match="cannot write"):
+        open_writer(tmp_path / "file" / "a.mp4", 25)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, name, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr(render, "write_image", fail)
+    monkeypatch.setattr(render.av, "open", fail)
+    with pytest.raises(VideoError, match="No space left on device"):
+        write(tmp_path / name, frames(3))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 100, 1000])
+def test_an_even_sample_is_bounded_spread_and_begins_at_the_first(count):
+    sample: EvenSample[int] = EvenSample(6)
+    for number in range(count):
+        wanted = sample.wants_next()
+        sample.add(number)
+        assert wanted or number not in sample.kept
+    steps = set(np.diff(sample.kept))
+    assert len(sample.kept) <= 6
+    assert len(sample.kept) >= min(count, 3)
+    assert len(steps) <= 1
+    assert sample.kept[:1] == list(range(min(count, 1)))
