@@ -172,7 +172,8 @@ def test_source_tree_finds_the_generated_half():
 def test_a_bare_python_of_the_environment_finds_the_messages(tmp_path: Path):
     """Nothing sourced, another folder: what make setup promises for the wheels."""
     pytest.importorskip("elysium_overlay", reason="not set up by make setup")
-    pytest.importorskip("ros_wheels_bootstrapper", reason="ROS does not come as wheels here")
+    if not Path(sys.prefix, "share", "ament_index").is_dir():
+        pytest.skip("ROS does not come as wheels here")
     code = "from elysium_ros.msg import Box2D; Box2D.__class__.__import_type_support__(); print(Box2D().x_min)"
     result = subprocess.run(
         [sys.executable, "-c", code],

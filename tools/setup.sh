@@ -84,7 +84,7 @@ pip_install() {
   shift
   local machine
   machine=$("$VENV/bin/python" -c 'import platform as p; print("Python", p.python_version(), "on", p.system(), p.machine())')
-  logged "$step" "$step could not be installed: a wheel for $machine is not to be had, or no package index was reached" \
+  logged "$step" "${step/requirements-/requirements/} could not be installed: a wheel for $machine is not to be had, or no package index was reached" \
     "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
 }
 
