@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +38,7 @@ class TrackResult:
         first_box_only: The truth is only the first box (test servers); there is nothing to score.
         expression: The words the tracker was given, if any.
         failures: Frames without a box, by reason.
+        parse_failures: Answers of the model that held no usable box, by reason.
         seconds: Wall time of the tracker, without reading frames [s].
 
     Raises:
@@ -54,6 +55,7 @@ class TrackResult:
     first_box_only: bool = False
     expression: str = ""
     failures: dict[str, int] = field(default_factory=dict)
+    parse_failures: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -82,17 +84,7 @@ class TrackResult:
 
     def with_predictions(self, predicted_xywh_px: Floats) -> TrackResult:
         """Return the same recording answered by another tracker (a baseline)."""
-        return TrackResult(
-            name=self.name,
-            predicted_xywh_px=predicted_xywh_px,
-            truth_xywh_px=self.truth_xywh_px,
-            absent=self.absent,
-            frame_size=self.frame_size,
-            first_box_given=self.first_box_given,
-            pixel_origin=self.pixel_origin,
-            first_box_only=self.first_box_only,
-            expression=self.expression,
-        )
+        return replace(self, predicted_xywh_px=predicted_xywh_px, failures={}, parse_failures={}, seconds=0.0)
 
     def as_json(self) -> dict[str, Any]:
         """Return what the result file holds; boxes are rounded to 1/1000 px, missing ones are null."""
@@ -105,6 +97,7 @@ class TrackResult:
             "first_box_only": self.first_box_only,
             "pixel_origin": self.pixel_origin,
             "failures": self.failures,
+            "parse_failures": self.parse_failures,
             "seconds": round(self.seconds, 3),
             "predicted_xywh_px": _rows_to_json(self.predicted_xywh_px),
             "truth_xywh_px": _rows_to_json(self.truth_xywh_px),
@@ -129,7 +122,8 @@ class TrackResult:
             pixel_origin=int(value["pixel_origin"]),
             first_box_only=bool(value["first_box_only"]),
             expression=str(value["expression"]),
-            failures={str(reason): int(count) for reason, count in value["failures"].items()},
+            failures=_counts(value["failures"]),
+            parse_failures=_counts(value["parse_failures"]),
             seconds=float(value["seconds"]),
         )
 
@@ -162,6 +156,10 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
         temporary.write_text(
             json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent) + "\n", encoding="utf-8"
         )
+
+
+def _counts(value: dict[str, int]) -> dict[str, int]:
+    return {str(reason): int(count) for reason, count in value.items()}
 
 
 def _rows_to_json(boxes: Floats) -> list[list[float] | None]:

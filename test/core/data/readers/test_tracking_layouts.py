@@ -9,7 +9,7 @@ from PIL import Image
 from elysium_core.data.readers.davis import read_davis, tight_box
 from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.readers.got10k import read_got10k
-from elysium_core.data.readers.lasot import read_lasot, names_of_test_split
+from elysium_core.data.readers.lasot import names_of_test_split, read_lasot
 from elysium_core.data.readers.otb import read_otb
 from elysium_core.data.readers.trackingnet import read_trackingnet
 from elysium_core.data.readers.uav123 import read_uav123

@@ -1,0 +1,122 @@
+"""Video-REG: what is in this box of a clip?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.errors import BackendError, BoxError, DataError
+from elysium_core.evaluation.answers import AnswerLog, read_answers
+from elysium_core.evaluation.captions import CaptionScorer, CaptionScores
+from elysium_core.evaluation.frame_sampling import sample_source
+from elysium_core.evaluation.metrics import Floats
+from elysium_core.evaluation.published import PAPER, published_rows
+from elysium_core.evaluation.report import Report, Table
+from elysium_core.evaluation.run_folder import Manifest, read_manifest
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.tracking.types import PerceptionModel
+
+KIND = "describing"
+FRAMES = 8
+
+
+def run_descriptions(
+    recordings: Iterable[LabelledRecording], model: PerceptionModel, log: AnswerLog, frame_count: int = FRAMES
+) -> Iterator[str]:
+    """Have the model describe every target that it has not described yet.
+
+    The clip is ``frame_count`` frames spread evenly; the box is the true one of the
+    clip's first frame that has one.
+
+    Yields:
+        The name of each recording, once its description is written.
+
+    Raises:
+        DataError: A recording has no words to compare with, or no box in the clip.
+    """
+    for recording in recordings:
+        if recording.name not in log.done:
+            log.append(recording.name, _describe(recording, model, frame_count))
+        yield recording.name
+
+
+def _describe(recording: LabelledRecording, model: PerceptionModel, frame_count: int) -> dict[str, Any]:
+    reference = recording.expression or recording.category
+    if not reference:
+        raise DataError(f"{recording.name!r} has no description to compare with; Video-REG needs one")
+    frames = sample_source(recording.frames, frame_count)
+    for position, frame in enumerate(frames):
+        if frame.index >= recording.frame_count:
+            raise DataError(f"{recording.frames.name!r} has more frames than {str(recording.truth_file)!r} has boxes")
+        row = recording.boxes_xywh_px[frame.index]
+        if np.isfinite(row).all():
+            box = _box(recording, row, frame)
+            answer = model.describe(frames, box, frame_index=position)
+            words = {"reference": reference, "category": recording.category, "answer": answer}
+            return words | {"frame": frame.index, "box": list(box)}
+    raise DataError(f"{recording.name!r} has no true box in any of the {len(frames)} frames shown to the model")
+
+
+def _box(recording: LabelledRecording, row: Floats, frame: Frame) -> Box:
+    x, y, w, h = (float(value) for value in row)
+    try:
+        return Box.from_xywh_px(x, y, w, h, *(recording.frame_size or (frame.width, frame.height)))
+    except BoxError as error:
+        raise DataError(f"{recording.name!r}, frame {frame.index}: {error}") from error
+
+
+def describing_report(folder: Path) -> Report:
+    """Score the descriptions of a run.
+
+    Raises:
+        DataError: There is no description yet.
+    """
+    manifest = read_manifest(folder)
+    answers = read_answers(folder, "answers")
+    records = [answers[name] for name in manifest.entries if name in answers]
+    if not records:
+        raise DataError(f"{str(folder)!r} holds no description yet; run elysium eval {manifest.benchmark} first")
+    missing = len(manifest.entries) - len(records)
+    warnings = [f"{missing} recordings have no description yet and are left out."] if missing else []
+    try:
+        scores = _all_scores(manifest, records)
+    except BackendError as error:
+        scores, warnings = {}, [*warnings, str(error)]
+    return Report(
+        title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, video-reg",
+        facts={
+            "Protocol": "METEOR 1.5 and CIDEr-D (pycocoevalcap), one reference, the set scored together",
+            "Recordings": f"{len(records)} of {len(manifest.entries)}",
+            "Empty descriptions": str(sum(not record["answer"].strip() for record in records)),
+            "Version": manifest.version,
+        },
+        warnings=warnings,
+        tables=[_table(manifest, scores)] if scores else [],
+        scores={name: {"meteor": s.meteor, "cider": s.cider} for name, s in scores.items()},
+    )
+
+
+def _all_scores(manifest: Manifest, records: list[dict[str, Any]]) -> dict[str, CaptionScores]:
+    references = [record["reference"] for record in records]
+    rivals = {
+        manifest.model: [record["answer"] for record in records],
+        "perfect": references,
+        "class name": [record["category"] or "object" for record in records],
+    }
+    scorer = CaptionScorer()
+    return {name: scorer.score(answers, references) for name, answers in rivals.items()}
+
+
+def _table(manifest: Manifest, scores: dict[str, CaptionScores]) -> Table:
+    rows = [[name, f"{100 * s.meteor:.1f}", f"{100 * s.cider:.1f}"] for name, s in scores.items()]
+    notes = ["CIDEr depends on the set: figures of two sets, or of a part of one, cannot be compared."]
+    for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
+        figures = row.figures
+        rows.append([f"{row.model}, figure of the paper", f"{figures['METEOR']:.1f}", f"{figures['CIDEr']:.1f}"])
+        notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
+    return Table("Descriptions", ["", "METEOR x100", "CIDEr x100"], rows, notes)
