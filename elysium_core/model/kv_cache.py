@@ -67,3 +67,12 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} tokens to {length}")
         self.length = length
+
+    def grown(self, capacity: int) -> KVCache:
+        """A cache of larger ``capacity`` with the same tokens."""
+        layers, _, kv_heads, _, head_dim = self._keys.shape
+        cache = KVCache(layers, kv_heads, head_dim, capacity, self._keys.device, self._keys.dtype)
+        cache._keys[..., : self.length, :] = self._keys[..., : self.length, :]
+        cache._values[..., : self.length, :] = self._values[..., : self.length, :]
+        cache.length = self.length
+        return cache

@@ -59,11 +59,13 @@ class ParsedAnswer:
 
     Attributes:
         boxes: One entry a frame; None where the answer has no valid box for it.
+        groups: For each frame, which of the answer's brackets its box was read from, from 0.
         problems: Counted reasons: ``missing``, ``malformed``, ``range``, ``empty``
             (no area or reversed), ``unclosed``, ``unlabelled``, ``repeated``, ``unknown_frame``.
     """
 
     boxes: tuple[Box | None, ...]
+    groups: tuple[int | None, ...] = ()
     problems: Counter[str] = field(default_factory=Counter)
 
 
@@ -77,8 +79,9 @@ def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
         frame_count: Frames in the clip, >= 1. For one frame the label may be left out.
     """
     boxes: list[Box | None] = [None] * frame_count
+    groups: list[int | None] = [None] * frame_count
     problems: Counter[str] = Counter()
-    for match in _FRAME_BOX.finditer(text):
+    for group, match in enumerate(_FRAME_BOX.finditer(text)):
         label, body, closer = match.groups()
         if label is None and frame_count > 1:
             problems["unlabelled"] += 1
@@ -91,9 +94,10 @@ def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
             problems["repeated"] += 1
             continue
         box = _read_box(body, closer, problems)
-        boxes[position] = box
+        if box is not None:
+            boxes[position], groups[position] = box, group
     problems["missing"] += sum(box is None for box in boxes)
-    return ParsedAnswer(tuple(boxes), +problems)
+    return ParsedAnswer(tuple(boxes), tuple(groups), +problems)
 
 
 def parse_box_text(text: str) -> Box | None:

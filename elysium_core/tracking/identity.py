@@ -79,6 +79,10 @@ class IdentityTracker:
             target.age += 1
         return updates
 
+    def flush(self) -> list[TrackUpdate]:
+        """Nothing is held back."""
+        return []
+
     def reset(self) -> None:
         """Forget all targets."""
         self._targets.clear()

@@ -19,7 +19,8 @@ class TrackState(str, Enum):
     """State of a target in one frame.
 
     ``TRACKED``: the box was read from the model for this very frame.
-    ``UNCERTAIN``: there is a box for this frame, but its score is below the threshold.
+    ``UNCERTAIN``: certain a moment ago; the box of this frame scores below the threshold,
+    or the answer had none.
     ``LOST``: there is no box for this frame; the target is being searched for.
     ``REMOVED``: sent once; no update with this id follows.
     """
@@ -170,6 +171,10 @@ class Tracker(Protocol):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Look at one frame; return one update per target, in the order they were added."""
+        ...
+
+    def flush(self) -> list[TrackUpdate]:
+        """Return what is still held back at the end of a recording (clip mode; else nothing)."""
         ...
 
     def reset(self) -> None:

@@ -1,0 +1,173 @@
+"""A loaded model, ready to be asked: frames to visual tokens, prompts to embeddings.
+
+Tasks and trackers share one runtime; it keeps no state between calls.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elysium_core.errors import ExpressionError
+from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
+from elysium_core.inference.vision import VisionBackend
+from elysium_core.model.config import ElysiumConfig
+from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.text.box_text import ParsedAnswer, parse_answer
+from elysium_core.text.conversation import build_prompt, frame_pieces, question_piece
+from elysium_core.text.expression import clean_expression
+from elysium_core.text.tokenizer import TextTokenizer
+
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """An answer with boxes.
+
+    Attributes:
+        text: As written.
+        parsed: One box or None a frame.
+        scores: One a frame: exp(mean log-probability of the box's digits), 0 without a box.
+        generation: Tokens and counters.
+    """
+
+    text: str
+    parsed: ParsedAnswer
+    scores: tuple[float, ...]
+    generation: Generation
+
+
+class Runtime:
+    """Network, tokenizer and vision backend of one checkpoint on one device.
+
+    Args:
+        network: In eval mode, on its device.
+        tokenizer: Of the checkpoint.
+        vision: Turns frames into visual tokens.
+    """
+
+    def __init__(self, network: ElysiumNetwork, tokenizer: TextTokenizer, vision: VisionBackend) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.vision = vision
+        self._known = _word_pattern(self.config.vocabulary)
+
+    @property
+    def config(self) -> ElysiumConfig:
+        """Settings of the checkpoint."""
+        return self.network.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model lives."""
+        return self.network.llm.lm_head.weight.device
+
+    def clean_words(self, expression: str) -> str:
+        """Clean a user's expression and refuse one in which the model knows no word.
+
+        Raises:
+            ExpressionError: As :func:`clean_expression`; or ``EXPR_UNKNOWN`` for a model
+                with a closed vocabulary when none of its names occurs.
+        """
+        words = clean_expression(expression)
+        if self._known is not None and self._known.search(words) is None:
+            names = self.config.vocabulary
+            raise ExpressionError(
+                f"this model knows no object in {words!r}; it knows {len(names)} names, among them "
+                f"{', '.join(names[:_EXAMPLES])} (for free language load a larger model)",
+                code="EXPR_UNKNOWN",
+            )
+        return words
+
+    @torch.inference_mode()
+    def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Visual tokens (K, D) of each RGB uint8 image."""
+        return list(self.vision.encode(images))
+
+    @torch.inference_mode()
+    def embed(self, token_ids: Sequence[int]) -> Tensor:
+        """Embeddings (T, D) of token ids."""
+        return self.network.llm.embed(torch.tensor(list(token_ids), device=self.device))
+
+    def embed_clip(self, visual: Sequence[Tensor]) -> Tensor:
+        """The opening of a prompt with all frames of a clip; one frame alone has no label."""
+        return self._join(frame_pieces(len(visual), self.config.system_text), visual)
+
+    def embed_frame(self, visual: Tensor, number: int) -> Tensor:
+        """Frame ``number`` (from 1) of a clip that has, or will have, several."""
+        piece = frame_pieces(max(2, number), self.config.system_text)[number - 1]
+        return self._join((piece,), (visual,))
+
+    @torch.inference_mode()
+    def _join(self, pieces: Sequence[str], visual: Sequence[Tensor]) -> Tensor:
+        parts = []
+        for piece, tokens in zip(pieces, visual, strict=True):
+            parts += [self.embed(self.tokenizer.encode_piece(piece)), tokens]
+        return torch.cat(parts)
+
+    def new_engine(self, counters: EngineCounters | None = None) -> Engine:
+        """An engine with an empty prefix."""
+        return Engine(self.network.llm, self.tokenizer.eos_id, counters=counters)
+
+    def request(
+        self, question: str, given: Sequence[int] = (), drafter: Drafter | None = None, max_new_tokens: int = 256
+    ) -> Request:
+        """A question behind the frames.
+
+        Args:
+            question: Filled in and cleaned.
+            given: Token ids of the part of the answer that is already known.
+            drafter: See :class:`Engine`.
+            max_new_tokens: Longest answer.
+        """
+        ids = [*self.tokenizer.encode_piece(question_piece(question)), *given]
+        return Request(self.embed(ids), drafter, max_new_tokens)
+
+    def ask(self, visual: Sequence[Tensor], question: str, max_new_tokens: int = 256) -> Generation:
+        """Ask one question about frames; without frames, the question alone."""
+        engine = self.new_engine()
+        if not visual:
+            ids = self.tokenizer.encode_prompt(build_prompt(question, 0, self.config.system_text))[0]
+            return engine.answer([Request(self.embed(ids), None, max_new_tokens)])[0]
+        request = self.request(question, max_new_tokens=max_new_tokens)
+        return engine.answer([request], self.embed_clip(visual))[0]
+
+    def scored(self, generation: Generation, frame_count: int) -> ScoredAnswer:
+        """Read the boxes of an answer about ``frame_count`` frames, and their scores."""
+        text = self.tokenizer.decode(generation.token_ids)
+        parsed = parse_answer(text, frame_count)
+        groups = self._digit_scores(generation)
+        scores = tuple(
+            groups[group] if group is not None and group < len(groups) else 0.0 for group in parsed.groups
+        )
+        return ScoredAnswer(text, parsed, scores, generation)
+
+    def _digit_scores(self, generation: Generation) -> list[float]:
+        """exp(mean log-probability of the digits) of each bracket in the answer, in order."""
+        scores: list[float] = []
+        digits: list[float] | None = None
+        for token, logprob in zip(generation.token_ids, generation.logprobs, strict=True):
+            text = self.tokenizer.token_text(token)
+            if "[" in text:
+                digits = []
+                scores.append(0.0)
+            elif digits is not None and text.isdecimal():
+                digits.append(logprob)
+                scores[-1] = math.exp(sum(digits) / len(digits))
+            elif "]" in text:
+                digits = None
+        return scores
+
+
+def _word_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
+    if not names:
+        return None
+    return re.compile(r"\b(?:" + "|".join(re.escape(name) for name in names) + r")\b", re.IGNORECASE)

@@ -1,0 +1,229 @@
+"""The model as a user sees it: ground, describe, ask, caption, track. One call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elysium_core.errors import BackendError, BoxError, ImageError
+from elysium_core.frames import Clip, Frame, sample_evenly
+from elysium_core.geometry import Box
+from elysium_core.inference.runtime import Runtime
+from elysium_core.inference.vision import TorchVision, VisionBackend
+from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
+from elysium_core.text.box_text import LEVELS, format_box
+from elysium_core.text.expression import clean_expression
+from elysium_core.text.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
+from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.tracking.clip import ClipTracker
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.grounding import ground_answers
+from elysium_core.tracking.stream import StreamTracker
+from elysium_core.tracking.types import Grounding, ModelInfo, Tracker
+
+QUESTION_FRAMES = 16
+"""Frames a question about a video is answered from, evenly spread (paper, section 4.3)."""
+
+DESCRIPTION_FRAMES = 8
+"""Frames a description of an object in a video is made from, evenly spread from its own frame on."""
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8]] | Clip
+
+
+class Elysium:
+    """A loaded model. Stateless between calls; used by one thread at a time.
+
+    Args:
+        runtime: Network, tokenizer and vision backend.
+        info: What this model is.
+    """
+
+    def __init__(self, runtime: Runtime, info: ModelInfo) -> None:
+        self._runtime: Runtime | None = runtime
+        self.info = info
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path = "nano", *, device: str = "auto", dtype: str = "auto", vision_backend: str = "auto"
+    ) -> Elysium:
+        """Load a checkpoint; never touches a network.
+
+        Args:
+            model: ``"nano"``, a folder, or a hub id that has been pulled (``elysium pull``).
+            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
+            dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``float16``, ``bfloat16``.
+            vision_backend: ``auto`` or ``torch``.
+
+        Raises:
+            ModelFileError: The checkpoint is missing, damaged or unsafe.
+            BackendError: Device, dtype or backend cannot be used here.
+        """
+        place = _resolve_device(device)
+        kind = _resolve_dtype(dtype, place)
+        checkpoint = load_checkpoint(model, device=place, dtype=kind)
+        return cls.from_checkpoint(checkpoint, vision_backend=vision_backend)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, *, vision_backend: str = "auto") -> Elysium:
+        """Make a model of a checkpoint that is already in memory."""
+        network = checkpoint.network.eval()
+        vision: VisionBackend = _build_vision(vision_backend, checkpoint)
+        runtime = Runtime(network, TextTokenizer.from_folder(checkpoint.llm_folder), vision)
+        info = ModelInfo(
+            name=checkpoint.name,
+            backend=vision.name,
+            device=_device_name(runtime.device),
+            precision=str(network.llm.lm_head.weight.dtype).removeprefix("torch."),
+            coordinate_levels=LEVELS,
+            clip_length=network.config.clip_length,
+            parameters=sum(p.numel() for p in network.parameters()),
+        )
+        return cls(runtime, info)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The parts of the model, for trackers and measurements.
+
+        Raises:
+            BackendError: The model has been closed.
+        """
+        if self._runtime is None:
+            raise BackendError(f"the model {self.info.name!r} has been closed; load it again")
+        return self._runtime
+
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
+        """Find one expression in one image (REC).
+
+        Args:
+            image: RGB uint8 (H, W, 3) or a frame.
+            expression: What to find, such as ``the red apple``.
+
+        Returns:
+            Box, score 0..1 and the answer's text; the box is None when the answer held none.
+        """
+        runtime = self.runtime
+        words = runtime.clean_words(expression)
+        visual = runtime.encode_frames([_frames(image)[0].image])[0]
+        answer = ground_answers(runtime, visual, {"": words})[""]
+        return Grounding(answer.parsed.boxes[0], answer.scores[0], answer.text)
+
+    def describe(self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64) -> str:
+        """Describe the object in a box (REG for one image, Video-REG for a clip).
+
+        The question names the object by its box in the first frame the model sees, so a
+        clip is described from ``frame_index`` on; when that is the last frame, from the
+        end backwards.
+
+        Args:
+            frames: One image or several frames in order.
+            box: The object's box in ``frames[frame_index]``.
+            frame_index: Position in ``frames``; negative counts from the end.
+            max_new_tokens: Longest answer.
+
+        Raises:
+            BoxError: There is no such frame.
+        """
+        runtime, clip = self.runtime, _frames(frames)
+        if not -len(clip) <= frame_index < len(clip):
+            raise BoxError(f"frame_index {frame_index} is outside a clip of {len(clip)} frames")
+        start = frame_index % len(clip)
+        ordered = clip[start:] if start < len(clip) - 1 else clip[::-1]
+        longest = min(DESCRIPTION_FRAMES, runtime.config.clip_length)
+        chosen = sample_evenly(ordered, longest)
+        question = fill(PUBLISHED[REG if len(chosen) == 1 else VIDEO_REG], box=format_box(box))
+        return self._write([frame.image for frame in chosen], question, max_new_tokens)
+
+    def ask(self, frames: Images, question: str, max_new_tokens: int = 128) -> str:
+        """Answer a question about an image or a video, from at most 16 evenly spread frames."""
+        words = clean_expression(question)
+        chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
+        return self._write([frame.image for frame in chosen], words, max_new_tokens)
+
+    def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
+        """Describe a whole image or video."""
+        chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
+        return self._write([frame.image for frame in chosen], PUBLISHED[CAPTION], max_new_tokens)
+
+    def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
+        """Make a tracker for one stream.
+
+        Args:
+            mode: ``stream`` answers every frame as it comes; ``clip`` is the paper's
+                offline protocol.
+            config: Settings; ``mode`` in it is overruled by the argument.
+
+        Raises:
+            ConfigError: The mode is unknown.
+        """
+        settings = replace(config or TrackingConfig(), mode=mode)
+        kind = StreamTracker if mode == "stream" else ClipTracker
+        return kind(self.runtime, settings)
+
+    def warm_up(self) -> None:
+        """Run every stage once, so that the first real frame is not slow."""
+        side = self.runtime.network.visual_encoder.side_px
+        tracker = self.tracker()
+        tracker.add(box=Box(0.25, 0.25, 0.75, 0.75))
+        for index in range(2):
+            tracker.step(Frame(np.zeros((side, side, 3), np.uint8), index=index))
+
+    def close(self) -> None:
+        """Free weights and device memory; the model cannot be used afterwards."""
+        self._runtime = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _write(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> str:
+        runtime = self.runtime
+        answer = runtime.ask(runtime.encode_frames(images), question, max_new_tokens)
+        return runtime.tokenizer.decode(answer.token_ids)
+
+
+def _frames(images: Images) -> list[Frame]:
+    """Any form of picture or pictures as frames."""
+    if isinstance(images, Frame):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return [Frame(images)]
+    frames = [item if isinstance(item, Frame) else Frame(item, index=i) for i, item in enumerate(images)]
+    if not frames:
+        raise ImageError("there is no frame to look at")
+    return frames
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f"{device!r} is not a device; use auto, cpu or cuda:0", code="DEVICE") from error
+    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
+        raise BackendError(f"there is no device {device!r} ({torch.cuda.device_count()} CUDA devices)", code="DEVICE")
+    return place
+
+
+def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
+    return DTYPES[dtype]
+
+
+def _build_vision(backend: str, checkpoint: Checkpoint) -> VisionBackend:
+    if backend not in ("auto", "torch"):
+        raise BackendError(f"vision backend {backend!r} is not one of auto, torch")
+    return TorchVision(checkpoint.network)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return str(device)

@@ -1,0 +1,121 @@
+"""One target's life: searched for, tracked, uncertain, lost, removed. Knows no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.types import TrackState, TrackUpdate
+
+_NOT_FOUND_YET = "not found yet"
+
+
+@dataclass(slots=True)
+class Observation:
+    """What the model said about a target in one frame.
+
+    Attributes:
+        box: Where it is; None when the answer had no valid box.
+        score: 0..1.
+        reason: Why there is no box.
+    """
+
+    box: Box | None
+    score: float
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Target:
+    """A target and what is remembered of it.
+
+    Attributes:
+        target_id: Its id.
+        expression: The caller's words, cleaned; empty for a target given by a box.
+        state: Current state.
+        last_box: Last certain box.
+        age: Frames since it was added.
+        sure_at_s: Time of the last certain box; None before the first.
+        lost_at_s: Time since when it is LOST; None while it is not.
+        asked_at_s: Time when it was last asked for by words.
+    """
+
+    target_id: str
+    expression: str
+    state: TrackState = TrackState.LOST
+    last_box: Box | None = None
+    age: int = 0
+    sure_at_s: float | None = None
+    lost_at_s: float | None = None
+    asked_at_s: float | None = None
+
+    def observe(self, frame: Frame, now_s: float, seen: Observation, config: TrackingConfig) -> TrackUpdate:
+        """Take in what was seen in a frame and say what is known.
+
+        A box below the threshold is shown as UNCERTAIN until ``lost_after_s`` has passed
+        without a certain one; then the target is LOST and its boxes are held back, and
+        after ``remove_after_s`` more it is REMOVED.
+        """
+        box, score, reason = seen.box, seen.score, seen.reason
+        if box is not None and score >= config.score_threshold:
+            self.state, self.last_box, self.sure_at_s, self.lost_at_s, reason = TrackState.TRACKED, box, now_s, None, ""
+        else:
+            reason = reason or f"score {score:.2f} is below {config.score_threshold:g}"
+            self._doubt(now_s, config)
+        if self.state in (TrackState.LOST, TrackState.REMOVED):
+            box = None
+            reason = reason if self.last_box is not None else f"{_NOT_FOUND_YET}: {reason}"
+        update = self.update(frame, box, score if box is not None else 0.0, reason)
+        self.age += 1
+        return update
+
+    def update(self, frame: Frame, box: Box | None, score: float, reason: str) -> TrackUpdate:
+        """What is published about this target in a frame."""
+        return TrackUpdate(
+            self.target_id,
+            frame.index,
+            box,
+            score,
+            self.state,
+            frame.stamp_ns,
+            self.expression,
+            self.age,
+            self.last_box,
+            reason,
+        )
+
+    def _doubt(self, now_s: float, config: TrackingConfig) -> None:
+        if self.lost_at_s is None:
+            certain_recently = self.sure_at_s is not None and now_s - self.sure_at_s < config.lost_after_s
+            if certain_recently:
+                self.state = TrackState.UNCERTAIN
+                return
+            self.lost_at_s = now_s
+        self.state = TrackState.LOST
+        if config.remove_after_s > 0 and now_s - self.lost_at_s >= config.remove_after_s:
+            self.state = TrackState.REMOVED
+
+
+class StreamClock:
+    """Time of a stream in seconds, that never runs backwards.
+
+    Stamps are used where the source gives them; otherwise frames are taken to come at
+    30 Hz. A source that jumps back (a bag that loops) adds nothing.
+    """
+
+    _DEFAULT_PERIOD_S = 1 / 30
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._last_ns: int | None = None
+
+    def tick(self, frame: Frame) -> float:
+        """Advance to a frame and return its time [s]."""
+        if frame.stamp_ns > 0 and self._last_ns:
+            self.now_s += max(0, frame.stamp_ns - self._last_ns) * 1e-9
+        elif self._last_ns is not None:
+            self.now_s += self._DEFAULT_PERIOD_S
+        self._last_ns = frame.stamp_ns
+        return self.now_s

@@ -1,0 +1,140 @@
+"""What the model sees of a stream: a few frames in its memory, and the boxes answered so far.
+
+A window opens with one frame in which the box of every member is known. Each live
+frame is appended, all members' questions are asked behind it in one pass, and the
+frame is then either kept (*growing* window, up to ``clip_length`` frames) or forgotten
+again (*anchor* window: always the opening frame and the live one). The keys and values
+of kept frames are never computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from elysium_core.geometry import Box
+from elysium_core.inference.engine import EngineCounters, Generation, Request
+from elysium_core.inference.runtime import Runtime
+from elysium_core.text.box_text import format_box, format_track
+from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.tracking.draft import AnswerDraft
+from elysium_core.tracking.target import Observation
+
+_SPARE_TOKENS = 16
+
+
+@dataclass(slots=True)
+class _Member:
+    """A target in a window: its words, and its boxes in the window's frames."""
+
+    expression: str
+    boxes: list[Box] = field(default_factory=list)
+
+
+class Window:
+    """Frames that some targets share, held in one engine.
+
+    Args:
+        runtime: The model.
+        opening: Visual tokens (K, D) of the frame it opens with.
+        boxes: Box of every member in that frame, by target id.
+        expressions: Words of the members that have any, by target id.
+        max_frames: Frames it may hold, >= 2; 2 makes it an anchor window.
+        counters: Where passes and tokens are counted.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        opening: Tensor,
+        boxes: Mapping[str, Box],
+        expressions: Mapping[str, str],
+        max_frames: int,
+        counters: EngineCounters,
+    ) -> None:
+        self._runtime = runtime
+        self._engine = runtime.new_engine(counters)
+        self._opening: Tensor | None = opening
+        self._members = {name: _Member(expressions.get(name, ""), [box]) for name, box in boxes.items()}
+        self._max_frames = max_frames
+        self.frames = 1
+
+    @property
+    def members(self) -> list[str]:
+        """Ids of the targets asked about here."""
+        return list(self._members)
+
+    @property
+    def full(self) -> bool:
+        """Whether it can take no further frame. An anchor window never fills."""
+        return self._max_frames > 2 and self.frames >= self._max_frames
+
+    def discard(self, target_id: str) -> None:
+        """Stop asking about a target."""
+        self._members.pop(target_id, None)
+
+    def look(self, live: Tensor, guesses: Mapping[str, Box]) -> dict[str, Observation]:
+        """Append a live frame and ask where every member is in it.
+
+        Args:
+            live: Visual tokens (K, D) of the frame.
+            guesses: Where a member is thought to be, by target id: only drafts, the
+                answers do not depend on them.
+
+        Returns:
+            One observation a member.
+        """
+        number = self.frames + 1
+        appended = self._runtime.embed_frame(live, number)
+        prefix = self._with_opening(appended)
+        drafts = {name: self._draft(member, guesses.get(name)) for name, member in self._members.items()}
+        requests = [self._request(member, drafts[name]) for name, member in self._members.items()]
+        answers = self._engine.answer(requests, prefix)
+        seen = {
+            name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)
+        }
+        if self._max_frames == 2:
+            self._engine.crop(self._engine.prefix_length - len(appended))
+        else:
+            self.frames = number
+            self._keep(seen)
+        return seen
+
+    def _with_opening(self, appended: Tensor) -> Tensor:
+        """What has to be written: in the first look, the opening frame too."""
+        if self._opening is None:
+            return appended
+        opening = self._runtime.embed_frame(self._opening, 1)
+        self._opening = None
+        return torch.cat([opening, appended])
+
+    def _draft(self, member: _Member, guess: Box | None) -> AnswerDraft:
+        given = format_track(member.boxes + [member.boxes[-1]])
+        known = given[: given.rindex(f" Frame {len(member.boxes) + 1}:")]
+        return AnswerDraft(self._runtime.tokenizer, known, format_track([*member.boxes, guess or member.boxes[-1]]))
+
+    def _request(self, member: _Member, draft: AnswerDraft) -> Request:
+        if member.expression:
+            question = fill(PUBLISHED[RSOT], expression=member.expression)
+        else:
+            question = fill(PUBLISHED[SOT], box=format_box(member.boxes[0]))
+        longest = len(draft(())) + _SPARE_TOKENS
+        return self._runtime.request(question, draft.given_ids, draft, longest)
+
+    def _read(self, answer: Generation, number: int) -> Observation:
+        scored = self._runtime.scored(answer, number)
+        box, score = scored.parsed.boxes[number - 1], scored.scores[number - 1]
+        problems = {p: n for p, n in scored.parsed.problems.items() if p != "missing"}
+        reason = "" if box is not None else "the answer has no box for this frame" + "".join(f" ({p})" for p in problems)
+        return Observation(box, score, reason)
+
+    def _keep(self, seen: Mapping[str, Observation]) -> None:
+        """Remember the answered boxes; a member without one cannot go on in this window."""
+        for name, observation in seen.items():
+            if observation.box is None:
+                self.discard(name)
+            else:
+                self._members[name].boxes.append(observation.box)
