@@ -74,7 +74,7 @@ def rank(name: str) -> int | None:
     if parts[1:] == ["Elysium"]:
         return RANK["tasks"]  # re-exported at the root
     inside = ROOT / "elysium_core" / parts[1] if len(parts) > 1 else None
-    if inside is None or not (inside.is_dir() or inside.with_suffix(".py").is_file()):
+    if inside is None or parts[1] == "__init__" or not (inside.is_dir() or inside.with_suffix(".py").is_file()):
         return None
     return RANK.get(".".join(parts[1:3]), RANK[parts[1]])
 
