@@ -9,11 +9,13 @@ Publishes ``image`` (rgb8) and ``camera_info``, and ``image/compressed`` where a
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
@@ -156,10 +158,16 @@ def main(args: Sequence[str] | None = None) -> int:
         node.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except RCLError:
+        # A signal that arrives while rclpy prepares to wait ends in this error instead of the one above.
+        if rclpy.ok():
+            raise
     except (ElysiumError, ParameterException) as error:
         sys.stderr.write(f"video_node: {error}\n")
         return 2 if node is None else 1
     finally:
+        # A second Ctrl-C must not stop the clean-up halfway.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.player.close()
         rclpy.try_shutdown()
