@@ -22,7 +22,7 @@ BAD_INPUT = 2
 """Exit code when the input cannot be used."""
 
 # What Typer raises for an unknown option, a missing argument and the like; the class itself is not public.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class MainGroup(LazyGroup):
@@ -36,20 +36,25 @@ class MainGroup(LazyGroup):
         extra["standalone_mode"] = False
         try:
             result = super().main(arguments, *rest, **extra)
-            sys.stdout.flush()
         except _UsageError as error:
-            _fail(str(getattr(error, "message", "") or error), "USAGE", arguments)
+            _fail(error.format_message(), "USAGE", arguments)
         except ElysiumError as error:
             _fail(str(error), error.code, arguments)
         except typer.Abort:
             sys.exit(130)
-        except BrokenPipeError:
-            # The reader went away (`elysium track ... | head`); nobody is left to be told.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except OSError as error:
             _fail(f"{error.filename or 'file system'}: {error.strerror or error}", "OS", arguments)
         sys.exit(result if isinstance(result, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; a reader that goes away (``elysium track ... | head``) ends it without complaint."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        return result
 
 
 app = typer.Typer(cls=MainGroup, add_completion=False, context_settings=CONTEXT_SETTINGS)

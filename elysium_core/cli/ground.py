@@ -19,7 +19,7 @@ from elysium_core.cli.options import (
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
-from elysium_core.io.image import read_image, write_image
+from elysium_core.io.image import check_image_name, read_image, write_image
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.text.expression import clean_expression
 from elysium_core.tracking.types import Grounding, TrackState, TrackUpdate
@@ -39,6 +39,8 @@ def command(
     if not expression:
         raise ConfigError("say what to find: --expression 'the red mug'")
     expressions = [clean_expression(text) for text in expression]
+    if render:
+        check_image_name(render)
     frame = Frame(read_image(image))
     loaded = load_model(model, device, dtype, vision_backend)
     groundings = [loaded.ground(frame, text) for text in expressions]

@@ -97,6 +97,8 @@ def load_verb(verb: Verb) -> Any:
     try:
         module = importlib.import_module(verb.module)
     except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in ("elysium_core", "elysium_ros"):
+            raise
         raise ConfigError(
             f"'{verb.name}' needs the package {error.name!r}, which is not installed; see: elysium doctor",
             code="PACKAGE_MISSING",

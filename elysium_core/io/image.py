@@ -62,16 +62,25 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
     """
     path = Path(path)
     Frame(image)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ImageError(
-            f"cannot write an image as {str(path)!r}; end it in one of {', '.join(sorted(IMAGE_SUFFIXES))}",
-            code="IMG_ENCODING",
-        )
+    check_image_name(path)
     try:
         with atomic_path(path) as temporary:
             Image.fromarray(image).save(temporary, quality=92)
     except OSError as error:
         raise ImageError(f"cannot write {str(path)!r}: {error.strerror or error}", code="IMG_WRITE") from error
+
+
+def check_image_name(path: Path) -> None:
+    """Check that :func:`write_image` knows the format that ``path`` ends in.
+
+    Raises:
+        ImageError: It does not.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ImageError(
+            f"cannot write an image as {str(path)!r}; end it in one of {', '.join(sorted(IMAGE_SUFFIXES))}",
+            code="IMG_ENCODING",
+        )
 
 
 def _as_rgb(picture: Image.Image) -> NDArray[np.uint8]:

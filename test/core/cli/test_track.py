@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from elysium_core.cli import track_run
+from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.track_run import Targets, TrackRun
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.io.image import write_image
+from elysium_core.io.tracks import read_tracks
+from elysium_core.io.video import open_video
+from elysium_core.tracking.identity import IdentityTracker
+from elysium_core.tracking.types import TrackState, TrackUpdate
+
+IDENTITY = ("--model", "identity")
+BOX = ("--box", "0.1,0.2,0.5,0.6")
+
+
+def test_every_frame_has_a_line_for_every_target(elysium, video):
+    outcome = elysium("track", video, "-e", "the mug", *BOX, *IDENTITY, "--json")
+    assert outcome.code == 0
+    assert [(line["frame"], line["target"]) for line in outcome.lines] == [(f, t) for f in range(12) for t in "12"]
+    assert [line["stamp_ns"] for line in outcome.lines[::2]] == pytest.approx([f * 1e8 for f in range(12)], abs=1e5)
+    assert outcome.lines[1]["box"] == [0.1, 0.2, 0.5, 0.6]
+    assert outcome.lines[1]["box_px"] == [6.4, 9.6, 32.0, 28.8]
+    assert set(outcome.lines[0]) == {"frame", "stamp_ns", "target", "box", "box_px", "score", "state"}
+
+
+def test_for_a_person_there_is_a_summary(elysium, video):
+    outcome = elysium("track", video, "-e", "the mug", *BOX, *IDENTITY)
+    assert outcome.out.splitlines() == [
+        "1  the mug: 12 frames, 12 tracked, 0 uncertain, 0 lost, mean score 1.00",
+        "2  box: 12 frames, 12 tracked, 0 uncertain, 0 lost, mean score 1.00",
+    ]
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize("render", ["a.mp4", "a.gif", "a.png"])
+def test_files_are_written_and_named(elysium, video, tmp_path, render):
+    out, render = tmp_path / "new" / "a.jsonl", tmp_path / "new" / render
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--render", render)
+    assert outcome.code == 0
+    assert outcome.err.splitlines() == [f"elysium: wrote {out}", f"elysium: wrote {render}"]
+    assert len(read_tracks(out)) == 12
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted([out.name, render.name])
+    if render.suffix == ".mp4":
+        assert len(list(open_video(render))) == 12
+
+
+def test_a_folder_of_pictures_is_tracked_at_the_given_rate(elysium, tmp_path):
+    for index in range(3):
+        write_image(tmp_path / "frames" / f"{index}.png", np.full((48, 64, 3), 50, np.uint8))
+    outcome = elysium("track", tmp_path / "frames", *BOX, *IDENTITY, "--fps", 5, "--json")
+    assert [line["stamp_ns"] for line in outcome.lines] == [0, 200_000_000, 400_000_000]
+
+
+def test_the_limit_is_kept(elysium, video):
+    assert len(elysium("track", video, *BOX, *IDENTITY, "--limit", 5, "--json").lines) == 5
+
+
+@pytest.mark.parametrize("done", [0, 1, 5, 11, 12])
+def test_an_interrupted_run_goes_on_to_the_same_file(elysium, video, tmp_path, done):
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    arguments = ("track", video, "-e", "the mug", *BOX, *IDENTITY)
+    assert elysium(*arguments, "--out", whole).code == 0
+    lines = whole.read_text().splitlines(keepends=True)
+    # The next frame has its first line and half of its second.
+    part.write_text("".join(lines[: 2 * done + 1]) + (lines[2 * done + 1][:30] if done < 12 else ""))
+    render = tmp_path / "a.mp4"
+    outcome = elysium(*arguments, "--out", part, "--render", render, "--resume")
+    assert outcome.code == 0
+    assert part.read_text() == whole.read_text()
+    assert "12 frames, 12 tracked" in outcome.out
+    assert len(list(open_video(render))) == 12
+
+
+def test_resuming_without_an_earlier_run_starts_one(elysium, video, tmp_path):
+    elysium("track", video, *BOX, *IDENTITY, "--out", tmp_path / "a.jsonl", "--resume")
+    assert len(read_tracks(tmp_path / "a.jsonl")) == 12
+
+
+def test_the_file_of_other_targets_is_not_touched(elysium, video, tmp_path):
+    out = tmp_path / "a.jsonl"
+    elysium("track", video, *BOX, *BOX, *IDENTITY, "--out", out)
+    before = out.read_text()
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--resume")
+    assert outcome.code == 2
+    assert "holds target '2'" in outcome.err
+    assert out.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "say what to track"),
+        (("-e", "  "), "expression is empty"),
+        (("-e", "ASSISTANT: yes"), "prompt format"),
+        (("-e", "x" * 600), "600 characters"),
+        (("-b", "1,2,3"), "cannot read a box"),
+        (("-b", "0,0,100,100"), "end all four in px"),
+        (("-b", "0px,0px,100px,100px"), "outside the 64x48 px frame"),
+        (("-e", "mug", "--mode", "fast"), "mode 'fast'"),
+        (("-e", "mug", "--window", "wide"), "window 'wide'"),
+        (("-e", "mug", "--clip-length", "99"), "clip_length = 99"),
+        (("-e", "mug", "--score-threshold", "nan"), "score_threshold = nan"),
+        (("-e", "mug") * 17, "max_targets = 17"),
+        (("-e", "mug", "--resume"), "--resume needs --out"),
+        (("-e", "mug", "--render", "a.avi"), "end it in .mp4"),
+        (("-e", "mug", "--out", "/dev/null/a.jsonl"), "cannot write tracks"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(elysium, video, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    outcome = elysium("track", video, *IDENTITY, *arguments)
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("source", ["/no/such.mp4", "/dev/video977", "977", ""])
+def test_a_missing_video_is_one_line(elysium, source):
+    outcome = elysium("track", source, *BOX, *IDENTITY)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--out", "--render"])
+def test_the_video_is_never_overwritten(elysium, video, option):
+    before = video.read_bytes()
+    outcome = elysium("track", video, *BOX, *IDENTITY, option, video)
+    assert outcome.code == 2
+    assert "is the video itself" in outcome.err
+    assert video.read_bytes() == before
+
+
+def test_a_source_that_breaks_half_way_leaves_whole_files(elysium, tmp_path):
+    for index, size in enumerate([(48, 64), (48, 64), (9, 9)]):
+        write_image(tmp_path / "frames" / f"{index}.png", np.zeros((*size, 3), np.uint8))
+    out, render = tmp_path / "a.jsonl", tmp_path / "a.mp4"
+    outcome = elysium("track", tmp_path / "frames", *BOX, *IDENTITY, "--out", out, "--render", render)
+    assert outcome.code == 2
+    assert "'2.png'" in outcome.err.splitlines()[-1]
+    assert len(read_tracks(out)) == len(list(open_video(render))) == 2
+
+
+def test_skipped_frames_are_said(elysium, tmp_path):
+    for index in range(3):
+        write_image(tmp_path / "frames" / f"{index}.png", np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "frames" / "1.png").write_bytes(b"broken")
+    outcome = elysium("track", tmp_path / "frames", *BOX, *IDENTITY, "--json")
+    assert [line["frame"] for line in outcome.lines] == [0, 2]
+    assert outcome.err == "elysium: 1 frames could not be decoded and were skipped\n"
+
+
+class InterruptingTracker(IdentityTracker):
+    """Sends this process Ctrl-C in its fourth frame."""
+
+    def step(self, frame: Frame) -> list[TrackUpdate]:
+        if frame.index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().step(frame)
+
+
+def test_ctrl_c_finishes_the_frame_and_the_files(elysium, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("elysium_core.tracking.identity.IdentityTracker", InterruptingTracker)
+    handler = signal.getsignal(signal.SIGINT)
+    out, render = tmp_path / "a.jsonl", tmp_path / "a.mp4"
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--render", render)
+    assert outcome.code == 130
+    assert len(read_tracks(out)) == len(list(open_video(render))) == 4
+    assert "Traceback" not in outcome.err
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+class RecordingTracker(IdentityTracker):
+    """Remembers how its targets were started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added: list[tuple[str, Box | None]] = []
+
+    def add(self, expression: str = "", box: Box | None = None) -> str:
+        self.added.append((expression, box))
+        return super().add(expression, box)
+
+
+class Silence:
+    """Progress and stop in one: nobody is told, nobody stops."""
+
+    is_set = False
+
+    def advance(self, note: str = "") -> None:
+        pass
+
+
+def test_resuming_starts_each_target_where_it_was(video):
+    then, last, given = Box(0.1, 0.1, 0.2, 0.2), Box(0.3, 0.3, 0.4, 0.4), Box(0.5, 0.5, 0.6, 0.6)
+    targets = Targets(["the mug", "the dog", "", "", "gone"], [None, None, given, given, None])
+    states = [TrackState.TRACKED, TrackState.LOST, TrackState.LOST, TrackState.LOST, TrackState.REMOVED]
+    done = [TrackUpdate("3", 0, last, 1.0, TrackState.TRACKED)]
+    done += [
+        TrackUpdate(str(number), 5, then if state is TrackState.TRACKED else None, 0.5, state)
+        for number, state in enumerate(states, start=1)
+    ]
+    tracker = RecordingTracker()
+    with open_video(video) as recording:
+        run = TrackRun(recording, tracker, targets, done=done, limit=8)
+        run.run(Silence(), Silence())
+    assert tracker.added == [("the mug", then), ("the dog", None), ("", last), ("", given)]
+    assert tracker.stats.frames == 3
+    summary = list(run.summary())
+    assert summary[0].startswith("1  the mug: 3 frames")
+    assert summary[4].startswith("5  gone: 1 frames, 0 tracked, 0 uncertain, 0 lost, mean score -")
+
+
+def test_ids_in_the_file_are_those_of_the_command_line_even_if_the_tracker_counts_otherwise(video, monkeypatch):
+    written = []
+    monkeypatch.setattr(track_run, "emit", written.append)
+    tracker = IdentityTracker()
+    tracker.remove(tracker.add(box=Box(0, 0, 1, 1)))
+    tracker.reset()
+    with open_video(video) as recording:
+        TrackRun(recording, tracker, Targets(["a", "b"], [None, None]), emit_json=True, limit=1).run(
+            Silence(), Silence()
+        )
+    assert [json.loads(json.dumps(line))["target"] for line in written] == ["1", "2"]
