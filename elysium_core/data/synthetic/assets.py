@@ -22,7 +22,7 @@ from elysium_core.errors import DataError
 
 _ASSETS = Path(__file__).parent / "assets"
 # A crop of at least half of this is then shrunk by no more than bilinear sampling can take.
-_BACKGROUND_SIDE_PX = 256
+BACKGROUND_SIDE_PX = 256
 # A picture with less contrast than this is a plain colour; procedural backgrounds cover those.
 _MIN_CONTRAST = 8.0
 _LOG = logging.getLogger(__name__)
@@ -84,20 +84,23 @@ def _levels(bgra: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
     return tuple(level.round().astype(np.uint8) for level in levels)
 
 
-def load_backgrounds(split: str, folders: Iterable[Path] = SYSTEM_PHOTO_FOLDERS) -> list[NDArray[np.uint8]]:
-    """Load background photos, RGB uint8, the shorter side 256 px.
+def load_backgrounds(
+    split: str, folders: Iterable[Path] = SYSTEM_PHOTO_FOLDERS, side_px: int = BACKGROUND_SIDE_PX
+) -> list[NDArray[np.uint8]]:
+    """Load background photos, RGB uint8.
 
     Args:
         split: ``test`` for the photos that ship with the package, ``train`` for those
             found in ``folders``.
         folders: Searched recursively for JPEG, PNG and WebP files (``train`` only).
+        side_px: Their shorter side [px].
 
     Returns:
         The photos in a fixed order; for ``train`` an empty list, with a warning that
         says which packages to install, when there are none.
     """
     if split == "test":
-        return [photo for path in sorted((_ASSETS / "backgrounds").glob("*.jpg")) if (photo := _photo(path)) is not None]
+        return [photo for path in sorted((_ASSETS / "backgrounds").glob("*.jpg")) if (photo := _photo(path, side_px)) is not None]
     if split != "train":
         raise DataError(f"background split {split!r} is not one of train, test")
     # One file per picture: themes keep the same picture in many sizes and orientations.
@@ -106,7 +109,7 @@ def load_backgrounds(split: str, folders: Iterable[Path] = SYSTEM_PHOTO_FOLDERS)
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} and "screenshot" not in path.name:
                 chosen.setdefault(path.parent if "contents" in path.parts else path, path)
-    photos = [photo for path in sorted(chosen.values()) if (photo := _photo(path)) is not None]
+    photos = [photo for path in sorted(chosen.values()) if (photo := _photo(path, side_px)) is not None]
     if not photos:
         _LOG.warning(
             "no background photos in %s: procedural backgrounds only; on Debian install gnome-backgrounds, "
@@ -116,11 +119,11 @@ def load_backgrounds(split: str, folders: Iterable[Path] = SYSTEM_PHOTO_FOLDERS)
     return photos
 
 
-def _photo(path: Path) -> NDArray[np.uint8] | None:
+def _photo(path: Path, side_px: int) -> NDArray[np.uint8] | None:
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_REDUCED_COLOR_2)
     if bgr is None or bgr.std() < _MIN_CONTRAST:
         return None
-    scale = _BACKGROUND_SIDE_PX / min(bgr.shape[:2])
+    scale = side_px / min(bgr.shape[:2])
     size = (round(bgr.shape[1] * scale), round(bgr.shape[0] * scale))
     resized = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     return np.ascontiguousarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))

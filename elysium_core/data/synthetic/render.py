@@ -77,6 +77,7 @@ def _warp(sprite: Sprite, motion: Motion, n: int, t: int, side: int) -> _Layer:
     cos, sin = np.cos(motion.angle[n, t]), np.sin(motion.angle[n, t])
     scale_x, scale_y = width / level.shape[1], height / level.shape[0]
     linear = np.array([[cos * scale_x, -sin * scale_y], [sin * scale_x, cos * scale_y]])
+    linear[0] *= motion.squash
     middle = np.array([(level.shape[1] - 1) / 2, (level.shape[0] - 1) / 2])
     # Pixel centres lie at +0.5: the frame's coordinate c is the pixel index c - 0.5.
     offset = np.array([center_x - left - 0.5, center_y - top - 0.5]) - linear @ middle

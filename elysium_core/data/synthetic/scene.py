@@ -23,6 +23,8 @@ class SceneConfig:
         spin: Standard deviation of the rotation rate [rad per time unit].
         tilt: Largest rotation in the first frame [rad].
         procedural_share: Share of clips on a procedural background, 0..1.
+        aspects: Height over width of the cameras the clips pretend to come from, one drawn
+            a clip: a model sees every picture squashed to a square.
     """
 
     side_px: int = 128
@@ -33,6 +35,7 @@ class SceneConfig:
     spin: float = 0.06
     tilt: float = 0.35
     procedural_share: float = 0.25
+    aspects: tuple[float, ...] = (1.0, 0.75, 0.5625)
 
     def __post_init__(self) -> None:
         if not 0 < self.min_side <= self.max_side <= 1:
@@ -52,12 +55,14 @@ class Motion:
         side: (N, T), length of the sprite's longer side.
         angle: (N, T) [rad].
         stretch: (N,), width over height of the sprite's own cell, around 1.
+        squash: Width of everything drawn, relative to its height.
     """
 
     center: NDArray[np.float64]
     side: NDArray[np.float64]
     angle: NDArray[np.float64]
     stretch: NDArray[np.float64]
+    squash: float
 
 
 def draw_motion(
@@ -83,7 +88,8 @@ def draw_motion(
     side = np.exp(_reflect(growth, np.log(config.min_side), np.log(config.max_side)))
     angle = rng.uniform(-config.tilt, config.tilt, count) + rng.normal(0, config.spin, count) * times[None, :]
     stretch = np.exp(rng.normal(0, 0.1, objects))
-    return Motion(_reflect(center, 0.06, 0.94), side, angle, stretch)
+    squash = float(rng.choice(config.aspects))
+    return Motion(_reflect(center, 0.06, 0.94), side, angle, stretch, squash)
 
 
 def _reflect(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

@@ -1,0 +1,56 @@
+"""``elysium train``: train a model by a recipe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from elysium_core.cli.output import say
+from elysium_core.errors import ConfigError
+from elysium_core.training.config import Recipe, load_recipe
+
+COMMAND_SETTINGS = {"context_settings": {"allow_interspersed_args": True}}
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see training/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/<name> if omitted.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Run this stage alone, in this process.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages that may run side by side.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+) -> None:
+    """Train a model by a recipe; a run that was stopped goes on where it was."""
+    from elysium_core.training.run import run_recipe, run_stage
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / settings.name
+    if stage is not None:
+        if stage not in settings.stages:
+            raise ConfigError(f"{recipe} has no stage {stage!r}; it has {', '.join(settings.stages)}")
+        run_stage(settings, stage, folder)
+        return
+    say(resolved(settings))
+    if dry_run:
+        return
+    checkpoint = run_recipe(settings, recipe, overrides or [], folder, jobs)
+    say(f"the checkpoint is in {checkpoint}; use it with --model {checkpoint}")
+
+
+def resolved(recipe: Recipe) -> str:
+    """The whole recipe as YAML, defaults included."""
+    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
