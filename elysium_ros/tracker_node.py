@@ -6,6 +6,7 @@ Nothing is computed here. ``docs/architecture.md`` shows what flows where.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -239,6 +240,8 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # the normal end
     finally:
+        # A second Ctrl-C must not stop the clean-up halfway.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             ended = node.close()
         if rclpy.ok():
