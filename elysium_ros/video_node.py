@@ -18,7 +18,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -124,20 +124,23 @@ class VideoNode(Node):
         if self._jpeg_publisher is not None:
             self._jpeg_publisher.publish(jpeg_message(image, header, self.settings.jpeg_quality))
 
-    def spin(self) -> None:
+    def spin(self, executor: Executor) -> None:
         """Serve until the process is told to end, or the video is over and ``exit_at_end`` is set.
+
+        Args:
+            executor: What runs the callbacks.
 
         Raises:
             Exception: What ended the player, if it did not reach the end of the video.
         """
-        rclpy.spin_until_future_complete(self, self.finished)
+        rclpy.spin_until_future_complete(self, self.finished, executor)
         if self.player.error is not None:
             raise self.player.error
         if not self.finished.done():
             return
         self.get_logger().info(f"the video is over after {self.player.frames_sent} frames")
         if not self.settings.exit_at_end:
-            rclpy.spin(self)
+            rclpy.spin(self, executor)
         for publisher in [self._info_publisher, *self._image_publishers]:
             publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_S))
 
@@ -154,8 +157,10 @@ def main(args: Sequence[str] | None = None) -> int:
     node: VideoNode | None = None
     rclpy.init(args=None if args is None else list(args))
     try:
+        # Made first: a signal that finds rclpy half-way through making one leaves a traceback on stderr.
+        executor = SingleThreadedExecutor()
         node = VideoNode()
-        node.spin()
+        node.spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except RCLError:
