@@ -15,14 +15,14 @@ from elysium_core.cli.options import (
 from elysium_core.cli.output import emit, say
 from elysium_core.io.sampling import sample_recording
 from elysium_core.io.video import open_video
-from elysium_core.tracking.config import TrackingConfig
 
-_CLIP_FRAMES = TrackingConfig().clip_length
+# As many as for a question.
+_CAPTION_FRAMES = 16
 
 
 def command(
     video: VideoArgument,
-    frames: ClipFramesOption = _CLIP_FRAMES,
+    frames: ClipFramesOption = _CAPTION_FRAMES,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

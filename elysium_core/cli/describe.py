@@ -38,10 +38,16 @@ def command(
     vision_backend: VisionBackendOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Say what is in a box of an image or video."""
+    """Say what is in a box of an image or video.
+
+    A video is shown from --frame on, or up to it if it is the last.
+    """
     with open_video(video) as recording:
         parsed = parse_box(box, recording.width, recording.height)
-        clip = sample_recording(recording, frames, must_have=frame)
+        clip = sample_recording(recording, frames, first=frame)
+        if len(clip) == 1 and frame > 0:
+            # Nothing follows the last frame; what came before shows the object, too.
+            clip = sample_recording(recording, frames)
         size = (recording.width, recording.height)
     position = next(number for number, picture in enumerate(clip) if picture.index == frame)
     text = load_model(model, device, dtype, vision_backend).describe(clip, parsed, frame_index=position)

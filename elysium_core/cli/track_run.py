@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,9 @@ from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.recording import Recording
 from elysium_core.io.tracks import TrackWriter
 from elysium_core.tracking.types import Tracker, TrackState, TrackUpdate
+
+# In clip mode the answer to a frame comes when its clip is complete; a frame that waits longer has no target left.
+_LONGEST_WAIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +79,23 @@ class TrackRun:
         self._score_sum: dict[str, float] = defaultdict(float)
         for update in done:
             self._done[update.frame_index].append(self._completed(update))
-        self._resume_at = max(self._done, default=None)
+        self._resume_at = max(self._done, default=-1)
+        self._waiting: deque[Frame] = deque()
+        self._answers: dict[int, list[TrackUpdate]] = defaultdict(list)
+        self._answered = -1
 
     def run(self, progress: Progress, stop: StopRequest) -> None:
         """Read, track and write until the recording ends, the limit is reached or ``stop`` is set."""
         for frame in self._frames():
-            updates = self._updates(frame)
-            for update in updates:
-                self._count(update)
             if self._drawing is not None:
-                scale = self._drawing.scale_for(frame.width)
-                drawn = draw_tracks(frame.image, updates, scale=scale)
-                self._drawing.write(Frame(drawn, frame.stamp_ns, frame.index))
-            progress.advance(", ".join(f"{update.target_id} {update.state.value}" for update in updates))
+                self._waiting.append(frame)
+            self._take(frame)
+            newest = self._answers.get(self._answered, ())
+            progress.advance(", ".join(f"{update.target_id} {update.state.value}" for update in newest))
             if stop.is_set:
-                return
+                break
+        self._deliver([self._completed(update, self._target_of) for update in self._tracker.flush()])
+        self._draw(len(self._waiting))
 
     def summary(self) -> Iterator[str]:
         """Yield one line a target: in how many frames it had which state, and its mean score."""
@@ -114,19 +119,40 @@ class TrackRun:
         except VideoError as error:
             self.problem = error
 
-    def _updates(self, frame: Frame) -> list[TrackUpdate]:
-        if self._resume_at is not None and frame.index < self._resume_at:
-            return self._done.get(frame.index, [])
-        if not self._target_of:
-            self._start_targets()
-        if frame.index == self._resume_at:
-            # The tracker sees this frame only to know where its targets are; its answer is already in the file.
-            self._tracker.step(frame)
-            return self._done[frame.index]
-        updates = [self._completed(update, self._target_of) for update in self._tracker.step(frame)]
+    def _take(self, frame: Frame) -> None:
+        if frame.index <= self._resume_at:
+            self._deliver(self._done.get(frame.index, []), is_new=False)
+        # At the resume point the tracker is only shown where its targets are; that answer is in the file already.
+        if frame.index >= self._resume_at:
+            if not self._target_of:
+                self._start_targets()
+            self._deliver([self._completed(update, self._target_of) for update in self._tracker.step(frame)])
+        if self._tracker.config.mode == "stream":
+            self._answered = frame.index
+        ready = sum(waiting.index <= self._answered for waiting in self._waiting)
+        self._draw(max(ready, len(self._waiting) - _LONGEST_WAIT))
+
+    def _deliver(self, updates: Sequence[TrackUpdate], *, is_new: bool = True) -> None:
+        """Count and write updates, and keep them for the drawing of their frames."""
         for update in updates:
-            self._write(update)
-        return updates
+            if is_new and update.frame_index <= self._resume_at:
+                continue
+            self._count(update)
+            self._answers[update.frame_index].append(update)
+            self._answered = max(self._answered, update.frame_index)
+            if is_new:
+                self._write(update)
+        for frame_index in [index for index in self._answers if index < self._answered - _LONGEST_WAIT]:
+            del self._answers[frame_index]
+
+    def _draw(self, count: int) -> None:
+        """Draw the oldest waiting frames."""
+        for _ in range(count):
+            frame = self._waiting.popleft()
+            if self._drawing is not None:
+                scale = self._drawing.scale_for(frame.width)
+                drawn = draw_tracks(frame.image, self._answers.get(frame.index, ()), scale=scale)
+                self._drawing.write(Frame(drawn, frame.stamp_ns, frame.index))
 
     def _start_targets(self) -> None:
         removed = {u.target_id for updates in self._done.values() for u in updates if u.state is TrackState.REMOVED}
@@ -139,7 +165,7 @@ class TrackRun:
         """Return the words and the box that the tracker starts with; on resuming, where the target was."""
         position = int(target_id) - 1
         expression, box = self._targets.expressions[position], self._targets.boxes[position]
-        if self._resume_at is None:
+        if self._resume_at < 0:
             return expression, box
         then = next(update for update in self._done[self._resume_at] if update.target_id == target_id)
         if then.box is not None:

@@ -31,8 +31,12 @@ def test_describe_a_box_of_a_frame_inside_a_clip(elysium, video, box):
     assert answer["text"] == "something at 10,25,50,75"
     assert answer["box"] == [0.1, 0.25, 0.5, 0.75]
     assert answer["frame"] == 5
-    assert 5 in answer["frames"]
-    assert len(answer["frames"]) == 4
+    assert answer["frames"] == [5, 7, 9, 11]
+
+
+def test_describe_a_box_of_the_last_frame_from_what_came_before(elysium, video):
+    (answer,) = elysium("describe", video, "-b", "0,0,1,1", "-n", 11, "--frames", 3, *IDENTITY, "--json").lines
+    assert answer["frames"] == [0, 6, 11]
 
 
 def test_describe_a_box_of_one_picture(elysium, image):
@@ -49,7 +53,7 @@ def test_ask_shows_sixteen_frames_of_the_video(elysium, video):
 def test_caption(elysium, video):
     (answer,) = elysium("caption", video, *IDENTITY, "--json").lines
     assert answer["text"] == "no model is loaded"
-    assert len(answer["frames"]) == 8
+    assert answer["frames"] == list(range(12))
     assert elysium("caption", video, *IDENTITY).out == "no model is loaded\n"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
+from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
+from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.identity import IdentityTracker
 from elysium_core.tracking.types import TrackState, TrackUpdate
 
@@ -226,6 +229,68 @@ def test_resuming_starts_each_target_where_it_was(video):
     summary = list(run.summary())
     assert summary[0].startswith("1  the mug: 3 frames")
     assert summary[4].startswith("5  gone: 1 frames, 0 tracked, 0 uncertain, 0 lost, mean score -")
+
+
+class LateTracker(IdentityTracker):
+    """Answers like clip mode: four frames at once, the rest at the end; its box walks to the right."""
+
+    def __init__(self) -> None:
+        super().__init__(TrackingConfig(mode="clip"))
+        self._held: list[TrackUpdate] = []
+
+    def step(self, frame: Frame) -> list[TrackUpdate]:
+        box = Box(frame.index / 20, 0.1, frame.index / 20 + 0.3, 0.9)
+        self._held += [replace(update, box=box) for update in super().step(frame)]
+        return self.flush() if len(self._held) == 4 else []
+
+    def flush(self) -> list[TrackUpdate]:
+        held, self._held = self._held, []
+        return held
+
+
+class Drawings:
+    """Stands for a file of drawn frames."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def scale_for(self, width: int) -> float:
+        return 1.0
+
+    def write(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
+@pytest.mark.parametrize("done", [0, 3, 4, 12])
+def test_answers_that_come_late_are_written_and_drawn_with_their_own_frames(video, monkeypatch, done):
+    written, drawings = [], Drawings()
+    monkeypatch.setattr(track_run, "emit", written.append)
+    whole = [
+        TrackUpdate("1", index, Box(index / 20, 0.1, index / 20 + 0.3, 0.9), 1.0, TrackState.TRACKED)
+        for index in range(12)
+    ]
+    with open_video(video) as recording:
+        targets = Targets(["the mug"], [None])
+        run = TrackRun(recording, LateTracker(), targets, done=whole[:done], drawing=drawings, emit_json=True)
+        run.run(Silence(), Silence())
+        undrawn = list(recording)
+    assert [line["frame"] for line in written] == list(range(done, 12))
+    assert next(run.summary()).startswith("1  the mug: 12 frames, 12 tracked")
+    assert [frame.index for frame in drawings.frames] == list(range(12))
+    for before, after in zip(undrawn, drawings.frames, strict=True):
+        expected = draw_tracks(before.image, [replace(whole[before.index], expression="the mug")])
+        assert np.array_equal(after.image, expected)
+
+
+def test_frames_nobody_answers_do_not_pile_up(video, monkeypatch):
+    monkeypatch.setattr(track_run, "_LONGEST_WAIT", 2)
+    drawings, drawn_so_far = Drawings(), []
+    tracker = LateTracker()
+    tracker.step = lambda frame: drawn_so_far.append(len(drawings.frames)) or []
+    with open_video(video) as recording:
+        TrackRun(recording, tracker, Targets(["mug"], [None]), drawing=drawings).run(Silence(), Silence())
+    assert len(drawings.frames) == 12
+    assert drawn_so_far == [0, 0, 0, *range(1, 10)]
 
 
 def test_ids_in_the_file_are_those_of_the_command_line_even_if_the_tracker_counts_otherwise(video, monkeypatch):
