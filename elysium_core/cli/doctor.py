@@ -15,6 +15,7 @@ import typer
 import elysium_core
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
+from elysium_core.errors import ModelFileError
 
 _MISSING = 1
 
@@ -98,11 +99,14 @@ def _ros() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    nano = Path(elysium_core.__file__).parent / "weights" / "nano"
-    files = sorted(nano.glob("*.safetensors"))
-    size = sum(file.stat().st_size for file in files)
-    found = f"{size / 1e6:.1f} MB in {nano}" if files else "not in this installation"
-    yield Check("model nano", bool(files), found, "train it by its recipe in training/, or reinstall the package")
+    from elysium_core.model.locations import checkpoint_folder
+
+    try:
+        folder = checkpoint_folder("nano")
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        yield Check("model nano", size > 0, f"{size / 1e6:.1f} MB in {folder}", "its weights are gone; reinstall")
+    except ModelFileError as error:
+        yield Check("model nano", False, "", str(error))
     pulled = list(_pulled_models())
     yield Check("pulled models", bool(pulled), ", ".join(pulled) or "none", "elysium pull HUB_ID fetches one")
 

@@ -22,7 +22,7 @@ _TOKENIZER_AND_CONFIG = [
     "vocab*",
     "merges*",
 ]
-_SAFE_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_SAFE_WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "SHA256SUMS"]
 _PICKLED_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 
 
