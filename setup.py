@@ -74,7 +74,7 @@ setup(
         "huggingface_hub>=0.30",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "PyYAML>=6.0",
         "rich>=13.0",
         "safetensors>=0.4.3",

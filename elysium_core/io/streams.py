@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -19,6 +18,8 @@ from elysium_core.io.recording import DEFAULT_FPS, Recording
 
 # FFmpeg also renders text files as "video"; a mistyped file name should not become a film of its letters.
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
+# Containers without a frame rate state the rate of their clock instead, such as 90000.
+_FASTEST_FPS = 1000
 
 
 class FileRecording(Recording):
@@ -156,10 +157,10 @@ class _StampClock:
         self._last_ns = -1
 
     def stamp_ns(self, frame: VideoFrame, index: int) -> int:
-        if frame.pts is None or frame.time_base is None:
+        if frame.time is None:
             stamp = self._last_ns + self._period_ns if self._last_ns >= 0 else index * self._period_ns
         else:
-            time_ns = round(Fraction(frame.pts) * frame.time_base * 1_000_000_000)
+            time_ns = round(frame.time * 1e9)
             if self._start_ns is None:
                 self._start_ns = time_ns
             stamp = time_ns - self._start_ns
@@ -207,11 +208,13 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 def _frame_rate(stream: VideoStream) -> float:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return float(rate) if rate and 0 < rate <= 1000 else DEFAULT_FPS
+    fps = float(rate) if rate else 0.0
+    return fps if 0 < fps <= _FASTEST_FPS else DEFAULT_FPS
 
 
 def _upright_rgb(frame: VideoFrame, coded_size: tuple[int, int]) -> NDArray[np.uint8]:
     # A stream may change its size half-way; a recording has one.
     image = frame.reformat(width=coded_size[0], height=coded_size[1], format="rgb24").to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4
+    # Older versions of PyAV do not tell the rotation.
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns))
