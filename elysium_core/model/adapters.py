@@ -6,6 +6,7 @@ Shapes: B frames, N tokens in, K out, D their width. Every adapter maps (B, N, D
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,21 @@ from elysium_core.model.config import AdapterConfig
 from elysium_core.model.token_selector import TokenSelector
 
 
-class TSelectorAdapter(TokenSelector):
+class Adapter(nn.Module, ABC):
+    """What every adapter offers.
+
+    Attributes:
+        out_features: Width D' of what it returns.
+    """
+
+    out_features: int
+
+    @abstractmethod
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, K, D')."""
+
+
+class TSelectorAdapter(TokenSelector, Adapter):
     """T-Selector as an adapter: only the kept tokens leave it."""
 
     def __init__(self, config: AdapterConfig) -> None:
@@ -28,7 +43,7 @@ class TSelectorAdapter(TokenSelector):
         return kept
 
 
-class NoAdapter(nn.Module):
+class NoAdapter(Adapter):
     """All tokens go on: K = N, the projector alone connects the models."""
 
     def __init__(self, config: AdapterConfig) -> None:
@@ -44,7 +59,7 @@ class NoAdapter(nn.Module):
         return tokens
 
 
-class CrossAttentionAdapter(nn.Module):
+class CrossAttentionAdapter(Adapter):
     """One layer of cross-attention from K learned queries q: softmax(q k(x)' / sqrt(d)) v(x)."""
 
     def __init__(self, config: AdapterConfig, heads: int = 8) -> None:
@@ -63,7 +78,7 @@ class CrossAttentionAdapter(nn.Module):
         return attended
 
 
-class ConcatenationAdapter(nn.Module):
+class ConcatenationAdapter(Adapter):
     """N / K neighbouring tokens, in row-major order, are laid side by side: (K, D N / K)."""
 
     def __init__(self, config: AdapterConfig) -> None:
@@ -80,7 +95,7 @@ class ConcatenationAdapter(nn.Module):
         return tokens.reshape(len(tokens), self.out_token_num, -1)
 
 
-ADAPTERS: dict[str, Callable[[AdapterConfig], nn.Module]] = {
+ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
     "t_selector": TSelectorAdapter,
     "none": NoAdapter,
     "cross_attention": CrossAttentionAdapter,
@@ -88,7 +103,7 @@ ADAPTERS: dict[str, Callable[[AdapterConfig], nn.Module]] = {
 }
 
 
-def build_adapter(config: AdapterConfig) -> nn.Module:
+def build_adapter(config: AdapterConfig) -> Adapter:
     """Build the adapter that ``config.type`` names.
 
     Raises:

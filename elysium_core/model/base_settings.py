@@ -40,6 +40,16 @@ _VISION_SIZES = (
     "patch_size",
 )
 _ACTIVATIONS = ("quick_gelu", "gelu")
+# What transformers assumes where a LLaMA config is silent.
+_LLM_DEFAULTS = MappingProxyType(
+    {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    }
+)
 
 KNOWN_BASES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
@@ -104,9 +114,9 @@ def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> CLIPVisionC
     Raises:
         ModelFileError: A size is missing or out of range.
     """
-    # The hub's CLIP configs hold text and vision side by side and leave out what is the default.
+    # The hub's CLIP configs hold text and vision side by side, and transformers leaves out what is the default.
     nested = raw.get("vision_config")
-    merged = {**CLIPVisionConfig().to_dict(), **nested} if isinstance(nested, dict) else raw
+    merged = CLIPVisionConfig().to_dict() | (nested if isinstance(nested, dict) else raw)
     sizes = {key: _size(merged, key, source) for key in _VISION_SIZES}
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise ModelFileError(
@@ -130,11 +140,12 @@ def llm_size(raw: dict[str, Any], source: str = CONFIG_NAME) -> LlamaSize:
     """
     if raw.get("model_type", "llama") != "llama":
         raise ModelFileError(f"{source} describes a {raw['model_type']!r} language model, only 'llama' is supported")
-    for key in _LARGEST.keys() & raw.keys():
-        if raw[key] is not None:
-            _size(raw, key, source)
+    merged = {**_LLM_DEFAULTS, **raw}
+    for key in _LARGEST.keys() & merged.keys():
+        if merged[key] is not None or key in _LLM_DEFAULTS:
+            _size(merged, key, source)
     try:
-        size = LlamaSize.from_dict(raw)
+        size = LlamaSize.from_dict(merged)
     except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
         raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
     if size.heads % size.kv_heads or size.head_dim % 2:

@@ -10,6 +10,12 @@ from typing import Any
 from elysium_core.errors import ModelFileError
 
 CONFIG_NAME = "config.json"
+# The published config names the code that was released with it. That code is what this package replaces: the names
+# are known, and nothing they point to is looked at. Any other code is somebody else's idea, and refused.
+_PUBLISHED_CODE = {
+    "AutoConfig": "modeling_elysium.ElysiumConfig",
+    "AutoModelForCausalLM": "modeling_elysium.ElysiumForCausalLM",
+}
 PUBLISHED_SYSTEM_TEXT = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
@@ -72,7 +78,7 @@ class ElysiumConfig:
             ModelFileError: The config is not an elysium config, lacks a key, or asks for
                 code from the checkpoint to be run.
         """
-        if raw.get("auto_map"):
+        if raw.get("auto_map") and raw["auto_map"] != _PUBLISHED_CODE:
             raise ModelFileError(
                 f"{source} asks for its own code to be run (auto_map); that is never done, remove the key",
                 code="MODEL_UNSAFE",
@@ -83,23 +89,23 @@ class ElysiumConfig:
             adapter = raw["adapter_config"]
             extra = raw.get("elysium", {})
             return cls(
-                llm=raw["llm_config"]["pretrained_model_name_or_path"],
-                vision=raw["visual_config"]["pretrained_model_name_or_path"],
+                llm=_text(raw["llm_config"], "pretrained_model_name_or_path"),
+                vision=_text(raw["visual_config"], "pretrained_model_name_or_path"),
                 adapter=AdapterConfig(
-                    type=adapter.get("type", "t_selector"),
+                    type=_text({"type": "t_selector"} | adapter, "type"),
                     in_token_num=int(adapter["in_token_num"]),
                     out_token_num=int(adapter["out_token_num"]),
                     num_features=int(adapter["num_features"]),
-                    gate=adapter.get("gate", "hard"),
+                    gate=_text({"gate": "hard"} | adapter, "gate"),
                 ),
-                projector=raw.get("projector_config", {}).get("type", "mlp2x_gelu"),
+                projector=_text({"type": "mlp2x_gelu"} | raw.get("projector_config", {}), "type"),
                 feature_layer=int(extra.get("feature_layer", -2)),
-                system_text=extra.get("system_text", PUBLISHED_SYSTEM_TEXT),
+                system_text=_text({"system_text": PUBLISHED_SYSTEM_TEXT} | extra, "system_text"),
                 clip_length=int(extra.get("clip_length", 8)),
-                window=extra.get("window", "growing"),
-                vocabulary=tuple(extra.get("vocabulary", ())),
+                window=_text({"window": "growing"} | extra, "window"),
+                vocabulary=tuple(str(name) for name in extra.get("vocabulary", ())),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
 
     @classmethod
@@ -113,7 +119,7 @@ class ElysiumConfig:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ModelFileError(f"cannot read {path}: {error.strerror}; is this a model folder?") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelFileError(f"{path} is not JSON: {error}") from error
         if not isinstance(raw, dict):
             raise ModelFileError(f"{path} holds {type(raw).__name__}, not an object of settings")
@@ -141,3 +147,10 @@ class ElysiumConfig:
                 "vocabulary": list(self.vocabulary),
             },
         }
+
+
+def _text(settings: dict[str, Any], key: str) -> str:
+    value = settings[key]
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{key} = {value!r}, which must be text")
+    return value

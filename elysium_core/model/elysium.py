@@ -68,7 +68,8 @@ class ElysiumNetwork(nn.Module):
             Embeddings (T, D).
         """
         if len(pieces) != len(visual_tokens) + 1:
-            raise ValueError(f"{len(visual_tokens)} frames need {len(visual_tokens) + 1} prompt pieces, not {len(pieces)}")
+            frames = len(visual_tokens)
+            raise ValueError(f"{frames} frames need {frames + 1} prompt pieces, not {len(pieces)}")
         parts = [self.llm.embed(pieces[0])]
         for piece, frame in zip(pieces[1:], visual_tokens, strict=True):
             parts += [frame, self.llm.embed(piece)]

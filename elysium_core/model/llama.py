@@ -222,7 +222,7 @@ class Llama(nn.Module):
         return KVCache(size.layers, size.kv_heads, size.head_dim, capacity, weight.device, weight.dtype)
 
     def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (B or 1, 1, T, d)."""
+        """Cosines and sines, each (B or 1, 1, T, d)."""
         size = self.size
         even = torch.arange(0, size.head_dim, 2, device=positions.device, dtype=torch.float32)
         frequency = size.rope_base ** (-even / size.head_dim)

@@ -57,7 +57,8 @@ class TokenSelector(nn.Module):
 
     def select(self, logits: Tensor) -> Tensor:
         """Kept indices (B, K) int64, ascending, of logits (B, N)."""
-        scores = torch.softmax(logits, dim=-1)
+        # Half precision has too few digits for hundreds of scores near 1/N: many would tie.
+        scores = torch.softmax(logits.float(), dim=-1)
         return scores.topk(self.out_token_num, dim=-1).indices.sort(dim=-1).values
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ class VisionEncoder(nn.Module):
         layers = int(config.num_hidden_layers)
         if not -layers <= feature_layer <= -1:
             raise ValueError(f"feature_layer = {feature_layer} is not in -{layers}..-1")
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = "sdpa"  # noqa: SLF001  # the documented way goes through from_pretrained
         model = CLIPVisionModel(config)
         # transformers 4 wraps the transformer once more than version 5; the attribute's
         # name keeps the published state dict prefix ``visual_encoder.vision_model``.

@@ -21,13 +21,15 @@ from elysium_core.geometry import Box
 LEVELS = 100
 """Coordinates are multiples of 1/LEVELS of the frame's side."""
 
-_FRAME_BOX = re.compile(r"(?:Frame\s+([0-9]{1,6})\s*:\s*)?\[([^\[\]]*)(\]?)")
+# What looks like a label but is not exactly one must not pass for "no label": its box belongs to some other frame.
+_FRAME_BOX = re.compile(r"(Frame\s*\d+\s*:?\s*)?\[([^\[\]]*)(\]?)")
+_LABEL = re.compile(r"Frame\s+([0-9]{1,6})\s*:\s*\Z")
 _FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*\Z")
 
 
 def quantize(box: Box) -> tuple[int, int, int, int]:
     """The four integers 0..100 that stand for a box in text."""
-    x1, y1, x2, y2 = (int(round(value * LEVELS)) for value in box)
+    x1, y1, x2, y2 = (round(value * LEVELS) for value in box)
     return x1, y1, x2, y2
 
 
@@ -83,10 +85,10 @@ def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
     problems: Counter[str] = Counter()
     for group, match in enumerate(_FRAME_BOX.finditer(text)):
         label, body, closer = match.groups()
-        if label is None and frame_count > 1:
+        position = _read_label(label, frame_count)
+        if position is None:
             problems["unlabelled"] += 1
             continue
-        position = int(label) - 1 if label is not None else 0
         if not 0 <= position < frame_count:
             problems["unknown_frame"] += 1
             continue
@@ -103,6 +105,14 @@ def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
 def parse_box_text(text: str) -> Box | None:
     """Read the first valid box of an answer about one image, or None."""
     return parse_answer(text, 1).boxes[0]
+
+
+def _read_label(label: str | None, frame_count: int) -> int | None:
+    """Position of the frame a label names, or None if it is no label. One frame alone needs none."""
+    if label is None:
+        return 0 if frame_count == 1 else None
+    match = _LABEL.match(label)
+    return int(match[1]) - 1 if match else None
 
 
 def _read_box(body: str, closer: str, problems: Counter[str]) -> Box | None:

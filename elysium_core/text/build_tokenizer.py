@@ -24,7 +24,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
         corpus: Texts; every word the model shall read or write must occur.
         vocab_size: Most entries, including 256 bytes and 3 special tokens.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    unknown = SPECIAL_TOKENS[0]
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), "isolated")
     tokenizer.decoder = decoders.Sequence(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +40,26 @@ class TextTokenizer:
         """Load the tokenizer files of a folder or a cached hub id; never touches the network.
 
         Raises:
-            ModelFileError: There is no tokenizer, or it cannot be read.
+            ModelFileError: There is no tokenizer, it cannot be read, or it asks for code to be
+                run (``MODEL_UNSAFE``).
         """
         from transformers import AutoTokenizer
 
+        _check_files(Path(folder))
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelFileError(f"cannot load a tokenizer from {folder}: {error}") from error
+        except Exception as error:  # a damaged tokenizer.json raises bare Exceptions
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelFileError(f"cannot load a tokenizer from {folder}: {reason}") from error
         return cls(tokenizer)
 
     @staticmethod
     def _special(tokenizer: Any, kind: str) -> int:
         token_id = getattr(tokenizer, f"{kind}_token_id")
         if token_id is None:
-            raise ModelFileError(f"the model's tokenizer names no {kind} token; set {kind}_token in tokenizer_config.json")
+            raise ModelFileError(
+                f"the model's tokenizer names no {kind} token; set {kind}_token in tokenizer_config.json"
+            )
         return int(token_id)
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -77,3 +84,37 @@ class TextTokenizer:
     def token_text(self, token_id: int) -> str:
         """The vocabulary entry of one id (``▁`` stands for a blank)."""
         return str(self._backend.id_to_token(token_id) or "")
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what transformers would answer with a page of text, or with running code."""
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        if not (folder / "tokenizer.model").is_file():
+            raise ModelFileError(f"there is no tokenizer in {folder}; its file is tokenizer.json or tokenizer.model")
+        if missing := [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]:
+            raise ModelFileError(
+                f"{folder / 'tokenizer.model'} needs {' and '.join(missing)} to be read; run "
+                "`pip install sentencepiece protobuf`, or put a tokenizer.json beside it"
+            )
+    if _declares_code(folder / "tokenizer_config.json"):
+        raise ModelFileError(
+            f"{folder / 'tokenizer_config.json'} asks for its own code to be run (auto_map); that is never done, "
+            "remove the key",
+            code="MODEL_UNSAFE",
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
+
+
+def _declares_code(settings: Path) -> bool:
+    """Whether a tokenizer brings its own code; a damaged file is found when it is loaded."""
+    try:
+        raw = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and bool(raw.get("auto_map"))
