@@ -31,7 +31,6 @@ class _Plot:
     thresholds: Floats
     curve: str
     number: str
-    legend: str
 
 
 def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -> list[str]:
@@ -51,14 +50,15 @@ def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -
     figure_class = _figure_class()
     names = []
     for plot in _plots(protocol):
-        figure = figure_class(figsize=(6, 4.5), layout="constrained")
+        figure = figure_class(figsize=(7.5, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for name in sorted(scores, key=lambda name: name not in _STYLES):
             _draw_curve(axes, plot, name, scores[name])
         axes.set(xlabel=plot.x_label, ylabel="share of frames", title=plot.title, ylim=(0, 1.02))
         axes.set_xlim(0, float(plot.thresholds[-1]))
         axes.grid(alpha=0.3)
-        axes.legend(loc=plot.legend, fontsize=9)
+        # Beside the axes: inside it would hide a curve on some data.
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
         with atomic_path(folder / plot.file) as temporary:
             figure.savefig(temporary, dpi=150)
         names.append(plot.file)
@@ -81,7 +81,6 @@ def _plots(protocol: Protocol) -> list[_Plot]:
             protocol.overlap_thresholds,
             "success",
             number,
-            "lower left",
         )
     ]
     if protocol.precision is not Summary.NONE:
@@ -93,7 +92,6 @@ def _plots(protocol: Protocol) -> list[_Plot]:
                 protocol.pixel_thresholds,
                 "precision_px",
                 "precision",
-                "lower right",
             )
         )
     if protocol.norm_precision is not Summary.NONE:
@@ -105,7 +103,6 @@ def _plots(protocol: Protocol) -> list[_Plot]:
                 protocol.norm_thresholds,
                 "precision_norm",
                 "norm_precision",
-                "lower right",
             )
         )
     return plots

@@ -128,9 +128,14 @@ class TrackResult:
         )
 
 
+def file_name(name: str, ending: str) -> str:
+    """Return a file name for a recording: legal and unique whatever its name."""
+    return quote(name, safe=" ()+,=@") + ending
+
+
 def result_path(run_folder: Path, name: str) -> Path:
-    """Return where the result of a recording lies; any name gives a legal, unique file name."""
-    return run_folder / RESULT_FOLDER / (quote(name, safe=" ()+,=@") + ".json")
+    """Return where the result of a recording lies."""
+    return run_folder / RESULT_FOLDER / file_name(name, ".json")
 
 
 def write_result(run_folder: Path, result: TrackResult) -> None:

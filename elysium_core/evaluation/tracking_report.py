@@ -22,13 +22,17 @@ from elysium_core.evaluation.protocols import (
 )
 from elysium_core.evaluation.published import PAPER, published_rows
 from elysium_core.evaluation.report import Report, Table, counted, percent
-from elysium_core.evaluation.results import TrackResult
+from elysium_core.evaluation.results import TrackResult, file_name
 from elysium_core.evaluation.run_folder import Manifest, read_manifest, read_results
 from elysium_core.evaluation.scoring import Scores, score_benchmark, score_recording
 from elysium_core.io.files import atomic_path
 
 _NEAR_FROZEN = 0.05
 _MOST_NAMES = 10
+
+
+Figures = dict[str, Scores]
+"""Name of tracker -> its scores by one protocol; the model comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +63,20 @@ def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
         raise DataError(f"{str(folder)!r} holds no result yet; run elysium eval {manifest.benchmark} first")
     chosen = [get_protocol(name) for name in _with_the_right_one(protocols or manifest.protocols)]
     write_plain_boxes(folder, run.results)
-    tables, scores = [], {}
-    for protocol in chosen if run.scored else []:
-        figures = _all_scores(run, protocol)
-        tables.append(_protocol_table(run, protocol, figures))
-        scores[protocol.name] = {name: _scores_json(value) for name, value in figures.items()}
-    warnings = _warnings(run)
+    facts, warnings = _facts(run, chosen), _warnings(run)
+    if not run.scored:
+        return Report(_title(run), facts, warnings, [])
+    figures = {protocol: _all_scores(run, protocol) for protocol in chosen}
+    tables = [_protocol_table(run, protocol, figures[protocol]) for protocol in chosen]
+    tables.append(_recordings_table(run, chosen[0]))
+    warnings += _nearness(run, figures[chosen[0]])
     plots: list[str] = []
-    if run.scored:
-        tables.append(_recordings_table(run, chosen[0]))
-        figures = _all_scores(run, chosen[0])
-        warnings += _nearness(figures)
-        try:
-            plots = draw_plots(folder, chosen[0], {k: v for k, v in figures.items() if v is not None})
-        except ConfigError as error:
-            warnings.append(str(error))
-    return Report(_title(run), _facts(run, chosen), warnings, tables, plots, {"protocols": scores})
+    try:
+        plots = draw_plots(folder, chosen[0], figures[chosen[0]])
+    except ConfigError as error:
+        warnings.append(str(error))
+    scores = {p.name: {name: _scores_json(value) for name, value in figures[p].items()} for p in chosen}
+    return Report(_title(run), facts, warnings, tables, plots, {"protocols": scores})
 
 
 def write_plain_boxes(folder: Path, results: Iterable[TrackResult]) -> None:
@@ -83,7 +85,7 @@ def write_plain_boxes(folder: Path, results: Iterable[TrackResult]) -> None:
         boxes = result.predicted_xywh_px.copy()
         boxes[:, :2] += result.pixel_origin
         rows = [[0.0] * 4 if (row != row).any() else row for row in boxes]
-        with atomic_path(folder / "boxes" / f"{result.name.replace('/', '_')}.txt") as temporary:
+        with atomic_path(folder / "boxes" / file_name(result.name, ".txt")) as temporary:
             temporary.write_text("".join(",".join(f"{v:.3f}" for v in row) + "\n" for row in rows), encoding="ascii")
 
 
@@ -94,12 +96,12 @@ def _with_the_right_one(names: Sequence[str]) -> list[str]:
     return [*right, REFERENCE_PROTOCOL] if REFERENCE_PROTOCOL in names else right
 
 
-def _all_scores(run: _Run, protocol: Protocol) -> dict[str, Scores | None]:
+def _all_scores(run: _Run, protocol: Protocol) -> Figures:
     figures = {run.manifest.model: score_benchmark(run.scored, protocol, run.missing)}
     for name in BASELINES:
         # A baseline has an answer wherever there is a result; recordings still to be run tell it nothing.
         figures[name] = score_benchmark(run_baseline(name, run.scored), protocol)
-    return figures
+    return {name: scores for name, scores in figures.items() if scores is not None}
 
 
 def _columns(protocol: Protocol) -> list[tuple[str, str]]:
@@ -116,13 +118,10 @@ def _columns(protocol: Protocol) -> list[tuple[str, str]]:
     return [*columns, ("AO", "average_overlap"), ("SR@0.5", "success_50"), ("SR@0.75", "success_75")]
 
 
-def _protocol_table(run: _Run, protocol: Protocol, figures: dict[str, Scores | None]) -> Table:
+def _protocol_table(run: _Run, protocol: Protocol, figures: Figures) -> Table:
     columns = _columns(protocol)
-    rows = [
-        [name, *(percent(None if scores is None else getattr(scores, key)) for _, key in columns)]
-        for name, scores in figures.items()
-    ]
-    counted_frames = next((scores.frames for scores in figures.values() if scores is not None), 0)
+    rows = [[name, *(percent(getattr(scores, key)) for _, key in columns)] for name, scores in figures.items()]
+    counted_frames = next((scores.frames for scores in figures.values()), 0)
     notes = [f"Rules of: {protocol.source}. {counted_frames} frames in the denominator."]
     if not protocol.comparable:
         title = f"{protocol.name} (not comparable)"
@@ -197,8 +196,8 @@ def _warnings(run: _Run) -> list[str]:
     return warnings
 
 
-def _nearness(figures: dict[str, Scores | None]) -> list[str]:
-    model, frozen = next(iter(figures.values())), figures["frozen"]
+def _nearness(run: _Run, figures: Figures) -> list[str]:
+    model, frozen = figures.get(run.manifest.model), figures.get("frozen")
     if model is None or frozen is None or model.average_overlap - frozen.average_overlap > _NEAR_FROZEN:
         return []
     sentence = (
@@ -213,9 +212,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:_MOST_NAMES]) + (" ..." if len(listed) > _MOST_NAMES else "")
 
 
-def _scores_json(scores: Scores | None) -> dict[str, Any] | None:
-    if scores is None:
-        return None
+def _scores_json(scores: Scores) -> dict[str, Any]:
     return {
         "auc": scores.auc,
         "norm_precision": scores.norm_precision,

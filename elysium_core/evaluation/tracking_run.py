@@ -122,6 +122,9 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
         last_index = frame.index
     if frame_size is None or last_index != recording.frame_count - 1:
         raise _wrong_length(recording, "fewer")
+    start = time.perf_counter()
+    answers.store(tracker.flush(), frame_size)
+    seconds += time.perf_counter() - start
     return TrackResult(
         name=recording.name,
         predicted_xywh_px=answers.boxes,

@@ -1,0 +1,181 @@
+"""``elysium eval``: score a model on a benchmark, and report scores from results on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from elysium_core.cli.models import DEFAULT_MODEL, load_model
+from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, VisionBackendOption
+from elysium_core.cli.output import Progress, emit, say
+from elysium_core.cli.registry import CONTEXT_SETTINGS
+from elysium_core.errors import ConfigError
+from elysium_core.evaluation.answers import AnswerLog
+from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, EvalRequest, make_report, prepare, unanswered
+from elysium_core.evaluation.judge import EndpointJudge
+from elysium_core.evaluation.peers import load_peer
+from elysium_core.evaluation.protocols import PROTOCOLS
+from elysium_core.evaluation.questions import KIND as QUESTIONS
+from elysium_core.evaluation.questions import run_judge
+from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.report import as_lines, write_report
+from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.evaluation.tracking_run import WORDS
+from elysium_core.tracking.config import MODES
+from elysium_core.tracking.types import PerceptionModel
+
+_KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"
+
+ProtocolsOption = Annotated[
+    list[str] | None,
+    typer.Option("--protocol", "-p", metavar="P", help=f"Rules to score by; repeatable: {', '.join(PROTOCOLS)}."),
+]
+JudgeUrlOption = Annotated[
+    str,
+    typer.Option(
+        "--judge-url",
+        help=f"OpenAI-compatible endpoint of the judge, such as http://localhost:8000/v1; its key in {_KEY_VARIABLE}.",
+        rich_help_panel="Questions",
+    ),
+]
+JudgeModelOption = Annotated[
+    str, typer.Option("--judge-model", help="Name of the judging model there.", rich_help_panel="Questions")
+]
+
+
+class EvalGroup(TyperGroup):
+    """``elysium eval BENCHMARK`` is short for ``elysium eval run BENCHMARK``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb ``run`` in front where the first word is a benchmark, right or misspelt."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=EvalGroup, add_completion=False, context_settings=CONTEXT_SETTINGS, no_args_is_help=False)
+
+
+@app.callback(invoke_without_command=True)
+def _eval(context: typer.Context) -> None:
+    """Score a model on a benchmark, or report scores."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("run")
+def run(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help=f"{', '.join(BENCHMARKS)}.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of the data set.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="nano, identity, a folder, a hub id, opencv:NAME, or hf:ID of a grounding model.",
+            rich_help_panel="Model",
+        ),
+    ] = DEFAULT_MODEL,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; goes on there.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the data set; its usual one if not given.")] = "",
+    task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = "sot",
+    words: Annotated[str, typer.Option("--words", help=f"What rsot is told: {' or '.join(WORDS)}.")] = WORDS[0],
+    mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = MODES[0],
+    protocol: ProtocolsOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N entries.")] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, max=32, help="Frames shown for video-reg and questions.")
+    ] = None,
+    judge_url: JudgeUrlOption = "",
+    judge_model: JudgeModelOption = "",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    vision_backend: VisionBackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Run a model over a benchmark and report its scores.
+
+    The annotations are read whole first, so that damaged data show at once. A run
+    that was stopped goes on where it was when the same command is given again; with
+    torchrun the processes share the work.
+    """
+    ranks = Ranks.from_environment()
+    if judge_url and ranks.world_size > 1:
+        raise ConfigError("--judge-url does not go with torchrun; give it to elysium eval report afterwards")
+    request = EvalRequest(
+        benchmark=benchmark,
+        data=data,
+        out=out or _default_folder(benchmark, split, task, model),
+        model_name=model,
+        split=split,
+        task=task,
+        words=words,
+        mode=mode,
+        protocols=tuple(protocol or ()),
+        limit=limit,
+        frames=frames,
+        ranks=ranks,
+    )
+    prepared = prepare(request)
+    perception = _load(model, ranks.device(device), dtype, vision_backend)
+    with Progress(f"eval {benchmark}", prepared.share) as progress:
+        for note in prepared.execute(perception):
+            progress.advance(note)
+    perception.close()
+    if ranks.world_size > 1 and (left := unanswered(request.out)):
+        # The process that finishes last reports.
+        sys.stderr.write(f"elysium: process {ranks.rank} is done; {left} entries are still with the others\n")
+        return
+    _judge(request.out, judge_url, judge_model)
+    _report(request.out, (), json)
+
+
+@app.command("report")
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that elysium eval wrote.")],
+    protocol: ProtocolsOption = None,
+    judge_url: JudgeUrlOption = "",
+    judge_model: JudgeModelOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Score the results in a folder again, by any protocol; the data set is not needed."""
+    _judge(directory, judge_url, judge_model)
+    _report(directory, tuple(protocol or ()), json)
+
+
+def _load(name: str, device: str, dtype: str, vision_backend: str) -> PerceptionModel:
+    peer = load_peer(name, device)
+    return load_model(name, device, dtype, vision_backend) if peer is None else peer
+
+
+def _judge(folder: Path, url: str, model: str) -> None:
+    if not url:
+        return
+    if read_manifest(folder).kind != QUESTIONS:
+        raise ConfigError(f"--judge-url is for question benchmarks; {str(folder)!r} holds another kind of run")
+    judge = EndpointJudge(url, model, os.environ.get(_KEY_VARIABLE, ""))
+    with AnswerLog(folder, "verdicts") as log, Progress("judge", None) as progress:
+        for question_id in run_judge(folder, judge, log):
+            progress.advance(question_id)
+
+
+def _report(folder: Path, protocols: tuple[str, ...], json: bool) -> None:
+    made = make_report(folder, protocols)
+    paths = write_report(folder, made)
+    if json:
+        emit({"title": made.title, "facts": made.facts, "warnings": list(made.warnings), **made.scores})
+    else:
+        for line in as_lines(made):
+            say(line)
+    for path in [*paths, *(folder / name for name in made.figures)]:
+        sys.stderr.write(f"elysium: wrote {path}\n")
+
+
+def _default_folder(*words: str) -> Path:
+    return Path("runs") / "eval" / "-".join(re.sub(r"[^\w.+-]+", "_", word) for word in words if word)

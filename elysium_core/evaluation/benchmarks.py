@@ -1,0 +1,232 @@
+"""One benchmark run from its name to its report: what the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.data.readers.refcoco import SPLITS as REFCOCO_SPLITS
+from elysium_core.data.readers.refcoco import read_refcoco
+from elysium_core.data.readers.video_qa import READERS as QA_READERS
+from elysium_core.data.readers.video_qa import read_video_qa
+from elysium_core.errors import ConfigError, DataError
+from elysium_core.evaluation import describing, grounding, questions
+from elysium_core.evaluation.answers import AnswerLog, read_answers
+from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
+from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.report import Report
+from elysium_core.evaluation.results import result_path
+from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
+from elysium_core.evaluation.tracking_report import tracking_report
+from elysium_core.evaluation.tracking_run import TASKS, TrackingTask, run_recordings
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.types import PerceptionModel
+
+TRACKING = "tracking"
+BENCHMARKS = (*TRACKING_BENCHMARKS, *REFCOCO_SPLITS, *QA_READERS)
+"""Every benchmark by name."""
+ALL_TASKS = (*TASKS, "video-reg")
+"""What can be asked about a tracking data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """What the user asked for.
+
+    Attributes:
+        benchmark: One of :data:`BENCHMARKS`.
+        data: Folder of the data set.
+        out: Run folder.
+        model_name: As asked for.
+        split: Split of the data set, empty for its usual one.
+        task: For tracking data sets ``sot``, ``rsot`` or ``video-reg``; ignored elsewhere.
+        words: See :class:`TrackingTask`.
+        mode: Tracking mode.
+        protocols: Tracking protocols to report; the default one if empty.
+        limit: Entries at most, None for all.
+        frames: Frames shown to the model for descriptions and questions, None for the usual number.
+        ranks: Which of how many processes this is.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+
+    benchmark: str
+    data: Path
+    out: Path
+    model_name: str
+    split: str = ""
+    task: str = "sot"
+    words: str = "description"
+    mode: str = "stream"
+    protocols: tuple[str, ...] = ()
+    limit: int | None = None
+    frames: int | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        if self.benchmark not in BENCHMARKS:
+            raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
+        if self.kind == TRACKING:
+            TrackingTask(self.task, self.words)
+            TrackingConfig(mode=self.mode)
+            for name in self.protocols:
+                get_protocol(name)
+
+    @property
+    def kind(self) -> str:
+        """Which kind of run it is."""
+        if self.benchmark in REFCOCO_SPLITS:
+            return grounding.KIND
+        if self.benchmark in QA_READERS:
+            return questions.KIND
+        return describing.KIND if self.task == "video-reg" else TRACKING
+
+    @property
+    def real_split(self) -> str:
+        """The split asked for, or the data set's usual one."""
+        if self.split:
+            return self.split
+        if self.benchmark in TRACKING_BENCHMARKS:
+            return get_tracking_benchmark(self.benchmark).default_split
+        return "val" if self.benchmark in REFCOCO_SPLITS else "test"
+
+    def recordings(self) -> Iterator[LabelledRecording]:
+        """Read the recordings of a tracking data set, up to the limit."""
+        return islice(get_tracking_benchmark(self.benchmark).read(self.data, self.real_split), self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run whose data were read once, so that damage shows before hours of work.
+
+    Attributes:
+        request: What was asked for.
+        entries: Name of each entry -> its number of frames.
+    """
+
+    request: EvalRequest
+    entries: dict[str, int]
+
+    @property
+    def share(self) -> int:
+        """Number of entries that fall to this process."""
+        return len(list(self.request.ranks.share(self.entries)))
+
+    def execute(self, model: PerceptionModel) -> Iterator[str]:
+        """Answer what has no answer yet; yield a note after each entry of this process.
+
+        Raises:
+            ConfigError: The run folder holds another run.
+            DataError: A frame or an entry is damaged.
+        """
+        request = self.request
+        open_run(request.out, _manifest(self, model))
+        if request.kind == TRACKING:
+            yield from _execute_tracking(request, model)
+            return
+        with AnswerLog(request.out, "answers", request.ranks.rank) as log:
+            yield from _item_runner(request, model, log)
+
+
+def prepare(request: EvalRequest) -> PreparedRun:
+    """Read all annotations of a benchmark once.
+
+    Raises:
+        DataError: Something is missing or damaged; the message names file and line.
+        ConfigError: The data set has no such split.
+    """
+    entries: dict[str, int] = {}
+    for name, frames in _list_entries(request):
+        if name in entries:
+            raise DataError(f"two entries of {request.benchmark} are called {name!r}; rename one")
+        entries[name] = frames
+    if not entries:
+        raise DataError(f"split {request.real_split!r} of {request.benchmark} is empty in {str(request.data)!r}")
+    return PreparedRun(request, entries)
+
+
+def make_report(folder: Path, protocols: tuple[str, ...] = ()) -> Report:
+    """Report a run of any kind from its folder.
+
+    Raises:
+        DataError: The folder holds no run, or a file of it is damaged.
+    """
+    kind = read_manifest(folder).kind
+    if kind == TRACKING:
+        return tracking_report(folder, protocols)
+    reporters: dict[str, Callable[[Path], Report]] = {
+        grounding.KIND: grounding.grounding_report,
+        describing.KIND: describing.describing_report,
+        questions.KIND: questions.questions_report,
+    }
+    if kind not in reporters:
+        raise DataError(f"{str(folder)!r} holds a run of unknown kind {kind!r}; it needs another version of elysium")
+    return reporters[kind](folder)
+
+
+def unanswered(folder: Path) -> int:
+    """Return how many entries of a run have no answer yet, whichever process they fall to."""
+    manifest = read_manifest(folder)
+    if manifest.kind == TRACKING:
+        return sum(not result_path(folder, name).is_file() for name in manifest.entries)
+    return len(manifest.entries.keys() - read_answers(folder, "answers").keys())
+
+
+def _list_entries(request: EvalRequest) -> Iterator[tuple[str, int]]:
+    if request.kind == grounding.KIND:
+        samples = read_refcoco(request.data, request.benchmark, request.real_split)
+        yield from ((sample.sample_id, 1) for sample in islice(samples, request.limit))
+    elif request.kind == questions.KIND:
+        items = read_video_qa(request.data, request.benchmark, request.real_split)
+        yield from ((item.question_id, 1) for item in islice(items, request.limit))
+    else:
+        task = TrackingTask(request.task, request.words) if request.kind == TRACKING else None
+        for recording in request.recordings():
+            if task is not None:
+                task.check(recording)
+            yield recording.name, recording.frame_count
+
+
+def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
+    request = run.request
+    tracking = request.kind == TRACKING
+    tasks = {grounding.KIND: "rec", questions.KIND: "ask"}
+    return Manifest(
+        kind=request.kind,
+        benchmark=request.benchmark,
+        split=request.real_split,
+        model=request.model_name,
+        task=tasks.get(request.kind, request.task),
+        words=request.words if tracking else "",
+        mode=request.mode if tracking else "",
+        protocols=(request.protocols or (DEFAULT_PROTOCOL,)) if tracking else (),
+        limit=request.limit,
+        data=str(request.data),
+        device=asdict(model.info),
+        entries=run.entries,
+    )
+
+
+def _execute_tracking(request: EvalRequest, model: PerceptionModel) -> Iterator[str]:
+    # One target, and never removed: a recording is scored to its end.
+    config = TrackingConfig(mode=request.mode, max_targets=1, remove_after_s=0.0)
+    mine = request.ranks.share(request.recordings())
+    task = TrackingTask(request.task, request.words)
+    for result in run_recordings(mine, lambda: model.tracker(mode=request.mode, config=config), task, request.out):
+        yield "" if result is None else result.name
+
+
+def _item_runner(request: EvalRequest, model: PerceptionModel, log: AnswerLog) -> Iterable[str]:
+    share = request.ranks.share
+    if request.kind == grounding.KIND:
+        samples = islice(read_refcoco(request.data, request.benchmark, request.real_split), request.limit)
+        return grounding.run_grounding(share(samples), model, request.data, log)
+    if request.kind == questions.KIND:
+        items = islice(read_video_qa(request.data, request.benchmark, request.real_split), request.limit)
+        return questions.run_questions(share(items), model, log, request.frames or questions.FRAMES)
+    return describing.run_descriptions(share(request.recordings()), model, log, request.frames or describing.FRAMES)

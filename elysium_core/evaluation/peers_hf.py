@@ -1,0 +1,234 @@
+"""A grounding model of the Hugging Face hub, asked frame by frame: the paper's kind of baseline.
+
+Two families are known by their configuration: open-vocabulary detectors (Grounding
+DINO, OWL-ViT ...), whose best box is taken, and generating vision-language models,
+whose answer is searched for four numbers. Neither sees more than one frame, so a
+target needs words.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoProcessor
+from transformers.models.auto import modeling_auto
+
+from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileError, TargetError
+from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.text.expression import clean_expression
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.types import Grounding, ModelInfo
+
+PREFIX = "hf:"
+_NAME = re.compile(r"(?P<id>[^?]+)(?:\?scale=(?P<scale>[0-9]{1,5}))?")
+_DEFAULT_SCALE = 1000
+_MAX_NEW_TOKENS = 64
+_QUESTION = "Where is {expression}? Answer with its bounding box [x1, y1, x2, y2] and nothing else, each 0 to {scale}."
+_NUMBER = r"\s*([0-9]{1,5}(?:\.[0-9]{1,6})?)\s*"
+# [1,2,3,4] and (1,2,3,4); (1,2),(3,4); {<1><2><3><4>}; <loc_1><loc_2><loc_3><loc_4>.
+_BOX_FORMS = tuple(
+    re.compile(form)
+    for form in (
+        r"[\[(]" + r",".join([_NUMBER] * 4) + r"[\])]",
+        r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,?\s*\(" + _NUMBER + "," + _NUMBER + r"\)",
+        r"<(?:loc_)?([0-9]{1,5})>" * 4,
+    )
+)
+
+
+class Grounder(Protocol):
+    """Finds one expression in one image."""
+
+    def find(self, image: NDArray[np.uint8], expression: str) -> Grounding:
+        """Return the best box, its score 0..1, and the answer as written."""
+        ...
+
+
+class HfModel(PeerModel):
+    """A model of the hub in our harness; nothing is downloaded.
+
+    Args:
+        name: A folder, or a hub id that was pulled; ``?scale=N`` after it tells in what
+            numbers a generating model writes coordinates: 0..N (1000 if not told).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ModelFileError: The model is not there or cannot be read.
+        BackendError: It is of no family that grounds words.
+        ConfigError: The name is not written as above.
+    """
+
+    def __init__(self, name: str, device: str = "auto") -> None:
+        match = _NAME.fullmatch(name)
+        if match is None or match["scale"] == "0":
+            raise ConfigError(f"{PREFIX}{name} is not hf:ID or hf:ID?scale=N with N > 0")
+        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._grounder, network = _load(match["id"], place, int(match["scale"] or _DEFAULT_SCALE))
+        info = ModelInfo(
+            name=PREFIX + name,
+            backend="transformers",
+            device=place,
+            precision=str(network.dtype).removeprefix("torch."),
+            coordinate_levels=int(match["scale"] or _DEFAULT_SCALE),
+            clip_length=1,
+            parameters=sum(p.numel() for p in network.parameters()),
+        )
+        super().__init__(info, "it only grounds words: use it with --task rsot or a refcoco benchmark")
+
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
+        """Find one expression in one image."""
+        pixels = image.image if isinstance(image, Frame) else image
+        return self._grounder.find(pixels, clean_expression(expression))
+
+    def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> HfTracker:
+        """Make a tracker that asks again in every frame."""
+        return HfTracker(self._grounder, config or TrackingConfig())
+
+
+class HfTracker(PeerTracker):
+    """Asks for the words in every frame, without memory.
+
+    Args:
+        grounder: The model.
+        config: Settings.
+    """
+
+    def __init__(self, grounder: Grounder, config: TrackingConfig) -> None:
+        super().__init__(config)
+        self._grounder = grounder
+
+    def check(self, expression: str, box: Box | None) -> None:
+        """Refuse a box alone: a model of single images cannot follow it."""
+        if not expression:
+            raise TargetError(
+                "a model asked frame by frame needs words for its target; use --task rsot", code="TARGET_EMPTY"
+            )
+
+    def start(self, target: PeerTarget, frame: Frame) -> Sighting:
+        """Look for the words, as in any frame."""
+        return self.follow(target, frame)
+
+    def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
+        """Look for the words in this frame alone."""
+        self.stats.vision_encodes += 1
+        found = self._grounder.find(frame.image, target.expression)
+        if found.box is None:
+            self.count_failure("no box in the answer")
+            return Sighting(None, reason="no box in the answer")
+        return Sighting(found.box, found.score)
+
+
+class Detector:
+    """An open-vocabulary detector.
+
+    Args:
+        network: The model.
+        processor: Its processor.
+        style: ``sentence`` (lower case, full stop) or ``photo`` (as in CLIP's training captions).
+    """
+
+    def __init__(self, network: Any, processor: Any, style: str) -> None:
+        self._network, self._processor, self._style = network, processor, style
+
+    @torch.inference_mode()
+    def find(self, image: NDArray[np.uint8], expression: str) -> Grounding:
+        """Return the box with the highest score, however low that is."""
+        words = expression.lower().rstrip(".") + "." if self._style == "sentence" else f"a photo of {expression}"
+        inputs = self._processor(images=image, text=[[words]] if self._style == "photo" else words, return_tensors="pt")
+        inputs = inputs.to(self._network.device)
+        outputs = self._network(**inputs)
+        (best,) = self._processor.post_process_grounded_object_detection(
+            outputs, threshold=0.0, target_sizes=[image.shape[:2]]
+        )
+        if len(best["scores"]) == 0:
+            return Grounding(None, 0.0)
+        index = int(best["scores"].argmax())
+        score = float(best["scores"][index])
+        x1, y1, x2, y2 = (float(v) for v in best["boxes"][index])
+        try:
+            return Grounding(Box.from_px(x1, y1, x2, y2, image.shape[1], image.shape[0], clip=True), score)
+        except BoxError:
+            return Grounding(None, 0.0)
+
+
+class Writer:
+    """A vision-language model that writes its box as text.
+
+    Args:
+        network: The model.
+        processor: Its processor, with a chat template.
+        scale: Coordinates are written as 0..scale.
+    """
+
+    def __init__(self, network: Any, processor: Any, scale: int) -> None:
+        self._network, self._processor, self._scale = network, processor, scale
+
+    @torch.inference_mode()
+    def find(self, image: NDArray[np.uint8], expression: str) -> Grounding:
+        """Ask once, greedily, and read the first box of the answer; its score is always 1."""
+        question = _QUESTION.format(expression=expression, scale=self._scale)
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        prompt = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = self._processor(images=image, text=prompt, return_tensors="pt").to(self._network.device)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self._network.dtype)
+        tokens = self._network.generate(**inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
+        text = self._processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
+        box = parse_written_box(text, self._scale)
+        return Grounding(box, 0.0 if box is None else 1.0, text)
+
+
+def parse_written_box(text: str, scale: int) -> Box | None:
+    """Return the first box in a model's answer, whichever of the usual ways it is written in.
+
+    Args:
+        text: The answer.
+        scale: Coordinates are 0..scale.
+
+    Example:
+        >>> parse_written_box("<box>(250,0),(500,1000)</box>", 1000)
+        Box(x1=0.25, y1=0.0, x2=0.5, y2=1.0)
+    """
+    found = [match for form in _BOX_FORMS if (match := form.search(text))]
+    if not found:
+        return None
+    first = min(found, key=lambda match: match.start())
+    try:
+        return Box(*(float(number) / scale for number in first.groups()))
+    except BoxError:
+        return None
+
+
+def _load(name: str, device: str, scale: int) -> tuple[Grounder, Any]:
+    """Load config, weights and processor; from disk only, without code or pickles of the model's author."""
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if not Path(name).is_dir() and name.startswith(("/", ".")):
+        raise ModelFileError(f"there is no model folder {name!r}")
+    try:
+        kind = AutoConfig.from_pretrained(name, **safe).model_type
+        auto_class = _auto_class(name, kind)
+        network: Any = auto_class.from_pretrained(name, use_safetensors=True, dtype="auto", **safe).to(device).eval()
+        processor: Any = AutoProcessor.from_pretrained(name, **safe)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelFileError(
+            f"model {name!r} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "give a folder, or fetch it first: elysium pull ID"
+        ) from error
+    if kind in modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
+        return Detector(network, processor, "photo" if kind.startswith("owl") else "sentence"), network
+    return Writer(network, processor, scale), network
+
+
+def _auto_class(name: str, kind: str) -> Any:
+    if kind in modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
+        return modeling_auto.AutoModelForZeroShotObjectDetection
+    if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return modeling_auto.AutoModelForImageTextToText
+    raise BackendError(f"model {name!r} is of type {kind!r}, which neither detects nor writes what words name")

@@ -1,0 +1,116 @@
+"""OpenCV's trackers in our harness: whatever the installed ``cv2`` ships and needs no weights for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import BackendError, BoxError, TargetError
+from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.types import ModelInfo
+
+PREFIX = "opencv:"
+# These read network weights from files that OpenCV does not ship.
+_NEED_WEIGHTS = frozenset({"DaSiamRPN", "GOTURN", "Nano", "Vit"})
+_SEED = 0
+
+
+def opencv_trackers() -> dict[str, Callable[[], Any]]:
+    """Return the trackers of the installed OpenCV that work without weights: name -> what makes one."""
+    found = {}
+    # The contrib build keeps its older trackers in cv2.legacy; the main module's version wins.
+    for module in (getattr(cv2, "legacy", None), cv2):
+        for attribute in dir(module):
+            name = attribute.removeprefix("Tracker").removesuffix("_create")
+            if attribute == f"Tracker{name}_create" and name not in _NEED_WEIGHTS:
+                found[name] = getattr(module, attribute)
+    return found
+
+
+class OpenCvTracker(PeerTracker):
+    """Follows boxes by one classical tracker each.
+
+    Args:
+        make: Makes a fresh tracker for each target.
+        config: Settings.
+    """
+
+    def __init__(self, make: Callable[[], Any], config: TrackingConfig) -> None:
+        super().__init__(config)
+        self._make = make
+
+    def check(self, expression: str, box: Box | None) -> None:
+        """Refuse words: these trackers know no language."""
+        if box is None:
+            raise TargetError("OpenCV's trackers start from a box, not from words; use --task sot", code="TARGET_EMPTY")
+
+    def start(self, target: PeerTarget, frame: Frame) -> Sighting:
+        """Learn the target from its box, and answer with that box."""
+        if target.box is None:
+            raise TargetError("an OpenCV tracker has no box to start from", code="TARGET_EMPTY")
+        # Some of them draw random samples; the same run must give the same boxes.
+        cv2.setRNGSeed(_SEED)
+        x1, y1, x2, y2 = target.box.to_px(frame.width, frame.height)
+        left, top = min(round(x1), frame.width - 1), min(round(y1), frame.height - 1)
+        size = max(1, min(round(x2 - x1), frame.width - left)), max(1, min(round(y2 - y1), frame.height - top))
+        target.memory = self._make()
+        try:
+            target.memory.init(_as_bgr(frame), (left, top, *size))
+        except cv2.error as error:
+            raise TargetError(f"OpenCV cannot start at the box {list(target.box)}: {_short(error)}") from error
+        return Sighting(target.box)
+
+    def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
+        """Ask the tracker; it answers found or not, without a score."""
+        try:
+            found, (x, y, w, h) = target.memory.update(_as_bgr(frame))
+            if found:
+                return Sighting(Box.from_xywh_px(x, y, w, h, frame.width, frame.height))
+        except cv2.error as error:
+            return Sighting(None, reason=f"OpenCV failed: {_short(error)}")
+        except BoxError:
+            return Sighting(None, reason="the tracker left the frame")
+        return Sighting(None, reason="the tracker lost the target")
+
+
+class OpenCvModel(PeerModel):
+    """One of OpenCV's trackers as a model that can only track.
+
+    Args:
+        name: Name of the tracker, such as ``MIL`` or ``CSRT``.
+
+    Raises:
+        BackendError: The installed OpenCV has no such tracker.
+    """
+
+    def __init__(self, name: str) -> None:
+        trackers = opencv_trackers()
+        if name not in trackers:
+            raise BackendError(
+                f"OpenCV {cv2.__version__} ships no tracker {name!r} that works without weights; "
+                f"it has {', '.join(sorted(trackers)) or 'none'} (opencv-contrib-python has more)"
+            )
+        self._make = trackers[name]
+        super().__init__(
+            ModelInfo(name=f"{PREFIX}{name}", backend=f"opencv {cv2.__version__}"),
+            "it follows boxes and knows no words: use it with --task sot",
+        )
+
+    def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> OpenCvTracker:
+        """Make a tracker; it answers every frame at once in any mode."""
+        return OpenCvTracker(self._make, config or TrackingConfig())
+
+
+def _as_bgr(frame: Frame) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(frame.image[:, :, ::-1])
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
