@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="nano", help="nano, a checkpoint folder, or identity (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=0.0, help="frames a second; as recorded if omitted")
-    parser.add_argument("--seed", type=int, default=0, help="of the generated recording (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="of the generated recording (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo/out"), help="folder (default: %(default)s)")
     return parser
 
@@ -159,8 +159,10 @@ def _report(scene: _Scene, outcome: Outcome, answers: Sequence[Answer]) -> Repor
     targets = []
     for number, (target_id, wish) in enumerate(zip(outcome.target_ids, scene.play.wishes, strict=True)):
         updates = [update for answer in answers for update in answer.updates if update.target_id == target_id]
-        truth = scene.truth.objects[number] if scene.truth else None
-        targets.append(summarize_target(target_id, wish.expression, updates, truth))
+        objects = scene.truth.objects if scene.truth else ()
+        truth = objects[number] if objects else None
+        others = [item for item in objects if item is not truth]
+        targets.append(summarize_target(target_id, wish.expression, updates, truth, others))
     return Report(
         sent=recorder.sent,
         answered=len(answers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import Queue
 from typing import Any
 
 from rclpy.node import Node
@@ -20,8 +21,9 @@ from elysium_ros.conversions import box_from_message, is_no_box, stamp_to_ns
 from elysium_ros.image_conversions import image_to_rgb
 from elysium_ros.msg import TrackedObject, TrackedObjectArray
 
-# Deep enough that a listener which is busy writing a video never loses a message.
+# Deep enough that a listener on a busy machine never loses a message.
 _MESSAGES, _PICTURES = QoSProfile(depth=1000), QoSProfile(depth=50)
+_MAX_UNWRITTEN = 64
 
 _STATES = {
     TrackedObject.STATE_TRACKED: TrackState.TRACKED,
@@ -56,6 +58,8 @@ class Answer:
 class Recorder:
     """Subscribes and keeps what comes; all methods can be called from any thread.
 
+    Pictures are written in a thread of its own, so that encoding a video delays no message.
+
     Args:
         node: A node that spins in another thread.
         tracker: Full name of the tracker node.
@@ -67,11 +71,14 @@ class Recorder:
         self._writers = writers
         self._index_of: dict[int, int] = {}
         self._messages: list[Any] = []
-        self._pictures = 0
+        self._unwritten: Queue[Image | None] = Queue(_MAX_UNWRITTEN)
+        self._written = 0
+        self._thread = threading.Thread(target=self._write_pictures, name="demo_writer", daemon=True)
         self.problem: ElysiumError | None = None
+        self._thread.start()
         node.create_subscription(CameraInfo, "/camera_info", self._on_sent, _MESSAGES)
         node.create_subscription(TrackedObjectArray, f"{tracker}/objects", self._on_objects, _MESSAGES)
-        node.create_subscription(Image, f"{tracker}/annotated/image", self._on_picture, _PICTURES)
+        node.create_subscription(Image, f"{tracker}/annotated/image", self._unwritten.put, _PICTURES)
 
     @property
     def sent(self) -> int:
@@ -84,11 +91,6 @@ class Recorder:
         return len(self._messages)
 
     @property
-    def pictures(self) -> int:
-        """Annotated pictures that have come so far."""
-        return self._pictures
-
-    @property
     def first_stamp_ns(self) -> int | None:
         """Stamp of the first frame, None before it was sent."""
         return next(iter(self._index_of), None)
@@ -99,7 +101,7 @@ class Recorder:
         with self._lock:
             newest = next(reversed(self._index_of), None)
             answered = stamp_to_ns(self._messages[-1].header.stamp) if self._messages else None
-        return newest is not None and newest == answered and self._pictures >= len(self._messages)
+        return newest is not None and newest == answered and self._written >= len(self._messages)
 
     def answers(self) -> list[Answer]:
         """Return the answers so far, in order."""
@@ -115,15 +117,21 @@ class Recorder:
         with self._lock:
             self._messages.append(message)
 
-    def _on_picture(self, message: Image) -> None:
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        frame = Frame(image_to_rgb(message), stamp_ns, self._index_of.get(stamp_ns, 0))
-        try:
-            for writer in self._writers:
-                writer.write(frame)
-        except ElysiumError as error:  # a full disk: reported once the processes are stopped
-            self.problem = error
-        self._pictures += 1
+    def close(self) -> None:
+        """Write the pictures that have come, and end the thread; can be called twice."""
+        self._unwritten.put(None)
+        self._thread.join()
+
+    def _write_pictures(self) -> None:
+        while (message := self._unwritten.get()) is not None:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            frame = Frame(image_to_rgb(message), stamp_ns, self._index_of.get(stamp_ns, self._written))
+            try:
+                for writer in self._writers:
+                    writer.write(frame)
+            except ElysiumError as error:  # a full disk: reported once the processes are stopped
+                self.problem = error
+            self._written += 1
 
 
 def _answer(message: Any, index_of: dict[int, int]) -> Answer:

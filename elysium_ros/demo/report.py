@@ -14,6 +14,7 @@ from elysium_core.geometry import Box
 from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_ros.demo.truth import TruthObject
 
+_WHOLE_FRAME = Box(0.0, 0.0, 1.0, 1.0)
 _SHOWN_STATES = (TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST)
 
 
@@ -28,6 +29,9 @@ class TargetReport:
         mean_iou: Mean overlap with the truth, 0..1, over the answered frames in which the
             object can be seen; a frame without a box counts 0. None without truth.
         frozen_iou: The same for a box that stays where the truth was in the first of those frames.
+        whole_iou: The same for a box round the whole frame.
+        wrong_iou: Mean overlap of the target's boxes with the other object that they overlap most.
+        wrong_name: Expression of that object.
         false_boxes: Frames with a box although the object cannot be seen.
     """
 
@@ -35,7 +39,10 @@ class TargetReport:
     expression: str
     states: dict[str, int]
     mean_iou: float | None = None
-    frozen_iou: float | None = None
+    frozen_iou: float = 0.0
+    whole_iou: float = 0.0
+    wrong_iou: float = 0.0
+    wrong_name: str = ""
     false_boxes: int = 0
 
     @property
@@ -44,11 +51,16 @@ class TargetReport:
         name = f"target {self.target_id} ({self.expression!r})" if self.expression else f"target {self.target_id}"
         if not self.states.get(TrackState.TRACKED.value):
             return f"{name} was never tracked"
-        if self.mean_iou is not None and self.frozen_iou is not None and self.mean_iou <= self.frozen_iou:
-            return (
-                f"{name} has a mean IoU of {self.mean_iou:.3f} with the truth, "
-                f"no better than a frozen first box with {self.frozen_iou:.3f}"
-            )
+        if self.mean_iou is None:
+            return ""
+        if self.wrong_iou >= self.mean_iou and self.wrong_iou > 0:
+            overlaps = f"mean IoU {self.wrong_iou:.3f} with that and {self.mean_iou:.3f} with what was asked for"
+            return f"{name} lies on {self.wrong_name!r}: {overlaps}"
+        baselines = {"a frozen first box": self.frozen_iou, "the whole frame": self.whole_iou}
+        best, best_iou = max(baselines.items(), key=lambda item: item[1])
+        if self.mean_iou <= best_iou:
+            score = f"a mean IoU of {self.mean_iou:.3f} with the truth"
+            return f"{name} has {score}, no better than {best} with {best_iou:.3f}"
         return ""
 
 
@@ -90,13 +102,17 @@ class Report:
             lines.append(f"latency   p50 {self.latency_p50_s * 1e3:.0f} ms, p95 {self.latency_p95_s * 1e3:.0f} ms")
         head = ["target", "expression", *(state.value.lower() for state in _SHOWN_STATES)]
         with_truth = any(target.mean_iou is not None for target in self.targets)
-        rows = [head + (["mean IoU", "frozen first box"] if with_truth else [])]
+        rows = [head + (["mean IoU", "frozen first box", "whole frame", "wrong object"] if with_truth else [])]
         rows += [_row(target, with_truth) for target in self.targets]
         return "\n".join([*lines, "", *_columns(rows)])
 
 
 def summarize_target(
-    target_id: str, expression: str, updates: Iterable[TrackUpdate], truth: TruthObject | None
+    target_id: str,
+    expression: str,
+    updates: Iterable[TrackUpdate],
+    truth: TruthObject | None,
+    others: Sequence[TruthObject] = (),
 ) -> TargetReport:
     """Score one target.
 
@@ -105,20 +121,29 @@ def summarize_target(
         expression: The words it was asked for with.
         updates: All that was said about it, in the order of the frames.
         truth: The object that was meant, None if unknown.
+        others: The other objects of the recording.
     """
     updates = [update for update in updates if update.state is not TrackState.REMOVED]
     states = dict(Counter(update.state.value for update in updates))
     if truth is None:
         return TargetReport(target_id, expression, states)
-    pairs = [(update.box, truth.box_at(update.frame_index)) for update in updates]
-    visible = [(box, true_box) for box, true_box in pairs if true_box is not None]
-    false_boxes = sum(box is not None for box, true_box in pairs if true_box is None)
-    if not visible:
-        return TargetReport(target_id, expression, states, 0.0, 0.0, false_boxes)
-    first = visible[0][1]
-    mean_iou = statistics.fmean(_overlap(box, true_box) for box, true_box in visible)
-    frozen_iou = statistics.fmean(first.iou(true_box) for _, true_box in visible)
-    return TargetReport(target_id, expression, states, mean_iou, frozen_iou, false_boxes)
+    seen = [update for update in updates if truth.box_at(update.frame_index) is not None]
+    boxes = [truth.box_at(update.frame_index) for update in seen]
+    answers = [update.box for update in seen]
+    elsewhere = {item.expression: [item.box_at(update.frame_index) for update in seen] for item in others}
+    wrong = {name: _mean_iou(answers, places) for name, places in elsewhere.items()}
+    wrong_name = max(wrong, key=lambda name: wrong[name], default="")
+    return TargetReport(
+        target_id,
+        expression,
+        states,
+        mean_iou=_mean_iou(answers, boxes),
+        frozen_iou=_mean_iou(boxes[:1] * len(boxes), boxes),
+        whole_iou=_mean_iou([_WHOLE_FRAME] * len(boxes), boxes),
+        wrong_iou=wrong.get(wrong_name, 0.0),
+        wrong_name=wrong_name,
+        false_boxes=sum(update.box is not None for update in updates) - sum(box is not None for box in answers),
+    )
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
@@ -126,15 +151,19 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
     return float(np.percentile(values, percent)) if values else None
 
 
-def _overlap(box: Box | None, true_box: Box) -> float:
-    return 0.0 if box is None else box.iou(true_box)
+def _mean_iou(boxes: Sequence[Box | None], true_boxes: Sequence[Box | None]) -> float:
+    """Mean IoU of pairs; a pair with a box missing counts 0, and no pair at all is 0."""
+    pairs = zip(boxes, true_boxes, strict=True)
+    overlaps = [0.0 if box is None or true_box is None else box.iou(true_box) for box, true_box in pairs]
+    return statistics.fmean(overlaps) if overlaps else 0.0
 
 
 def _row(target: TargetReport, with_truth: bool) -> list[str]:
     counts = [str(target.states.get(state.value, 0)) for state in _SHOWN_STATES]
-    scores = [target.mean_iou, target.frozen_iou] if with_truth else []
-    shown = ["-" if score is None else f"{score:.3f}" for score in scores]
-    return [target.target_id, target.expression or "(a box)", *counts, *shown]
+    row = [target.target_id, target.expression or "(a box)", *counts]
+    if not with_truth or target.mean_iou is None:
+        return row
+    return row + [f"{v:.3f}" for v in (target.mean_iou, target.frozen_iou, target.whole_iou, target.wrong_iou)]
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

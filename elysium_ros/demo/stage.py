@@ -99,6 +99,7 @@ def perform(play: Play, writers: Sequence[FrameWriter], log_folder: Path) -> Out
         say(f"two nodes start in ROS domain {domain}")
         node = stack.enter_context(spinning("elysium_demo", domain))
         recorder = Recorder(node, TRACKER, writers)
+        stack.callback(recorder.close)
         tracker = stack.enter_context(
             NodeProcess("elysium_ros.tracker_node", _tracker_parameters(play), private_environment(domain))
         )
@@ -158,6 +159,7 @@ class _Stage:
         """End the tracker, and make sure that it ended as it should."""
         self.tracker.check_alive()
         _check_end(self.tracker.stop(), self.tracker)
+        self.recorder.close()
         if self.recorder.problem is not None:
             raise self.recorder.problem
 

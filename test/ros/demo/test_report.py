@@ -26,8 +26,11 @@ def update(index: int, box: Box | None, state: TrackState = TrackState.TRACKED) 
     return TrackUpdate("1", index, box, 1.0, state)
 
 
+OTHER = TruthObject("cup", "the blue cup", tuple(Box(0.7, 0.0, 0.9, 0.2) for _ in range(7)))
+
+
 def report_of(updates: list[TrackUpdate], truth: TruthObject | None = TRUTH) -> Report:
-    return Report(7, 7, 0, 0.1, 0.2, [summarize_target("1", "the red mug", updates, truth)])
+    return Report(7, 7, 0, 0.1, 0.2, [summarize_target("1", "the red mug", updates, truth, [OTHER])])
 
 
 def test_a_target_that_is_followed_passes() -> None:
@@ -42,8 +45,27 @@ def test_a_box_that_stands_still_fails() -> None:
     assert "no better than a frozen first box" in report.failure
 
 
-def test_the_wrong_object_fails() -> None:
-    assert "frozen first box" in report_of([update(i, Box(0.7, 0.0, 0.9, 0.2)) for i in range(6)]).failure
+def test_the_wrong_object_fails_and_is_named() -> None:
+    report = report_of([update(i, OTHER.boxes[i]) for i in range(6)])
+    assert "lies on 'the blue cup': mean IoU 1.000 with that" in report.failure
+
+
+def test_the_wrong_object_fails_also_when_it_beats_the_frozen_box() -> None:
+    # The objects overlap a little, so that lying on the other one is better than standing still at the start.
+    near = TruthObject("cup", "the blue cup", tuple(box_at(0.2 + 0.05 * i) for i in range(6)))
+    far = TruthObject("mug", "the red mug", tuple(box_at(0.1 + 0.05 * i) for i in range(6)))
+    updates = [update(i, near.boxes[i]) for i in range(6)]
+    target = summarize_target("1", "the red mug", updates, far, [near])
+    assert target.wrong_iou == pytest.approx(1.0)
+    assert "lies on 'the blue cup'" in target.failure
+
+
+def test_a_box_round_everything_fails() -> None:
+    # The object leaves its first place for good, so that a frozen box is worth almost nothing.
+    gone = TruthObject("mug", "the red mug", (box_at(0.0), *[box_at(0.8)] * 40))
+    target = summarize_target("1", "the red mug", [update(i, Box(0, 0, 1, 1)) for i in range(41)], gone)
+    assert target.mean_iou > target.frozen_iou
+    assert "no better than the whole frame" in target.failure
 
 
 def test_a_frame_without_a_box_counts_as_a_miss() -> None:
