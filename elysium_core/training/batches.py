@@ -27,6 +27,10 @@ from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.config import SyntheticDataConfig
 
 VISUAL_SLOT = -1
+NOTHING = -2
+"""Target of a turn about something that is not in the picture."""
+
+_VIDEO_REG_SHARE = 0.2
 _FORMAT_WEIGHT = 0.1
 # A patch belongs to an object that covers at least this share of it.
 _PATCH_SHARE = 0.15
@@ -39,7 +43,7 @@ class Turn:
 
     Attributes:
         task: Task name of :mod:`elysium_core.text.questions`.
-        target: Index of the object in the clip.
+        target: Index of the object in the clip, or NOTHING.
         question: Question text.
         answer: Answer text.
     """
@@ -110,32 +114,57 @@ class _Sequence:
         self.digit += digits
 
 
-def draw_turns(rng: np.random.Generator, clip: SyntheticClip, max_turns: int) -> list[Turn]:
-    """Ask about the fair targets of a clip, in random order and phrasing."""
+def draw_turns(
+    rng: np.random.Generator, clip: SyntheticClip, data: SyntheticDataConfig, vocabulary: Sequence[str]
+) -> list[Turn]:
+    """Ask about a clip, in random order and phrasing.
+
+    Some questions have no true answer: the object is not in the picture, or not any
+    more. Their answers are random boxes. What cannot be known can only be learnt as
+    uncertain, so the digits' probabilities, and with them the score, come out low.
+    """
     frames = len(clip.images)
     wanted: list[tuple[str, int]] = []
-    for target in clip.targets:
-        if frames == 1:
-            wanted += [(REC, target), (REG, target)]
-        else:
-            wanted += [(SOT, target), (RSOT, target)]
-            if rng.random() < 0.2:
-                wanted.append((VIDEO_REG, target))
-    order = rng.permutation(len(wanted))[:max_turns]
-    return [_turn(rng, clip, *wanted[i]) for i in order]
+    for target in clip.targets + clip.vanishing:
+        wanted += [(REC, target), (REG, target)] if frames == 1 else [(SOT, target), (RSOT, target)]
+        if frames > 1 and rng.random() < _VIDEO_REG_SHARE:
+            wanted.append((VIDEO_REG, target))
+    turns = [_turn(rng, clip, *wanted[i]) for i in rng.permutation(len(wanted))[: data.max_turns]]
+    for place in np.flatnonzero(rng.random(len(turns)) < data.absent_share):
+        turns[place] = _absent_turn(rng, clip, vocabulary)
+    return turns
 
 
 def _turn(rng: np.random.Generator, clip: SyntheticClip, task: str, target: int) -> Turn:
+    gone = clip.visible[target] <= 0
+    boxes = [_random_box(rng) if gone[t] else Box(*map(float, box)) for t, box in enumerate(clip.boxes[target])]
+    question = fill(_phrasing(rng, task), expression=f"the {clip.names[target]}", box=format_box(boxes[0]))
+    if task in (REG, VIDEO_REG):
+        return Turn(task, target, question, f"the {clip.names[target]}")
+    return Turn(task, target, question, format_box(boxes[0]) if task == REC else format_track(boxes))
+
+
+def _absent_turn(rng: np.random.Generator, clip: SyntheticClip, vocabulary: Sequence[str]) -> Turn:
+    """A question about something that is nowhere in the clip."""
+    frames = len(clip.images)
+    others = [name for name in vocabulary if name not in clip.names]
+    task = REC if frames == 1 else RSOT
+    question = fill(_phrasing(rng, task), expression=f"the {others[int(rng.integers(len(others)))]}")
+    boxes = [_random_box(rng) for _ in range(frames)]
+    return Turn(task, NOTHING, question, format_box(boxes[0]) if task == REC else format_track(boxes))
+
+
+def _phrasing(rng: np.random.Generator, task: str) -> str:
     # The published phrasing is what inference asks, so it gets half of the practice.
     phrasings = TRAINING[task]
-    template = phrasings[0] if rng.random() < 0.5 else phrasings[int(rng.integers(len(phrasings)))]
-    boxes = [Box(*(float(v) for v in box)) for box in clip.boxes[target]]
-    question = fill(template, expression=f"the {clip.names[target]}", box=format_box(boxes[0]))
-    if task in (REG, VIDEO_REG):
-        answer = f"the {clip.names[target]}"
-    else:
-        answer = format_box(boxes[0]) if task == REC else format_track(boxes)
-    return Turn(task, target, question, answer)
+    return phrasings[0] if rng.random() < 0.5 else phrasings[int(rng.integers(len(phrasings)))]
+
+
+def _random_box(rng: np.random.Generator) -> Box:
+    """A box that tells nothing: any place, any size that objects have."""
+    width, height = np.exp(rng.uniform(np.log(0.12), np.log(0.5), 2))
+    x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    return Box(x, y, x + width, y + height)
 
 
 class BatchBuilder:
@@ -181,7 +210,7 @@ class BatchBuilder:
                 objects = int(self._rng.choice(data.objects, p=data.object_weights))
                 clip = self._generator.draw_with_target(count, objects, gap)
                 clips.append(clip)
-                turns.append(draw_turns(self._rng, clip, data.max_turns))
+                turns.append(draw_turns(self._rng, clip, data, self._generator.vocabulary))
             yield self.build(clips, turns)
 
     def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:

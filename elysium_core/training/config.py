@@ -60,6 +60,8 @@ class SyntheticDataConfig:
         object_weights: Their shares.
         gaps: Range of the time between frames, for each entry of ``frames`` [time units].
         max_turns: Most questions asked about one clip.
+        absent_share: Share of questions about something that is not in the picture.
+        vanish_share: Share of clips of several frames in which an object disappears.
         seed: Seed of the generator; each stage and worker adds its own number.
     """
 
@@ -70,6 +72,8 @@ class SyntheticDataConfig:
     object_weights: tuple[float, ...] = (0.1, 0.3, 0.3, 0.3)
     gaps: tuple[tuple[float, float], ...] = ((0.5, 2.5), (0.5, 12.0), (0.5, 5.0), (0.5, 3.0))
     max_turns: int = 4
+    absent_share: float = 0.0
+    vanish_share: float = 0.0
     seed: int = 1
 
 

@@ -45,7 +45,7 @@ class ClipStream(IterableDataset[Batch]):
         recipe, stage = self._recipe, self._recipe.stages[self._stage_name]
         number = list(recipe.stages).index(self._stage_name)
         seed = int(np.random.SeedSequence([recipe.data.seed, number, self._start_step]).generate_state(1)[0])
-        scene = SceneConfig(side_px=recipe.model.side_px)
+        scene = SceneConfig(side_px=recipe.model.side_px, vanish_share=recipe.data.vanish_share)
         names = sprite_names()[: recipe.data.names]
         generator = ClipGenerator(names, load_backgrounds("train"), seed, scene)
         tokenizer = TextTokenizer.from_folder(self._tokenizer_folder)

@@ -16,6 +16,8 @@ from elysium_core.data.synthetic.scene import SceneConfig, draw_motion
 # An object is a fair target if this share of it can be seen in the first frame, and in every other.
 _MIN_VISIBLE_FIRST = 0.55
 _MIN_VISIBLE = 0.25
+# Below this nobody could say where it is.
+_GONE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +45,13 @@ class SyntheticClip:
         """Indices of the objects that can fairly be asked for (seen well enough throughout)."""
         fair = (self.visible[:, 0] >= _MIN_VISIBLE_FIRST) & (self.visible.min(axis=1) >= _MIN_VISIBLE)
         return [int(n) for n in np.flatnonzero(fair)]
+
+    @property
+    def vanishing(self) -> list[int]:
+        """Indices of the objects that are well seen at first and gone in some later frame."""
+        gone = self.visible < _GONE
+        clear = gone | (self.visible >= _MIN_VISIBLE)
+        return [int(n) for n in np.flatnonzero((self.visible[:, 0] >= _MIN_VISIBLE_FIRST) & gone.any(1) & clear.all(1))]
 
 
 @dataclass(slots=True)

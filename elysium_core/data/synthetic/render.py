@@ -49,6 +49,8 @@ def render_clip(backgrounds: NDArray[np.uint8], sprites: Sequence[Sprite], motio
     owner = np.full((frames, side, side), -1, np.int8)
     for t in range(frames):
         for n, sprite in enumerate(sprites):
+            if not motion.present[n, t]:
+                continue
             layer = _warp(sprite, motion, n, t, side)
             solid_pixels[n, t], boxes[n, t] = _paste(backgrounds[t], owner[t], layer, n)
     shown = np.stack([(owner == n).sum(axis=(1, 2)) for n in range(len(sprites))]).astype(np.float32)

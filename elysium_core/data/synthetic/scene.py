@@ -23,6 +23,8 @@ class SceneConfig:
         spin: Standard deviation of the rotation rate [rad per time unit].
         tilt: Largest rotation in the first frame [rad].
         procedural_share: Share of clips on a procedural background, 0..1.
+        vanish_share: Share of clips of several frames in which one object is gone from some
+            frame on.
         aspects: Height over width of the cameras the clips pretend to come from, one drawn
             a clip: a model sees every picture squashed to a square.
     """
@@ -35,6 +37,7 @@ class SceneConfig:
     spin: float = 0.06
     tilt: float = 0.35
     procedural_share: float = 0.25
+    vanish_share: float = 0.0
     aspects: tuple[float, ...] = (1.0, 0.75, 0.5625)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,7 @@ class Motion:
         angle: (N, T) [rad].
         stretch: (N,), width over height of the sprite's own cell, around 1.
         squash: Width of everything drawn, relative to its height.
+        present: (N, T) bool; an object that is not present is not drawn.
     """
 
     center: NDArray[np.float64]
@@ -63,6 +67,7 @@ class Motion:
     angle: NDArray[np.float64]
     stretch: NDArray[np.float64]
     squash: float
+    present: NDArray[np.bool_]
 
 
 def draw_motion(
@@ -89,7 +94,10 @@ def draw_motion(
     angle = rng.uniform(-config.tilt, config.tilt, count) + rng.normal(0, config.spin, count) * times[None, :]
     stretch = np.exp(rng.normal(0, 0.1, objects))
     squash = float(rng.choice(config.aspects))
-    return Motion(_reflect(center, 0.06, 0.94), side, angle, stretch, squash)
+    present = np.ones((objects, len(times)), bool)
+    if len(times) > 1 and rng.random() < config.vanish_share:
+        present[rng.integers(objects), rng.integers(1, len(times)) :] = False
+    return Motion(_reflect(center, 0.06, 0.94), side, angle, stretch, squash, present)
 
 
 def _reflect(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
