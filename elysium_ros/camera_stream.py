@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from elysium_core.errors import TargetError
 from elysium_core.frames import Frame
-from elysium_core.tracking.types import Tracker, TrackUpdate
+from elysium_core.tracking.types import Tracker
 from elysium_ros.mailbox import Incoming, Mailbox
 
 Decode = Callable[[Any, int, int], Frame]
@@ -44,8 +44,6 @@ class CameraStream:
         self._index = 0
         self._last: Seen | None = None
         self._last_number = 0
-        # Only a tracker in clip mode speaks of earlier frames, and never of more than a clip.
-        self._earlier: dict[int, Seen] = {}
         self._trackers = [new_tracker()]
 
     @property
@@ -63,16 +61,11 @@ class CameraStream:
         """Newest image that the trackers have seen."""
         return self._last
 
-    @property
-    def index(self) -> int:
-        """Index of the next frame."""
-        return self._index
-
     def is_new(self, image: Incoming) -> bool:
         """Whether the image came after all that the trackers have seen."""
         return image.number > self._last_number
 
-    def begin(self, image: Incoming) -> Frame:
+    def begin(self, image: Incoming) -> Seen:
         """Decode a new image and make it the newest one.
 
         Raises:
@@ -86,8 +79,7 @@ class CameraStream:
             raise
         self._index += 1
         self._last = Seen(image, frame)
-        self._keep(self._last)
-        return frame
+        return self._last
 
     def tracker_at(self, image: Incoming) -> Tracker:
         """Return a tracker whose newest frame is ``image``, which must not be new.
@@ -130,21 +122,6 @@ class CameraStream:
             code="BOX_STAMP",
         )
 
-    def by_frame(self, updates: list[tuple[Tracker, TrackUpdate]]) -> Iterator[tuple[Seen, list[Any]]]:
-        """Group updates by the frame they speak about, oldest first; the newest frame always comes, last.
-
-        The newest frame is left out while a tracker in clip mode has targets and has not answered for it yet.
-        """
-        groups: dict[int, list[Any]] = {}
-        for tracker, update in updates:
-            groups.setdefault(update.frame_index, []).append((tracker, update))
-        newest = self._index - 1
-        if not groups and not any(tracker.target_ids for tracker in self._trackers):
-            groups[newest] = []
-        for index in sorted(groups):
-            if index in self._earlier:
-                yield self._earlier[index], groups[index]
-
     def drop_idle_trackers(self) -> list[Tracker]:
         """Let go of trackers that were made for one target and have none left; return them."""
         idle = [tracker for tracker in self._trackers[1:] if not tracker.target_ids]
@@ -155,14 +132,7 @@ class CameraStream:
         """Forget all frames and start with a new tracker; return the old ones."""
         old, self._trackers = self._trackers, [self._new_tracker()]
         self._last = None
-        self._earlier.clear()
         return old
-
-    def _keep(self, seen: Seen) -> None:
-        config = self._trackers[0].config
-        self._earlier[seen.frame.index] = seen
-        while len(self._earlier) > (2 * config.clip_length if config.mode == "clip" else 1):
-            del self._earlier[min(self._earlier)]
 
 
 def _from(camera: str) -> str:

@@ -90,16 +90,18 @@ class Statistics:
 
         Args:
             latency_s: Stamp to publishing [s]; None if the image had no stamp.
-            encode_s: Time of the vision encoder [s].
-            generate_s: Time of the language model [s].
+            encode_s: Time of the vision encoder [s]; 0 if it had nothing to do.
+            generate_s: Time of the language model [s]; 0 if it had nothing to do.
         """
         with self._lock:
             self._output.tick(self._clock())
             self._results += 1
             if latency_s is not None:
                 self._latency_s.append(latency_s)
-            self._encode_s.append(encode_s)
-            self._generate_s.append(generate_s)
+            if encode_s > 0:
+                self._encode_s.append(encode_s)
+            if generate_s > 0:
+                self._generate_s.append(generate_s)
 
     def snapshot(self) -> Snapshot:
         """Return the statistics now."""

@@ -55,13 +55,14 @@ class EventLog:
         self._logged_at: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
 
-    def report(self, code: str, message: str, *, error: bool = False) -> None:
+    def report(self, code: str, message: str, *, error: bool = False, detail: str = "") -> None:
         """Count one event, and log it unless the same code was logged a moment ago.
 
         Args:
             code: Stable identifier such as ``"IMG_ENCODING"``.
             message: One sentence; control characters are escaped, long text is cut.
             error: Log as an error instead of a warning.
+            detail: Further lines to log, such as a traceback.
         """
         with self._lock:
             self._counts[code] += 1
@@ -72,6 +73,7 @@ class EventLog:
             self._logged_at[code] = now
             silent = self._unlogged.pop(code, 0)
         line = printable(f"{code}: {message}", _MAX_LINE) + (f" ({silent} more since the last line)" if silent else "")
+        line = "\n".join([line, *(printable(more, _MAX_LINE) for more in detail.splitlines())])
         # Two call sites, because an rclpy logger refuses two severities from one line of code.
         if error:
             self._logger.error(line)
@@ -150,8 +152,7 @@ class Guard:
         reference = uuid.uuid4().hex[:6]
         summary = f"{type(error).__name__}: {error} (reference {reference})"
         if not self._is_shutting_down():
-            where = "".join(traceback.format_exception(error))
-            self._events.report("INTERNAL", f"{summary}\n{where}"[-4000:], error=True)
+            self._events.report("INTERNAL", summary, error=True, detail="".join(traceback.format_exception(error)))
         return f"INTERNAL: {printable(summary, _MAX_LINE)}; the log of the node has the details"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.config import DEFAULTS, MODES, RANGES, WINDOWS, TrackingConfig
+from elysium_core.tracking.config import DEFAULTS, RANGES, WINDOWS, TrackingConfig
 
 
 class Change(Enum):
@@ -159,15 +159,9 @@ class Settings:
         "Passes of the whole model on activation, so that the first real image is not slow.",
         limits=(0, 10), unit="passes",
     )  # fmt: skip
-    tracking_mode: str = _parameter(
-        "tracking.mode", DEFAULTS["mode"], Change.INACTIVE,
-        "stream answers every frame as it arrives; clip is the protocol of the Elysium paper, clip by clip.",
-        choices=MODES,
-    )  # fmt: skip
     tracking_window: str = _parameter(
         "tracking.window", DEFAULTS["window"], Change.INACTIVE,
-        "What the model sees in stream mode: an anchor frame and the live one, a growing clip, "
-        "or what the checkpoint recommends.",
+        "What the model sees: an anchor frame and the live one, a growing clip, or what the checkpoint recommends.",
         choices=WINDOWS,
     )  # fmt: skip
     initial_expression: str = _parameter(
@@ -249,9 +243,8 @@ class Settings:
         return {spec.name: getattr(self, spec.attribute) for spec in SPECS.values()}
 
     def tracking_config(self) -> TrackingConfig:
-        """Return the part of the settings that belongs to a tracker."""
+        """Return the part of the settings that belongs to a tracker; a live node always streams."""
         return TrackingConfig(
-            mode=self.tracking_mode,
             window=self.tracking_window,
             clip_length=self.clip_length,
             max_targets=self.max_objects,

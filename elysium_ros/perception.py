@@ -32,8 +32,8 @@ class FrameResult:
         frame: What it decoded to.
         views: All targets of that camera.
         skipped: Images that arrived and were not looked at since the result before.
-        encode_s: Time of the vision encoder, over all trackers [s].
-        generate_s: Time of the language model, over all trackers [s].
+        encode_s: Time of the vision encoder, over all trackers with targets [s].
+        generate_s: Time of the language model, over all trackers with targets [s].
     """
 
     image: Incoming
@@ -233,13 +233,13 @@ class Perception:
             stream.epoch = image.epoch
             self._restart(stream, EndReason.TIME_JUMP)
         try:
-            frame = stream.begin(image)
+            seen = stream.begin(image)
         except ElysiumError as error:
             self._hooks.report(error)
             return
-        updates = [(t, update) for t in stream.trackers for update in self._step(t, frame)]
-        for seen, group in stream.by_frame(updates):
-            self._finish(stream, seen, group)
+        busy = [tracker for tracker in stream.trackers if tracker.target_ids]
+        updates = [(t, update) for t in stream.trackers for update in self._step(t, seen.frame)]
+        self._finish(stream, seen, updates, busy)
         self._retire(stream.drop_idle_trackers())
 
     def _step(self, tracker: Tracker, frame: Frame) -> list[TrackUpdate]:
@@ -254,19 +254,18 @@ class Perception:
         self._counters.failures_in_a_row = 0
         return updates
 
-    def _finish(self, stream: CameraStream, seen: Seen, group: list[tuple[Tracker, TrackUpdate]]) -> None:
+    def _finish(
+        self, stream: CameraStream, seen: Seen, updates: list[tuple[Tracker, TrackUpdate]], busy: list[Tracker]
+    ) -> None:
         """Turn the updates of one frame into the node's terms, publish them, and tell the listeners."""
-        events = [event for event in (self._take_update(seen, *pair) for pair in group) if event is not None]
+        events = [event for event in (self._take_update(seen, *pair) for pair in updates) if event is not None]
         bye = self._farewells.pop(stream.camera, [])
         departed = [t.view(t.farewell(reason, seen.frame.index, seen.image.stamp_ns)) for t, reason in bye]
         views = tuple(departed) + tuple(view for _, view in events)
-        stats = [tracker.stats for tracker in stream.trackers]
         skipped, stream.skipped = stream.skipped, 0
-        self._hooks.on_result(
-            FrameResult(
-                seen.image, seen.frame, views, skipped, sum(s.encode_s for s in stats), sum(s.generate_s for s in stats)
-            )
-        )
+        encode_s = sum(tracker.stats.encode_s for tracker in busy)
+        generate_s = sum(tracker.stats.generate_s for tracker in busy)
+        self._hooks.on_result(FrameResult(seen.image, seen.frame, views, skipped, encode_s, generate_s))
         for target, view in events:
             target.tell(TargetEvent(seen.image, seen.frame.width, seen.frame.height, view))
             if view.update.state is TrackState.REMOVED:

@@ -104,14 +104,15 @@ class Runtime:
         if self._worker is not None and model is not None:
             self._wait(model.close)
 
-    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
-        """End the inference thread; return whether it ended in time.
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the inference thread.
 
         Args:
             timeout_s: Longest wait for what it is doing [s].
         """
         worker, self._worker = self._worker, None
-        return worker is None or worker.stop(timeout_s)
+        if worker is not None:
+            worker.stop(timeout_s)
 
     def call(
         self,

@@ -116,11 +116,10 @@ class TrackerNode(ManagedNode):
         self._runtime.stop()
         self._reporter.publish_status()
 
-    def close(self) -> bool:
-        """End the threads of the node; return whether all ended in time."""
-        ended = self._runtime.stop(_CLOSE_TIMEOUT_S)
+    def close(self) -> None:
+        """End the threads of the node; wait a little for what they are doing."""
+        self._runtime.stop(_CLOSE_TIMEOUT_S)
         self._outputs.close(_CLOSE_TIMEOUT_S)
-        return ended
 
     def _load(self) -> None:
         settings = self.settings
@@ -206,7 +205,8 @@ class TrackerNode(ManagedNode):
             received=runtime.received,
             dropped=runtime.dropped,
             parse_failures=runtime.parse_failures,
-            gpu_memory=gpu_memory_used(),
+            # Not while a model is being loaded: torch may be half imported then.
+            gpu_memory=gpu_memory_used() if runtime.model_info else 0,
             active_ids=runtime.active_ids,
             statistics=self._statistics.snapshot(),
             event_counts=self.events.counts(),
@@ -230,9 +230,11 @@ def spin(node: TrackerNode) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code."""
+    """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code.
+
+    With torch in the process it does not return but ends the process, with exit code 0.
+    """
     node: TrackerNode | None = None
-    ended = True
     try:
         rclpy.init(args=args)
         node = TrackerNode()
@@ -243,11 +245,11 @@ def main(args: list[str] | None = None) -> int:
         # A second Ctrl-C must not stop the clean-up halfway.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
-            ended = node.close()
+            node.close()
         if rclpy.ok():
             rclpy.shutdown()
-    if not ended:
-        # The model hangs in foreign code. Ending the interpreter under it could abort with a core dump.
+    if "torch" in sys.modules:
+        # All is closed. Taking torch apart takes seconds, and aborts if a model still runs in a thread.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
