@@ -9,6 +9,8 @@ accepted, the model's own token is taken where they part, and the rest is guesse
 The result is exactly greedy decoding: a draft changes the number of passes, never a
 token. Without a drafter this is plain one-token-a-pass decoding.
 
+Requests that open with the same words share them: the common stem is fed once.
+
 Shapes: P prefix tokens, R requests, T new tokens of one pass, S tokens in memory, D width.
 """
 
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.errors import BackendError
+from elysium_core.inference.failures import device_errors
 from elysium_core.model.llama import Llama
 
 Drafter = Callable[[Sequence[int]], Sequence[int]]
@@ -56,8 +59,8 @@ class Generation:
         logprobs: Log-probability of each of them.
         finished: Whether the model ended the answer itself (not cut at ``max_new_tokens``).
         passes: Forward passes this answer took part in.
-        drafted: Drafted tokens that were checked.
-        accepted: Drafted tokens that were right.
+        drafted: Drafted tokens that were fed, the end token included.
+        accepted: Drafted tokens that were right, the end token included.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -104,9 +107,7 @@ class Engine:
         counters: Where passes and tokens are counted.
     """
 
-    def __init__(
-        self, llm: Llama, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None
-    ) -> None:
+    def __init__(self, llm: Llama, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None) -> None:
         self._llm = llm
         self._eos_id = eos_id
         self._cache = llm.new_cache(capacity)
@@ -118,6 +119,11 @@ class Engine:
     def prefix_length(self) -> int:
         """Tokens of the kept prefix."""
         return self._cache.length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens there is memory for."""
+        return self._cache.capacity
 
     def crop(self, length: int) -> None:
         """Keep only the first ``length`` tokens of the prefix."""
@@ -136,21 +142,34 @@ class Engine:
             One answer a request, in order.
 
         Raises:
-            BackendError: The model's output is not finite (``MODEL_NAN``).
+            BackendError: The model's output is not finite (``MODEL_NAN``), memory does not
+                suffice (``MEMORY``), or the device failed. The prefix is then what it was
+                before the call.
         """
-        kept = self._cache.length + (0 if prefix is None else len(prefix))
-        branches = [
-            _Branch(request, owner, kept, request.embeddings) for owner, request in enumerate(requests, _PREFIX + 1)
-        ]
+        kept = self._cache.length
         try:
-            if branches:
-                self._pass(branches, prefix)
-            elif prefix is not None:
-                self._forward(prefix, [_PREFIX] * len(prefix), list(range(kept - len(prefix), kept)))
-            while active := [branch for branch in branches if not branch.done]:
-                self._pass(active)
+            with device_errors("the language model"):
+                answers = self._answer(requests, prefix)
+            kept += 0 if prefix is None else len(prefix)
         finally:
             self._cache.crop(min(kept, self._cache.length))
+        return answers
+
+    def _answer(self, requests: Sequence[Request], prefix: Tensor | None) -> list[Generation]:
+        stem = _common_stem([request.embeddings for request in requests])
+        shared = [part for part in (prefix, requests[0].embeddings[:stem] if stem else None) if part is not None]
+        opening = torch.cat(shared) if shared else None
+        position = self._cache.length + (0 if opening is None else len(opening))
+        branches = [
+            _Branch(request, owner, position, request.embeddings[stem:])
+            for owner, request in enumerate(requests, _PREFIX + 1)
+        ]
+        if branches:
+            self._pass(branches, opening)
+        elif opening is not None:
+            self._forward(opening, [_PREFIX] * len(opening), list(range(position - len(opening), position)))
+        while active := [branch for branch in branches if not branch.done]:
+            self._pass(active)
         return [branch.result for branch in branches]
 
     def _pass(self, branches: Sequence[_Branch], prefix: Tensor | None = None) -> None:
@@ -249,3 +268,13 @@ class Engine:
         capacity = max(tokens, 2 * self._cache.capacity)
         self._cache = self._cache.grown(capacity)
         self._owner = np.concatenate([self._owner, np.zeros(capacity - len(self._owner), np.int64)])
+
+
+def _common_stem(questions: Sequence[Tensor]) -> int:
+    """Rows that all of several questions open with; at least one is left to each."""
+    if len(questions) < 2:
+        return 0
+    longest = min(len(question) for question in questions) - 1
+    first = questions[0][:longest]
+    same = torch.stack([(question[:longest] == first).all(-1) for question in questions[1:]]).all(0)
+    return int(same.cumprod(0).sum())

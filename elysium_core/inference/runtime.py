@@ -17,6 +17,7 @@ from torch import Tensor
 
 from elysium_core.errors import ExpressionError
 from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
+from elysium_core.inference.failures import device_errors
 from elysium_core.inference.vision import VisionBackend
 from elysium_core.model.config import ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
@@ -89,8 +90,13 @@ class Runtime:
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Visual tokens (K, D) of each RGB uint8 image."""
-        return list(self.vision.encode(images))
+        """Visual tokens (K, D) of each RGB uint8 image.
+
+        Raises:
+            BackendError: Memory does not suffice (``MEMORY``), or the device failed.
+        """
+        with device_errors("the vision encoder"):
+            return list(self.vision.encode(images))
 
     @torch.inference_mode()
     def embed(self, token_ids: Sequence[int]) -> Tensor:
@@ -145,9 +151,7 @@ class Runtime:
         text = self.tokenizer.decode(generation.token_ids)
         parsed = parse_answer(text, frame_count)
         groups = self._digit_scores(generation)
-        scores = tuple(
-            groups[group] if group is not None and group < len(groups) else 0.0 for group in parsed.groups
-        )
+        scores = tuple(groups[group] if group is not None and group < len(groups) else 0.0 for group in parsed.groups)
         return ScoredAnswer(text, parsed, scores, generation)
 
     def _digit_scores(self, generation: Generation) -> list[float]:
@@ -156,9 +160,9 @@ class Runtime:
         digits: list[float] | None = None
         for token, logprob in zip(generation.token_ids, generation.logprobs, strict=True):
             text = self.tokenizer.token_text(token)
-            if "[" in text:
+            if opened := text.count("["):
                 digits = []
-                scores.append(0.0)
+                scores += [0.0] * opened
             elif digits is not None and text.isdecimal():
                 digits.append(logprob)
                 scores[-1] = math.exp(sum(digits) / len(digits))

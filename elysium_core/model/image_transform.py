@@ -42,7 +42,8 @@ class ImageTransform:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float32 on the tensor's own device."""
-        pixels = images.permute(0, 3, 1, 2).float()
+        # Converted before it is permuted: TensorRT permutes no bytes.
+        pixels = images.float().permute(0, 3, 1, 2)
         return pixels * self._scale.to(pixels.device) + self._shift.to(pixels.device)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
