@@ -40,7 +40,7 @@ class ParameterServer:
             self.settings = Settings.from_values(accepted)
         except ConfigError as error:
             # Each value is fine alone but not together with the others, so no single default would mend it.
-            # Whether to start by itself must hold all the same, or a lifecycle manager finds a node that is configuring.
+            # Whether to start by itself holds all the same, or a lifecycle manager finds the node configuring.
             self.settings = Settings(autostart=accepted["autostart"])
             self.problems["*"] = str(error)
         node.add_on_set_parameters_callback(self._on_set)

@@ -14,6 +14,8 @@ from elysium_core.geometry import Box
 from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_ros.demo.truth import TruthObject
 
+# Scores closer than this are equal but for rounding.
+_TIE = 1e-4
 _WHOLE_FRAME = Box(0.0, 0.0, 1.0, 1.0)
 _SHOWN_STATES = (TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST)
 
@@ -53,12 +55,12 @@ class TargetReport:
             return f"{name} was never tracked"
         if self.mean_iou is None:
             return ""
-        if self.wrong_iou >= self.mean_iou and self.wrong_iou > 0:
+        if self.wrong_iou > self.mean_iou + _TIE:
             overlaps = f"mean IoU {self.wrong_iou:.3f} with that and {self.mean_iou:.3f} with what was asked for"
             return f"{name} lies on {self.wrong_name!r}: {overlaps}"
         baselines = {"a frozen first box": self.frozen_iou, "the whole frame": self.whole_iou}
         best, best_iou = max(baselines.items(), key=lambda item: item[1])
-        if self.mean_iou <= best_iou:
+        if self.mean_iou <= best_iou + _TIE:
             score = f"a mean IoU of {self.mean_iou:.3f} with the truth"
             return f"{name} has {score}, no better than {best} with {best_iou:.3f}"
         return ""

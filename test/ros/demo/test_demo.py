@@ -76,12 +76,14 @@ def test_frames_are_recognised_by_their_stamps(recording: Path, tmp_path: Path) 
     assert "IoU" not in (tmp_path / "report.json").read_text()
 
 
-def test_a_model_that_cannot_be_loaded_is_told(
+def test_a_node_that_cannot_be_configured_is_told(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tracks.jsonl").write_text("of an earlier run")
-    assert main(["--recording", str(recording), "--model", "/no/such/model", "--out", str(tmp_path)]) == FAILED
-    assert "failed to configure" in capsys.readouterr().err
+    arguments = ["--recording", str(recording), "--model", "identity", "--device", "warp", "--out", str(tmp_path)]
+    assert main(arguments) == FAILED
+    assert "failed to configure: " in (said := capsys.readouterr().err)
+    assert "model.device = 'warp'" in said
     assert {path.name for path in tmp_path.iterdir()} == {"tracker_node.log", "video_node.log"}
 
 
