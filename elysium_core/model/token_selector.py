@@ -29,7 +29,7 @@ class TokenSelector(nn.Module):
         out_token_num: K, 1..N; the paper's alpha is K / N.
         num_features: D.
         gate: ``hard``: no gradient to the gate (as published).
-            ``straight_through``: kept tokens are multiplied by 1 + g - detach(g) with g the
+            ``straight_through``: kept tokens are multiplied by 1 + (g - detach(g)) with g the
             logit, so the value is unchanged and the gradient flows.
             ``score_scaled``: kept tokens are multiplied in training by their score,
             normalised to mean 1 over the kept ones.
@@ -80,6 +80,6 @@ class TokenSelector(nn.Module):
     def _gradient_path(self, logits: Tensor, kept_index: Tensor) -> Tensor:
         if self.gate == "straight_through":
             chosen = logits.gather(1, kept_index)
-            return 1 + chosen - chosen.detach()
+            return 1 + (chosen - chosen.detach())  # in this order it is exactly 1 in any precision
         scores = torch.softmax(logits.float(), dim=-1).gather(1, kept_index)
         return scores / scores.mean(dim=-1, keepdim=True)
