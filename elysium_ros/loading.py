@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from elysium_core.errors import ModelFileError
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.tracking.types import PerceptionModel
 from elysium_ros.parameters import Settings
@@ -24,7 +26,12 @@ def load_model(path: str, device: str = "auto", precision: str = "auto", backend
     """
     if path == "identity":
         return IdentityModel()
-    # Torch takes seconds to import, and a node that only passes frames through never needs it.
+    if path.startswith(("/", "./", "../", "~")):
+        # Cannot be a name; said at once instead of after the seconds that torch takes to import.
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise ModelFileError(f"there is no model folder {str(folder)!r}; set model.path to a checkpoint or 'nano'")
+        path = str(folder)
     from elysium_core.tasks import Elysium
 
     model: PerceptionModel = Elysium.from_pretrained(path, device=device, dtype=precision, vision_backend=backend)

@@ -117,8 +117,8 @@ def test_what_cannot_be_configured_says_why_and_can_be_mended(start_tracker, par
         diagnostics.wait(failed, 60.0)
     finally:
         diagnostics.close()
-    assert reason in tester.process.output()
-    assert tester.client.lifecycle_state() in ("unconfigured", "inactive")
+    tester.until(lambda: reason in tester.process.output(), "the reason in the log")
+    tester.until(lambda: tester.client.lifecycle_state() in ("unconfigured", "inactive"), "the end of the transition")
     if remedy is not None:
         assert set_parameter(tester, *remedy).successful
         assert tester.client.change_state("configure")
