@@ -179,7 +179,7 @@ class TensorrtVision:
         """Visual tokens (B, K, D) of B RGB uint8 images; more than the engine takes go in several runs."""
         stacked = np.stack([self._transform.resize(image) for image in images])
         pixels = torch.from_numpy(stacked).pin_memory().to(self._device, non_blocking=True)
-        return torch.cat([self._run(part.contiguous()) for part in pixels.split(self._max_batch)])
+        return torch.cat([self._run(part.contiguous()) for part in torch.split(pixels, self._max_batch)])
 
     def _run(self, pixels: Tensor) -> Tensor:
         context = self._context
@@ -196,6 +196,6 @@ class TensorrtVision:
 
 
 def _torch_name(dtype: Any) -> str:
-    """torch's name of a TensorRT data type."""
+    """Torch's name of a TensorRT data type."""
     names = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32"}
     return names[str(dtype).rsplit(".", 1)[-1]]

@@ -41,6 +41,6 @@ class TorchVision:
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See :class:`VisionBackend`; pixels cross to the device as bytes and are normalised there."""
         stacked = np.stack([self._transform.resize(image) for image in images])
-        device = self._network.llm_proj[0].weight.device
+        device = self._network.llm.lm_head.weight.device
         pixels = self._transform.normalize(torch.from_numpy(stacked).to(device))
         return self._network.encode_frames(pixels)

@@ -11,7 +11,7 @@ Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -88,11 +88,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to a device."""
-        moved = {
-            f.name: value.to(device) if isinstance(value := getattr(self, f.name), Tensor) else value
-            for f in fields(self)
-        }
-        return Batch(**moved)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frames"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 @dataclass(slots=True)
@@ -106,7 +103,9 @@ class _Sequence:
     digit: list[bool] = field(default_factory=list)
     pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
 
-    def extend(self, ids: Sequence[int], start: int, branch: int, weights: Sequence[float], digits: Sequence[bool]) -> None:
+    def extend(
+        self, ids: Sequence[int], start: int, branch: int, weights: Sequence[float], digits: Sequence[bool]
+    ) -> None:
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.branch += [branch] * len(ids)
@@ -205,7 +204,8 @@ class BatchBuilder:
         while True:
             count = frames or int(self._rng.choice(data.frames, p=data.frame_weights))
             gap = data.gaps[data.frames.index(count)]
-            clips, turns = [], []
+            clips: list[SyntheticClip] = []
+            turns: list[list[Turn]] = []
             while len(clips) < max(1, batch_frames // count):
                 objects = int(self._rng.choice(data.objects, p=data.object_weights))
                 clip = self._generator.draw_with_target(count, objects, gap)

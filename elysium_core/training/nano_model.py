@@ -11,15 +11,16 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig
 
+from elysium_core.geometry import Box
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.model.llama import LlamaSize
+from elysium_core.model.token_selector import TokenSelector
 from elysium_core.text.box_text import format_track
 from elysium_core.text.build_tokenizer import save_tokenizer, train_tokenizer
 from elysium_core.text.conversation import frame_pieces, question_piece
 from elysium_core.text.questions import TRAINING, fill
 from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.geometry import Box
 from elysium_core.training.config import NanoModelConfig
 
 MAX_FRAMES = 32
@@ -119,7 +120,8 @@ def build_network(model: NanoModelConfig, names: Sequence[str], vocab_size: int,
         places = _sine_positions(network.visual_encoder.grid, model.vision_width)
         vision.embeddings.position_embedding.weight[1:] = 0.3 * places
     nn.init.normal_(network.llm.model.embed_tokens.weight, std=model.llm_width**-0.5)
-    nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
+    if isinstance(network.adapter, TokenSelector):
+        nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
     return network
 
 

@@ -34,9 +34,7 @@ class MixedOptimizer:
         self._parts: list[torch.optim.Optimizer] = []
         if matrices:
             # match_rms_adamw scales updates to AdamW's size, so one learning rate serves both.
-            self._parts.append(
-                torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
         if others:
             self._parts.append(torch.optim.AdamW(others, betas=BETAS, weight_decay=weight_decay))
         self._peaks = [[float(group["lr"]) for group in part.param_groups] for part in self._parts]

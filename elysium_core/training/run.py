@@ -19,7 +19,13 @@ from elysium_core.model.checkpoint import save_checkpoint
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.config import Recipe
 from elysium_core.training.loop import StageRun
-from elysium_core.training.nano_model import build_network, build_tokenizer, elysium_settings, llm_settings, vision_settings
+from elysium_core.training.nano_model import (
+    build_network,
+    build_tokenizer,
+    elysium_settings,
+    llm_settings,
+    vision_settings,
+)
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0

@@ -29,6 +29,8 @@ _BACKGROUND_DISTIL_WEIGHT = 0.2
 class TrainingModel(nn.Module):
     """A network and the training-only modules around it."""
 
+    centers: Tensor
+
     def __init__(
         self,
         network: ElysiumNetwork,
@@ -84,7 +86,11 @@ def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     visual = model.oracle(words, batch.patch_name.gather(1, kept), noisy, model.centers[kept])
     visual = visual + _ORACLE_NOISE * torch.randn_like(visual)
     losses = language_losses(
-        model.network.llm, model.pointing, batch, _by_clip(visual, batch), _by_clip(batch.patch_object.gather(1, kept), batch)
+        model.network.llm,
+        model.pointing,
+        batch,
+        _by_clip(visual, batch),
+        _by_clip(batch.patch_object.gather(1, kept), batch),
     )
     return losses | {"total": losses["answer"] + model.pointing_weight * losses["pointing"]}
 

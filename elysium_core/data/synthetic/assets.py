@@ -70,17 +70,18 @@ def load_sprites(names: Sequence[str]) -> list[Sprite]:
     for name in names:
         row, column = divmod(positions[name], columns)
         bgra = atlas[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-        sprites.append(Sprite(name, _levels(bgra)))
+        sprites.append(Sprite(name, _levels(np.asarray(bgra, np.uint8))))
     return sprites
 
 
 def _levels(bgra: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
-    rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA).astype(np.float32)
+    rgba = np.asarray(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA), np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     levels = [rgba]
     while levels[-1].shape[0] > 24:
         side = levels[-1].shape[0] // 2
-        levels.append(cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA))
+        shrunk = cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA)
+        levels.append(np.asarray(shrunk, np.float32))
     return tuple(level.round().astype(np.uint8) for level in levels)
 
 
@@ -100,7 +101,11 @@ def load_backgrounds(
         says which packages to install, when there are none.
     """
     if split == "test":
-        return [photo for path in sorted((_ASSETS / "backgrounds").glob("*.jpg")) if (photo := _photo(path, side_px)) is not None]
+        return [
+            photo
+            for path in sorted((_ASSETS / "backgrounds").glob("*.jpg"))
+            if (photo := _photo(path, side_px)) is not None
+        ]
     if split != "train":
         raise DataError(f"background split {split!r} is not one of train, test")
     # One file per picture: themes keep the same picture in many sizes and orientations.

@@ -79,7 +79,7 @@ def _photo_crop(rng: np.random.Generator, photo: NDArray[np.uint8], side_px: int
     crop = int(min(height, width) * rng.uniform(0.5, 1.0))
     top, left = int(rng.integers(0, height - crop + 1)), int(rng.integers(0, width - crop + 1))
     wide = cv2.resize(photo[top : top + crop, left : left + crop], (side_px, side_px), interpolation=cv2.INTER_LINEAR)
-    return wide[:, ::-1] if rng.random() < 0.5 else wide
+    return np.asarray(wide[:, ::-1] if rng.random() < 0.5 else wide, np.uint8)
 
 
 def _procedural(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
@@ -99,7 +99,7 @@ def _procedural(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
         y, x = np.mgrid[0:side_px, 0:side_px] / side_px
         weight = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period))
     mixed = first + (second - first) * np.asarray(weight, np.float32)[..., None]
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(mixed, 0, 255), np.uint8)
 
 
 def _octaves(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:

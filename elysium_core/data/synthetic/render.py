@@ -54,7 +54,8 @@ def render_clip(backgrounds: NDArray[np.uint8], sprites: Sequence[Sprite], motio
             layer = _warp(sprite, motion, n, t, side)
             solid_pixels[n, t], boxes[n, t] = _paste(backgrounds[t], owner[t], layer, n)
     shown = np.stack([(owner == n).sum(axis=(1, 2)) for n in range(len(sprites))]).astype(np.float32)
-    return RenderedClip(backgrounds, boxes / side, shown / np.maximum(solid_pixels, 1), owner)
+    visible = np.asarray(shown / np.maximum(solid_pixels, 1), np.float32)
+    return RenderedClip(backgrounds, np.asarray(boxes / side, np.float32), visible, owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +86,7 @@ def _warp(sprite: Sprite, motion: Motion, n: int, t: int, side: int) -> _Layer:
     offset = np.array([center_x - left - 0.5, center_y - top - 0.5]) - linear @ middle
     matrix = np.column_stack([linear, offset])
     rgba = cv2.warpAffine(level, matrix, (extent, extent), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return _Layer(rgba, left, top)
+    return _Layer(np.asarray(rgba, np.uint8), left, top)
 
 
 def _paste(

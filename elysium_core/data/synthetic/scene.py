@@ -70,9 +70,7 @@ class Motion:
     present: NDArray[np.bool_]
 
 
-def draw_motion(
-    rng: np.random.Generator, config: SceneConfig, objects: int, times: NDArray[np.float64]
-) -> Motion:
+def draw_motion(rng: np.random.Generator, config: SceneConfig, objects: int, times: NDArray[np.float64]) -> Motion:
     """Draw smooth motions.
 
     Args:
