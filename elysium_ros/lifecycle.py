@@ -51,6 +51,14 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Present lifecycle state, such as ``active`` or ``configuring``."""
         return str(self._state_machine.current_state[1])
 
+    def why_inactive(self) -> str:
+        """Say for a caller why the node cannot do anything now, and what to do."""
+        state = self.state
+        if state not in ("unconfigured", "inactive"):
+            return f"the node is {state}; try again later"
+        step = "activate" if state == "inactive" else "configure"
+        return f"the node is {state}" + (f" ({self.failure})" if self.failure else f"; {step} it first")
+
     def configure(self) -> None:
         """Prepare: check parameters, load the model."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from itertools import count
 from typing import TypeVar
 
@@ -33,12 +34,18 @@ class Runtime:
         hooks: What the node does with what happens.
         on_description: Hears of every finished periodic description.
         is_shutting_down: Whether the process is ending; no one waits for the model then.
+        why_inactive: Says for a caller why nothing can be done now and what to do.
     """
 
     def __init__(
-        self, hooks: Hooks, on_description: Callable[[Answer], object], is_shutting_down: Callable[[], bool]
+        self,
+        hooks: Hooks,
+        on_description: Callable[[Answer], object],
+        is_shutting_down: Callable[[], bool],
+        why_inactive: Callable[[], str],
     ) -> None:
         self.describe_period_s = 0.0
+        self._why_inactive = why_inactive
         self._hooks = hooks
         self._on_description = on_description
         self._is_shutting_down = is_shutting_down
@@ -78,7 +85,7 @@ class Runtime:
         """
         model, worker = self._model, self._worker
         if model is None or worker is None:
-            raise WorkerError("there is no model; configure the node first")
+            raise WorkerError(self._why_inactive())
 
         def prepare() -> Perception:
             for _ in range(warm_up_passes):
@@ -131,9 +138,7 @@ class Runtime:
             WorkerError: The node is not active (``NOT_ACTIVE``), or there is no answer in time (``TIMEOUT``, ``BUSY``).
             Exception: Whatever ``function`` raises.
         """
-        worker, perception = self._worker, self._perception
-        if worker is None or perception is None:
-            raise WorkerError("the node is not active; configure and activate it first")
+        worker, perception = self._opened()
 
         def undo(result: Result) -> None:
             if abandon is not None:
@@ -141,11 +146,20 @@ class Runtime:
 
         return worker.call(lambda: function(perception), timeout_s, abandon=undo, give_up=self._is_shutting_down)
 
-    def configure(self, config: TrackingConfig) -> None:
-        """Have the trackers take new settings from the next frame on; does not wait."""
-        worker, perception = self._worker, self._perception
-        if worker is not None and perception is not None:
-            worker.post(lambda: perception.configure(config))
+    def post(self, function: Callable[[Perception], object]) -> None:
+        """Have ``function`` run in the inference thread and do not wait; a failure is reported.
+
+        Raises:
+            WorkerError: As for :meth:`call`, except ``TIMEOUT``.
+        """
+        worker, perception = self._opened()
+
+        def report(done: Future[object]) -> None:
+            error = done.exception()
+            if isinstance(error, Exception):
+                self._hooks.report(error)
+
+        worker.post(lambda: function(perception)).add_done_callback(report)
 
     @property
     def paused(self) -> bool:
@@ -158,9 +172,8 @@ class Runtime:
         Raises:
             WorkerError: The node is not active.
         """
-        if self._worker is None or self._perception is None:
-            raise WorkerError("the node is not active; configure and activate it first")
-        self._worker.paused = paused
+        worker, _ = self._opened()
+        worker.paused = paused
 
     def notify(self) -> None:
         """Say that an image has arrived."""
@@ -211,6 +224,11 @@ class Runtime:
     def busy_s(self) -> float:
         """How long the model has been at what it is doing now [s]."""
         return 0.0 if self._worker is None else self._worker.busy_s
+
+    def _opened(self) -> tuple[Worker, Perception]:
+        if self._worker is None or self._perception is None:
+            raise WorkerError(self._why_inactive())
+        return self._worker, self._perception
 
     def _wait(self, function: Callable[[], Result]) -> Result:
         """Run in the inference thread and wait as long as it takes, or until the process ends."""

@@ -37,7 +37,7 @@ from elysium_ros.track_action import MAX_GOALS, TrackAction
 
 # A hint about a camera that stays silent is repeated this often.
 _HINT_PERIOD_S = 5.0
-# Threads for what does not wait: images, lifecycle, parameters, housekeeping, quick services.
+# Threads for what does not wait long: lifecycle, parameters, housekeeping, quick services. They are made when needed.
 _QUICK_THREADS = 10
 _CLOSE_TIMEOUT_S = 3.0
 
@@ -47,7 +47,9 @@ class TrackerNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("elysium")
-        self._parameter_server = ParameterServer(self, lambda: self._runtime.is_open, self._on_parameters)
+        self._parameter_server = ParameterServer(
+            self, lambda: self._runtime.is_open, self.guard.callback(self._on_parameters)
+        )
         self._inputs: dict[str, CameraInput] = {}
         self._statistics = Statistics()
         self._published_ids: list[int] = []
@@ -59,6 +61,7 @@ class TrackerNode(ManagedNode):
             Hooks(message_to_frame, self._on_result, self.guard.report),
             self._outputs.publish_description,
             self._is_shutting_down,
+            self.why_inactive,
         )
         self._reporter = StatusReporter(self, self._condition, self._runtime, self.guard)
         tools = ServiceTools(
@@ -94,7 +97,8 @@ class TrackerNode(ManagedNode):
         self._runtime.open(mailboxes, settings.tracking_config(), settings.model_warmup)
         tools = InputTools(lambda: self.settings, self._statistics, self.events, self.guard, self._runtime.notify)
         try:
-            self._inputs = {mailbox.camera: CameraInput(self, mailbox, tools) for mailbox in mailboxes}
+            for mailbox in mailboxes:
+                self._inputs[mailbox.camera] = CameraInput(self, mailbox, tools)
         except (InvalidQosOverridesError, RuntimeError) as error:
             raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
         self._start_initial(settings.initial_expression)
@@ -170,15 +174,18 @@ class TrackerNode(ManagedNode):
 
     def _on_parameters(self, settings: Settings, changed: set[str]) -> None:
         self._runtime.describe_period_s = settings.describe_period_s
+        if not self._runtime.is_open:
+            return
         if any(name.startswith(("tracking.", "generation.")) for name in changed):
-            self._runtime.configure(settings.tracking_config())
-        if "tracking.initial_expression" in changed and self._runtime.is_open:
+            config = settings.tracking_config()
+            self._runtime.post(lambda perception: perception.configure(config))
+        if "tracking.initial_expression" in changed:
             self._start_initial(settings.initial_expression)
 
     def _start_initial(self, expression: str) -> None:
         if expression:
             request = StartRequest(self.settings.cameras[0], expression)
-            self._runtime.call(lambda perception: perception.start(request))
+            self._runtime.post(lambda perception: perception.start(request))
 
     def _calibration(self, camera: str) -> CameraInfo | None:
         camera_input = self._inputs.get(camera)
@@ -215,7 +222,8 @@ class TrackerNode(ManagedNode):
 
 def spin(node: TrackerNode) -> None:
     """Run the node's callbacks until the process is told to end."""
-    executor = MultiThreadedExecutor(num_threads=MAX_WAITING_CALLS + MAX_GOALS + _QUICK_THREADS, context=node.context)
+    threads = MAX_WAITING_CALLS + MAX_GOALS + len(node.settings.cameras) + _QUICK_THREADS
+    executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
     executor.add_node(node)
     while node.context.ok():
         try:

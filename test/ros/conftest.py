@@ -202,14 +202,14 @@ def start_tracker(test_node: Node) -> Iterator[Callable[..., Tester]]:
     """Start tracker nodes; those that still run at the end must end cleanly on SIGTERM."""
     testers: list[Tester] = []
 
-    def start(cameras: tuple[str, ...] = ("",), **parameters: Any) -> Tester:
+    def start(cameras: tuple[str, ...] = ("",), remap: dict[str, str] | None = None, **parameters: Any) -> Tester:
         name = f"elysium{len(testers)}" if testers else "elysium"
         given = {"model.path": "identity", "cameras": list(cameras), "diagnostics.period": 0.2}
         for camera in cameras:
             topic = f"/{camera}/image" if camera else "/image"
             given[f"qos_overrides.{topic}.subscription.reliability"] = "reliable"
         given |= {key.replace("__", "."): value for key, value in parameters.items()}
-        process = NodeProcess("elysium_ros.tracker_node", given, os.environ, {"__node": name})
+        process = NodeProcess("elysium_ros.tracker_node", given, os.environ, {"__node": name, **(remap or {})})
         testers.append(Tester(test_node, process, name, cameras))
         return testers[-1]
 

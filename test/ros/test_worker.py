@@ -611,7 +611,7 @@ def test_the_target_that_waited_longest_is_due_for_its_periodic_description(scen
 @pytest.fixture
 def runtime():
     hooks = Hooks(Frame, lambda result: None, str)
-    runtime = Runtime(hooks, lambda answer: None, lambda: False)
+    runtime = Runtime(hooks, lambda answer: None, lambda: False, lambda: "the node is not active")
     yield runtime
     runtime.stop()
 
