@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,14 +45,15 @@ def claim_domain() -> Iterator[int]:
     """
     for domain_id in range(1, 102):
         path = Path(tempfile.gettempdir()) / f"elysium-domain-{domain_id}.lock"
-        with path.open("a") as lock:
+        with ExitStack() as stack:
             try:
+                lock = stack.enter_context(path.open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError:  # locked, or the file of another user
                 continue
             yield domain_id
             return
-    raise NodeProcessError("all ROS domains 1..101 are taken by other runs; end some, or remove their lock files")
+    raise NodeProcessError("all ROS domains 1..101 are taken by other runs; end some of them")
 
 
 class NodeProcess:

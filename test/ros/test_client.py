@@ -98,7 +98,7 @@ def tracker() -> Iterator[ScriptedTracker]:
 
 
 def run(*arguments: str) -> int:
-    return main(["--node", "scripted", "--timeout", "5", *arguments])
+    return main(["--node", "scripted", "--timeout", "60", *arguments])
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_bad_input_is_one_sentence(
 
 def test_a_node_that_died_is_noticed_with_its_last_words() -> None:
     with NodeProcess("elysium_ros.video_node", {"source": "no/such.mp4"}, os.environ) as node:
-        wait_until(lambda: not node.is_alive, 10.0, "it did not end")
+        wait_until(lambda: not node.is_alive, 60.0, "it did not end")
         with pytest.raises(NodeProcessError, match=r"exit code 2: .*no/such\.mp4"):
             node.check_alive()
 
