@@ -204,6 +204,8 @@ def _resolve_device(device: str) -> torch.device:
         place = torch.device(device)
     except RuntimeError as error:
         raise BackendError(f"{device!r} is not a device; use auto, cpu or cuda:0", code="DEVICE") from error
+    if place.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {device!r} is not supported; use auto, cpu or cuda:0", code="DEVICE")
     if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
         raise BackendError(f"there is no device {device!r} ({torch.cuda.device_count()} CUDA devices)", code="DEVICE")
     return place

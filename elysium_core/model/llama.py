@@ -225,7 +225,8 @@ class Llama(nn.Module):
         """Cosines and sines, each (B or 1, 1, T, d)."""
         size = self.size
         even = torch.arange(0, size.head_dim, 2, device=positions.device, dtype=torch.float32)
-        frequency = size.rope_base ** (-even / size.head_dim)
-        angle = positions.float()[..., None] / size.rope_factor * frequency
+        # Rounded as transformers rounds it: at far positions the last bit of a frequency can be seen in the answer.
+        frequency = 1.0 / size.rope_base ** (even / size.head_dim) / size.rope_factor
+        angle = positions.float()[..., None] * frequency
         angle = torch.cat((angle, angle), dim=-1)[:, None]
         return angle.cos().to(dtype), angle.sin().to(dtype)

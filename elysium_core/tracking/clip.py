@@ -8,14 +8,14 @@ The first frame of a later clip is not reported again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from elysium_core.errors import TargetError
+from elysium_core.errors import BackendError, TargetError
 from elysium_core.frames import ClipWindow, Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters
+from elysium_core.inference.engine import EngineCounters, Generation, Request
 from elysium_core.inference.runtime import Runtime
 from elysium_core.text.box_text import format_box, format_track
 from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
@@ -26,6 +26,8 @@ from elysium_core.tracking.types import TrackerStats, TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 _SPARE_TOKENS = 32
+# What is drafted where nothing is known; it costs nothing when wrong.
+_MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
 
 
 class ClipTracker:
@@ -69,13 +71,15 @@ class ClipTracker:
         """Forget all targets and frames; ids are still not reused."""
         self._clock = StreamClock()
         self._targets: dict[str, Target] = {}
+        self._stopped: list[Target] = []
         self._cues: dict[str, Box] = {}
         self._frames: list[Frame] = []
-        self._visual: list[Tensor] = []
+        # Visual tokens of the first of those frames, where the clip before has seen it.
+        self._overlap: Tensor | None = None
         self._clips_done = 0
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target before the first frame; a box refers to that frame.
+        """Start a target before the first frame; a box refers to that frame and goes before the words.
 
         Raises:
             ExpressionError: The words cannot be used.
@@ -84,7 +88,9 @@ class ClipTracker:
         if not expression and box is None:
             raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
         if self._frames or self._clips_done:
-            raise TargetError("in clip mode targets are added before the first frame; use stream mode", code="TARGET_LATE")
+            raise TargetError(
+                "in clip mode targets are added before the first frame; use stream mode", code="TARGET_LATE"
+            )
         if len(self._targets) >= self._config.max_targets:
             raise TargetError(f"there are already {self._config.max_targets} targets", code="TARGET_LIMIT")
         words = self._runtime.clean_words(expression) if expression else ""
@@ -96,22 +102,19 @@ class ClipTracker:
         return target.target_id
 
     def remove(self, target_id: str) -> None:
-        """Stop a target; nothing more is reported about it."""
+        """Stop a target; the next step reports it as REMOVED once."""
         if target_id not in self._targets:
             raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
-        del self._targets[target_id]
+        self._stopped.append(self._targets.pop(target_id))
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Take in one frame; returns the updates of every clip that is complete with it."""
         self._stats.frames += 1
         self._frames.append(frame)
-        started = time.perf_counter()
-        self._visual += self._runtime.encode_frames([frame.image])
-        self._stats.encode_s = time.perf_counter() - started
-        self._stats.vision_encodes += 1
+        updates = [target.stop(frame) for target in self._stopped]
+        self._stopped.clear()
         if self._clips_done == 0 and len(self._frames) <= SINGLE_CLIP_FRAMES:
-            return []
-        updates: list[TrackUpdate] = []
+            return updates
         length = self._config.clip_length
         # A frame more than the clip must be there: else this clip may be the last and shorter one.
         while len(self._frames) > length:
@@ -120,58 +123,89 @@ class ClipTracker:
 
     def flush(self) -> list[TrackUpdate]:
         """Answer the frames that are left at the end of the recording."""
-        if not self._frames:
-            return []
         if self._clips_done == 0:
-            return self._run_clip(len(self._frames), keep=0)
-        spans = ClipWindow(self._config.clip_length, 1).spans(len(self._frames))
-        updates = [update for start, stop in spans for update in self._run_clip(stop - start)]
-        self._frames, self._visual = [], []
-        return updates
+            return self._run_clip(len(self._frames)) if self._frames else []
+        # One frame alone is the last one of the clip before, and has been answered.
+        spans = ClipWindow(self._config.clip_length, 1).spans(len(self._frames)) if len(self._frames) > 1 else []
+        return [update for start, stop in spans for update in self._run_clip(stop - start)]
 
-    def _run_clip(self, length: int, keep: int = 1) -> list[TrackUpdate]:
-        """Answer the first ``length`` frames and drop all but the last ``keep`` of them."""
-        frames, visual = self._frames[:length], self._visual[:length]
-        first_new = 0 if self._clips_done == 0 else 1
-        started = time.perf_counter()
-        seen = self._ask(visual)
-        self._stats.generate_s = time.perf_counter() - started
+    def _run_clip(self, length: int) -> list[TrackUpdate]:
+        """Answer the first ``length`` frames and drop all but the last of them."""
+        frames = self._frames[:length]
+        seen = self._observe(frames)
         self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
         updates = []
-        for position in range(first_new, length):
+        for position in range(0 if self._clips_done == 0 else 1, length):
             now_s = self._clock.tick(frames[position])
-            for name, target in self._targets.items():
+            for target in self._targets.values():
                 if target.state is not TrackState.REMOVED:
-                    updates.append(target.observe(frames[position], now_s, seen[name][position], self._config))
-        for name, observed in seen.items():
-            if (last := observed[-1].box) is not None:
-                self._cues[name] = last
+                    observation = seen[target.target_id][position]
+                    updates.append(target.observe(frames[position], now_s, observation, self._config))
+        gone = [name for name, target in self._targets.items() if target.state is TrackState.REMOVED]
+        for name in gone:
+            del self._targets[name]
+        self._take_cues(seen)
         self._clips_done += 1
-        del self._frames[: length - keep], self._visual[: length - keep]
+        del self._frames[: length - 1]
         return updates
+
+    def _take_cues(self, seen: Mapping[str, Sequence[Observation]]) -> None:
+        """The box of a clip's last frame starts the next clip; without one, words do, or the newest box there is."""
+        for name, observed in seen.items():
+            boxes = [observation.box for observation in observed if observation.box is not None]
+            if observed[-1].box is None and name in self._targets and self._targets[name].expression:
+                self._cues.pop(name, None)
+            elif boxes:
+                self._cues[name] = boxes[-1]
+
+    def _observe(self, frames: Sequence[Frame]) -> dict[str, list[Observation]]:
+        """One observation a target and frame, whatever fails."""
+        if not self._targets:
+            self._overlap = None
+            return {}
+        try:
+            visual = self._encode(frames)
+            started = time.perf_counter()
+            seen = self._ask(visual)
+            self._stats.generate_s = time.perf_counter() - started
+        except BackendError as error:
+            self._overlap = None
+            seen = {name: [Observation(None, 0.0, str(error))] * len(frames) for name in self._targets}
+        return seen
+
+    def _encode(self, frames: Sequence[Frame]) -> list[Tensor]:
+        """Visual tokens of a clip; the frame it shares with the clip before is not encoded again."""
+        started = time.perf_counter()
+        known = [] if self._overlap is None else [self._overlap]
+        new = [frame.image for frame in frames[len(known) :]]
+        visual = known + self._runtime.encode_frames(new)
+        self._overlap = visual[-1]
+        self._stats.encode_s = time.perf_counter() - started
+        self._stats.vision_encodes += len(new)
+        return visual
 
     def _ask(self, visual: Sequence[Tensor]) -> dict[str, list[Observation]]:
         """Ask about all targets behind one clip."""
-        count = len(visual)
-        requests = []
-        for name, target in self._targets.items():
-            cue = self._cues.get(name)
-            by_words = target.expression and (self._clips_done == 0 or cue is None)
-            if by_words or cue is None:
-                question = fill(PUBLISHED[RSOT], expression=target.expression)
-            else:
-                question = fill(PUBLISHED[SOT], box=format_box(cue))
-            draft = AnswerDraft(self._runtime.tokenizer, "", format_track([cue or Box(0.25, 0.25, 0.75, 0.75)] * count))
-            requests.append(self._runtime.request(question, (), draft, len(draft(())) + _SPARE_TOKENS))
-        engine = self._runtime.new_engine(self._counters)
-        answers = engine.answer(requests, self._runtime.embed_clip(visual)) if requests else []
-        seen = {}
-        for name, answer in zip(self._targets, answers, strict=True):
-            scored = self._runtime.scored(answer, count)
-            for problem, times in scored.parsed.problems.items():
-                self._stats.parse_failures[problem] = self._stats.parse_failures.get(problem, 0) + times
-            seen[name] = [
-                Observation(box, score, "" if box is not None else "the answer has no box for this frame")
-                for box, score in zip(scored.parsed.boxes, scored.scores, strict=True)
-            ]
-        return seen
+        requests = [self._request(target, len(visual)) for target in self._targets.values()]
+        answers = self._runtime.new_engine(self._counters).answer(requests, self._runtime.embed_clip(visual))
+        return {name: self._read(answer, len(visual)) for name, answer in zip(self._targets, answers, strict=True)}
+
+    def _request(self, target: Target, count: int) -> Request:
+        cue = self._cues.get(target.target_id)
+        if cue is None:
+            question = fill(PUBLISHED[RSOT], expression=target.expression)
+        else:
+            question = fill(PUBLISHED[SOT], box=format_box(cue))
+        draft = AnswerDraft(self._runtime.tokenizer, "", format_track([cue or _MIDDLE] * count))
+        # The setting speaks about clips of ``clip_length``; a recording that is one clip may be longer.
+        allowed = self._config.max_new_tokens * max(count, self._config.clip_length) // self._config.clip_length
+        return self._runtime.request(question, (), draft, min(len(draft(())) + _SPARE_TOKENS, allowed))
+
+    def _read(self, answer: Generation, count: int) -> list[Observation]:
+        scored = self._runtime.scored(answer, count)
+        for problem, times in scored.parsed.problems.items():
+            self._stats.parse_failures[problem] = self._stats.parse_failures.get(problem, 0) + times
+        return [
+            Observation(box, score, "" if box is not None else "the answer has no box for this frame")
+            for box, score in zip(scored.parsed.boxes, scored.scores, strict=True)
+        ]

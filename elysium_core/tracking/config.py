@@ -27,7 +27,7 @@ class TrackingConfig:
         lost_after_s: Without a certain box for this long, a target is LOST [s].
         remove_after_s: LOST for this long, a target is REMOVED [s]; 0 = never.
         reground_period_s: Ask again by words this often, and while LOST [s]; 0 = off.
-        max_new_tokens: Longest answer the model may write [tokens].
+        max_new_tokens: Longest answer the model may write about ``clip_length`` frames [tokens].
 
     Raises:
         ConfigError: A value is out of range; the message names all that are.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from elysium_core.text.box_text import LEVELS
 from elysium_core.text.tokenizer import TextTokenizer
 
-_FIELD = re.compile(r"\d+")
+_FIELD = re.compile(r"[0-9]+")
 
 
 class AnswerDraft:
@@ -60,7 +60,8 @@ def complete(guess: str, written: str) -> str | None:
 
     Returns:
         A text of that form that begins with ``written`` and is otherwise as near to the
-        guess as can be; None when ``written`` has left the form.
+        guess as can be; None when ``written`` has left the form. Numbers that are complete
+        in ``written`` stay, whatever they are.
 
     Example:
         >>> complete("[23,45,46,72]", "[23,5")
@@ -75,12 +76,12 @@ def complete(guess: str, written: str) -> str | None:
             return result + guess[position:] if literal.startswith(rest) else None
         place += len(literal)
         result += literal
-        number = re.match(r"\d*", written[place:])
-        digits = number.group(0) if number else ""
+        rest = written[place:]
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         place += len(digits)
         closed = place < len(written)
         value = digits if closed else _nearest(digits, int(field.group(0)))
-        if value is None:
+        if not value:
             return None
         result += value
         position = field.end()

@@ -48,7 +48,8 @@ def ground_answers(
 
 def observations(answers: Mapping[str, ScoredAnswer]) -> dict[str, Observation]:
     """The boxes of :func:`ground_answers` as observations."""
-    return {
-        key: Observation(answer.parsed.boxes[0], answer.scores[0], "" if answer.parsed.boxes[0] else "no box in the answer")
-        for key, answer in answers.items()
-    }
+    seen = {}
+    for key, answer in answers.items():
+        box = answer.parsed.boxes[0]
+        seen[key] = Observation(box, answer.scores[0], "" if box is not None else "the answer has no box")
+    return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -21,6 +22,14 @@ from elysium_core.tracking.window import Window
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
 _SAME_PLACE_IOU = 0.5
 _ANCHOR_FRAMES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """Visual tokens (K, D) of a frame, and a target's box in it."""
+
+    tokens: Tensor
+    box: Box
 
 
 class StreamTracker:
@@ -67,9 +76,13 @@ class StreamTracker:
         self._clock = StreamClock()
         self._targets: dict[str, Target] = {}
         self._stopped: list[Target] = []
+        # Boxes given since the newest frame refer to it; before the first frame, to the first.
         self._given: dict[str, Box] = {}
+        # Where a target can be picked up when no window holds it.
+        self._sights: dict[str, _Sight] = {}
         self._windows: list[Window] = []
         self._newest: Frame | None = None
+        self._newest_tokens: Tensor | None = None
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; see :meth:`elysium_core.tracking.types.Tracker.add`."""
@@ -82,11 +95,10 @@ class StreamTracker:
         target = Target(str(self._next_id), words)
         self._next_id += 1
         self._targets[target.target_id] = target
-        if box is not None and self._newest is not None:
-            target.last_box, target.sure_at_s = box, self._clock.now_s
-            self._open_window(self._encode(self._newest), {target.target_id: box})
-        elif box is not None:
+        if box is not None:
             self._given[target.target_id] = box
+            if self._newest is not None:
+                target.last_box, target.sure_at_s = box, self._clock.now_s
         return target.target_id
 
     def remove(self, target_id: str) -> None:
@@ -94,8 +106,7 @@ class StreamTracker:
         if target_id not in self._targets:
             raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
         self._stopped.append(self._targets.pop(target_id))
-        self._given.pop(target_id, None)
-        self._leave_windows(target_id)
+        self._forget(target_id)
 
     def flush(self) -> list[TrackUpdate]:
         """Updates held back at the end of a stream: none, every frame was answered."""
@@ -105,28 +116,44 @@ class StreamTracker:
         """Look at one frame; see :meth:`elysium_core.tracking.types.Tracker.step`."""
         now_s = self._clock.tick(frame)
         self._stats.frames += 1
-        self._newest = frame
-        updates = [self._farewell(target, frame) for target in self._stopped]
+        updates = [target.stop(frame) for target in self._stopped]
         self._stopped.clear()
+        seen = self._observe(frame, now_s) if self._targets else {}
         if not self._targets:
-            return updates
-        seen = self._observe(frame, now_s)
+            self._newest, self._newest_tokens = frame, None
         for target in list(self._targets.values()):
-            updates.append(target.observe(frame, now_s, seen[target.target_id], self._config))
-            if target.state is TrackState.REMOVED:
-                del self._targets[target.target_id]
-                self._leave_windows(target.target_id)
+            update = target.observe(frame, now_s, seen[target.target_id], self._config)
+            updates.append(update)
+            self._remember(target, update)
         return updates
+
+    def _remember(self, target: Target, update: TrackUpdate) -> None:
+        """Keep a sure sight of a target that has no words to be found by; drop one that is gone."""
+        tokens, sure = self._newest_tokens, update.state is TrackState.TRACKED
+        if update.state is TrackState.REMOVED:
+            del self._targets[target.target_id]
+            self._forget(target.target_id)
+        elif sure and update.box is not None and tokens is not None and not target.expression:
+            self._sights[target.target_id] = _Sight(tokens, update.box)
+
+    def _forget(self, target_id: str) -> None:
+        self._given.pop(target_id, None)
+        self._sights.pop(target_id, None)
+        self._leave_windows(target_id)
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Observation]:
         """One observation a target, whatever fails."""
-        live = self._encode(frame)
+        seen: dict[str, Observation] = {}
         started = time.perf_counter()
         try:
+            self._place_given()
+            self._newest, self._newest_tokens = frame, None
+            self._newest_tokens = live = self._encode(frame)
+            started = time.perf_counter()
             seen = self._look(live)
             self._adopt(live, seen, self._search(live, now_s, seen))
         except BackendError as error:
-            # The memory may hold what failed; start afresh from words or the next box.
+            # A window may lack what failed; start afresh from words, or from where the target was last seen.
             self._windows.clear()
             seen = {name: Observation(None, 0.0, str(error)) for name in self._targets}
         self._stats.generate_s = time.perf_counter() - started
@@ -138,18 +165,36 @@ class StreamTracker:
                 failures[observation.reason] = failures.get(observation.reason, 0) + 1
         return seen
 
+    def _place_given(self) -> None:
+        """Boxes given since the newest frame become sights of it."""
+        if not self._given or self._newest is None:
+            return
+        tokens = self._newest_tokens if self._newest_tokens is not None else self._encode(self._newest)
+        self._sights |= {name: _Sight(tokens, box) for name, box in self._given.items()}
+        self._given = {}
+
     def _look(self, live: Tensor) -> dict[str, Observation]:
         """Boxes given for this frame, and what every window says about it."""
+        self._pick_up()
         seen: dict[str, Observation] = {}
         for window in self._windows:
             guesses = {name: box for name in window.members if (box := self._targets[name].last_box) is not None}
             seen |= window.look(live, guesses)
-        if self._given:
-            self._open_window(live, self._given)
-            seen |= {name: Observation(box, 1.0) for name, box in self._given.items()}
-            self._given = {}
         self._windows = [window for window in self._windows if window.members]
-        return seen
+        return seen | {name: Observation(box, 1.0) for name, box in self._given.items()}
+
+    def _pick_up(self) -> None:
+        """Open windows for targets that are in none, but were seen somewhere; one for each frame they were seen in."""
+        watched = {name for window in self._windows for name in window.members}
+        while missing := [name for name in self._sights if name not in watched]:
+            tokens = self._sights[missing[0]].tokens
+            together = {name: self._sights[name].box for name in missing if self._sights[name].tokens is tokens}
+            self._open_window(tokens, together)
+            watched |= together.keys()
+            for name in together:
+                # From here on words find it again better than an old sight.
+                if self._targets[name].expression:
+                    del self._sights[name]
 
     def _search(self, live: Tensor, now_s: float, seen: Mapping[str, Observation]) -> dict[str, Observation]:
         """Look by words for the targets that need it."""
@@ -164,48 +209,59 @@ class StreamTracker:
         return observations(ground_answers(self._runtime, live, due, guesses, self._counters))
 
     def _is_due(self, target: Target, now_s: float, watched: bool) -> bool:
-        if not watched or target.state is TrackState.LOST:
+        if not watched or target.lost_at_s is not None:
             return True
         period, asked = self._config.reground_period_s, target.asked_at_s
         if asked is None:
             # Given by a box and words: the words wait for their first turn.
             target.asked_at_s = now_s
             return False
-        return 0 < period <= now_s - asked
+        # Turns are counted from the start of the stream: targets that are asked for in the same frame share a
+        # window afterwards, whenever they were added.
+        return period > 0 and now_s // period > asked // period
 
     def _adopt(self, live: Tensor, seen: dict[str, Observation], found: Mapping[str, Observation]) -> None:
         """Decide between following and searching, and open a new window where this frame is the better anchor."""
-        anchors: dict[str, Box] = {}
+        anchors, self._given = self._given, {}
         for name, by_words in found.items():
             followed = seen.get(name)
             best = by_words if followed is None or by_words.score > followed.score else followed
-            agree = (
-                followed is not None
-                and followed.box is not None
-                and by_words.box is not None
-                and followed.box.iou(by_words.box) >= _SAME_PLACE_IOU
-            )
             seen[name] = best
-            certain = best.box is not None and best.score >= self._config.score_threshold
-            if certain and best.box is not None and (best is by_words or agree):
-                anchors[name] = best.box
-        for window in [window for window in self._windows if window.full]:
-            for name in window.members:
-                box = seen[name].box
-                if box is not None:
-                    anchors.setdefault(name, box)
-            self._windows.remove(window)
+            box = self._sure_box(best)
+            if box is not None and (best is by_words or _same_place(followed, by_words)):
+                anchors[name] = box
+        anchors = self._restarting(seen, bool(anchors)) | anchors
         if anchors:
             self._open_window(live, anchors)
+
+    def _restarting(self, seen: Mapping[str, Observation], opening: bool) -> dict[str, Box]:
+        """Boxes of the targets whose growing window ends with this frame.
+
+        It ends when it is full. When any ends, or another opens, the rest join, so that
+        targets that were added at different times come to share their frames.
+        """
+        full = {name for window in self._windows if window.full for name in window.members}
+        boxes = {name: seen[name].box for name in full}
+        if (full or opening) and self._window_frames > _ANCHOR_FRAMES:
+            boxes |= {name: box for name in seen if (box := self._sure_box(seen[name])) is not None}
+        return {name: box for name, box in boxes.items() if box is not None}
+
+    def _sure_box(self, seen: Observation) -> Box | None:
+        return seen.box if seen.score >= self._config.score_threshold else None
+
+    @property
+    def _window_frames(self) -> int:
+        """Frames a window may hold."""
+        window = self._config.window if self._config.window != "auto" else self._runtime.config.window
+        return _ANCHOR_FRAMES if window == "anchor" else self._config.clip_length
 
     def _open_window(self, visual: Tensor, boxes: Mapping[str, Box]) -> None:
         """Move targets into a new window that opens with a frame in which their boxes are known."""
         for name in boxes:
             self._leave_windows(name)
-        words = {name: target.expression for name, target in self._targets.items() if target.expression}
-        window = self._config.window if self._config.window != "auto" else self._runtime.config.window
-        frames = _ANCHOR_FRAMES if window == "anchor" else self._config.clip_length
-        self._windows.append(Window(self._runtime, visual, dict(boxes), words, frames, self._counters))
+        words = {name: self._targets[name].expression for name in boxes}
+        longest = self._config.max_new_tokens
+        self._windows.append(Window(self._runtime, visual, boxes, words, self._window_frames, self._counters, longest))
 
     def _leave_windows(self, target_id: str) -> None:
         for window in self._windows:
@@ -219,7 +275,8 @@ class StreamTracker:
         self._stats.vision_encodes += 1
         return tokens
 
-    @staticmethod
-    def _farewell(target: Target, frame: Frame) -> TrackUpdate:
-        target.state = TrackState.REMOVED
-        return target.update(frame, None, 0.0, "stopped")
+
+def _same_place(followed: Observation | None, by_words: Observation) -> bool:
+    if followed is None or followed.box is None or by_words.box is None:
+        return False
+    return followed.box.iou(by_words.box) >= _SAME_PLACE_IOU

@@ -71,6 +71,11 @@ class Target:
         self.age += 1
         return update
 
+    def stop(self, frame: Frame) -> TrackUpdate:
+        """The last update, of a target that its user has stopped."""
+        self.state = TrackState.REMOVED
+        return self.update(frame, None, 0.0, "stopped")
+
     def update(self, frame: Frame, box: Box | None, score: float, reason: str) -> TrackUpdate:
         """What is published about this target in a frame."""
         return TrackUpdate(

@@ -44,6 +44,7 @@ class Window:
         expressions: Words of the members that have any, by target id.
         max_frames: Frames it may hold, >= 2; 2 makes it an anchor window.
         counters: Where passes and tokens are counted.
+        max_new_tokens: Longest answer about a frame.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Window:
         expressions: Mapping[str, str],
         max_frames: int,
         counters: EngineCounters,
+        max_new_tokens: int = 256,
     ) -> None:
         self._runtime = runtime
+        self._max_new_tokens = max_new_tokens
         self._engine = runtime.new_engine(counters)
         self._opening: Tensor | None = opening
         self._members = {name: _Member(expressions.get(name, ""), [box]) for name, box in boxes.items()}
@@ -93,9 +96,7 @@ class Window:
         drafts = {name: self._draft(member, guesses.get(name)) for name, member in self._members.items()}
         requests = [self._request(member, drafts[name]) for name, member in self._members.items()]
         answers = self._engine.answer(requests, prefix)
-        seen = {
-            name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)
-        }
+        seen = {name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)}
         if self._max_frames == 2:
             self._engine.crop(self._engine.prefix_length - len(appended))
         else:
@@ -112,7 +113,7 @@ class Window:
         return torch.cat([opening, appended])
 
     def _draft(self, member: _Member, guess: Box | None) -> AnswerDraft:
-        given = format_track(member.boxes + [member.boxes[-1]])
+        given = format_track([*member.boxes, member.boxes[-1]])
         known = given[: given.rindex(f" Frame {len(member.boxes) + 1}:")]
         return AnswerDraft(self._runtime.tokenizer, known, format_track([*member.boxes, guess or member.boxes[-1]]))
 
@@ -121,15 +122,16 @@ class Window:
             question = fill(PUBLISHED[RSOT], expression=member.expression)
         else:
             question = fill(PUBLISHED[SOT], box=format_box(member.boxes[0]))
-        longest = len(draft(())) + _SPARE_TOKENS
+        longest = min(len(draft(())) + _SPARE_TOKENS, self._max_new_tokens)
         return self._runtime.request(question, draft.given_ids, draft, longest)
 
     def _read(self, answer: Generation, number: int) -> Observation:
         scored = self._runtime.scored(answer, number)
         box, score = scored.parsed.boxes[number - 1], scored.scores[number - 1]
         problems = {p: n for p, n in scored.parsed.problems.items() if p != "missing"}
-        reason = "" if box is not None else "the answer has no box for this frame" + "".join(f" ({p})" for p in problems)
-        return Observation(box, score, reason)
+        if box is not None:
+            return Observation(box, score)
+        return Observation(None, 0.0, "the answer has no box for this frame" + "".join(f" ({p})" for p in problems))
 
     def _keep(self, seen: Mapping[str, Observation]) -> None:
         """Remember the answered boxes; a member without one cannot go on in this window."""
