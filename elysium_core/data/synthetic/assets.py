@@ -99,13 +99,12 @@ def load_backgrounds(
     Returns:
         The photos in a fixed order; for ``train`` an empty list, with a warning that
         says which packages to install, when there are none.
+
+    Raises:
+        DataError: The split is unknown, or a shipped photo is damaged.
     """
     if split == "test":
-        return [
-            photo
-            for path in sorted((_ASSETS / "backgrounds").glob("*.jpg"))
-            if (photo := _photo(path, side_px)) is not None
-        ]
+        return [_shipped_photo(path, side_px) for path in sorted((_ASSETS / "backgrounds").glob("*.jpg"))]
     if split != "train":
         raise DataError(f"background split {split!r} is not one of train, test")
     # One file per picture: themes keep the same picture in many sizes and orientations.
@@ -122,6 +121,13 @@ def load_backgrounds(
             ", ".join(str(folder) for folder in folders),
         )
     return photos
+
+
+def _shipped_photo(path: Path, side_px: int) -> NDArray[np.uint8]:
+    photo = _photo(path, side_px)
+    if photo is None:
+        raise DataError(f"the background {path} is damaged; install the package again")
+    return photo
 
 
 def _photo(path: Path, side_px: int) -> NDArray[np.uint8] | None:

@@ -81,6 +81,10 @@ class ClipGenerator:
         """Make the generator of ``train`` or ``test`` clips with the first ``names`` names of the atlas."""
         return cls(sprite_names()[:names], load_backgrounds(split), seed, config or SceneConfig())
 
+    def reseed(self, *entropy: int) -> None:
+        """Start the randomness afresh: what is drawn next depends on these numbers alone."""
+        self._rng = np.random.default_rng(entropy)
+
     def draw(self, frames: int, objects: int, gap: tuple[float, float]) -> SyntheticClip:
         """Draw one clip.
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from elysium_core.errors import ConfigError
 
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 960
+"""Range of a frame's side; the noise field that frames are cut from is not larger."""
+
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
@@ -43,8 +46,8 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if not 0 < self.min_side <= self.max_side <= 1:
             raise ConfigError(f"sprite sides need 0 < min <= max <= 1, not {self.min_side} and {self.max_side}")
-        if self.side_px < 32:
-            raise ConfigError(f"side_px = {self.side_px} is under 32")
+        if not MIN_SIDE_PX <= self.side_px <= MAX_SIDE_PX:
+            raise ConfigError(f"side_px = {self.side_px} is not in {MIN_SIDE_PX}..{MAX_SIDE_PX}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,124 @@
+"""``elysium synth``: write generated video with exact truth; ``--split test`` writes the frozen test set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.options import JsonOption
+from elysium_core.cli.output import Progress, emit, say
+from elysium_core.data.synthetic import testset
+from elysium_core.data.synthetic.scene import MAX_SIDE_PX, MIN_SIDE_PX
+from elysium_core.data.synthetic.sources import ClipSource, TrainingClips
+from elysium_core.data.synthetic.writer import claim_folder, write_shards, write_track_files
+from elysium_core.errors import ConfigError
+
+SPLITS = ("train", "test")
+_DEFAULTS = TrainingClips()
+_DEFAULT_CLIPS = 1000
+
+Work = list[tuple[ClipSource, int]]
+"""Sources, each with the number of clips to write."""
+
+
+def command(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where to; an interrupted run goes on there.")
+    ],
+    split: Annotated[str, typer.Option("--split", help="train, or test: the frozen test set.")] = SPLITS[0],
+    clips: Annotated[
+        int | None, typer.Option("--clips", min=1, help=f"Clips; {_DEFAULT_CLIPS}, for test all of each part.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, max=1000, help=f"Frames a clip; {_DEFAULTS.frames}. (train)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help=f"{_DEFAULTS.seed}. (train)")] = None,
+    objects: Annotated[
+        tuple[int, int] | None, typer.Option("--objects", metavar="MIN MAX", help="Objects a clip; 1 4. (train)")
+    ] = None,
+    gap: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--gap", metavar="MIN MAX", help="Time between frames; 0.5 2.5, see docs/data.md. (train)"),
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help=f"Side of the frames [px]; {_DEFAULTS.side_px}. (train)"
+        ),
+    ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="Tar shards for webdataset instead of folders.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write generated clips: frames as PNG, and one JSON line an object as in ElysiumTrack.
+
+    The same options give the same clips, and clip 7 is the same whether 10 or
+    10000 are asked for. Ctrl-C stops after the current clip; the same command
+    goes on there.
+    """
+    given = {"frames": frames, "seed": seed, "objects": objects, "gap": gap, "side": side}
+    work, settings = _plan(split, clips, {name: value for name, value in given.items() if value is not None})
+    claim_folder(out, settings | {"shards": shards})
+    write = write_shards if shards else write_track_files
+    with Progress("synth", sum(count for _, count in work)) as progress, StopRequest() as stop:
+        written = _write(work, write, out, progress, stop)
+    if stop.is_set:
+        sys.stderr.write(f"elysium: stopped after {written} clips; the same command goes on there\n")
+        raise typer.Exit(130)
+    if split == "test":
+        _check_pixels()
+    if json:
+        emit({"out": str(out), "split": split, "clips": written})
+    else:
+        say(f"{written} clips are in {out}")
+
+
+def _plan(split: str, clips: int | None, given: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
+    """What to write, and the settings that decide what the clips are."""
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+    if split == "test":
+        if given:
+            raise ConfigError(f"the test set is frozen: leave out {', '.join('--' + name for name in given)}")
+        return [(part, min(part.clips, clips or part.clips)) for part in testset.PARTS], {"split": split}
+    given = {("side_px" if name == "side" else name): value for name, value in given.items()}
+    source = TrainingClips(**given)
+    settings = {
+        "split": split,
+        "frames": source.frames,
+        "seed": source.seed,
+        "objects": source.objects,
+        "gap": source.gap,
+        "side_px": source.side_px,
+    }
+    return [(source, clips or _DEFAULT_CLIPS)], settings
+
+
+def _write(
+    work: Work,
+    write: Callable[[ClipSource, int, Path], Iterator[str]],
+    out: Path,
+    progress: Progress,
+    stop: StopRequest,
+) -> int:
+    written = 0
+    for source, count in work:
+        for name in write(source, count, out):
+            written += 1
+            progress.advance(name)
+            if stop.is_set:
+                return written
+    return written
+
+
+def _check_pixels() -> None:
+    changed = [part.name for part in testset.PARTS if not testset.is_as_frozen(part)]
+    if changed:
+        sys.stderr.write(
+            f"elysium: the pixels of {', '.join(changed)} differ from the frozen ones on this machine (another "
+            "processor or another OpenCV); figures may differ a little from published ones\n"
+        )

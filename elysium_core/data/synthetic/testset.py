@@ -1,0 +1,142 @@
+"""The frozen test set: its one definition. Nothing here may ever change; a new set gets new names.
+
+Three parts, all of 30-frame clips on photos that no training sees (those shipped with
+the package), with smaller steps between frames than training has:
+
+``test``: names of the training vocabulary, 1, 2, 3 and 4 objects in turn.
+``test-unseen``: sprites that were never trained on, to be followed from a box.
+``test-vanishing``: one object disappears and does not come back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
+from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.data.synthetic.scene import SceneConfig
+from elysium_core.data.synthetic.sources import TRAINING_NAMES, Sample
+
+FRAMES = 30
+GAP = (0.5, 1.2)
+SIDE_PX = 128
+OBJECT_COUNTS = (1, 2, 3, 4)
+_SEED = 20240416
+# Frames in which a vanishing object is there, at least; and gone, at least.
+_SHORTEST_PRESENCE, SHORTEST_ABSENCE = 5, 10
+_CLEAR = 0.25
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """One part of the test set.
+
+    Attributes:
+        name: Name of the part; its clips are called ``<name>-0000`` and so on.
+        clips: Number of clips.
+        first_name: First sprite of the atlas that occurs.
+        last_name: First one behind it that does not; None = to the end.
+        vanishing: One object of each clip disappears.
+        number: Tells the parts' seeds apart.
+    """
+
+    name: str
+    clips: int
+    first_name: int
+    last_name: int | None
+    vanishing: bool
+    number: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sprites that occur."""
+        return sprite_names()[self.first_name : self.last_name]
+
+    def clip_name(self, index: int) -> str:
+        """Name of clip ``index``."""
+        return f"{self.name}-{index:04d}"
+
+    def draw(self, index: int) -> Sample:
+        """Draw clip ``index``, 0..clips-1; always the same."""
+        self._generator.reseed(_SEED, self.number, index)
+        objects = OBJECT_COUNTS[index % len(OBJECT_COUNTS)]
+        while True:
+            clip = self._generator.draw(FRAMES, objects, GAP)
+            targets = vanishing_targets(clip) if self.vanishing else clip.targets
+            if targets:
+                return Sample(self.clip_name(index), clip, tuple(targets))
+
+    @cached_property
+    def _generator(self) -> ClipGenerator:
+        # Every value is written out: the defaults belong to training and may change.
+        scene = SceneConfig(
+            side_px=SIDE_PX,
+            min_side=0.16,
+            max_side=0.5,
+            speed=0.06,
+            scale_rate=0.05,
+            spin=0.06,
+            tilt=0.35,
+            procedural_share=0.0,
+            vanish_share=1.0 if self.vanishing else 0.0,
+            aspects=(1.0, 0.75, 0.5625),
+        )
+        return ClipGenerator(self.names, load_backgrounds("test", side_px=256), _SEED, scene)
+
+
+def gone_from(clip: SyntheticClip, target: int) -> int | None:
+    """The frame from which on nothing of an object can be seen, None if it is seen in the last frame."""
+    seen = np.flatnonzero(clip.visible[target] > 0)
+    first_gone = int(seen[-1]) + 1 if len(seen) else 0
+    return first_gone if first_gone < len(clip.images) else None
+
+
+def vanishing_targets(clip: SyntheticClip) -> list[int]:
+    """Objects that are well seen up to some frame and gone for good behind it, each for long enough."""
+    found = []
+    for target in clip.vanishing:
+        gone = gone_from(clip, target)
+        if gone is None or not _SHORTEST_PRESENCE <= gone <= len(clip.images) - SHORTEST_ABSENCE:
+            continue
+        if clip.visible[target, :gone].min() >= _CLEAR:
+            found.append(target)
+    return found
+
+
+TEST = FrozenPart("test", 200, 0, TRAINING_NAMES, vanishing=False, number=1)
+UNSEEN = FrozenPart("test-unseen", 100, TRAINING_NAMES, None, vanishing=False, number=2)
+VANISHING = FrozenPart("test-vanishing", 60, 0, TRAINING_NAMES, vanishing=True, number=3)
+PARTS = (TEST, UNSEEN, VANISHING)
+"""The whole test set."""
+
+
+FINGERPRINTS = {
+    "test-0000": "050fb871105e8f8d7ad098353471c79bb62a835894729b5905819f3bbba4b2c8",
+    "test-0001": "08e861143cfb0fbe651cb8a3070ae3c2b702daa3a7158ab078f332d7a4a87035",
+    "test-0003": "759f5b83317be08d481cb6d9fc8ee529d64320d0a5d95c6e3dbc72143f6ab6d4",
+    "test-unseen-0000": "3700cd9ca63bcec19840ad9b9511f86540b8efae706cc5899a33a2988f99d9ba",
+    "test-unseen-0003": "ca65707dd1d7a48a29b9a5a506d3393faf2665546d60cc0dca71f49cc9a1525f",
+    "test-vanishing-0000": "0948060ee934b9ed2f29a41e38e70d0822224f51789e20644180f33e84df4f0b",
+    "test-vanishing-0003": "2ffe8bd6fcb543882627302198e80d6e41e8b200e8d3034d1d5cd0be4aabe3a4",
+}
+"""What :func:`fingerprint` gave for some clips when the set was frozen (x86-64 with AVX2, OpenCV 5.0)."""
+
+
+def fingerprint(sample: Sample) -> str:
+    """SHA-256 of a clip's pixels and boxes."""
+    digest = hashlib.sha256(np.ascontiguousarray(sample.clip.images).tobytes())
+    digest.update(sample.clip.boxes.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def is_as_frozen(part: FrozenPart) -> bool:
+    """Whether this machine draws the first clip of a part as the machine that froze it did.
+
+    Boxes are the same everywhere; pixels may differ by one level where OpenCV is built
+    for another processor or is another version.
+    """
+    return fingerprint(part.draw(0)) == FINGERPRINTS[part.clip_name(0)]
