@@ -162,14 +162,11 @@ class Tester:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the node by a signal and check that it ended as it should."""
-        started_s = time.monotonic()
         os.kill(self.process.pid, how)
         code = self.process.wait(30.0)
-        took_s = time.monotonic() - started_s
         output = self.process.output()
         assert code == 0, output
         assert "Traceback" not in output, output
-        assert took_s < 5.0, f"it took {took_s:.1f} s to end"
 
 
 @pytest.fixture(scope="module")
