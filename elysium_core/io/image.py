@@ -41,10 +41,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
             _check_size(path, picture.width, picture.height)
             return _as_rgb(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{str(path)!r} is not a JPEG, PNG, BMP, WebP or PPM image",
-            code="IMG_DECODE",
-        ) from error
+        raise ImageError(f"{str(path)!r} is not a JPEG, PNG, BMP, WebP or PPM image", code="IMG_DECODE") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "more") from error
     except (OSError, SyntaxError, ValueError, OverflowError, EOFError) as error:

@@ -86,14 +86,7 @@ def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int
     width, height = label_size(text, font_px)
     letters = np.zeros((height, width), np.uint8)
     letters[pad_y : pad_y + text_mask.shape[0], pad_x : pad_x + text_mask.shape[1]] = text_mask
-    _blend(
-        image,
-        _pill_mask(width, height, max(2, font_px // 3)),
-        x,
-        y,
-        style.ground,
-        style.opacity,
-    )
+    _blend(image, _pill_mask(width, height, max(2, font_px // 3)), x, y, style.ground, style.opacity)
     _blend(image, letters, x, y, style.ink, 1.0)
 
 
@@ -110,12 +103,7 @@ def rounded_path(x1: float, y1: float, x2: float, y2: float, radius: float) -> N
     arcs = []
     for turn, (center_x, center_y) in enumerate(centers):
         angle = np.pi + turn * np.pi / 2 + quarter
-        arcs.append(
-            np.stack(
-                [center_x + radius * np.cos(angle), center_y + radius * np.sin(angle)],
-                axis=1,
-            )
-        )
+        arcs.append(np.stack([center_x + radius * np.cos(angle), center_y + radius * np.sin(angle)], axis=1))
     return np.concatenate(arcs)
 
 
@@ -177,19 +165,9 @@ def _padding(font_px: int) -> tuple[int, int]:
     return max(3, round(font_px * 0.4)), max(1, round(font_px * 0.1))
 
 
-def _blend(
-    image: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    x: int,
-    y: int,
-    color: Color,
-    opacity: float,
-) -> None:
+def _blend(image: NDArray[np.uint8], mask: NDArray[np.uint8], x: int, y: int, color: Color, opacity: float) -> None:
     left, top = max(0, x), max(0, y)
-    right, bottom = (
-        min(image.shape[1], x + mask.shape[1]),
-        min(image.shape[0], y + mask.shape[0]),
-    )
+    right, bottom = (min(image.shape[1], x + mask.shape[1]), min(image.shape[0], y + mask.shape[0]))
     if left >= right or top >= bottom:
         return
     alpha = mask[top - y : bottom - y, left - x : right - x, None].astype(np.float32) * (opacity / 255)

@@ -18,15 +18,7 @@ from numpy.typing import NDArray
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.labels import (
-    Color,
-    LabelStyle,
-    draw_label,
-    drawable,
-    label_size,
-    rounded_path,
-    shorten,
-)
+from elysium_core.io.labels import Color, LabelStyle, draw_label, drawable, label_size, rounded_path, shorten
 from elysium_core.tracking.types import TrackState, TrackUpdate
 
 Rect = tuple[int, int, int, int]
@@ -89,11 +81,7 @@ def draw_tracks(image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, sca
 
 
 def draw_boxes(
-    image: NDArray[np.uint8],
-    boxes: Iterable[Box | None],
-    *,
-    label: str = "",
-    scale: float = 1.0,
+    image: NDArray[np.uint8], boxes: Iterable[Box | None], *, label: str = "", scale: float = 1.0
 ) -> NDArray[np.uint8]:
     """Draw boxes that are known, such as ground truth: thin and white.
 
@@ -143,28 +131,12 @@ class _Canvas:
     def line_px(self) -> int:
         return max(1, round(1.1 + self._extent / 400))
 
-    def draw_box(
-        self,
-        box: Box,
-        color: Color,
-        *,
-        dashed: bool = False,
-        thickness: int | None = None,
-    ) -> None:
+    def draw_box(self, box: Box, color: Color, *, dashed: bool = False, thickness: int | None = None) -> None:
         thickness = thickness or self.line_px
         x1, y1, x2, y2 = _inside(box, self.size, thickness)
-        path = rounded_path(
-            x1,
-            y1,
-            x2,
-            y2,
-            radius=min(3.0 * thickness, 0.2 * (x2 - x1), 0.2 * (y2 - y1)),
-        )
+        path = rounded_path(x1, y1, x2, y2, radius=min(3.0 * thickness, 0.2 * (x2 - x1), 0.2 * (y2 - y1)))
         # A darker edge keeps the line visible on a ground of its own colour.
-        for line_color, line_px in (
-            (_darkened(color), thickness + 2),
-            (color, thickness),
-        ):
+        for line_color, line_px in ((_darkened(color), thickness + 2), (color, thickness)):
             self._stroke(path, line_color, line_px, dash_px=5 * thickness + 2 if dashed else 0)
 
     def place_label(self, text: str, box: Box, style: LabelStyle, *, below: bool = False) -> None:
@@ -180,10 +152,7 @@ class _Canvas:
     def place_centered_label(self, text: str, box: Box, style: LabelStyle) -> None:
         """Draw ``text`` over the middle of ``box``."""
         width, height = label_size(text, self.font_px)
-        x, y = (
-            round(box.center[0] * self.size[0] - width / 2),
-            round(box.center[1] * self.size[1] - height / 2),
-        )
+        x, y = (round(box.center[0] * self.size[0] - width / 2), round(box.center[1] * self.size[1] - height / 2))
         tops = [(x, y + step * (height + 2)) for step in (0, 1, -1, 2, -2)]
         self._draw_first_free(text, tops, (width, height), style)
 
@@ -195,11 +164,7 @@ class _Canvas:
         self._draw_first_free(text, [(margin, y) for y in rows], (width, height), style)
 
     def _draw_first_free(
-        self,
-        text: str,
-        corners: list[tuple[int, int]],
-        label_wh: tuple[int, int],
-        style: LabelStyle,
+        self, text: str, corners: list[tuple[int, int]], label_wh: tuple[int, int], style: LabelStyle
     ) -> None:
         rects = [self._pushed_inside(corner, label_wh) for corner in corners] or [self._pushed_inside((0, 0), label_wh)]
         unmoved = [rect for rect, corner in zip(rects, corners, strict=False) if rect[1] == corner[1]]
@@ -225,11 +190,7 @@ def _draw_update_label(canvas: _Canvas, update: TrackUpdate) -> None:
         certain = update.state is TrackState.TRACKED
         ground = color if certain else _dimmed(color)
         text = _label_text(canvas, update, f"{update.score:.0%}" if certain else f"{update.score:.0%}?")
-        canvas.place_label(
-            text,
-            update.box,
-            LabelStyle(ground, _ink_on(ground), 1.0 if certain else 0.85),
-        )
+        canvas.place_label(text, update.box, LabelStyle(ground, _ink_on(ground), 1.0 if certain else 0.85))
         return
     style = LabelStyle(_BLACK, _mixed(color, _WHITE, 0.25), 0.75)
     text = _label_text(canvas, update, "lost" if update.last_box else "searching")
@@ -245,11 +206,7 @@ def _label_text(canvas: _Canvas, update: TrackUpdate, ending: str) -> str:
         room = max(room, update.box.width * canvas.size[0])
     fixed_width, _ = label_size(f"{update.target_id}    {ending}", canvas.font_px)
     words = drawable(" ".join(update.expression.split()), canvas.font_px)
-    parts = (
-        update.target_id,
-        shorten(words, int(room) - fixed_width, canvas.font_px),
-        ending,
-    )
+    parts = (update.target_id, shorten(words, int(room) - fixed_width, canvas.font_px), ending)
     return "  ".join(part for part in parts if part)
 
 
@@ -269,12 +226,7 @@ def _inside(box: Box, size: tuple[int, int], thickness: int) -> tuple[float, flo
     x1, y1, x2, y2 = box.to_px(*size)
     inset = thickness / 2
     x1, y1 = max(x1, inset), max(y1, inset)
-    return (
-        x1,
-        y1,
-        max(x1 + 1, min(x2, size[0] - 1 - inset)),
-        max(y1 + 1, min(y2, size[1] - 1 - inset)),
-    )
+    return (x1, y1, max(x1 + 1, min(x2, size[0] - 1 - inset)), max(y1 + 1, min(y2, size[1] - 1 - inset)))
 
 
 def _dashes(path: NDArray[np.float64], dash_px: float) -> list[NDArray[np.float64]]:

@@ -41,15 +41,9 @@ class FileRecording(Recording):
             raise VideoError(f"{self.name!r} is an empty file (0 bytes)", code="VIDEO_EMPTY")
         with self._open() as container:
             stream = _video_stream(container, self.name)
-            first = next(
-                (frame for frame in _decode(container, stream) if frame is not None),
-                None,
-            )
+            first = next((frame for frame in _decode(container, stream) if frame is not None), None)
             if first is None:
-                raise VideoError(
-                    f"{self.name!r} holds no frame that can be decoded",
-                    code="VIDEO_DECODE",
-                )
+                raise VideoError(f"{self.name!r} holds no frame that can be decoded", code="VIDEO_DECODE")
             self.fps = _frame_rate(stream)
             self.frame_count = stream.frames or None
         self._coded_size = (first.width, first.height)
@@ -65,11 +59,7 @@ class FileRecording(Recording):
                 if decoded is None:
                     self.skipped += 1
                 else:
-                    yield Frame(
-                        _upright_rgb(decoded, self._coded_size),
-                        clock.stamp_ns(decoded, index),
-                        index,
-                    )
+                    yield Frame(_upright_rgb(decoded, self._coded_size), clock.stamp_ns(decoded, index), index)
 
     def _open(self) -> InputContainer:
         try:
@@ -104,10 +94,7 @@ class CameraRecording(Recording):
     def __init__(self, number: int) -> None:
         self.name = f"/dev/video{number}"
         if not Path(self.name).exists():
-            raise VideoError(
-                f"there is no camera {self.name}; list those there are with ls /dev/video*",
-                "CAM_MISSING",
-            )
+            raise VideoError(f"there is no camera {self.name}; list those there are with ls /dev/video*", "CAM_MISSING")
         try:
             self._container = av.open(self.name, format="v4l2")
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -116,10 +103,7 @@ class CameraRecording(Recording):
         try:
             stream = _video_stream(self._container, self.name)
             self.fps = _frame_rate(stream)
-            self.width, self.height = (
-                stream.codec_context.width,
-                stream.codec_context.height,
-            )
+            self.width, self.height = (stream.codec_context.width, stream.codec_context.height)
             self._decoded = enumerate(_decode(self._container, stream))
             self._clock = _StampClock(self.fps, from_zero=False)
         except ElysiumError:
@@ -138,10 +122,7 @@ class CameraRecording(Recording):
                 continue
             image = _upright_rgb(decoded, (self.width, self.height))
             yield Frame(image, self._clock.stamp_ns(decoded, index), index)
-        raise VideoError(
-            f"camera {self.name} stopped sending frames; is it still plugged in?",
-            code="CAM_TIMEOUT",
-        )
+        raise VideoError(f"camera {self.name} stopped sending frames; is it still plugged in?", code="CAM_TIMEOUT")
 
     def close(self) -> None:
         """Release the camera."""
@@ -174,10 +155,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     stream = container.streams.video[0]
     context = stream.codec_context
     if context is None:
-        raise VideoError(
-            f"{name!r} is coded in a way that this FFmpeg cannot decode",
-            code="VIDEO_DECODE",
-        )
+        raise VideoError(f"{name!r} is coded in a way that this FFmpeg cannot decode", code="VIDEO_DECODE")
     if context.width * context.height > MAX_PIXELS:
         raise VideoError(
             f"the frames of {name!r} have {context.width}x{context.height} px, over the limit of {MAX_PIXELS} px",

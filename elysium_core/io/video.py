@@ -77,10 +77,7 @@ class PictureRecording(Recording):
 
     def __init__(self, paths: list[Path], name: str, fps: float = DEFAULT_FPS) -> None:
         if not paths:
-            raise VideoError(
-                f"folder {name!r} holds no {', '.join(sorted(IMAGE_SUFFIXES))} files",
-                code="VIDEO_EMPTY",
-            )
+            raise VideoError(f"folder {name!r} holds no {', '.join(sorted(IMAGE_SUFFIXES))} files", code="VIDEO_EMPTY")
         if not 0 < fps < float("inf"):
             raise VideoError(f"a recording cannot run at {fps:g} frames a second; give a positive rate")
         self.name, self.fps, self.frame_count = name, fps, len(paths)
@@ -114,10 +111,7 @@ class PictureRecording(Recording):
                 return read_image(path)
             except ImageError as error:
                 problem = problem or error
-        raise VideoError(
-            f"no picture of {self.name!r} can be read; the first: {problem}",
-            code="VIDEO_DECODE",
-        )
+        raise VideoError(f"no picture of {self.name!r} can be read; the first: {problem}", code="VIDEO_DECODE")
 
 
 def _pictures_in(folder: Path) -> list[Path]:
