@@ -63,6 +63,7 @@ class VideoNode(Node):
             lambda: int(self.get_clock().now().nanoseconds),
             rate_hz=settings.rate,
             loop=settings.loop,
+            pause_after=settings.pause_after,
             stamps=settings.stamps,
             on_end=lambda: self.finished.set_result(None),
         )

@@ -35,6 +35,7 @@ class VideoPlayer:
         now_ns: The clock that stamps are in [ns].
         rate_hz: Frames a second; 0 = as recorded. Of a camera, at most this many.
         loop: Start over at the end.
+        pause_after: Pause by itself when this many frames were handed out; 0 = never.
         stamps: One of :data:`STAMPS`; a camera's frames are always stamped ``now``.
         on_end: Called once in the player's thread when there will be no more frames.
     """
@@ -47,6 +48,7 @@ class VideoPlayer:
         *,
         rate_hz: float = 0.0,
         loop: bool = False,
+        pause_after: int = 0,
         stamps: str = "now",
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,6 +57,7 @@ class VideoPlayer:
         self._now_ns = now_ns
         self._rate_hz = rate_hz
         self._loop = loop
+        self._pause_after = pause_after
         self._video_stamps = stamps == "video" and not recording.is_live
         self._on_end = on_end
         self._anchor: _Anchor | None = None
@@ -76,6 +79,11 @@ class VideoPlayer:
     def pause(self) -> None:
         """Hold at the next frame; a camera's frames are dropped meanwhile."""
         self._playing.clear()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no frames are handed out until :meth:`play`."""
+        return not self._playing.is_set()
 
     def close(self) -> None:
         """End the thread and close the recording; can be called twice."""
@@ -106,6 +114,8 @@ class VideoPlayer:
             if wanted:
                 self._emit(frame, self._stamp_ns(video_ns))
                 self.frames_sent += 1
+                if self.frames_sent == self._pause_after:
+                    self.pause()
         return video_ns + round(1e9 / (self._rate_hz or self._recording.fps))
 
     def _time_in_round(self, frame: Frame) -> int:

@@ -34,6 +34,9 @@ class VideoSettings:
     loop: bool = _setting(False, "Start over at the end.")
     exit_at_end: bool = _setting(False, "End the process after the last frame instead of staying.")
     start_paused: bool = _setting(False, "Hold the first frame until ~/play is called with data: true.")
+    pause_after: int = _setting(
+        0, "Pause when this many frames were sent, until ~/play is called; 0 = never.", limits=(0, 1_000_000)
+    )
     wait_for_subscribers: int = _setting(
         0, "Hold the first frame until the images have this many subscribers.", limits=(0, 100)
     )

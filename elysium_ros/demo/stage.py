@@ -39,7 +39,7 @@ class Wish:
     Attributes:
         expression: Words, may be empty if there is a box.
         box: Box in the first frame of the video, None to find it by the words.
-        at_frame: Ask when the camera has sent this many frames; 0 = before or with the first.
+        at_frame: Ask when the camera has sent this many frames; the first wish is asked before.
     """
 
     expression: str
@@ -141,15 +141,17 @@ class _Stage:
 
     def play(self, play: Play) -> list[str]:
         """Play the video and ask for the targets; return their ids."""
-        target_ids = []
-        wishes = list(play.wishes)
-        # Words need no picture, so the first frame can be the first answer. A box belongs to the first frame.
-        if wishes[0].box is None:
-            target_ids.append(self._ask(wishes.pop(0), play, wait_s=0.0, add=False))
-        self.player.call(SetBool, "play", SetBool.Request(data=True))
-        for wish in wishes:
-            self._wait_for_frame(max(1, wish.at_frame))
-            target_ids.append(self._ask(wish, play, wait_s=_FIRST_BOX_S, add=bool(target_ids)))
+        first, *others = play.wishes
+        # Words need no picture, so the first frame can be the first answer. A box is drawn on the first frame, which
+        # the camera holds meanwhile.
+        if first.box is not None:
+            self._let_play()
+            self._wait_for_frame(1)
+        target_ids = [self._ask(first, play, wait_s=0.0, add=False)]
+        self._let_play()
+        for wish in others:
+            self._wait_for_frame(wish.at_frame)
+            target_ids.append(self._ask(wish, play, wait_s=_FIRST_BOX_S, add=True))
         self._wait(lambda: not self.camera.is_alive)
         _check_end(self.camera.wait(1.0), self.camera)
         self._wait(lambda: self.recorder.is_complete, _LAST_ANSWER_S)
@@ -162,6 +164,9 @@ class _Stage:
         self.recorder.close()
         if self.recorder.problem is not None:
             raise self.recorder.problem
+
+    def _let_play(self) -> None:
+        self.player.call(SetBool, "play", SetBool.Request(data=True))
 
     def _ask(self, wish: Wish, play: Play, *, wait_s: float, add: bool) -> str:
         box = None if wish.box is None else box_to_message(wish.box, play.width, play.height)
@@ -205,6 +210,7 @@ def _camera_parameters(play: Play) -> dict[str, object]:
         "rate": play.rate_hz,
         "stamps": "video",
         "start_paused": True,
+        "pause_after": int(play.wishes[0].box is not None),
         "wait_for_subscribers": 1,
         "exit_at_end": True,
     }

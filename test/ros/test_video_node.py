@@ -128,6 +128,20 @@ def test_nothing_is_sent_before_play() -> None:
     assert seen == []
 
 
+def test_it_pauses_by_itself_and_goes_on() -> None:
+    seen: list[int] = []
+    player = VideoPlayer(
+        Slides(), lambda frame, stamp: seen.append(frame.index), time.time_ns, rate_hz=500.0, pause_after=2
+    )
+    player.play()
+    player.start()
+    wait_until(lambda: player.is_paused, DEADLINE_S, "it did not pause")
+    assert seen == [0, 1]
+    player.play()
+    wait_until(lambda: len(seen) == FRAMES, DEADLINE_S, "it did not go on")
+    player.close()
+
+
 def test_a_camera_is_stamped_now_and_thinned_out() -> None:
     # All eight pictures arrive at once; a camera asked for 1 Hz has time for the first only.
     _, seen = play(Slides(is_live=True), stamps="video", rate_hz=1.0)
