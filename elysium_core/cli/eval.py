@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from elysium_core.cli import eval_synthetic
 from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, VisionBackendOption
 from elysium_core.cli.output import Progress, emit, say
@@ -147,6 +148,9 @@ def report(
     """Score the results in a folder again, by any protocol; the data set is not needed."""
     _judge(directory, judge_url, judge_model)
     _report(directory, tuple(protocol or ()), json)
+
+
+app.command("synthetic")(eval_synthetic.command)
 
 
 def _load(name: str, device: str, dtype: str, vision_backend: str) -> PerceptionModel:

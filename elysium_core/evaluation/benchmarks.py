@@ -14,13 +14,14 @@ from elysium_core.data.readers.refcoco import read_refcoco
 from elysium_core.data.readers.video_qa import READERS as QA_READERS
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation import describing, grounding, questions
+from elysium_core.evaluation import describing, grounding, questions, synthetic
 from elysium_core.evaluation.answers import AnswerLog, read_answers
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
 from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.results import result_path
 from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
+from elysium_core.evaluation.synthetic_report import synthetic_report
 from elysium_core.evaluation.tracking_report import tracking_report
 from elysium_core.evaluation.tracking_run import TASKS, TrackingTask, run_recordings
 from elysium_core.tracking.config import TrackingConfig
@@ -163,6 +164,7 @@ def make_report(folder: Path, protocols: tuple[str, ...] = ()) -> Report:
         grounding.KIND: grounding.grounding_report,
         describing.KIND: describing.describing_report,
         questions.KIND: questions.questions_report,
+        synthetic.KIND: synthetic_report,
     }
     if kind not in reporters:
         raise DataError(f"{str(folder)!r} holds a run of unknown kind {kind!r}; it needs another version of elysium")

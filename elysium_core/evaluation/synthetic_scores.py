@@ -1,0 +1,204 @@
+"""Figures of the frozen test set from its answers alone: pure functions on the records of a run.
+
+Every figure is given for the model and for what needs no model: a random object of the
+scene (exact boxes, the mean over all of them), the copied first box, a fixed box in
+the middle, and the truth as text can write it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from elysium_core.data.synthetic.testset import SHORTEST_ABSENCE, SIDE_PX
+from elysium_core.evaluation.baselines import centre, frozen, rounded
+from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
+from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
+from elysium_core.evaluation.results import TrackResult
+from elysium_core.evaluation.scoring import score_recording
+from elysium_core.geometry import pairwise_iou
+
+Record = Mapping[str, Any]
+ByObjects = dict[str, float]
+"""Number of objects in the scene (``"1"``, ``"2"`` ... and ``"all"``) -> a figure 0..1."""
+Figures = dict[str, dict[str, ByObjects]]
+"""Figure -> who answered -> by number of objects."""
+
+MODEL = "model"
+_CENTRE_BOX = (0.25, 0.25, 0.75, 0.75)
+_DOUBTFUL = {"UNCERTAIN", "LOST", "REMOVED"}
+
+
+class _Means:
+    """Means of values, by number of objects and over everything."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, objects: int, value: float) -> None:
+        self._values[str(objects)].append(value)
+
+    def result(self) -> ByObjects:
+        figures = {key: float(np.mean(self._values[key])) for key in sorted(self._values)}
+        everything = [value for values in self._values.values() for value in values]
+        return figures | {"all": float(np.mean(everything))} if everything else {}
+
+
+def score_stills(records: Iterable[Record]) -> Figures:
+    """REC and REG.
+
+    Returns:
+        ``REC Acc@0.5``, ``REC right object`` (the box's centre is nearer to the target's
+        than to any other object's) and ``REG exact name``.
+    """
+    accuracy: dict[str, _Means] = defaultdict(_Means)
+    right: dict[str, _Means] = defaultdict(_Means)
+    named = _Means()
+    for record in records:
+        objects = len(record["names"])
+        for still in record.get("stills", ()):
+            truth = np.asarray([track[still["frame"]] for track in record["boxes"]])
+            target = still["target"]
+            answers = {MODEL: [still["box"]], "random object": list(truth), "fixed centre": [_CENTRE_BOX]}
+            for who, boxes in answers.items():
+                accuracy[who].add(objects, float(np.mean([_overlap(box, truth[target]) >= 0.5 for box in boxes])))
+                right[who].add(objects, float(np.mean([nearest(box, truth) == target for box in boxes])))
+            named.add(objects, float(is_name(still["answer"], record["names"][target])))
+    return _figures({"REC Acc@0.5": accuracy, "REC right object": right}) | {"REG exact name": {MODEL: named.result()}}
+
+
+def score_video_reg(records: Iterable[Record]) -> Figures:
+    """``Video-REG exact name``."""
+    named = _Means()
+    for record in records:
+        if answer := record.get("video_reg"):
+            named.add(len(record["names"]), float(is_name(answer["answer"], record["names"][answer["target"]])))
+    return {"Video-REG exact name": {MODEL: named.result()}}
+
+
+def score_tracks(records: Iterable[Record], task: str) -> Figures:
+    """Success AUC by the default protocol, and how often the right object is hit, over all frames.
+
+    Args:
+        records: Clips.
+        task: ``sot`` or ``rsot``.
+    """
+    protocol = get_protocol(DEFAULT_PROTOCOL)
+    auc: dict[str, _Means] = defaultdict(_Means)
+    right: dict[str, _Means] = defaultdict(_Means)
+    for record in records:
+        for track in (track for track in record.get("tracks", ()) if track["task"] == task):
+            objects, truth = len(record["names"]), np.asarray(record["boxes"], np.float64)
+            result = _as_result(track, truth)
+            rivals: dict[str, Sequence[Floats]] = {
+                MODEL: [result.predicted_xywh_px],
+                "copied first box": [frozen(result)],
+                "random object": [_to_px(boxes) for boxes in truth],
+                "fixed centre": [centre(result)],
+                "truth as text": [rounded(result)],
+            }
+            for who, answers in rivals.items():
+                scores = [score_recording(result.with_predictions(boxes), protocol) for boxes in answers]
+                auc[who].add(objects, float(np.mean([s.auc for s in scores if s is not None and s.auc is not None])))
+            right[MODEL].add(objects, _right_share(track, truth, task))
+    name = task.upper()
+    return _figures({f"{name} AUC": auc, f"{name} right object": right})
+
+
+def score_absence(records: Iterable[Record]) -> Figures:
+    """Share of targets marked UNCERTAIN or LOST in the tenth frame without them.
+
+    Returns:
+        ``absent from the start``: a name that is nowhere in the clip; ``gone later``: an
+        object that disappears, among those that were followed up to then; and ``followed
+        until it was gone``, the share of those.
+    """
+    absent, gone, followed = _Means(), _Means(), _Means()
+    for record in records:
+        objects = len(record["names"])
+        if track := record.get("absent"):
+            absent.add(objects, float(track["states"][SHORTEST_ABSENCE - 1] in _DOUBTFUL))
+        for track in record.get("tracks", ()):
+            first_gone = _gone_from(record["visible"][track["target"]])
+            if first_gone is None:
+                continue
+            is_followed = track["states"][first_gone - 1] not in _DOUBTFUL
+            followed.add(objects, float(is_followed))
+            if is_followed:
+                gone.add(objects, float(track["states"][first_gone + SHORTEST_ABSENCE - 1] in _DOUBTFUL))
+    means = {"absent from the start": absent, "gone later": gone, "followed until it was gone": followed}
+    return {name: {MODEL: mean.result()} for name, mean in means.items()}
+
+
+def score_all(records: Sequence[Record]) -> dict[str, Figures]:
+    """All figures, by part of the test set."""
+    parts: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        parts[record["part"]].append(record)
+    seen, vanishing = parts["test"], parts["test-vanishing"]
+    scores = {
+        "test": score_stills(seen) | score_video_reg(seen) | score_tracks(seen, "sot") | score_tracks(seen, "rsot"),
+        "test-unseen": score_tracks(parts["test-unseen"], "sot"),
+        "absence": score_absence([*seen, *vanishing]),
+    }
+    return {part: {name: by for name, by in figures.items() if any(by.values())} for part, figures in scores.items()}
+
+
+def nearest(box: Sequence[float] | None, truth_xyxy: Floats) -> int | None:
+    """Index of the object whose centre is nearest to a box's centre; None without a box.
+
+    Objects without a box (all zeros) are not there.
+    """
+    if box is None:
+        return None
+    centres = (truth_xyxy[:, :2] + truth_xyxy[:, 2:]) / 2
+    distance = np.hypot(*(centres - (np.asarray(box[:2]) + np.asarray(box[2:])) / 2).T)
+    return int(np.where(truth_xyxy[:, 2] > truth_xyxy[:, 0], distance, np.inf).argmin())
+
+
+def is_name(answer: str, name: str) -> bool:
+    """Whether an answer is exactly a name, with or without its article and full stop."""
+    return answer.strip().rstrip(".").lower().removeprefix("the ").strip() == name.lower()
+
+
+def _figures(tables: Mapping[str, Mapping[str, _Means]]) -> Figures:
+    return {name: {who: means.result() for who, means in table.items()} for name, table in tables.items()}
+
+
+def _overlap(box: Sequence[float] | None, truth: Floats) -> float:
+    return 0.0 if box is None else float(pairwise_iou([box], [truth])[0])
+
+
+def _to_px(boxes_xyxy: Floats) -> Floats:
+    return xyxy_to_xywh(boxes_xyxy * SIDE_PX)
+
+
+def _as_result(track: Record, truth: Floats) -> TrackResult:
+    missing = [float("nan")] * 4
+    predicted = np.asarray([missing if box is None else box for box in track["boxes"]], np.float64)
+    return TrackResult(
+        name="",
+        predicted_xywh_px=_to_px(predicted),
+        truth_xywh_px=_to_px(truth[track["target"]]),
+        absent=np.zeros(len(predicted), bool),
+        frame_size=(SIDE_PX, SIDE_PX),
+        first_box_given=track["task"] == "sot",
+    )
+
+
+def _right_share(track: Record, truth: Floats, task: str) -> float:
+    # The first box of a SOT track was given.
+    first = 1 if task == "sot" else 0
+    hits = [nearest(box, truth[:, t]) == track["target"] for t, box in enumerate(track["boxes"]) if t >= first]
+    return float(np.mean(hits))
+
+
+def _gone_from(visible: Sequence[float]) -> int | None:
+    """First frame of the absence that lasts to the end, if it is long enough and something came before it."""
+    seen = [t for t, value in enumerate(visible) if value > 0]
+    if not seen or len(visible) - 1 - seen[-1] < SHORTEST_ABSENCE:
+        return None
+    return seen[-1] + 1
