@@ -135,7 +135,7 @@ def object_to_message(view: ObjectView, width: int, height: int) -> TrackedObjec
         box=box_to_message(update.box or update.last_box, width, height),
         score=float(update.score),
         age=int(update.age),
-        description=str(view.description),
+        description=to_text(view.description),
         description_stamp=ns_to_stamp(view.description_stamp_ns),
     )
 
@@ -148,6 +148,11 @@ def label_of(view: ObjectView) -> str:
     if len(words) <= _MAX_LABEL:
         return words
     return words[:_MAX_LABEL].rsplit(" ", 1)[0] + "..."
+
+
+def to_text(text: str) -> str:
+    """Return a model's text as a message can carry it: one line, no control characters, valid Unicode."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def copy_header(header: Header) -> Header:

@@ -190,9 +190,9 @@ class Perception:
         self._check_room(len(replaced))
         for target in replaced:
             self._end(target, EndReason.REPLACED)
-        image, box = place or (None, None)
-        tracker = stream.trackers[0] if image is None else stream.tracker_at(image)
-        target = Target(next(self._ids), stream.camera, words, tracker, tracker.add(words, box))
+        tracker = stream.trackers[0] if place is None else stream.tracker_at(place.image)
+        tracker_id = tracker.add(words, None if place is None else place.box)
+        target = Target(next(self._ids), stream.camera, words, tracker, tracker_id, sight=place)
         if listener is not None:
             target.listeners.append(listener)
         self._targets[target.id] = target
@@ -283,14 +283,14 @@ class Perception:
             del self._targets[target.id]
         return target, target.view(target.last)
 
-    def _find_place(self, stream: CameraStream, place: Place, stamp_ns: int) -> tuple[Incoming, Box]:
+    def _find_place(self, stream: CameraStream, place: Place, stamp_ns: int) -> Sight:
         """Find the image that a box is about, see it first if it is new, and put the box into it."""
         image = stream.remembered(stamp_ns)
         frame = stream.frame_of(image)
         box = place(frame.width, frame.height)
         if stream.is_new(image):
             self.look_at(Delivery(image, 0))
-        return image, box
+        return Sight(image, frame, box)
 
     def _check_room(self, leaving: int) -> None:
         limit = self._config.max_targets

@@ -18,7 +18,7 @@ from elysium_core.io.overlay import draw_tracks
 from elysium_ros.annotator import Annotator
 from elysium_ros.answers import Answer
 from elysium_ros.camera_messages import image_message, jpeg_message
-from elysium_ros.conversions import box_to_message, copy_header, ns_to_duration, object_to_message
+from elysium_ros.conversions import box_to_message, copy_header, ns_to_duration, object_to_message, to_text
 from elysium_ros.frame_statistics import Statistics
 from elysium_ros.guard import Guard
 from elysium_ros.markers import detections, image_marker, outline_markers
@@ -101,7 +101,7 @@ class Publishers:
             id=int(answer.target_id),
             box=box_to_message(answer.box, answer.width, answer.height),
             question=str(answer.question),
-            text=str(answer.text),
+            text=to_text(answer.text),
         )
         self._topics[answer.image.camera].descriptions.publish(message)
         return message

@@ -87,7 +87,7 @@ class Target:
         tracker: Who follows it.
         tracker_id: Its id there.
         last: Newest update.
-        sight: Newest frame in which it had a box.
+        sight: Newest frame in which it had a box, at first the one in which it was given; None if never.
         description: Latest text about it.
         description_stamp_ns: Stamp of the picture that text is about [ns].
         described_at_s: When that was, on the steady clock [s].

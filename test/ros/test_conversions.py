@@ -35,6 +35,7 @@ from elysium_ros.conversions import (
     ns_to_stamp,
     object_to_message,
     stamp_to_ns,
+    to_text,
 )
 from elysium_ros.image_conversions import SUPPORTED_ENCODINGS, image_to_rgb
 from elysium_ros.msg import Box2D, TrackedObject
@@ -400,6 +401,15 @@ def test_a_lost_object_shows_the_last_box_and_says_that_it_is_lost():
     message = object_to_message(view(TrackState.LOST, None, Box(0.0, 0.0, 0.5, 0.5)), 640, 480)
     assert message.state == TrackedObject.STATE_LOST
     assert message.box == box2d(0.0, 0.0, 320.0, 240.0)
+
+
+@given(st.text())
+@example("a mug\0 and \ud800 more\n\x1b[31m")
+def test_any_text_of_a_model_can_be_sent(text):
+    sent = to_text(text)
+    assert sent.encode("utf-8").decode("utf-8") == sent
+    assert sent.isprintable()
+    assert to_text("a red  mug\n") == "a red mug"
 
 
 def test_labels_are_short():

@@ -168,9 +168,9 @@ def test_a_caller_who_waits_hears_that_another_one_replaced_its_target(tracker):
 def test_descriptions_of_a_target_a_box_and_the_scene(tracker):
     texts = tracker.inbox(ObjectDescription, "descriptions")
     texts.wait_matched()
+    words = tracker.client.track("the red mug")
+    assert tracker.client.describe(words.id).message.startswith("NOT_SEEN: ")
     target = tracker.client.track(box=PART)
-    early = tracker.client.describe(target.id)
-    assert early.message.startswith("NOT_SEEN: ")
     header = tracker.see().header
     reply = tracker.client.describe(target.id)
     assert reply.success, reply.message

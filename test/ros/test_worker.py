@@ -552,6 +552,12 @@ def test_a_target_is_described_where_it_was_seen_last(scene):
     assert (view.description, view.description_stamp_ns) == (answer.text, 5)
 
 
+def test_a_target_given_by_a_box_can_be_described_at_once(scene):
+    scene.see(5)
+    target = scene.start(place=at(16, 12, 32, 24))
+    assert describe_target(scene.perception, target.id).text == "something at 25,25,50,50"
+
+
 def test_a_box_and_the_scene_are_described_in_the_newest_image(scene):
     with pytest.raises(TargetError, match="no image"):
         describe_scene(scene.perception, "")
