@@ -186,14 +186,7 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
             code="MODEL_UNSAFE",
         )
     with tempfile.TemporaryDirectory(prefix="elysium-weights-") as converted:
-        yield pickled, [_converted(file, Path(converted)) for file in pickled]
-
-
-def _converted(file: Path, folder: Path) -> Path:
-    target = folder / f"{file.stem}.safetensors"
-    if problem := convert_in_subprocess(file, target):
-        raise ModelFileError(f"{file} cannot be converted: {problem}", code="MODEL_UNSAFE")
-    return target
+        yield pickled, convert_in_subprocess(pickled, Path(converted))
 
 
 def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Turns one old ``.bin`` weight file into safetensors. Run as a program, in a process of its own.
+"""Turns old ``.bin`` weight files into safetensors. Run as a program, in a process of its own.
 
 ``torch.load(weights_only=True)`` has let crafted files run code before, so it is never
 called in the process that serves a robot, and only with a torch in which the known
@@ -10,46 +10,59 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 OLDEST_SAFE_TORCH = (2, 10)
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
 
-def convert_in_subprocess(source: Path, target: Path) -> str:
-    """Convert one file.
+def convert_in_subprocess(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Convert files.
 
     Args:
-        source: A ``pytorch_model*.bin``.
-        target: The safetensors file to write.
+        sources: ``pytorch_model*.bin``.
+        folder: Where the safetensors files are written.
 
     Returns:
-        Why it failed, in one line; empty if it did not.
-    """
-    environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
-    # Isolated mode: neither the working folder nor the user's site folder can replace a module.
-    command = [sys.executable, "-I", str(Path(__file__).resolve()), str(source.resolve()), str(target.resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1][:300] if lines else f"the converter ended with code {done.returncode}"
-
-
-def convert(source: str, target: str) -> None:
-    """Read a state dict with the restricted unpickler and write it as safetensors.
+        The new files, in the order of ``sources``.
 
     Raises:
-        ValueError: The file is not a plain state dict.
+        ModelFileError: A file is not a plain state dict, or would run code (``MODEL_UNSAFE``).
+    """
+    # Not at the top: run as a program, this file sees only the site's packages.
+    from elysium_core.errors import ModelFileError
+
+    environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
+    # Isolated mode: neither the working folder nor the user's site folder can replace a module.
+    command = [sys.executable, "-I", str(Path(__file__).resolve()), str(folder), *(str(f.resolve()) for f in sources)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"the converter ended with code {done.returncode}"])[-1]
+        raise ModelFileError(f"cannot convert {sources[0].parent}: {reason[:300]}", code="MODEL_UNSAFE")
+    return [folder / f"{source.stem}.safetensors" for source in sources]
+
+
+def convert(folder: str, *sources: str) -> None:
+    """Read state dicts with the restricted unpickler and write them as safetensors.
+
+    Raises:
+        ValueError: A file is not a plain state dict.
     """
     import torch
     from safetensors.torch import save_file
 
-    state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError("it is not a state dict of tensors")
-    # Tied weights share memory in a .bin, which safetensors does not allow.
-    save_file({str(key): value.detach().clone().contiguous() for key, value in state.items()}, target)
+    for source in sources:
+        try:
+            state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # whatever a crafted file provokes
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{source}: {type(error).__name__} {reason}") from error
+        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise ValueError(f"{source} is not a state dict of tensors")
+        # Tied weights share memory in a .bin, which safetensors does not allow.
+        tensors = {str(key): value.detach().clone().contiguous() for key, value in state.items()}
+        save_file(tensors, Path(folder) / f"{Path(source).stem}.safetensors")
 
 
 def torch_is_safe(version: str) -> bool:
@@ -59,4 +72,4 @@ def torch_is_safe(version: str) -> bool:
 
 
 if __name__ == "__main__":
-    convert(*sys.argv[1:3])
+    convert(*sys.argv[1:])

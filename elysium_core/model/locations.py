@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from elysium_core.model.base_settings import KNOWN_BASES, read_settings
 from elysium_core.model.config import CONFIG_NAME
 
 NANO = "nano"
+_LONGEST_NAME = 200
 PACKAGED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -36,18 +38,28 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
                 "the model 'nano' is not in this installation; train it with `make nano` or reinstall the package"
             )
         return folder
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    path = Path(name_or_path)
+    if str(name_or_path).startswith("~/"):
+        path = path.expanduser()
+    if str(name_or_path) and _is(Path.is_dir, path):
         return path
-    if path.is_file():
+    if _is(Path.is_file, path):
         raise ModelFileError(f"{path} is a file; give the folder that holds it together with its {CONFIG_NAME}")
     cached = cached_folder(str(name_or_path))
     if cached is None:
         raise ModelFileError(
-            f"there is no model {str(name_or_path)!r}: it is not a folder, and not in the local cache; "
+            f"there is no model {str(name_or_path)[:_LONGEST_NAME]!r}: it is not a folder, and not in the local cache; "
             "a model of the Hugging Face hub is fetched with `elysium pull HUB_ID`"
         )
     return cached
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Like ``path.is_dir()``, but a name that no file can have is no error."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
 
 
 def cached_folder(hub_id: str) -> Path | None:
@@ -73,7 +85,7 @@ def base_folder(name: str, folder: Path) -> Path | None:
         The folder, or None if it is not on this machine.
     """
     for candidate in (folder / name, Path(name)):
-        if candidate.is_dir():
+        if _is(Path.is_dir, candidate):
             return candidate
     return cached_folder(name)
 
