@@ -256,11 +256,19 @@ def test_an_image_that_cannot_be_used_is_counted_and_the_next_one_answered(track
     message = image_message(tracker.camera.picture, tracker.camera.header())
     for name, value in changes.items():
         setattr(message, name, value)
+    diagnostics = tracker.inbox(DiagnosticArray, "/diagnostics")
+    before = count_of(code, diagnostics.wait())
     header = tracker.camera.send(message)
-    answered = tracker.see()
-    assert answered.dropped >= 1
+    diagnostics.wait(lambda message: count_of(code, message) == before + 1)
+    diagnostics.close()
+    assert tracker.see().dropped == 1
     assert header not in [m.header for m in tracker.objects[""].messages]
     assert f"{code}: " in tracker.process.output()
+
+
+def count_of(code, message):
+    [status] = [status for status in message.status if status.name.endswith(": input")]
+    return int({pair.key: pair.value for pair in status.values}.get(code, "0"))
 
 
 def test_encodings_and_sizes_may_change_from_image_to_image(tracker):
