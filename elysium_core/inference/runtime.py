@@ -22,7 +22,7 @@ from elysium_core.inference.vision import VisionBackend
 from elysium_core.model.config import ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.text.box_text import ParsedAnswer, parse_answer
-from elysium_core.text.conversation import build_prompt, frame_pieces, question_piece
+from elysium_core.text.conversation import build_prompt, follow_up, frame_pieces, question_piece
 from elysium_core.text.expression import clean_expression
 from elysium_core.text.tokenizer import TextTokenizer
 
@@ -137,14 +137,31 @@ class Runtime:
         ids = [*self.tokenizer.encode_piece(question_piece(question)), *given]
         return Request(self.embed(ids), drafter, max_new_tokens)
 
-    def ask(self, visual: Sequence[Tensor], question: str, max_new_tokens: int = 256) -> Generation:
-        """Ask one question about frames; without frames, the question alone."""
-        engine = self.new_engine()
-        if not visual:
-            ids = self.tokenizer.encode_prompt(build_prompt(question, 0, self.config.system_text))[0]
-            return engine.answer([Request(self.embed(ids), None, max_new_tokens)])[0]
-        request = self.request(question, max_new_tokens=max_new_tokens)
-        return engine.answer([request], self.embed_clip(visual))[0]
+    def ask(
+        self,
+        visual: Sequence[Tensor],
+        question: str,
+        max_new_tokens: int = 256,
+        history: Sequence[tuple[str, str]] = (),
+    ) -> Generation:
+        """Ask one question about frames, or without frames.
+
+        Args:
+            visual: Visual tokens of the frames; may be empty.
+            question: Cleaned.
+            max_new_tokens: Longest answer.
+            history: Questions and answers before this one, oldest first, cleaned.
+        """
+        questions = [*(asked for asked, _ in history), question]
+        if visual:
+            ids = self.tokenizer.encode_piece(question_piece(questions[0]))
+        else:
+            ids = self.tokenizer.encode_prompt(build_prompt(questions[0], 0, self.config.system_text))[0]
+        for (_, answer), following in zip(history, questions[1:], strict=True):
+            ids += [*self.tokenizer.encode_answer(answer), self.tokenizer.eos_id]
+            ids += self.tokenizer.encode_answer(follow_up(following))
+        request = Request(self.embed(ids), None, max_new_tokens)
+        return self.new_engine().answer([request], self.embed_clip(visual) if visual else None)[0]
 
     def scored(self, generation: Generation, frame_count: int) -> ScoredAnswer:
         """Read the boxes of an answer about ``frame_count`` frames, and their scores."""
