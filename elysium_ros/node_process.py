@@ -17,7 +17,8 @@ from typing import Any
 
 from elysium_core.errors import ElysiumError
 
-_TERMINATE_S = 15.0
+# A node ends in a second; on a busy machine its threads may wait long for their turn.
+_TERMINATE_S = 60.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -35,6 +35,8 @@ from elysium_ros.video_player import VideoPlayer
 from elysium_ros.video_settings import VIDEO_SPECS, VideoSettings
 
 _SUBSCRIBER_CHECK_S = 0.05
+# Ten images are megabytes; a calibration is small, and who counts frames by it should miss none on a busy machine.
+_IMAGE_DEPTH, _INFO_DEPTH = 10, 200
 _ACKNOWLEDGE_S = 2.0
 
 
@@ -85,9 +87,10 @@ class VideoNode(Node):
     def _make_publishers(self) -> None:
         reliable = self.settings.reliability == "reliable"
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=10, reliability=policy)
+        qos = QoSProfile(depth=_IMAGE_DEPTH, reliability=policy)
         transport = self.settings.image_transport
-        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", qos)
+        info_qos = QoSProfile(depth=_INFO_DEPTH, reliability=policy)
+        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", info_qos)
         self._raw_publisher = self.create_publisher(Image, "image", qos) if transport != "compressed" else None
         self._jpeg_publisher = (
             self.create_publisher(CompressedImage, "image/compressed", qos) if transport != "raw" else None

@@ -20,11 +20,12 @@ from elysium_core.frames import Frame, sample_evenly
 from elysium_core.io.frame_writer import EvenSample, FrameWriter
 from elysium_core.io.gif import GifWriter
 from elysium_core.io.image import write_image
-from elysium_core.io.labels import LabelStyle, draw_label
+from elysium_core.io.labels import LabelStyle, draw_label, label_size
 
 # Divides evenly by all usual frame rates (24, 25, 30, 29.97, 50, 60) and is within the limit of MPEG-4 part 2.
 _TICKS_PER_S = 60_000
 _SHEET_TILES = 12
+_SHEET_GROUND, _SHEET_INK = (24, 24, 24), (225, 225, 225)
 
 
 def open_writer(path: str | PathLike[str], fps: float) -> FrameWriter:
@@ -156,11 +157,11 @@ class ContactSheetWriter(FrameWriter):
 def contact_sheet(
     images: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, columns: int | None = None, gap_px: int = 6
 ) -> NDArray[np.uint8]:
-    """Lay pictures out in a grid, each with a caption in its upper left corner.
+    """Lay pictures out in a grid, each with a caption in a strip below it.
 
     Args:
         images: RGB uint8 pictures, at least one; all are scaled to the size of the first.
-        captions: One a picture; empty for none.
+        captions: One a picture; if all are empty there is no strip.
         columns: Pictures in a row; as square as possible if None.
         gap_px: Space around each picture [px].
 
@@ -175,15 +176,16 @@ def contact_sheet(
     height, width = images[0].shape[:2]
     columns = min(len(images), columns or math.ceil(math.sqrt(len(images) * height / width * 1.5)))
     rows = math.ceil(len(images) / columns)
-    sheet = np.full((rows * (height + gap_px) + gap_px, columns * (width + gap_px) + gap_px, 3), 24, np.uint8)
     font_px = max(10, round(width / 28))
+    strip_px = label_size(captions[0], font_px)[1] if any(captions) else 0
+    row_px, column_px = height + strip_px + gap_px, width + gap_px
+    sheet = np.full((rows * row_px + gap_px, columns * column_px + gap_px, 3), _SHEET_GROUND, np.uint8)
     for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(position, columns)
-        top, left = gap_px + row * (height + gap_px), gap_px + column * (width + gap_px)
+        top, left = gap_px + row * row_px, gap_px + column * column_px
         sheet[top : top + height, left : left + width] = cv2.resize(image, (width, height))
         if caption:
-            style = LabelStyle((16, 17, 22), (255, 255, 255), 0.7)
-            draw_label(sheet, caption, left + gap_px, top + gap_px, font_px, style)
+            draw_label(sheet, caption, left, top + height, font_px, LabelStyle(_SHEET_GROUND, _SHEET_INK))
     return sheet
 
 

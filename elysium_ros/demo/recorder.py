@@ -18,6 +18,7 @@ from elysium_core.geometry import Box
 from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_ros.conversions import box_from_message, is_no_box, stamp_to_ns
+from elysium_ros.demo.frame_numbers import FrameNumbers
 from elysium_ros.image_conversions import image_to_rgb
 from elysium_ros.msg import TrackedObject, TrackedObjectArray
 
@@ -63,16 +64,17 @@ class Recorder:
     Args:
         node: A node that spins in another thread.
         tracker: Full name of the tracker node.
+        numbers: Numbers the frames by their stamps.
         writers: Where annotated pictures go as they arrive.
     """
 
-    def __init__(self, node: Node, tracker: str, writers: Sequence[FrameWriter]) -> None:
+    def __init__(self, node: Node, tracker: str, numbers: FrameNumbers, writers: Sequence[FrameWriter]) -> None:
         self._lock = threading.Lock()
         self._writers = writers
-        self._index_of: dict[int, int] = {}
+        self._numbers = numbers
         self._messages: list[Any] = []
         self._unwritten: Queue[Image | None] = Queue(_MAX_UNWRITTEN)
-        self._written = 0
+        self._written_ns = 0
         self._thread = threading.Thread(target=self._write_pictures, name="demo_writer", daemon=True)
         self.problem: ElysiumError | None = None
         self._thread.start()
@@ -83,7 +85,7 @@ class Recorder:
     @property
     def sent(self) -> int:
         """Frames that the camera has sent so far."""
-        return len(self._index_of)
+        return self._numbers.count
 
     @property
     def answered(self) -> int:
@@ -93,25 +95,24 @@ class Recorder:
     @property
     def first_stamp_ns(self) -> int | None:
         """Stamp of the first frame, None before it was sent."""
-        return next(iter(self._index_of), None)
+        return self._numbers.first_ns
 
     @property
     def is_complete(self) -> bool:
         """Whether the newest frame that was sent has been answered, and drawn."""
         with self._lock:
-            newest = next(reversed(self._index_of), None)
-            answered = stamp_to_ns(self._messages[-1].header.stamp) if self._messages else None
-        return newest is not None and newest == answered and self._written >= len(self._messages)
+            newest_ns = self._numbers.newest_ns
+            answered_ns = stamp_to_ns(self._messages[-1].header.stamp) if self._messages else None
+        return newest_ns is not None and newest_ns == answered_ns == self._written_ns
 
     def answers(self) -> list[Answer]:
         """Return the answers so far, in order."""
         with self._lock:
-            return [_answer(message, self._index_of) for message in self._messages]
+            return [_answer(message, self._numbers) for message in self._messages]
 
     def _on_sent(self, message: CameraInfo) -> None:
         with self._lock:
-            # The camera sends reliably and each stamp once, so the order of arrival is the number of the frame.
-            self._index_of[stamp_to_ns(message.header.stamp)] = len(self._index_of)
+            self._numbers.of(stamp_to_ns(message.header.stamp))
 
     def _on_objects(self, message: TrackedObjectArray) -> None:
         with self._lock:
@@ -125,19 +126,21 @@ class Recorder:
     def _write_pictures(self) -> None:
         while (message := self._unwritten.get()) is not None:
             stamp_ns = stamp_to_ns(message.header.stamp)
-            frame = Frame(image_to_rgb(message), stamp_ns, self._index_of.get(stamp_ns, self._written))
+            with self._lock:
+                number = self._numbers.of(stamp_ns)
+            frame = Frame(image_to_rgb(message), stamp_ns, number)
             try:
                 for writer in self._writers:
                     writer.write(frame)
             except ElysiumError as error:  # a full disk: reported once the processes are stopped
                 self.problem = error
-            self._written += 1
+            self._written_ns = stamp_ns
 
 
-def _answer(message: Any, index_of: dict[int, int]) -> Answer:
+def _answer(message: Any, numbers: FrameNumbers) -> Answer:
     stamp_ns = stamp_to_ns(message.header.stamp)
     width, height = int(message.image_width), int(message.image_height)
-    index = index_of.get(stamp_ns, -1)
+    index = numbers.of(stamp_ns)
     updates = tuple(_update(tracked, index, stamp_ns, width, height) for tracked in message.objects)
     latency_s = message.latency.sec + message.latency.nanosec * 1e-9
     return Answer(stamp_ns, width, height, updates, int(message.dropped), latency_s)

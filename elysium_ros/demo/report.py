@@ -87,6 +87,11 @@ class Report:
     targets: list[TargetReport] = field(default_factory=list)
 
     @property
+    def lost(self) -> int:
+        """Frames that were neither answered nor dropped for a newer one: they got lost between two processes."""
+        return max(0, self.sent - self.answered - self.dropped)
+
+    @property
     def failure(self) -> str:
         """Why the run failed, in one sentence; empty if it did not."""
         if not self.targets:
@@ -95,11 +100,12 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as data, with the verdict."""
-        return {**asdict(self), "failure": self.failure}
+        return {**asdict(self), "lost": self.lost, "failure": self.failure}
 
     def as_table(self) -> str:
         """Return everything as a few lines of text."""
-        lines = [f"frames    {self.sent} sent, {self.answered} answered, {self.dropped} dropped for a newer one"]
+        counts = f"{self.answered} answered, {self.dropped} dropped for a newer one, {self.lost} lost in transport"
+        lines = [f"frames    {self.sent} sent, {counts}"]
         if self.latency_p50_s is not None and self.latency_p95_s is not None:
             lines.append(f"latency   p50 {self.latency_p50_s * 1e3:.0f} ms, p95 {self.latency_p95_s * 1e3:.0f} ms")
         head = ["target", "expression", *(state.value.lower() for state in _SHOWN_STATES)]

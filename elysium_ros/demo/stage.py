@@ -15,14 +15,16 @@ from elysium_core.errors import ElysiumError
 from elysium_core.geometry import Box
 from elysium_core.io.frame_writer import FrameWriter
 from elysium_ros.conversions import box_to_message, ns_to_stamp
+from elysium_ros.demo.frame_numbers import FrameNumbers
 from elysium_ros.demo.recorder import Recorder
 from elysium_ros.node_process import NodeProcess, NodeProcessError, claim_domain, private_environment
 from elysium_ros.tracker_client import TrackerClient, spinning
 
 TRACKER = "/elysium"
 
-# Loading may read gigabytes; playing ends by itself; the last answer may take a slow model a while.
-_ANSWER_S, _LOAD_S, _FIRST_BOX_S, _LAST_ANSWER_S = 30.0, 600.0, 10.0, 30.0
+# Long enough for a busy machine, on which a process takes a minute to start. They cost nothing elsewhere: a node that
+# has died is noticed at once, and playing ends by itself.
+_ANSWER_S, _LOAD_S, _FIRST_BOX_S, _LAST_ANSWER_S = 180.0, 900.0, 30.0, 60.0
 _POLL_S = 0.02
 
 
@@ -55,6 +57,7 @@ class Play:
         video: The file.
         width: Frame width [px].
         height: Frame height [px].
+        fps: Frames a second as recorded.
         wishes: The targets, in the order they are asked for.
         model: Model of the tracker node.
         device: Device of the tracker node.
@@ -64,10 +67,21 @@ class Play:
     video: Path
     width: int
     height: int
+    fps: float
     wishes: Sequence[Wish]
     model: str = "nano"
     device: str = "auto"
     rate_hz: float = 0.0
+
+    @property
+    def sent_hz(self) -> float:
+        """Frames a second as sent."""
+        return self.rate_hz or self.fps
+
+    @property
+    def held_frames(self) -> int:
+        """Frames after which the camera waits: a box is drawn on the first frame, words need no picture."""
+        return int(self.wishes[0].box is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ def perform(play: Play, writers: Sequence[FrameWriter], log_folder: Path) -> Out
         domain = stack.enter_context(claim_domain())
         say(f"two nodes start in ROS domain {domain}")
         node = stack.enter_context(spinning("elysium_demo", domain))
-        recorder = Recorder(node, TRACKER, writers)
+        recorder = Recorder(node, TRACKER, FrameNumbers(play.sent_hz, play.held_frames), writers)
         stack.callback(recorder.close)
         tracker = stack.enter_context(
             NodeProcess("elysium_ros.tracker_node", _tracker_parameters(play), private_environment(domain))
@@ -142,11 +156,9 @@ class _Stage:
     def play(self, play: Play) -> list[str]:
         """Play the video and ask for the targets; return their ids."""
         first, *others = play.wishes
-        # Words need no picture, so the first frame can be the first answer. A box is drawn on the first frame, which
-        # the camera holds meanwhile.
-        if first.box is not None:
+        if play.held_frames:
             self._let_play()
-            self._wait_for_frame(1)
+            self._wait_for_frame(play.held_frames)
         target_ids = [self._ask(first, play, wait_s=0.0, add=False)]
         self._let_play()
         for wish in others:
@@ -210,7 +222,7 @@ def _camera_parameters(play: Play) -> dict[str, object]:
         "rate": play.rate_hz,
         "stamps": "video",
         "start_paused": True,
-        "pause_after": int(play.wishes[0].box is not None),
+        "pause_after": play.held_frames,
         "wait_for_subscribers": 1,
         "exit_at_end": True,
     }

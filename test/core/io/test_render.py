@@ -105,7 +105,9 @@ def test_colours_of_a_gif_stay_true(tmp_path):
 def test_a_contact_sheet_shows_at_most_twelve_frames(tmp_path):
     write(tmp_path / "a.png", frames(500, width=960, height=540))
     sheet = read_image(tmp_path / "a.png")
-    assert sheet.shape == (3 * 276 + 6, 4 * 486 + 6, 3)
+    assert sheet.shape[1] == 4 * 486 + 6
+    # Three rows of pictures, each with a strip of letters below it.
+    assert 3 * 276 + 6 < sheet.shape[0] < 3 * (276 + 40) + 6
 
 
 def test_a_grid_is_filled_row_by_row():
@@ -119,9 +121,16 @@ def test_a_grid_is_filled_row_by_row():
         contact_sheet([], [])
 
 
-def test_captions_are_drawn():
-    plain = [np.full((120, 160, 3), 200, np.uint8)]
-    assert not np.array_equal(contact_sheet(plain, ["frame 7"]), contact_sheet(plain, [""]))
+def test_captions_are_below_the_pictures_and_never_on_them():
+    plain = [np.full((120, 160, 3), 200, np.uint8)] * 2
+    sheet = contact_sheet(plain, ["frame 7", ""], columns=1, gap_px=4)
+    strip_px = (sheet.shape[0] - 4) // 2 - 124
+    assert strip_px > 10
+    for top in (4, 4 + 124 + strip_px):
+        assert (sheet[top : top + 120, 4:164] == 200).all()
+    below_first, below_second = sheet[124 : 124 + strip_px], sheet[-4 - strip_px : -4]
+    assert below_first.std() > 0
+    assert below_second.std() == 0
 
 
 def fail_half_way(path):

@@ -102,10 +102,18 @@ def test_no_target_fails() -> None:
 
 def test_the_table_names_everything() -> None:
     table = report_of([update(i, TRUTH.boxes[i]) for i in range(6)]).as_table()
-    assert "7 sent, 7 answered, 0 dropped" in table
+    assert "7 sent, 7 answered, 0 dropped for a newer one, 0 lost in transport" in table
     assert "p50 100 ms, p95 200 ms" in table
     assert "the red mug" in table
     assert "1.000" in table
+
+
+def test_frames_that_nobody_speaks_of_are_lost_and_no_failure() -> None:
+    target = summarize_target("1", "the red mug", [update(i, TRUTH.boxes[i]) for i in range(6)], TRUTH)
+    report = Report(20, 6, 9, 0.1, 0.2, [target])
+    assert (report.lost, report.failure) == (5, "")
+    assert report.as_json()["lost"] == 5
+    assert "20 sent, 6 answered, 9 dropped for a newer one, 5 lost in transport" in report.as_table()
 
 
 def test_the_json_holds_the_verdict() -> None:
