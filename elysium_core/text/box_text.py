@@ -22,7 +22,7 @@ LEVELS = 100
 """Coordinates are multiples of 1/LEVELS of the frame's side."""
 
 # What looks like a label but is not exactly one must not pass for "no label": its box belongs to some other frame.
-_FRAME_BOX = re.compile(r"(Frame\s*\d+\s*:?\s*)?\[([^\[\]]*)(\]?)")
+_FRAME_BOX = re.compile(r"(Frame\s*\d+\s*(?::\s*)?)?\[([^\[\]]*)(\]?)")
 _LABEL = re.compile(r"Frame\s+([0-9]{1,6})\s*:\s*\Z")
 _FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*\Z")
 
