@@ -14,7 +14,7 @@ from elysium_core.errors import BackendError, BoxError, ImageError
 from elysium_core.frames import Clip, Frame, sample_evenly
 from elysium_core.geometry import Box
 from elysium_core.inference.runtime import Runtime
-from elysium_core.inference.vision import TorchVision, VisionBackend
+from elysium_core.inference.vision_choice import build_vision, check_backend
 from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.text.box_text import LEVELS, format_box
 from elysium_core.text.expression import clean_expression
@@ -58,7 +58,8 @@ class Elysium:
             model: ``"nano"``, a folder, or a hub id that has been pulled (``elysium pull``).
             device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
             dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``float16``, ``bfloat16``.
-            vision_backend: ``auto`` or ``torch``.
+            vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``
+                (:func:`elysium_core.inference.vision_choice.build_vision`).
 
         Raises:
             ModelFileError: The checkpoint is missing, damaged or unsafe.
@@ -66,14 +67,18 @@ class Elysium:
         """
         place = _resolve_device(device)
         kind = _resolve_dtype(dtype, place)
+        check_backend(vision_backend, place)
         checkpoint = load_checkpoint(model, device=place, dtype=kind)
         return cls.from_checkpoint(checkpoint, vision_backend=vision_backend)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, *, vision_backend: str = "auto") -> Elysium:
-        """Make a model of a checkpoint that is already in memory."""
+    def from_checkpoint(cls, checkpoint: Checkpoint, *, vision_backend: str = "torch") -> Elysium:
+        """Make a model of a checkpoint that is already in memory.
+
+        Its weights may go on changing, in training for example: only torch follows them.
+        """
         network = checkpoint.network.eval()
-        vision: VisionBackend = _build_vision(vision_backend, checkpoint)
+        vision = build_vision(vision_backend, network, checkpoint.folder)
         runtime = Runtime(network, TextTokenizer.from_folder(checkpoint.llm_folder), vision)
         info = ModelInfo(
             name=checkpoint.name,
@@ -139,11 +144,24 @@ class Elysium:
         question = fill(PUBLISHED[REG if len(chosen) == 1 else VIDEO_REG], box=format_box(box))
         return self._write([frame.image for frame in chosen], question, max_new_tokens)
 
-    def ask(self, frames: Images, question: str, max_new_tokens: int = 128) -> str:
-        """Answer a question about an image or a video, from at most 16 evenly spread frames."""
+    def ask(
+        self, frames: Images, question: str, max_new_tokens: int = 128, history: Sequence[tuple[str, str]] = ()
+    ) -> str:
+        """Answer a question about an image or a video, from at most 16 evenly spread frames.
+
+        Args:
+            frames: One image or several frames in order.
+            question: In words.
+            max_new_tokens: Longest answer.
+            history: Questions and answers before this one about the same frames, oldest first.
+
+        Raises:
+            ExpressionError: A text is empty, too long or spells the protocol.
+        """
         words = clean_expression(question)
+        rounds = [(clean_expression(asked), clean_expression(answer)) for asked, answer in history]
         chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
-        return self._write([frame.image for frame in chosen], words, max_new_tokens)
+        return self._write([frame.image for frame in chosen], words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
         """Describe a whole image or video."""
@@ -179,9 +197,15 @@ class Elysium:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _write(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> str:
+    def _write(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        question: str,
+        max_new_tokens: int,
+        history: Sequence[tuple[str, str]] = (),
+    ) -> str:
         runtime = self.runtime
-        answer = runtime.ask(runtime.encode_frames(images), question, max_new_tokens)
+        answer = runtime.ask(runtime.encode_frames(images), question, max_new_tokens, history)
         return runtime.tokenizer.decode(answer.token_ids)
 
 
@@ -217,12 +241,6 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
     return DTYPES[dtype]
-
-
-def _build_vision(backend: str, checkpoint: Checkpoint) -> VisionBackend:
-    if backend not in ("auto", "torch"):
-        raise BackendError(f"vision backend {backend!r} is not one of auto, torch")
-    return TorchVision(checkpoint.network)
 
 
 def _device_name(device: torch.device) -> str:

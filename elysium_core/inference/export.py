@@ -3,15 +3,21 @@
 Normalisation, vision encoder (without the layers that are never used), token adapter
 and projector are one graph with a dynamic number of images. Beside each file lies a
 description that says which weights it was made from; a file is used only if that
-still holds.
+still holds (:mod:`elysium_core.inference.described_file`).
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import json
+import logging
 import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from elysium_core.errors import BackendError
-from elysium_core.io.files import atomic_path
+from elysium_core.inference.described_file import described_file, stale_reason
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.model.image_transform import ImageTransform
 from elysium_core.model.token_selector import TokenSelector
@@ -28,7 +34,13 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "visual_tokens"
 INDEX_NAME = "kept_index"
 ONNX_NAME = "vision.onnx"
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""Data types of a graph's arithmetic; ONNX Runtime on a CPU has no bfloat16, TensorRT has all."""
+
 _OPSET = 18
+_MAX_BATCH = 64
+_NEEDED_PACKAGES = ("onnx", "onnxscript")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +48,8 @@ class GraphDescription:
     """What an exported graph was made from; stored beside it as JSON.
 
     Attributes:
-        weights: SHA-256 of the vision half's weights.
-        precision: ``float32`` or ``float16``.
+        weights: SHA-256 of the vision half's weights and settings, see :func:`vision_hash`.
+        precision: One of :data:`PRECISIONS`.
         side_px: Side of the square uint8 input [px].
         tokens: Visual tokens a frame.
         width: Width of a visual token.
@@ -79,6 +91,25 @@ class VisionGraph(nn.Module):
         return (self._projector(self._adapter.adapt(patches)),)
 
 
+def check_export(precision: str) -> None:
+    """Refuse an export that cannot succeed, before weights are loaded for it.
+
+    Raises:
+        BackendError: The precision is not one of :data:`PRECISIONS`, or the packages of the
+            ``onnx`` extra are missing (``EXPORT``).
+    """
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}", code="EXPORT")
+    for package in _NEEDED_PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise BackendError(
+                f"ONNX export needs the package {package!r}; install it with: pip install 'elysium-core[onnx]'",
+                code="EXPORT",
+            ) from error
+
+
 def describe_graph(network: ElysiumNetwork, precision: str) -> GraphDescription:
     """Describe the graph that :func:`export_onnx` would write for this network."""
     return GraphDescription(
@@ -92,12 +123,25 @@ def describe_graph(network: ElysiumNetwork, precision: str) -> GraphDescription:
 
 
 def vision_hash(network: ElysiumNetwork) -> str:
-    """SHA-256 of names, shapes and values of the vision half's weights."""
-    digest = hashlib.sha256()
+    """SHA-256 of names, shapes and values of the vision half's weights, and of the settings that change its result.
+
+    The data type does not count, only the values: weights stored as bfloat16 are the same
+    weights when they are loaded as float32.
+    """
+    vision = network.visual_encoder.vision_model.config
+    settings = {
+        "used_layers": network.visual_encoder.used_layers,
+        "heads": vision.num_attention_heads,
+        "activation": vision.hidden_act,
+        "epsilon": vision.layer_norm_eps,
+        "adapter": network.config.adapter.type,
+        "projector": network.config.projector,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for part in ("visual_encoder", "adapter", "llm_proj"):
         for name, tensor in getattr(network, part).state_dict().items():
-            digest.update(f"{part}.{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(f"{part}.{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy())
     return digest.hexdigest()
 
 
@@ -105,78 +149,103 @@ def export_onnx(network: ElysiumNetwork, folder: Path, precision: str = "float32
     """Write ``vision.onnx`` and its description, unless they are there and current.
 
     Args:
-        network: The model; must be in eval mode.
+        network: The model; must be in eval mode. It stays as it is.
         folder: Where to.
-        precision: ``float32`` or ``float16``: the data type of the graph's arithmetic.
+        precision: One of :data:`PRECISIONS`.
 
     Returns:
         The graph's file.
 
     Raises:
-        BackendError: The packages of the ``onnx`` extra are missing, or the export failed.
+        BackendError: The packages of the ``onnx`` extra are missing, the export failed, or
+            the folder cannot be written (``EXPORT``).
     """
-    if precision not in ("float32", "float16"):
-        raise BackendError(f"precision {precision!r} cannot be exported, only float32 and float16", code="EXPORT")
-    path, wanted = folder / ONNX_NAME, describe_graph(network, precision)
-    if path.exists() and read_description(path) == asdict(wanted):
+    return export_described(network, folder, describe_graph(network, precision))
+
+
+def export_described(network: ElysiumNetwork, folder: Path, wanted: GraphDescription) -> Path:
+    """As :func:`export_onnx`, for a caller that has described the graph already.
+
+    To hash the weights of a large model takes a second or two.
+    """
+    path = folder / ONNX_NAME
+    if not stale_reason(path, asdict(wanted)):
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        _export(network, temporary, precision)
-    write_description(path, asdict(wanted))
+    check_export(wanted.precision)
+    # Said where it can be seen: it delays a start, once.
+    _logger.warning("exporting the vision encoder to %s; this is done once and may take minutes", path)
+    started = time.monotonic()
+    try:
+        with described_file(path, asdict(wanted)) as temporary:
+            _export(network, temporary, wanted)
+    except OSError as error:
+        raise BackendError(f"cannot write {path}: {error.strerror or error}", code="EXPORT") from error
+    _logger.info("exported %s (%.1f MB) in %.0f s", path, path.stat().st_size / 1e6, time.monotonic() - started)
     return path
 
 
-def _export(network: ElysiumNetwork, path: Path, precision: str) -> None:
-    graph = VisionGraph(network).eval()
-    if next(graph.parameters()).dtype != getattr(torch, precision):
-        # The caller's network must stay as it is, so a copy is converted.
-        graph = copy.deepcopy(graph).to(getattr(torch, precision))
-    side = network.visual_encoder.side_px
-    example = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=next(graph.parameters()).device)
-    names = [OUTPUT_NAME, INDEX_NAME] if isinstance(network.adapter, TokenSelector) else [OUTPUT_NAME]
+def _export(network: ElysiumNetwork, path: Path, wanted: GraphDescription) -> None:
+    graph = _as_exported(VisionGraph(network), getattr(torch, wanted.precision))
+    example = torch.zeros(2, wanted.side_px, wanted.side_px, 3, dtype=torch.uint8)
     try:
-        torch.onnx.export(
-            graph,
-            (example,),
-            str(path),
-            dynamo=True,
-            input_names=[INPUT_NAME],
-            output_names=names,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=64)}},
-            opset_version=_OPSET,
-            external_data=False,
-            verbose=False,
-        )
-    except ImportError as error:
-        raise BackendError(
-            f"ONNX export needs the package {error.name!r}; install with: pip install 'elysium-ros[onnx]'",
-            code="EXPORT",
-        ) from error
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                str(path),
+                dynamo=True,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME, INDEX_NAME] if wanted.selects else [OUTPUT_NAME],
+                dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
+                opset_version=_OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except OSError:
+        raise
     except Exception as error:
-        raise BackendError(f"the vision encoder could not be exported to ONNX: {error}", code="EXPORT") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BackendError(f"the vision encoder could not be exported to ONNX: {reason}", code="EXPORT") from error
+    batch = None if program is None else program.model.graph.inputs[0].shape[0]
+    if isinstance(batch, int):  # a Python number in the network's code fixed it
+        raise BackendError(f"the exported vision encoder takes {batch} images only, not any number", code="EXPORT")
 
 
-def read_description(path: Path) -> dict[str, object] | None:
-    """The description beside a graph or engine, None when there is none that can be read."""
+def _as_exported(graph: VisionGraph, dtype: torch.dtype) -> VisionGraph:
+    """The graph on the CPU in the wanted precision; a copy if that changes it, for the network is the caller's."""
+    weight = next(graph.parameters())
+    if (weight.device.type, weight.dtype) != ("cpu", dtype):
+        graph = copy.deepcopy(graph).to("cpu", dtype)
+    return graph.eval()
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter from talking about packages and optimisations that concern its own developers."""
+    talkers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.ERROR)
     try:
-        found = json.loads(_description_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
 
 
-def write_description(path: Path, description: dict[str, object]) -> None:
-    """Write the description beside a graph or engine."""
-    with atomic_path(_description_path(path)) as temporary:
-        temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+def cache_folder(wanted: GraphDescription) -> Path:
+    """Where a graph and its engines are kept: a user's cache, one folder for weights and precision.
 
-
-def _description_path(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
-
-
-def cache_folder(network: ElysiumNetwork) -> Path:
-    """Where graphs and engines of this network are kept: a user's cache, one folder a set of weights."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "elysium" / vision_hash(network)[:16]
+    Raises:
+        BackendError: The user has no home folder.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        root = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise BackendError(
+            "there is no home folder to keep the exported graph in; set XDG_CACHE_HOME to a folder", code="EXPORT"
+        ) from error
+    return root / "elysium" / f"{wanted.weights[:16]}-{wanted.precision}"

@@ -73,7 +73,8 @@ class CrossAttentionAdapter(Adapter):
     def adapt(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, K, D)."""
         memory = self.norm(tokens)
-        queries = self.queries[None].expand(len(tokens), -1, -1)
+        # shape[0], because len() is a plain number, which an export would take for the only batch size.
+        queries = self.queries[None].expand(tokens.shape[0], -1, -1)
         attended, _ = self.attention(queries, memory, memory, need_weights=False)
         return attended
 
@@ -92,7 +93,7 @@ class ConcatenationAdapter(Adapter):
 
     def adapt(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, K, D N / K)."""
-        return tokens.reshape(len(tokens), self.out_token_num, -1)
+        return tokens.reshape(tokens.shape[0], self.out_token_num, -1)
 
 
 ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {

@@ -1,0 +1,106 @@
+"""``elysium export``: the vision encoder as an ONNX graph or a TensorRT engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elysium_core.cli.models import DEFAULT_MODEL
+from elysium_core.cli.options import JsonOption
+from elysium_core.cli.output import Progress, emit, say
+from elysium_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+BACKENDS = ("onnx", "tensorrt")
+_ModelOption = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id that was pulled.")]
+_PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="Of the arithmetic: float32, float16 or bfloat16. auto = float32 for onnx, float16 for tensorrt.",
+    ),
+]
+_DtypeOption = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="What the model will be loaded as where the file is used, so that it is found to be current there: "
+        "float32, float16 or bfloat16. auto = as stored for onnx, bfloat16 for tensorrt.",
+    ),
+]
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for vision.onnx and vision.engine.")],
+    model: _ModelOption = DEFAULT_MODEL,
+    backend: Annotated[str, typer.Option("--backend", help="onnx or tensorrt.")] = "onnx",
+    precision: _PrecisionOption = "auto",
+    dtype: _DtypeOption = "auto",
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, max=64, help="Frames an engine takes at once.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Export the vision encoder, token adapter and projector to ONNX or TensorRT.
+
+    What is in the folder already is kept if it is current. Written into the folder of the
+    model, the files are found when it is loaded.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"--backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if model == "identity":
+        raise ConfigError("--model identity has no vision encoder to export; name a model with weights")
+    if precision == "auto":
+        precision = "float32" if backend == "onnx" else "float16"
+    files = _export(model, backend, out, precision, _load_dtype(dtype, backend), max_batch)
+    report = {"backend": backend, "precision": precision, **files}
+    if json:
+        emit(report)
+    else:
+        say(_summary(report))
+
+
+def _load_dtype(dtype: str, backend: str) -> torch.dtype | None:
+    from elysium_core.tasks import DTYPES
+
+    if dtype == "auto":
+        return None if backend == "onnx" else DTYPES["bfloat16"]
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _export(
+    model: str, backend: str, out: Path, precision: str, dtype: torch.dtype | None, max_batch: int
+) -> dict[str, Any]:
+    from elysium_core.inference.described_file import read_description
+    from elysium_core.inference.export import check_export, export_onnx
+    from elysium_core.inference.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
+    from elysium_core.model.checkpoint import load_checkpoint
+
+    # Before the weights are loaded: what can be refused at once is refused at once.
+    check_export(precision)
+    if backend == "tensorrt":
+        import_tensorrt()
+    network = load_checkpoint(model, dtype=dtype).network
+    file = graph = export_onnx(network, out, precision)
+    if backend == "tensorrt":
+        with Progress("TensorRT", None) as bar:
+            file = build_engine(
+                graph,
+                out,
+                gpu_architecture(),
+                max_batch,
+                lambda part, done, total: bar.advance(f"{part}: {done} of {total}"),
+            )
+    return {"file": str(file), "bytes": file.stat().st_size, "graph": str(graph), "made_from": read_description(file)}
+
+
+def _summary(report: dict[str, Any]) -> str:
+    source = report["made_from"]
+    return (
+        f"{report['file']}: {report['bytes'] / 1e6:.1f} MB, {report['precision']}, "
+        f"{source['tokens']} tokens of width {source['width']} a frame"
+    )

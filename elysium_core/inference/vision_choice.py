@@ -1,0 +1,166 @@
+"""Which vision backend runs: the one that was asked for, or the best that is at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from elysium_core.errors import BackendError
+from elysium_core.inference.described_file import stale_reason
+from elysium_core.inference.export import ONNX_NAME, GraphDescription, cache_folder, describe_graph, export_described
+from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
+from elysium_core.inference.tensorrt_engine import (
+    ENGINE_NAME,
+    build_engine,
+    describe_engine,
+    gpu_architecture,
+    import_tensorrt,
+)
+from elysium_core.inference.tensorrt_vision import TensorrtVision, require_gpu
+from elysium_core.inference.vision import TorchVision, VisionBackend
+from elysium_core.model.elysium import ElysiumNetwork
+
+BACKENDS = ("auto", "torch", "onnx", "tensorrt")
+_logger = logging.getLogger(__name__)
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Refuse a backend that cannot run here, before weights are loaded for it.
+
+    Args:
+        backend: One of :data:`BACKENDS`.
+        device: Where the model will be.
+
+    Raises:
+        BackendError: There is no such backend, its package is missing, or it does not run on this device.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"vision backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if backend == "onnx":
+        import_onnxruntime()
+    if backend == "tensorrt":
+        require_gpu(device)
+        import_tensorrt()
+
+
+def build_vision(backend: str, network: ElysiumNetwork, shipped: Path | None = None) -> VisionBackend:
+    """Make a vision backend.
+
+    ``onnx`` and ``tensorrt`` use the graph or engine that is shipped with the weights or
+    lies in the user's cache, if it is current, and otherwise make it in the cache, which
+    takes a while once. ``auto`` takes TensorRT on a GPU where it is installed and works.
+    On a CPU it takes ONNX Runtime where a current graph is at hand, but never waits for
+    an export. Otherwise it takes torch.
+
+    Args:
+        backend: One of :data:`BACKENDS`.
+        network: In eval mode, on its device.
+        shipped: Folder of the weights.
+
+    Raises:
+        BackendError: The backend that was asked for by name cannot be had; says why.
+    """
+    check_backend(backend, _device(network))
+    if backend == "tensorrt":
+        return _tensorrt_vision(network, shipped)
+    if backend == "onnx":
+        return _onnx_vision(network, shipped)
+    if backend == "auto":
+        return _best_vision(network, shipped)
+    return TorchVision(network)
+
+
+def _best_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+    try:
+        found = _found_tensorrt(network, shipped) or _found_onnx(network, shipped)
+    except BackendError as error:
+        _logger.warning("the vision encoder runs on torch, because: %s", error)
+        found = None
+    return found or TorchVision(network)
+
+
+def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
+    """TensorRT on a GPU; None where it is no choice."""
+    if _device(network).type != "cuda":
+        return None
+    try:
+        import_tensorrt()
+    except BackendError as error:
+        _logger.info("the vision encoder runs on torch, because: %s", error)
+        return None
+    return _tensorrt_vision(network, shipped)
+
+
+def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
+    """ONNX Runtime on a CPU, with a graph that is there already; None where it is no choice."""
+    if _device(network).type != "cpu" or _dtype(network) != torch.float32:
+        return None
+    try:
+        import_onnxruntime()
+    except BackendError:
+        return None
+    wanted = describe_graph(network, _precision(network))
+    graph = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
+    return None if graph is None else OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
+
+
+def _onnx_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+    wanted = describe_graph(network, _precision(network))
+    graph = _graph(network, shipped, wanted)
+    return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
+
+
+def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+    device, graph_wanted = _device(network), describe_graph(network, _precision(network))
+    architecture = gpu_architecture(device)
+    wanted = describe_engine(asdict(graph_wanted), architecture)
+    engine = _current_file(ENGINE_NAME, _places(shipped, graph_wanted), wanted)
+    if engine is None:
+        graph = _graph(network, shipped, graph_wanted)
+        engine = build_engine(graph, cache_folder(graph_wanted), architecture)
+    return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network))
+
+
+def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescription) -> Path:
+    """A graph that is at hand, or a new one in the cache."""
+    found = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
+    return found or export_described(network, cache_folder(wanted), wanted)
+
+
+def _places(shipped: Path | None, wanted: GraphDescription) -> list[Path]:
+    folders = [] if shipped is None else [shipped]
+    try:
+        return [*folders, cache_folder(wanted)]
+    except BackendError:  # without a home there is no cache, but what is shipped can be used
+        return folders
+
+
+def _current_file(name: str, folders: Iterable[Path], wanted: dict[str, object]) -> Path | None:
+    for path in (folder / name for folder in folders):
+        reason = stale_reason(path, wanted)
+        if not reason:
+            return path
+        _logger.log(logging.WARNING if path.exists() else logging.DEBUG, "not used: %s", reason)
+    return None
+
+
+def _device(network: ElysiumNetwork) -> torch.device:
+    return network.llm_proj[0].weight.device
+
+
+def _dtype(network: ElysiumNetwork) -> torch.dtype:
+    return network.llm_proj[0].weight.dtype
+
+
+def _precision(network: ElysiumNetwork) -> str:
+    """Precision of graph or engine: half where the weights are half, but what a CPU has no arithmetic for in full.
+
+    float16 has more digits than bfloat16, and the encoder was trained in it.
+    """
+    if _dtype(network) == torch.float32:
+        return "float32"
+    return "float16" if _device(network).type == "cuda" else "float32"
