@@ -42,6 +42,8 @@ SCALE_RANGE = (0.05, 8.0)
 
 # Length of a dash with the gap behind it, in dashes; round ends fill a part of the gap.
 _DASH_PERIOD = 2.2
+# The space of the built-in face is so narrow that small words run into each other.
+_WORD_GAP, _GAP = "  ", "   "
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (16, 17, 22)
 
@@ -125,7 +127,7 @@ class _Canvas:
 
     @property
     def font_px(self) -> int:
-        return max(9, round(6 + self._extent * 0.0165))
+        return max(9, round(7 + self._extent * 0.0185))
 
     @property
     def line_px(self) -> int:
@@ -204,10 +206,10 @@ def _label_text(canvas: _Canvas, update: TrackUpdate, ending: str) -> str:
     room = 0.4 * canvas.size[0]
     if update.box is not None:
         room = max(room, update.box.width * canvas.size[0])
-    fixed_width, _ = label_size(f"{update.target_id}    {ending}", canvas.font_px)
-    words = drawable(" ".join(update.expression.split()), canvas.font_px)
+    fixed_width, _ = label_size(f"{update.target_id}{2 * _GAP}{ending}", canvas.font_px)
+    words = drawable(_WORD_GAP.join(update.expression.split()), canvas.font_px)
     parts = (update.target_id, shorten(words, int(room) - fixed_width, canvas.font_px), ending)
-    return "  ".join(part for part in parts if part)
+    return _GAP.join(part for part in parts if part)
 
 
 def _scaled_copy(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
