@@ -222,7 +222,7 @@ class StreamTracker:
 
     def _adopt(self, live: Tensor, seen: dict[str, Observation], found: Mapping[str, Observation]) -> None:
         """Decide between following and searching, and open a new window where this frame is the better anchor."""
-        anchors, self._given = self._given, {}
+        anchors = dict(self._given)
         for name, by_words in found.items():
             followed = seen.get(name)
             best = by_words if followed is None or by_words.score > followed.score else followed
@@ -233,6 +233,7 @@ class StreamTracker:
         anchors = self._restarting(seen, bool(anchors)) | anchors
         if anchors:
             self._open_window(live, anchors)
+        self._given = {}
 
     def _restarting(self, seen: Mapping[str, Observation], opening: bool) -> dict[str, Box]:
         """Boxes of the targets whose growing window ends with this frame.

@@ -1,4 +1,4 @@
-"""A tiny checkpoint with random weights, made and loaded as a real one; and transformers as the judge of its answers."""
+"""A tiny checkpoint of random weights, made and loaded as a real one; and transformers as the judge of its answers."""
 
 from __future__ import annotations
 
