@@ -95,6 +95,9 @@ class StageConfig:
         after: Stages that must be finished first (those of ``init`` always must).
         parts: For each entry of ``init``, prefixes of the weights taken; empty = all.
         pointing_weight: Weight of the pointing loss.
+        gate: How answers train the T-Selector's gate (:mod:`elysium_core.model.token_selector`);
+            ``hard`` leaves it to its own loss.
+        frozen: Prefixes of weights that this stage leaves as they are.
         words_frozen: Keep word embeddings and oracle as they are, because a projector is
             trained towards them.
         weight_decay: AdamW's weight decay.
@@ -114,6 +117,8 @@ class StageConfig:
     after: tuple[str, ...] = ()
     parts: tuple[tuple[str, ...], ...] = ()
     pointing_weight: float = 0.5
+    gate: str = "hard"
+    frozen: tuple[str, ...] = ()
     words_frozen: bool = False
     weight_decay: float = 0.01
     threads: int = 1

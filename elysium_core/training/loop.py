@@ -20,6 +20,7 @@ from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.errors import ConfigError, DataError
+from elysium_core.model.token_selector import TokenSelector
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.auxiliary import Oracle, PatchHeads, PointingHeads
 from elysium_core.training.batches import Batch, BatchBuilder
@@ -107,6 +108,8 @@ class StageRun:
             build_tokenizer(names, recipe.model.vocab_size, self.tokenizer_folder)
         self.tokenizer = TextTokenizer.from_folder(self.tokenizer_folder)
         self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight)
+        if isinstance(self.model.network.adapter, TokenSelector):
+            self.model.network.adapter.gate = self.stage.gate
         groups = parameter_groups(self.model, self.stage)
         self.optimizer = MixedOptimizer(groups, self.stage.weight_decay)
         self.step = 0

@@ -89,7 +89,6 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
             in_token_num=model.patch_count,
             out_token_num=model.visual_tokens,
             num_features=model.vision_width,
-            gate="straight_through",
         ),
         feature_layer=-1,
         system_text=_SYSTEM_TEXT,

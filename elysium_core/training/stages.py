@@ -172,7 +172,8 @@ def parameter_groups(model: TrainingModel, stage: StageConfig) -> list[dict[str,
     """
     if stage.kind not in STAGES:
         raise ConfigError(f"stage kind {stage.kind!r} is not one of {', '.join(STAGES)}")
-    frozen = ("oracle", "network.llm.model.embed_tokens", "network.llm.lm_head") if stage.words_frozen else ()
+    words = ("oracle", "network.llm.model.embed_tokens", "network.llm.lm_head") if stage.words_frozen else ()
+    frozen = (*stage.frozen, *words)
     vision: list[tuple[str, nn.Parameter]] = []
     language: list[tuple[str, nn.Parameter]] = []
     for name, parameter in model.named_parameters():
