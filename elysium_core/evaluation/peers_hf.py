@@ -142,8 +142,7 @@ class Detector:
         """Return the box with the highest score, however low that is."""
         words = expression.lower().rstrip(".") + "." if self._style == "sentence" else f"a photo of {expression}"
         inputs = self._processor(images=image, text=[[words]] if self._style == "photo" else words, return_tensors="pt")
-        inputs = inputs.to(self._network.device)
-        outputs = self._network(**inputs)
+        outputs = self._network(**_placed(inputs, self._network))
         (best,) = self._processor.post_process_grounded_object_detection(
             outputs, threshold=0.0, target_sizes=[image.shape[:2]]
         )
@@ -176,13 +175,18 @@ class Writer:
         question = _QUESTION.format(expression=expression, scale=self._scale)
         content = [{"type": "image"}, {"type": "text", "text": question}]
         prompt = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self._processor(images=image, text=prompt, return_tensors="pt").to(self._network.device)
-        if "pixel_values" in inputs:
-            inputs["pixel_values"] = inputs["pixel_values"].to(self._network.dtype)
+        inputs = _placed(self._processor(images=image, text=prompt, return_tensors="pt"), self._network)
         tokens = self._network.generate(**inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
         text = self._processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
         box = parse_written_box(text, self._scale)
         return Grounding(box, 0.0 if box is None else 1.0, text)
+
+
+def _placed(inputs: Any, network: Any) -> Any:
+    """Move a processor's output to the network's device, and its pixels to the network's precision."""
+    inputs = inputs.to(network.device)
+    inputs["pixel_values"] = inputs["pixel_values"].to(network.dtype)
+    return inputs
 
 
 def parse_written_box(text: str, scale: int) -> Box | None:

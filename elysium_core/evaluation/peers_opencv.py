@@ -19,7 +19,9 @@ from elysium_core.tracking.types import ModelInfo
 PREFIX = "opencv:"
 # These read network weights from files that OpenCV does not ship.
 _NEED_WEIGHTS = frozenset({"DaSiamRPN", "GOTURN", "Nano", "Vit"})
-_SEED = 0
+# MIL draws samples inside and beside the box; where there is no room for one it searches for ever.
+_MIN_AREA_PX = 25
+_MIN_MARGIN_PX = 10
 
 
 def opencv_trackers() -> dict[str, Callable[[], Any]]:
@@ -36,6 +38,9 @@ def opencv_trackers() -> dict[str, Callable[[], Any]]:
 
 class OpenCvTracker(PeerTracker):
     """Follows boxes by one classical tracker each.
+
+    MIL draws random samples from a generator of its own that cannot be seeded and goes
+    on from target to target: its boxes depend, by some pixels, on what was tracked before.
 
     Args:
         make: Makes a fresh tracker for each target.
@@ -55,20 +60,22 @@ class OpenCvTracker(PeerTracker):
         """Learn the target from its box, and answer with that box."""
         if target.box is None:
             raise TargetError("an OpenCV tracker has no box to start from", code="TARGET_EMPTY")
-        # Some of them draw random samples; the same run must give the same boxes.
-        cv2.setRNGSeed(_SEED)
-        x1, y1, x2, y2 = target.box.to_px(frame.width, frame.height)
-        left, top = min(round(x1), frame.width - 1), min(round(y1), frame.height - 1)
-        size = max(1, min(round(x2 - x1), frame.width - left)), max(1, min(round(y2 - y1), frame.height - top))
-        target.memory = self._make()
+        left, top, width, height = _pixel_box(target.box, frame)
+        too_large = width > frame.width - _MIN_MARGIN_PX or height > frame.height - _MIN_MARGIN_PX
+        if too_large or width * height < _MIN_AREA_PX:
+            return Sighting(target.box)
+        tracker = self._make()
         try:
-            target.memory.init(_as_bgr(frame), (left, top, *size))
+            tracker.init(_as_bgr(frame), (left, top, width, height))
         except cv2.error as error:
             raise TargetError(f"OpenCV cannot start at the box {list(target.box)}: {_short(error)}") from error
+        target.memory = tracker
         return Sighting(target.box)
 
     def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
         """Ask the tracker; it answers found or not, without a score."""
+        if target.memory is None:
+            return Sighting(None, reason="OpenCV could not start with a box of this size")
         try:
             found, (x, y, w, h) = target.memory.update(_as_bgr(frame))
             if found:
@@ -106,6 +113,14 @@ class OpenCvModel(PeerModel):
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> OpenCvTracker:
         """Make a tracker; it answers every frame at once in any mode."""
         return OpenCvTracker(self._make, config or TrackingConfig())
+
+
+def _pixel_box(box: Box, frame: Frame) -> tuple[int, int, int, int]:
+    """Return left, top, width, height in whole pixels, at least one each and inside the frame."""
+    x1, y1, x2, y2 = box.to_px(frame.width, frame.height)
+    left, top = min(round(x1), frame.width - 1), min(round(y1), frame.height - 1)
+    width = max(1, min(round(x2 - x1), frame.width - left))
+    return left, top, width, max(1, min(round(y2 - y1), frame.height - top))
 
 
 def _as_bgr(frame: Frame) -> NDArray[np.uint8]:

@@ -30,11 +30,13 @@ def read_text(path: Path) -> str:
         raise DataError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
-def read_boxes(path: Path) -> NDArray[np.float64]:
+def read_boxes(path: Path, *, negative_is_empty: bool = False) -> NDArray[np.float64]:
     """Read one box ``x y w h`` a line, separated by commas, tabs, semicolons or blanks.
 
     Args:
         path: The file. Empty lines at its end are ignored.
+        negative_is_empty: Take a negative size as 0 instead of refusing it: published sets
+            write an absent target in this way, too (LaSOT's lion-5: ``1,1,-1,-1``).
 
     Returns:
         Shape (N, 4), as written; four times NaN stays a NaN row (target absent).
@@ -46,7 +48,15 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
     lines = read_text(path).rstrip().splitlines()
     if not lines:
         raise DataError(f"{str(path)!r} holds no boxes; it needs one line x,y,w,h for each frame")
-    return np.asarray([_box(line, path, number) for number, line in enumerate(lines, 1)], dtype=np.float64)
+    boxes = np.asarray([_box(line, path, number) for number, line in enumerate(lines, 1)], dtype=np.float64)
+    negative = np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))
+    if len(negative) and not negative_is_empty:
+        line = lines[negative[0]]
+        raise DataError(
+            f"{_place(path, int(negative[0]) + 1)} holds {_shown(line)}, a box of negative size; x,y,w,h is needed"
+        )
+    boxes[negative, 2:] = boxes[negative, 2:].clip(min=0)
+    return boxes
 
 
 def read_flags(path: Path, count: int) -> NDArray[np.int64]:
@@ -136,8 +146,6 @@ def _box(line: str, path: Path, number: int) -> list[float]:
         return box
     if not all(math.isfinite(value) for value in box):
         raise DataError(f"{_place(path, number)} holds {_shown(line)}; a box is finite, or NaN in all four places")
-    if box[2] < 0 or box[3] < 0:
-        raise DataError(f"{_place(path, number)} holds {_shown(line)}, a box of negative size; x,y,w,h is needed")
     return box
 
 

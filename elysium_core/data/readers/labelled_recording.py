@@ -76,7 +76,7 @@ def first_box_for_all(path: Path, count: int) -> tuple[NDArray[np.float64], bool
     Returns:
         Boxes of shape (count, 4), NaN where unknown, and whether only the first is known.
     """
-    boxes = read_boxes(path)
+    boxes = read_boxes(path, negative_is_empty=True)
     if len(boxes) != 1 or count == 1:
         return boxes, False
     return np.concatenate([boxes, np.full((count - 1, 4), np.nan)]), True

@@ -76,7 +76,7 @@ def _by_number(name: str) -> tuple[str, int, str]:
 
 
 def _recording(folder: Path) -> LabelledRecording:
-    boxes = read_boxes(folder / "groundtruth.txt")
+    boxes = read_boxes(folder / "groundtruth.txt", negative_is_empty=True)
     words = folder / "nlp.txt"
     return LabelledRecording(
         name=folder.name,

@@ -52,7 +52,7 @@ def read_otb(root: Path, split: str = "") -> Iterator[LabelledRecording]:
 
 def _recording(folder: Path, truth_file: Path, name: str) -> LabelledRecording:
     omitted = _OMITTED_AT_START.get(folder.name, 0)
-    boxes = read_boxes(truth_file)[omitted:]
+    boxes = read_boxes(truth_file, negative_is_empty=True)[omitted:]
     boxes[:, :2] -= 1
     return LabelledRecording(
         name=name,

@@ -56,7 +56,7 @@ def _recording(root: Path, truth_file: Path) -> LabelledRecording:
     name = truth_file.stem
     folder_name, start = _folder_and_start(name)
     folder = root / "data_seq" / "UAV123" / folder_name
-    boxes = read_boxes(truth_file)
+    boxes = read_boxes(truth_file, negative_is_empty=True)
     names = [f"{number:06d}.jpg" for number in range(start, start + len(boxes))]
     return LabelledRecording(name, require_pictures(folder, names), boxes, truth_file)
 

@@ -62,6 +62,11 @@ def test_a_bad_line_is_named_with_file_and_number(write, line):
     assert caught.value.code == "DATA"
 
 
+def test_a_negative_size_is_taken_as_no_size_where_a_published_set_writes_it(write):
+    path = write("gt.txt", "1,2,3,4\n1,1,-1,-1\n5,6,7,-8\n")
+    assert read_boxes(path, negative_is_empty=True).tolist() == [[1, 2, 3, 4], [1, 1, 0, 0], [5, 6, 7, 0]]
+
+
 def test_an_overlong_line_is_not_printed_whole(write):
     with pytest.raises(DataError) as caught:
         read_boxes(write("gt.txt", "x" * 10_000))

@@ -142,7 +142,7 @@ class TestLasot:
     def make(self, write, pictures, name, occluded="0,1,0", outside="0,0,1"):
         folder = f"{name.rpartition('-')[0]}/{name}"
         pictures(f"{folder}/img", [f"{n:08d}.jpg" for n in (1, 2, 3)])
-        write(f"{folder}/groundtruth.txt", "1,2,3,4\n0,0,0,0\n5,6,7,8\n")
+        write(f"{folder}/groundtruth.txt", "1,2,3,4\n1,1,-1,-1\n5,6,7,8\n")
         write(f"{folder}/full_occlusion.txt", occluded)
         write(f"{folder}/out_of_view.txt", outside)
         write(f"{folder}/nlp.txt", "white airplane landing on ground\n")
@@ -153,7 +153,7 @@ class TestLasot:
         assert recording.absent.tolist() == [False, True, True]
         assert recording.expression == "white airplane landing on ground"
         assert recording.category == "airplane"
-        assert recording.boxes_xywh_px[0].tolist() == [1, 2, 3, 4]
+        assert recording.boxes_xywh_px[:2].tolist() == [[1, 2, 3, 4], [1, 1, 0, 0]]
 
     def test_splits(self, tmp_path, write, pictures):
         for name in ("airplane-2", "airplane-15", "airplane-9"):

@@ -1,0 +1,79 @@
+"""How much memory something takes, as the system counts it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+_MIB = 1 << 20
+_MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+class MemoryMeter:
+    """Measures from its making on: what is held on a device above what was held then.
+
+    Args:
+        device: A GPU (memory that torch has allocated there), or the CPU (resident memory of the process).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        _give_back()
+        self._before = self._held()
+
+    def peak_mib(self, run: Callable[[], object]) -> float | None:
+        """Run something and return the most that was held meanwhile [MiB]; None where the system does not tell."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            run()
+            return (torch.cuda.max_memory_allocated(self._device) - (self._before or 0)) / _MIB
+        reset = _reset_resident_peak()
+        run()
+        peak = _read_bytes(_STATUS, "VmHWM")
+        if not reset or peak is None or self._before is None:
+            return None
+        return max(0, peak - self._before) / _MIB
+
+    def _held(self) -> int | None:
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device)
+        return _read_bytes(_STATUS, "VmRSS")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device; None where it is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return _read_bytes(_MEMINFO, "MemAvailable") if device.type == "cpu" else None
+
+
+def _give_back() -> None:
+    """Return what is free already to the system: it would be used again and not be counted."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have no such thing
+    if trim is not None:
+        trim(0)
+
+
+def _reset_resident_peak() -> bool:
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _read_bytes(path: Path, key: str) -> int | None:
+    """A line such as ``VmRSS:  1234 kB`` of a file of the proc file system, in bytes."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), None)

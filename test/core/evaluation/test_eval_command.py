@@ -1,0 +1,176 @@
+"""``elysium eval`` end to end, in this process, on recordings made for it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from elysium_core.cli import eval as eval_command
+from elysium_core.cli.app import app
+
+
+@pytest.fixture
+def elysium():
+    def run(*arguments):
+        return CliRunner().invoke(app, ["eval", *map(str, arguments)], catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def use_model(monkeypatch):
+    """Make every name load this model."""
+
+    def use(model):
+        monkeypatch.setattr(eval_command, "load_model", lambda *arguments: model)
+        return model
+
+    return use
+
+
+def test_one_command_from_recordings_to_a_report(elysium, make_recording, tmp_path):
+    root = make_recording("a")
+    make_recording("b")
+    result = elysium("folder", "--data", root, "--model", "identity", "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "identity on own recordings, sot" in result.stdout
+    assert "2 of 2" in result.stdout
+    for name in ("report.md", "report.html", "scores.json", "run.json", "recordings/a.json", "boxes/b.txt"):
+        assert (tmp_path / "run" / name).is_file()
+    scores = json.loads((tmp_path / "run/scores.json").read_text())["protocols"]["ope-lasot"]
+    assert scores["identity"]["auc"] == scores["frozen"]["auc"] < scores["perfect"]["auc"]
+
+
+def test_json_is_one_object_on_stdout(elysium, make_recording, tmp_path):
+    result = elysium("folder", "--data", make_recording(), "--model", "identity", "--out", tmp_path / "run", "--json")
+    assert json.loads(result.stdout)["facts"]["Frames"] == "6"
+    again = elysium("report", tmp_path / "run", "--protocol", "ope-otb", "--protocol", "elysium-ref", "--json")
+    assert list(json.loads(again.stdout)["protocols"]) == ["ope-otb", "elysium-ref"]
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_scores(
+    elysium, make_recording, use_model, scripted_model, tmp_path
+):
+    root, run = make_recording("a"), tmp_path / "run"
+    make_recording("b")
+    model = use_model(scripted_model(silent=(4,)))
+    whole = elysium("folder", "--data", root, "--out", run, "--json")
+    (run / "recordings/b.json").unlink()
+    again = elysium("folder", "--data", root, "--out", run, "--json")
+    assert len(model.trackers) == 3
+    first, second = json.loads(whole.stdout), json.loads(again.stdout)
+    assert first["protocols"] == second["protocols"]
+    assert second["facts"]["Frames without a box"] == "2 (2: the answer held no box)"
+    assert second["facts"]["Unparseable answers"] == "2 (2: no label)"
+
+
+def test_processes_of_torchrun_share_the_work(elysium, make_recording, monkeypatch, tmp_path):
+    run = tmp_path / "run"
+    for name in "abc":
+        root = make_recording(name)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outputs = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        outputs.append(elysium("folder", "--data", root, "--model", "identity", "--out", run))
+        if rank == "1":
+            assert [path.stem for path in (run / "recordings").iterdir()] == ["b"]
+    assert "2 entries are still with the others" in outputs[0].stderr
+    assert outputs[0].stdout == ""
+    assert "3 of 3" in outputs[1].stdout
+
+
+def test_rsot_and_limit(elysium, make_recording, use_model, scripted_model, tmp_path):
+    root = make_recording("a")
+    make_recording("b", expression="another")
+    model = use_model(scripted_model())
+    result = elysium("folder", "--data", root, "--task", "rsot", "--limit", "1", "--out", tmp_path / "run", "--json")
+    assert json.loads(result.stdout)["facts"]["Recordings"] == "1 of 1"
+    assert [tracker.told for tracker in model.trackers] == [[("the white square", None)]]
+
+
+@pytest.mark.parametrize("mode", ["stream", "clip"])
+def test_the_mode_reaches_the_tracker(elysium, make_recording, use_model, scripted_model, tmp_path, mode):
+    model, modes = scripted_model(), []
+    use_model(model)
+    make = model.tracker
+    model.tracker = lambda mode, config: (modes.append((mode, config.mode, config.remove_after_s)), make())[1]
+    elysium("folder", "--data", make_recording(), "--mode", mode, "--out", tmp_path / "run")
+    assert modes == [(mode, mode, 0.0)]
+
+
+def test_opencv_runs_in_the_same_harness(elysium, make_recording, tmp_path):
+    result = elysium("folder", "--data", make_recording(), "--model", "opencv:MIL", "--out", tmp_path / "run", "--json")
+    assert json.loads(result.stdout)["protocols"]["ope-lasot"]["opencv:MIL"]["frames"] == 6
+
+
+def test_refcoco_questions_and_descriptions(elysium, make_recording, tmp_path):
+    line = {"image": "a.png", "sent": "the mug", "bbox": [0, 0, 40, 40], "width": 40, "height": 40, "split": "val"}
+    data = tmp_path / "language"
+    data.mkdir()
+    (data / "refcoco.jsonl").write_text(json.dumps(line) + "\n")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(data / "a.png")
+    result = elysium("refcoco", "--data", data, "--model", "identity", "--out", tmp_path / "r1", "--json")
+    assert json.loads(result.stdout)["identity"]["accuracy"] == 1.0
+
+    (data / "test_qa.json").write_text(json.dumps([{"id": 1, "question": "q?", "answer": "a", "video_id": 3}]))
+    frames = [Image.fromarray(np.full((40, 40, 3), 60 * k, np.uint8)) for k in range(3)]
+    frames[0].save(data / "video3.gif", save_all=True, append_images=frames[1:])
+    result = elysium("msrvtt-qa", "--data", data, "--model", "identity", "--out", tmp_path / "r2")
+    assert result.exit_code == 0
+    assert "1 answers are not judged" in result.stdout
+
+    result = elysium(
+        "folder", "--data", make_recording(), "--task", "video-reg", "--model", "identity", "--out", tmp_path / "r3"
+    )
+    assert result.exit_code == 0
+    assert "1 of 1" in result.stdout
+    assert "something at" in (tmp_path / "r3/answers-rank-0.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["vot"], "benchmark 'vot' is not one of folder, otb100"),
+        (["folder", "--task", "mot"], "'mot' is not one of sot, rsot"),
+        (["folder", "--protocol", "vot"], "protocol 'vot' is not one of ope-lasot"),
+        (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
+        (["lasot", "--split", "val"], "LaSOT has no split 'val'"),
+        (["folder", "--model", "opencv:X"], "ships no tracker 'X'"),
+        (["folder", "--judge-url", "http://127.0.0.1:9", "--judge-model", "m"], "--judge-url is for question"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(elysium, make_recording, tmp_path, arguments, complaint):
+    model = [] if "--model" in arguments else ["--model", "identity"]
+    result = elysium(*arguments, "--data", make_recording(), "--out", tmp_path / "run", *model)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_damaged_data_stop_the_run_before_a_model_is_loaded(elysium, make_recording, monkeypatch, tmp_path):
+    root = make_recording()
+    (root / "mug/gt.txt").write_text("1,2,3,4\n1,2\n")
+    monkeypatch.setattr(eval_command, "load_model", lambda *arguments: pytest.fail("a model was loaded"))
+    result = elysium("folder", "--data", root, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "line 2 of" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_never_mixed_in(elysium, make_recording, tmp_path):
+    root = make_recording()
+    elysium("folder", "--data", root, "--model", "identity", "--out", tmp_path / "run")
+    result = elysium("folder", "--data", root, "--model", "identity", "--task", "rsot", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "holds a run with task 'sot', not 'rsot'; choose another --out" in result.stderr
+
+
+def test_help_lists_both_verbs(elysium):
+    assert elysium("--help").exit_code == 0
+    assert "BENCHMARK" in elysium("run", "--help").stdout
+    assert "DIR" in elysium("report", "--help").stdout
