@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from elysium_core.cli.output import say
+from elysium_core.cli.output import Progress, say
 from elysium_core.errors import ConfigError
 from elysium_core.training.config import Recipe, load_recipe
 
@@ -39,7 +39,16 @@ def command(
     say(resolved(settings))
     if dry_run:
         return
-    checkpoint = run_recipe(settings, recipe, overrides or [], folder, jobs)
+    with Progress("train", sum(planned.steps for planned in settings.stages.values())) as progress:
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            while done < steps:
+                progress.advance()
+                done += 1
+
+        checkpoint = run_recipe(settings, recipe, overrides or [], folder, jobs, advance)
     say(f"the checkpoint is in {checkpoint}; use it with --model {checkpoint}")
 
 

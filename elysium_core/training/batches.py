@@ -10,7 +10,7 @@ Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -167,7 +167,7 @@ def _random_box(rng: np.random.Generator) -> Box:
 
 
 class BatchBuilder:
-    """Draws clips and lays them out as batches; one per worker process.
+    """Draws clips and lays them out as batches; used by one process.
 
     Args:
         generator: Source of clips.
@@ -175,7 +175,6 @@ class BatchBuilder:
         tokenizer: The model's tokenizer.
         visual_tokens: K.
         patch_px: Patch side [px].
-        seed: Seed of questions and mixture.
     """
 
     def __init__(
@@ -185,33 +184,33 @@ class BatchBuilder:
         tokenizer: TextTokenizer,
         visual_tokens: int,
         patch_px: int,
-        seed: int,
     ) -> None:
         self._generator, self._data, self._tokenizer = generator, data, tokenizer
         self._visual_tokens, self._patch_px = visual_tokens, patch_px
-        self._rng = np.random.default_rng([seed, 7])
         self._open_bracket = tokenizer.encode_answer("[")[0]
         self._close_bracket = tokenizer.encode_answer("[1]")[-1]
 
-    def batches(self, batch_frames: int, frames: int = 0) -> Iterator[Batch]:
-        """Yield batches for ever.
+    def draw(self, seed: int, batch_frames: int, frames: int = 0) -> Batch:
+        """Draw one batch; the same seed gives the same batch.
 
         Args:
-            batch_frames: Frames a batch, B * T.
-            frames: T of every batch; 0 draws it from the data's mixture.
+            seed: Decides clips and questions.
+            batch_frames: Frames of the batch, B * T.
+            frames: T; 0 draws it from the data's mixture.
         """
         data = self._data
-        while True:
-            count = frames or int(self._rng.choice(data.frames, p=data.frame_weights))
-            gap = data.gaps[data.frames.index(count)]
-            clips: list[SyntheticClip] = []
-            turns: list[list[Turn]] = []
-            while len(clips) < max(1, batch_frames // count):
-                objects = int(self._rng.choice(data.objects, p=data.object_weights))
-                clip = self._generator.draw_with_target(count, objects, gap)
-                clips.append(clip)
-                turns.append(draw_turns(self._rng, clip, data, self._generator.vocabulary))
-            yield self.build(clips, turns)
+        self._generator.reseed(seed, 0)
+        rng = np.random.default_rng([seed, 1])
+        count = frames or int(rng.choice(data.frames, p=data.frame_weights))
+        gap = data.gaps[data.frames.index(count)]
+        clips: list[SyntheticClip] = []
+        turns: list[list[Turn]] = []
+        while len(clips) < max(1, batch_frames // count):
+            objects = int(rng.choice(data.objects, p=data.object_weights))
+            clip = self._generator.draw_with_target(count, objects, gap)
+            clips.append(clip)
+            turns.append(draw_turns(rng, clip, data, self._generator.vocabulary))
+        return self.build(clips, turns)
 
     def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:
         """Lay out clips of one length with their turns."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
+from elysium_core.data.synthetic.assets import SYSTEM_PHOTO_FOLDERS
 from elysium_core.errors import ConfigError
+from elysium_core.training.recipe_checks import check_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class SyntheticDataConfig:
         max_turns: Most questions asked about one clip.
         absent_share: Share of questions about something that is not in the picture.
         vanish_share: Share of clips of several frames in which an object disappears.
-        seed: Seed of the generator; each stage and worker adds its own number.
+        photo_folders: Where background photos are searched; procedural backgrounds alone if empty.
+        seed: Seed of everything; each stage and step adds its own number.
     """
 
     names: int = 40
@@ -74,6 +77,7 @@ class SyntheticDataConfig:
     max_turns: int = 4
     absent_share: float = 0.0
     vanish_share: float = 0.0
+    photo_folders: tuple[str, ...] = tuple(map(str, SYSTEM_PHOTO_FOLDERS))
     seed: int = 1
 
 
@@ -147,14 +151,14 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe and apply ``key.sub=value`` overrides.
 
     Raises:
-        ConfigError: The file cannot be read, or has unknown keys or wrong types; all of
-            them are named at once.
+        ConfigError: The file cannot be read, or has unknown keys, wrong types or values
+            out of range; all of them are named at once.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings, not {type(raw).__name__}")
@@ -162,11 +166,11 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         _override(raw, override)
     problems: list[str] = []
     recipe = _build(Recipe, raw, "", problems)
-    if recipe is not None:
-        problems += _check_stages(recipe)
-    if problems or recipe is None:
+    # Ranges are only looked at where every value has its type.
+    problems = problems or check_recipe(recipe)
+    if problems:
         raise ConfigError(f"{path}: " + "; ".join(problems))
-    return recipe
+    return cast("Recipe", recipe)
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -179,13 +183,16 @@ def _override(raw: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {parent!r} has no settings below it")
-    node[leaf] = yaml.safe_load(value)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML") from error
 
 
 def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
     """Build a dataclass from a mapping, collecting every problem instead of stopping at the first."""
     if not isinstance(raw, dict):
-        problems.append(f"{where or 'the recipe'} must be a group of settings")
+        problems.append(f"{where.rstrip('.') or 'the recipe'} must be a group of settings, not {raw!r}")
         return None
     hints = get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
@@ -202,31 +209,42 @@ def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Return a value as its type; what cannot be one is a problem."""
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where + ".", problems)
-    if hint == dict[str, StageConfig]:
-        stages = value if isinstance(value, dict) else {}
-        return {name: _build(StageConfig, stage, f"{where}.{name}.", problems) for name, stage in stages.items()}
-    if isinstance(value, list):
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool) and (not isinstance(value, hint) or isinstance(value, bool) != (hint is bool)):
+    if get_origin(hint) is dict:
+        return _convert_group(get_args(hint)[1], value, where, problems)
+    if get_origin(hint) is tuple:
+        return _convert_list(get_args(hint), value, where, problems)
+    if hint is float:
+        value = _as_float(value)
+    if not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
         problems.append(f"{where} must be {hint.__name__}, not {value!r}")
     return value
 
 
-def _check_stages(recipe: Recipe) -> list[str]:
-    problems = []
-    seen: set[str] = set()
-    for name, stage in recipe.stages.items():
-        if stage is None:
-            continue
-        unknown = [other for other in (*stage.init, *stage.after) if other not in seen]
-        problems += [f"stage {name} needs {other!r}, which is not a stage before it" for other in unknown]
-        if stage.parts and len(stage.parts) != len(stage.init):
-            problems.append(f"stage {name} has {len(stage.parts)} parts for {len(stage.init)} init stages")
-        seen.add(name)
-    if recipe.export not in recipe.stages:
-        problems.append(f"export names {recipe.export!r}, which is not a stage")
-    return problems
+def _convert_group(kind: Any, value: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        problems.append(f"{where} must be a group of named entries, not {value!r}")
+        return {}
+    return {str(name): _convert(kind, entry, f"{where}.{name}", problems) for name, entry in value.items()}
+
+
+def _convert_list(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        problems.append(f"{where} must be a list, not {value!r}")
+        return ()
+    if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+        problems.append(f"{where} must have {len(kinds)} entries, not {value!r}")
+        return ()
+    return tuple(_convert(kinds[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value))
+
+
+def _as_float(value: Any) -> Any:
+    """Whole numbers are floats too, and so is 1e-3, which YAML takes for text."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return float(value) if isinstance(value, (int, str)) else value
+    except ValueError:
+        return value

@@ -4,56 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
-from elysium_core.data.synthetic.clips import ClipGenerator
-from elysium_core.data.synthetic.scene import SceneConfig
+from elysium_core.data.synthetic.assets import sprite_names
 from elysium_core.errors import ConfigError, DataError
+from elysium_core.io.files import atomic_path
 from elysium_core.model.token_selector import TokenSelector
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.auxiliary import Oracle, PatchHeads, PointingHeads
-from elysium_core.training.batches import Batch, BatchBuilder
+from elysium_core.training.batches import Batch
+from elysium_core.training.clip_batches import ClipBatches, step_seed
 from elysium_core.training.config import Recipe, StageConfig
 from elysium_core.training.nano_model import build_network, build_tokenizer
 from elysium_core.training.optimizer import MixedOptimizer
+from elysium_core.training.snapshots import WEIGHTS_NAME, Snapshots
 from elysium_core.training.stages import TrainingModel, parameter_groups
+
+DONE_NAME = "done"
+LOG_NAME = "log.jsonl"
+TOKENIZER_FOLDER = "tokenizer"
 
 _LOG = logging.getLogger(__name__)
 _LOG_EVERY = 20
 _SAVE_EVERY_S = 60.0
 _CLIP_NORM = 1.0
-
-
-class ClipStream(IterableDataset[Batch]):
-    """An endless stream of generated batches; a stage that resumes gets new clips, not the old ones again."""
-
-    def __init__(self, recipe: Recipe, stage_name: str, tokenizer_folder: Path, start_step: int) -> None:
-        self._recipe, self._stage_name = recipe, stage_name
-        self._tokenizer_folder, self._start_step = tokenizer_folder, start_step
-
-    def __iter__(self) -> Iterator[Batch]:
-        recipe, stage = self._recipe, self._recipe.stages[self._stage_name]
-        number = list(recipe.stages).index(self._stage_name)
-        seed = int(np.random.SeedSequence([recipe.data.seed, number, self._start_step]).generate_state(1)[0])
-        scene = SceneConfig(side_px=recipe.model.side_px, vanish_share=recipe.data.vanish_share)
-        names = sprite_names()[: recipe.data.names]
-        generator = ClipGenerator(names, load_backgrounds("train"), seed, scene)
-        tokenizer = TextTokenizer.from_folder(self._tokenizer_folder)
-        builder = BatchBuilder(
-            generator, recipe.data, tokenizer, recipe.model.visual_tokens, recipe.model.patch_px, seed
-        )
-        yield from builder.batches(stage.batch_frames, stage.frames)
+_MEMORY = 0.95
 
 
 def build_training_model(recipe: Recipe, tokenizer: TextTokenizer, pointing_weight: float) -> TrainingModel:
@@ -87,8 +70,8 @@ def learning_rate_factor(stage: StageConfig, step: int) -> float:
 class StageRun:
     """One stage of a run, with its files in ``<folder>/<stage>``.
 
-    Files: ``state.safetensors`` (all weights), ``optimizer.pt`` and ``progress.json``
-    (to resume), ``log.jsonl`` (one line every 20 steps), ``done`` (when finished).
+    Files: ``step-*`` (weights, optimiser and counters to go on from), ``log.jsonl`` (one
+    line every 20 steps) and, when finished, ``state.safetensors`` (all weights) and ``done``.
 
     Args:
         recipe: The recipe.
@@ -102,111 +85,142 @@ class StageRun:
         self.run_folder = folder
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer_folder = folder / "tokenizer"
-        if not (self.tokenizer_folder / "tokenizer_config.json").exists():
-            names = sprite_names()[: recipe.data.names]
-            build_tokenizer(names, recipe.model.vocab_size, self.tokenizer_folder)
-        self.tokenizer = TextTokenizer.from_folder(self.tokenizer_folder)
+        self.tokenizer_folder = folder / TOKENIZER_FOLDER
+        names = sprite_names()[: recipe.data.names]
+        self.tokenizer = build_tokenizer(names, recipe.model.vocab_size, self.tokenizer_folder)
         self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight)
         if isinstance(self.model.network.adapter, TokenSelector):
             self.model.network.adapter.gate = self.stage.gate
         groups = parameter_groups(self.model, self.stage)
         self.optimizer = MixedOptimizer(groups, self.stage.weight_decay)
+        self.snapshots = Snapshots(self.folder)
         self.step = 0
         self.seconds = 0.0
+        self._averages: dict[str, float] = {}
 
     @property
     def done(self) -> bool:
         """Whether the stage has finished."""
-        return (self.folder / "done").exists()
+        return (self.folder / DONE_NAME).exists()
 
     def start(self) -> None:
         """Load what was saved, or the weights this stage starts from.
 
         Raises:
-            DataError: A stage it starts from has not been run.
+            DataError: A stage it starts from is not finished, or weights do not fit.
         """
-        if (self.folder / "progress.json").exists():
-            self._resume()
+        saved = self.snapshots.newest()
+        if saved is not None:
+            self._resume(saved)
             return
         for position, other in enumerate(self.stage.init):
-            path = self.run_folder / other / "state.safetensors"
+            path = self.run_folder / other / WEIGHTS_NAME
             if not path.exists():
                 raise DataError(f"stage {self.name} starts from {other}, which has left no {path}; run it first")
-            weights = load_file(path)
             parts = self.stage.parts[position] if self.stage.parts else ()
-            chosen = {k: v for k, v in weights.items() if not parts or k.startswith(tuple(p + "." for p in parts))}
-            unexpected = self.model.load_state_dict(chosen, strict=False).unexpected_keys
-            if unexpected:
-                raise DataError(f"{path} has weights this recipe's model lacks: {', '.join(unexpected[:3])} ...")
+            self._load(path, tuple(part + "." for part in parts))
 
-    def _resume(self) -> None:
-        progress = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
-        self.model.load_state_dict(load_file(self.folder / "state.safetensors"), strict=False)
-        saved = torch.load(self.folder / "optimizer.pt", weights_only=True)
-        self.optimizer.load_state_dict(saved)
+    def _resume(self, saved: Path) -> None:
+        progress = json.loads((saved / "progress.json").read_text(encoding="utf-8"))
+        self._load(saved / WEIGHTS_NAME)
+        self.optimizer.load_state_dict(torch.load(saved / "optimizer.pt", weights_only=True))
         self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
-        torch.manual_seed(self.recipe.data.seed + self.step)
+        self._averages = progress["averages"]
+        self._cut_log()
+
+    def _load(self, path: Path, prefixes: tuple[str, ...] = ()) -> None:
+        weights = load_file(path)
+        chosen = {key: value for key, value in weights.items() if not prefixes or key.startswith(prefixes)}
+        try:
+            unexpected = self.model.load_state_dict(chosen, strict=False).unexpected_keys
+        except RuntimeError as error:
+            raise DataError(f"{path} belongs to a model of other sizes; choose another --out") from error
+        if unexpected:
+            raise DataError(f"{path} has weights this recipe's model lacks: {', '.join(unexpected[:3])} ...")
+
+    def _cut_log(self) -> None:
+        """Drop the lines behind the step to go on from: those steps come again."""
+        path = self.folder / LOG_NAME
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     def save(self) -> None:
-        """Write weights, optimiser and progress; each file is replaced only when complete."""
+        """Save the state to go on from; a failure leaves the one before it."""
+        self.snapshots.save(self.step, self._write_state)
+
+    def _write_state(self, folder: Path) -> None:
+        save_file(self._weights(), folder / WEIGHTS_NAME)
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+        progress = {"step": self.step, "seconds": round(self.seconds, 1), "averages": self._averages}
+        (folder / "progress.json").write_text(json.dumps(progress | {"stage": asdict(self.stage)}), encoding="utf-8")
+
+    def _weights(self) -> dict[str, Tensor]:
         # Tied weights are written once: safetensors refuses shared memory.
-        weights = {k: v.contiguous() for k, v in self.model.state_dict().items() if k != "network.llm.lm_head.weight"}
-        _replace(self.folder / "state.safetensors", lambda path: save_file(weights, path))
-        _replace(self.folder / "optimizer.pt", lambda path: torch.save(self.optimizer.state_dict(), path))
-        progress = {"step": self.step, "seconds": round(self.seconds, 1), "stage": asdict(self.stage)}
-        _replace(self.folder / "progress.json", lambda path: path.write_text(json.dumps(progress), encoding="utf-8"))
+        state = self.model.state_dict()
+        return {key: value.contiguous() for key, value in state.items() if key != "network.llm.lm_head.weight"}
 
     def run(self) -> None:
         """Train to the last step, saving about once a minute.
 
         Raises:
-            DataError: The loss is not finite; the batch is saved beside the log.
+            DataError: Loss or gradient is not finite; the batch is saved beside the log.
+            OSError: A state cannot be saved; the one before it is kept.
         """
         torch.set_num_threads(self.stage.threads)
         self.model.train()
-        dataset = ClipStream(self.recipe, self.name, self.tokenizer_folder, self.step)
-        loader = DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4)
-        averages: dict[str, float] = {}
+        batches = ClipBatches(self.recipe, self.name, self.tokenizer_folder)
+        steps = range(self.step, self.stage.steps)
         saved_at = started = time.monotonic()
         before = self.seconds
-        batches = iter(loader)
-        while self.step < self.stage.steps:
-            losses = self._train_step(next(batches))
-            for key, value in losses.items():
-                averages[key] = value if key not in averages else 0.95 * averages[key] + 0.05 * value
-            self.step += 1
+        for batch in DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=4):
+            self._count(self._train_step(batch))
             self.seconds = before + time.monotonic() - started
             if self.step % _LOG_EVERY == 0 or self.step == self.stage.steps:
-                self._log(averages)
+                self._log()
             if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 self.save()
                 saved_at = time.monotonic()
-        self.save()
-        (self.folder / "done").write_text("", encoding="utf-8")
+        self._finish()
+
+    def _finish(self) -> None:
+        with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
+            save_file(self._weights(), temporary)
+        (self.folder / DONE_NAME).write_text("", encoding="utf-8")
+        self.snapshots.clear()
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
+        # Noise and choices inside the model depend on the step alone, as the clips do.
+        torch.manual_seed(step_seed(self.recipe, self.name, self.step))
         self.optimizer.set_factor(learning_rate_factor(self.stage, self.step))
         losses = self.model(self.stage.kind, batch)
-        total = losses["total"]
-        if not torch.isfinite(total):
-            path = self.folder / "bad_batch.pt"
-            torch.save({"step": self.step, "token_ids": batch.token_ids, "images": batch.images}, path)
-            raise DataError(f"the loss of step {self.step} is {total.item()}; its batch is saved as {path}")
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, _CLIP_NORM)
+        losses["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, _CLIP_NORM)
+        for what, value in (("loss", losses["total"]), ("gradient", norm)):
+            if not torch.isfinite(value):
+                path = self._save_batch(batch)
+                raise DataError(f"the {what} of step {self.step} is {value.item()}; its batch is saved as {path}")
         self.optimizer.step()
         return {key: float(value.detach()) for key, value in losses.items()}
 
-    def _log(self, averages: dict[str, float]) -> None:
-        line = {"step": self.step, "seconds": round(self.seconds, 1)} | {k: round(v, 4) for k, v in averages.items()}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+    def _save_batch(self, batch: Batch) -> Path:
+        path = self.folder / "bad_batch.pt"
+        content: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        with atomic_path(path) as temporary:
+            torch.save(content | {"step": self.step}, temporary)
+        return path
+
+    def _count(self, losses: dict[str, float]) -> None:
+        self.step += 1
+        for key, value in losses.items():
+            self._averages[key] = _MEMORY * self._averages.get(key, value) + (1 - _MEMORY) * value
+
+    def _log(self) -> None:
+        averages = {key: round(value, 4) for key, value in self._averages.items()}
+        line = {"step": self.step, "seconds": round(self.seconds, 1)} | averages
+        with (self.folder / LOG_NAME).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         if self.step % (10 * _LOG_EVERY) == 0 or self.step == self.stage.steps:
             _LOG.info("%s %s", self.name, json.dumps(line))
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    write(temporary)
-    os.replace(temporary, path)

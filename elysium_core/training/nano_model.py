@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import CLIPVisionConfig
 
 from elysium_core.geometry import Box
+from elysium_core.io.files import temporary_beside
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.model.llama import LlamaSize
@@ -42,8 +44,19 @@ def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
 
 
 def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
-    """Train the tokenizer, write it to ``folder``, and load it as a user would."""
-    save_tokenizer(train_tokenizer(tokenizer_corpus(names), vocab_size), folder)
+    """Load the tokenizer from ``folder`` as a user would; where there is none, train it first."""
+    if not folder.is_dir():
+        # Stages may start at the same time: the folder appears with all its files, or not yet.
+        draft = temporary_beside(folder)
+        try:
+            save_tokenizer(train_tokenizer(tokenizer_corpus(names), vocab_size), draft)
+            os.replace(draft, folder)
+        except OSError:
+            # Another stage of the run was faster; what it wrote is the same.
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return TextTokenizer.from_folder(folder)
 
 
@@ -131,16 +144,3 @@ def _sine_positions(grid: int, width: int) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     waves = [f(axis.reshape(-1, 1) * rate) for axis in (x, y) for f in (torch.sin, torch.cos)]
     return torch.nn.functional.pad(torch.cat(waves, dim=1), (0, width - 4 * quarter))
-
-
-def write_settings(folder: Path, model: NanoModelConfig, names: Sequence[str], vocab_size: int) -> None:
-    """Write the config files of a checkpoint folder (weights and tokenizer come separately)."""
-    for part in ("llm", "vision"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    texts = {
-        "config.json": elysium_settings(model, names).to_dict(),
-        "llm/config.json": llm_settings(model, vocab_size),
-        "vision/config.json": vision_settings(model).to_dict(),
-    }
-    for name, settings in texts.items():
-        (folder / name).write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")

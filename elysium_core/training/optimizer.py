@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from elysium_core.errors import BackendError
+
 BETAS = (0.9, 0.98)
 
 
@@ -22,6 +24,9 @@ class MixedOptimizer:
     Args:
         groups: Parameter groups, each ``{"params": [(name, parameter), ...], "lr": peak}``.
         weight_decay: For both.
+
+    Raises:
+        BackendError: This torch is too old.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], weight_decay: float) -> None:
@@ -32,6 +37,8 @@ class MixedOptimizer:
             matrices += [{"params": inner, "lr": group["lr"]}] if inner else []
             others += [{"params": outer, "lr": group["lr"]}] if outer else []
         self._parts: list[torch.optim.Optimizer] = []
+        if matrices and not hasattr(torch.optim, "Muon"):
+            raise BackendError(f"training needs torch 2.9 or newer, which has Muon; this is {torch.__version__}")
         if matrices:
             # match_rms_adamw scales updates to AdamW's size, so one learning rate serves both.
             self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))

@@ -107,6 +107,7 @@ def load_backgrounds(
         return [_shipped_photo(path, side_px) for path in sorted((_ASSETS / "backgrounds").glob("*.jpg"))]
     if split != "train":
         raise DataError(f"background split {split!r} is not one of train, test")
+    folders = list(folders)
     # One file per picture: themes keep the same picture in many sizes and orientations.
     chosen: dict[Path, Path] = {}
     for folder in folders:
@@ -114,7 +115,7 @@ def load_backgrounds(
             if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} and "screenshot" not in path.name:
                 chosen.setdefault(path.parent if "contents" in path.parts else path, path)
     photos = [photo for path in sorted(chosen.values()) if (photo := _photo(path, side_px)) is not None]
-    if not photos:
+    if folders and not photos:
         _LOG.warning(
             "no background photos in %s: procedural backgrounds only; on Debian install gnome-backgrounds, "
             "mate-backgrounds and plasma-workspace-wallpapers",

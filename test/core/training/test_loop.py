@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from elysium_core.errors import DataError
+from elysium_core.training import loop
+from elysium_core.training.clip_batches import ClipBatches, step_seed
+from elysium_core.training.config import Recipe
+from elysium_core.training.loop import StageRun
+from elysium_core.training.snapshots import Snapshots, find_weights
+
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def log_every_step(monkeypatch):
+    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
+
+
+@pytest.fixture
+def short(recipe: Recipe) -> Recipe:
+    """The tiny recipe with one stage, of 6 steps, in which every source of randomness takes part."""
+    stage = replace(recipe.stages["language"], steps=STEPS, warmup_steps=2)
+    return replace(recipe, stages={"language": stage}, export="language")
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def stage_run(recipe: Recipe, folder: Path, name: str = "language") -> StageRun:
+    run = StageRun(recipe, name, folder)
+    run.start()
+    return run
+
+
+def run_until_killed(recipe: Recipe, folder: Path, step: int, saved_at: int) -> None:
+    """Run a stage, save at one step, and be killed at a later one."""
+    run = stage_run(recipe, folder)
+    train_step = run._train_step
+
+    def step_or_die(batch):
+        if run.step == saved_at:
+            run.save()
+        if run.step == step:
+            raise KilledError
+        return train_step(batch)
+
+    run._train_step = step_or_die
+    with pytest.raises(KilledError):
+        run.run()
+
+
+def losses_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "language" / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+class TestResume:
+    @pytest.mark.parametrize(("killed_at", "saved_at"), [(3, 3), (5, 2)])
+    def test_a_killed_run_ends_as_if_nothing_had_happened(self, short, tmp_path, killed_at, saved_at):
+        stage_run(short, tmp_path / "whole").run()
+        run_until_killed(short, tmp_path / "killed", killed_at, saved_at)
+        again = stage_run(short, tmp_path / "killed")
+        assert again.step == saved_at
+        again.run()
+        expected = load_file(tmp_path / "whole" / "language" / "state.safetensors")
+        found = load_file(tmp_path / "killed" / "language" / "state.safetensors")
+        assert expected.keys() == found.keys()
+        for name, weights in expected.items():
+            assert torch.equal(weights, found[name]), name
+        assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
+        assert [line["step"] for line in losses_of(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+
+    def test_a_half_written_log_line_is_dropped(self, short, tmp_path):
+        run_until_killed(short, tmp_path, 3, 2)
+        with (tmp_path / "language" / "log.jsonl").open("a") as log:
+            log.write('{"step": 4, "sec')
+        stage_run(short, tmp_path)
+        assert [line["step"] for line in losses_of(tmp_path)] == [1, 2]
+
+    def test_a_batch_depends_on_its_step_alone(self, short, tokenizer_folder):
+        batches, others = (ClipBatches(short, "language", tokenizer_folder) for _ in range(2))
+        first = batches[4]
+        assert torch.equal(first.images, others[4].images)
+        assert torch.equal(first.token_ids, batches[4].token_ids)
+        assert step_seed(short, "language", 4) != step_seed(short, "language", 5)
+
+    def test_stages_see_different_clips(self, recipe):
+        assert step_seed(recipe, "language", 1) != step_seed(recipe, "vision", 1)
+
+    def test_weights_of_other_sizes_are_told(self, short, tmp_path):
+        run = stage_run(short, tmp_path)
+        run.save()
+        wider = replace(short, model=replace(short.model, llm_mlp=64))
+        with pytest.raises(DataError, match="other sizes"):
+            stage_run(wider, tmp_path)
+
+
+class TestStart:
+    def test_a_stage_starts_from_the_named_parts(self, recipe, tmp_path):
+        for name in ("vision", "language"):
+            run = StageRun(recipe, name, tmp_path)
+            for parameter in run.model.parameters():
+                torch.nn.init.constant_(parameter, 1.0 if name == "vision" else 2.0)
+            run._finish()
+        model = stage_run(recipe, tmp_path, "distil").model
+        assert (model.patch_heads.name.weight == 1).all()
+        assert (model.network.visual_encoder.vision_model.embeddings.class_embedding == 1).all()
+        assert (model.network.llm.model.embed_tokens.weight == 2).all()
+        assert (model.oracle.background == 2).all()
+        # Not named: as it was made.
+        assert len(model.pointing.query["0_1"].weight.unique()) > 2
+
+    def test_an_unfinished_stage_is_named(self, recipe, tmp_path):
+        with pytest.raises(DataError, match="starts from vision"):
+            stage_run(recipe, tmp_path, "distil")
+
+
+class TestFailures:
+    def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(self, short, tmp_path):
+        run = stage_run(short, tmp_path)
+        run.save()
+        torch.nn.init.constant_(run.model.network.llm.model.norm.weight, float("nan"))
+        with pytest.raises(DataError, match=r"the loss of step 0 is nan; its batch is saved as .*bad_batch\.pt"):
+            run.run()
+        saved = torch.load(tmp_path / "language" / "bad_batch.pt", weights_only=True)
+        batch = ClipBatches(short, "language", tmp_path / "tokenizer")[0]
+        assert saved["step"] == 0
+        assert torch.equal(saved["token_ids"], batch.token_ids)
+        assert torch.equal(saved["images"], batch.images)
+        assert not run.done
+        weights = load_file(Snapshots(run.folder).newest() / "state.safetensors")
+        assert all(torch.isfinite(value).all() for value in weights.values())
+
+    def test_a_gradient_that_is_not_finite_changes_no_weight(self, short, tmp_path):
+        run = stage_run(short, tmp_path)
+        weight = run.model.network.llm.model.norm.weight
+        weight.register_hook(lambda gradient: gradient * float("inf"))
+        before = {name: value.clone() for name, value in run.model.state_dict().items()}
+        with pytest.raises(DataError, match="the gradient of step 0 is"):
+            run.run()
+        assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+    def test_a_save_that_fails_leaves_the_one_before_it(self, short, tmp_path, monkeypatch):
+        run = stage_run(short, tmp_path)
+        run.save()
+        before = {path.name: path.read_bytes() for path in Snapshots(run.folder).newest().iterdir()}
+        run.step = 3
+
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.save()
+        newest = Snapshots(run.folder).newest()
+        assert {path.name: path.read_bytes() for path in newest.iterdir()} == before
+        assert [path.name for path in run.folder.iterdir()] == [newest.name]
+
+
+class TestSnapshots:
+    @staticmethod
+    def write(text: str):
+        return lambda folder: (folder / "state.safetensors").write_text(text)
+
+    def test_only_the_newest_is_kept(self, tmp_path):
+        snapshots = Snapshots(tmp_path)
+        assert snapshots.newest() is None
+        for step in (5, 40, 100):
+            snapshots.save(step, self.write(str(step)))
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000100"]
+        snapshots.clear()
+        assert snapshots.newest() is None
+
+    def test_a_state_that_was_cut_off_is_never_the_newest(self, tmp_path):
+        snapshots = Snapshots(tmp_path)
+        snapshots.save(5, self.write("whole"))
+        draft = tmp_path / ".step-00000009.partial"
+        draft.mkdir()
+        (draft / "state.safetensors").write_text("ha")
+        assert snapshots.newest().name == "step-00000005"
+        snapshots.save(9, self.write("whole again"))
+        assert not draft.exists()
+
+    def test_a_process_killed_between_rename_and_removal_is_harmless(self, tmp_path, monkeypatch):
+        snapshots = Snapshots(tmp_path)
+        snapshots.save(5, self.write("old"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Snapshots, "_remove", lambda self, keep: None)
+            snapshots.save(6, self.write("new"))
+        assert len(list(tmp_path.iterdir())) == 2
+        assert (snapshots.newest() / "state.safetensors").read_text() == "new"
+
+    def test_a_finished_stage_has_its_own_weights(self, tmp_path):
+        assert find_weights(tmp_path) is None
+        Snapshots(tmp_path).save(5, self.write("running"))
+        assert find_weights(tmp_path).read_text() == "running"
+        (tmp_path / "state.safetensors").write_text("finished")
+        assert find_weights(tmp_path).read_text() == "finished"

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from elysium_core.errors import ConfigError
+from elysium_core.training.auxiliary import Oracle, PointingHeads, fourier, patch_centers, patch_losses
+from elysium_core.training.stages import STAGES, oracle_selection, parameter_groups
+
+SEED = 3
+
+
+def gradient_prefixes(model) -> set[str]:
+    """The modules that a backward pass has reached."""
+    reached = set()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and bool(parameter.grad.abs().sum() > 0):
+            parts = name.split(".")
+            reached.add(".".join(parts[:2]) if parts[0] == "network" else parts[0])
+    return reached
+
+
+VISION = {"network.visual_encoder", "network.adapter", "patch_heads"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "frozen_words", "reached"),
+    [
+        ("vision", False, VISION),
+        ("language", False, {"network.llm", "oracle", "pointing"}),
+        ("language", True, {"network.llm", "pointing"}),
+        ("distil", True, VISION | {"network.llm_proj"}),
+        ("joint", True, VISION | {"network.llm_proj", "network.llm", "pointing"}),
+    ],
+)
+def test_gradients_reach_what_a_stage_trains_and_nothing_else(model, builder, recipe, kind, frozen_words, reached):
+    stage = replace(recipe.stages["joint"], kind=kind, words_frozen=frozen_words)
+    parameter_groups(model, stage)
+    model.train()
+    for frames in (1, 3):
+        losses = model(kind, builder.draw(SEED, 6, frames))
+        assert all(torch.isfinite(value).all() for value in losses.values())
+        losses["total"].backward()
+    assert gradient_prefixes(model) == reached
+    words = model.network.llm.model.embed_tokens.weight
+    assert (words.grad is None) == (frozen_words or kind not in ("language", "joint"))
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_groups_hold_every_trained_parameter_once_with_its_rate(model, recipe, kind):
+    stage = replace(recipe.stages["joint"], kind=kind, lr=1e-3, vision_lr=2e-3)
+    groups = parameter_groups(model, stage)
+    named = [(name, group["lr"]) for group in groups for name, _ in group["params"]]
+    assert sorted(name for name, _ in named) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
+    for name, rate in named:
+        is_vision = name.startswith(("network.visual_encoder", "network.adapter", "network.llm_proj", "patch_heads"))
+        assert rate == (2e-3 if is_vision else 1e-3)
+
+
+def test_an_unknown_kind_is_refused(model, recipe):
+    with pytest.raises(ConfigError, match="'magic'"):
+        parameter_groups(model, replace(recipe.stages["joint"], kind="magic"))
+
+
+def test_named_weights_can_be_frozen(model, recipe):
+    stage = replace(recipe.stages["joint"], frozen=("network.adapter", "network.llm.model.norm"))
+    parameter_groups(model, stage)
+    assert not any(parameter.requires_grad for parameter in model.network.adapter.parameters())
+    assert not model.network.llm.model.norm.weight.requires_grad
+    assert model.network.llm.model.layers[0].mlp.up_proj.weight.requires_grad
+
+
+def test_the_tied_head_is_frozen_with_the_words(model, recipe):
+    parameter_groups(model, replace(recipe.stages["joint"], kind="joint", words_frozen=True))
+    assert not model.network.llm.lm_head.weight.requires_grad
+
+
+class TestPatchLosses:
+    def test_right_answers_cost_nothing(self):
+        names = torch.tensor([[0, 1, 2]])
+        logits = 50 * F.one_hot(names, 3).float()
+        boxes = torch.rand(1, 3, 4)
+        gate = torch.tensor([[50.0, 50.0, -50.0]])  # the last patch is background
+        losses = patch_losses(logits, boxes, gate, names, boxes)
+        assert all(float(losses[key]) == pytest.approx(0, abs=1e-6) for key in ("name", "box", "gate"))
+        assert losses["name_accuracy"] == 1
+
+    def test_boxes_of_background_do_not_count(self):
+        names = torch.tensor([[2, 0]])
+        boxes = torch.zeros(1, 2, 4)
+        truth = torch.tensor([[[1.0] * 4, [0.5] * 4]])
+        losses = patch_losses(torch.zeros(1, 2, 3), boxes, torch.zeros(1, 2), names, truth)
+        assert losses["box"] == pytest.approx(0.5)
+
+    def test_a_picture_without_objects_is_finite(self):
+        names = torch.full((1, 4), 2)
+        losses = patch_losses(torch.zeros(1, 4, 3), torch.rand(1, 4, 4), torch.zeros(1, 4), names, torch.zeros(1, 4, 4))
+        assert all(torch.isfinite(value) for value in losses.values())
+        assert losses["box"] == 0
+
+
+class TestOracle:
+    @pytest.fixture
+    def oracle(self, tokenizer) -> Oracle:
+        torch.manual_seed(0)
+        return Oracle(["apple", "teddy bear"], tokenizer, 16)
+
+    def test_a_token_tells_name_box_and_place(self, oracle, tokenizer):
+        embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
+        name = torch.tensor([[0, 0, 1, 0]])
+        box = torch.tensor([[[0.1, 0.1, 0.4, 0.4], [0.2, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.4]]])
+        centers = torch.tensor([[[0.2, 0.2], [0.2, 0.2], [0.2, 0.2], [0.3, 0.2]]])
+        tokens = oracle(embedding, name, box, centers)[0]
+        for other in (1, 2, 3):
+            assert not torch.allclose(tokens[0], tokens[other])
+
+    def test_background_is_the_same_whatever_its_box(self, oracle, tokenizer):
+        embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
+        place = torch.full((1, 2, 2), 0.5)
+        tokens = oracle(embedding, torch.tensor([[2, 2]]), torch.rand(1, 2, 4), place)[0]
+        torch.testing.assert_close(tokens[0], tokens[1])
+
+    def test_a_good_gate_keeps_objects_first(self):
+        names = torch.tensor([[5, 0, 5, 1, 5, 5], [0, 1, 2, 3, 5, 5]])
+        kept = oracle_selection(names, background=5, count=3)
+        assert {1, 3} <= set(kept[0].tolist())
+        assert set(kept[1].tolist()) <= {0, 1, 2, 3}
+        assert (kept.diff(dim=1) > 0).all()
+
+
+class TestPointing:
+    # One clip of two frames with three visual tokens each; tokens of object 0 are 0 and 4.
+    VISUAL = torch.tensor([0, 1, 2, 4, 5, 6])
+    OBJECTS = torch.tensor([[0, 1, -1, -1, 0, 1]])
+
+    def loss(self, pointers, hidden):
+        torch.manual_seed(0)
+        heads = PointingHeads(8, ((1,), (1,), (1,)))
+        return heads({1: hidden}, torch.tensor(pointers).reshape(-1, 5), self.VISUAL, self.OBJECTS, 2)
+
+    def test_it_is_the_log_mass_on_the_objects_tokens_of_that_frame(self):
+        hidden = torch.zeros(1, 9, 8)
+        # All scores are equal: one of six tokens is the right one.
+        loss, accuracy = self.loss([[0, 8, 0, 1, 0]], hidden)
+        assert loss.item() == pytest.approx(math.log(6))
+        assert accuracy in (0, 1)
+
+    def test_what_has_no_token_is_left_out(self):
+        for pointer in ([0, 8, -2, 0, 0], [0, 8, 2, 0, 0]):  # nowhere; covered or not kept
+            loss, _ = self.loss([pointer, [0, 8, 0, 0, 0]], torch.zeros(1, 9, 8))
+            assert loss.item() == pytest.approx(math.log(6))
+
+    def test_without_pointers_there_is_nothing_to_learn(self):
+        loss, accuracy = self.loss([], torch.zeros(1, 9, 8))
+        assert loss == 0
+        assert accuracy == 0
+
+    def test_it_can_be_learnt(self):
+        torch.manual_seed(0)
+        heads = PointingHeads(8, ((1,), (), ()))
+        hidden = torch.randn(1, 9, 8)
+        optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss, accuracy = heads({1: hidden}, torch.tensor([[0, 8, 0, 1, 0]]), self.VISUAL, self.OBJECTS, 2)
+            loss.backward()
+            optimizer.step()
+        assert loss < 0.1
+        assert accuracy == 1
+
+    def test_layers_to_collect_are_told_in_order(self):
+        assert PointingHeads(8, ((2, 3), (3,), (1,))).collect == (1, 2, 3)
+
+
+def test_patch_centres_are_row_by_row():
+    assert patch_centers(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
+def test_fourier_features_tell_places_apart():
+    features = fourier(torch.tensor([[0.1, 0.2], [0.1, 0.3]]))
+    assert features.shape == (2, 24)
+    assert not torch.allclose(features[0], features[1])

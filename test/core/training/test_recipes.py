@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.errors import ConfigError
+from elysium_core.training.config import Recipe, load_recipe
+from elysium_core.training.recipe_checks import KINDS
+from elysium_core.training.stages import STAGES
+
+RECIPES = Path(__file__).parents[3] / "training"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("nano*.yaml")), ids=lambda path: path.name)
+def test_the_recipes_of_the_repository_can_be_read(path):
+    recipe = load_recipe(path)
+    assert recipe.export in recipe.stages
+
+
+def test_every_kind_of_stage_has_a_step():
+    assert tuple(STAGES) == KINDS
+
+
+def test_values_become_their_types(recipe: Recipe):
+    assert recipe.data.gaps == ((0.5, 1.0), (0.5, 2.0), (0.5, 1.0))
+    assert recipe.stages["distil"].parts == (
+        ("network.visual_encoder", "network.adapter", "patch_heads"),
+        ("network.llm", "oracle"),
+    )
+    assert list(recipe.stages) == ["vision", "language", "distil", "joint"]
+    assert recipe.stages["vision"].lr == 1.2e-3  # the default
+
+
+def test_overrides_change_any_value(recipe_file):
+    recipe = load_recipe(
+        recipe_file,
+        ["stages.joint.steps=9", "data.names=5", "stages.joint.lr=1e-3", "name=mine", "data.objects=[1, 2, 4]"],
+    )
+    assert (recipe.stages["joint"].steps, recipe.data.names, recipe.name) == (9, 5, "mine")
+    assert recipe.stages["joint"].lr == 0.001
+    assert recipe.data.objects == (1, 2, 4)
+
+
+def problems_of(path, *overrides) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, list(overrides))
+    return str(caught.value)
+
+
+def test_all_unknown_keys_are_told_at_once(recipe_file):
+    message = problems_of(recipe_file, "colour=red", "model.depth=3", "stages.vision.stepz=3", "data.sead=1")
+    for key in ("colour", "model.depth", "stages.vision.stepz", "data.sead"):
+        assert f"unknown key {key}" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("stages.vision.steps=many", "stages.vision.steps must be int, not 'many'"),
+        ("stages.vision.steps=1.5", "stages.vision.steps must be int, not 1.5"),
+        ("stages.vision.steps=true", "stages.vision.steps must be int, not True"),
+        ("stages.vision.lr=true", "stages.vision.lr must be float, not True"),
+        ("stages.vision.words_frozen=1", "stages.vision.words_frozen must be bool, not 1"),
+        ("stages.distil.init=vision", "stages.distil.init must be a list, not 'vision'"),
+        ("stages.distil.init=[1]", "stages.distil.init[0] must be str, not 1"),
+        ("data.gaps=[[1, 2, 3]]", "data.gaps[0] must have 2 entries"),
+        ("data=3", "data must be a group of settings, not 3"),
+        ("stages=[]", "stages must be a group of named entries"),
+        ("stages.vision=", "stages.vision must be a group of settings, not None"),
+        ("name=3", "name must be str, not 3"),
+    ],
+)
+def test_wrong_types_are_told(recipe_file, override, problem):
+    assert problem in problems_of(recipe_file, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("model.patch_px=15", "a multiple of model.patch_px = 15"),
+        ("model.side_px=16", "model.side_px = 16"),
+        ("model.visual_tokens=17", "not in 1..16"),
+        ("model.llm_heads=3", "twice model.llm_heads = 3"),
+        ("model.llm_layers=0", "model.llm_layers = 0"),
+        ("model.vocab_size=100", "model.vocab_size = 100"),
+        ("data.names=41", "are held out for tests"),
+        ("data.names=3", "under data.names = 3"),
+        ("data.frame_weights=[1.0]", "data.frame_weights"),
+        ("data.object_weights=[0.5, 0.2, 0.2]", "add up to 1"),
+        ("data.gaps=[[1, 0], [0, 1], [0, 1]]", "data.gaps"),
+        ("data.frames=[0, 1, 2]", "data.frames"),
+        ("data.max_turns=0", "data.max_turns"),
+        ("data.absent_share=1.5", "data.absent_share"),
+        ("data.seed=-1", "data.seed"),
+        ("stages.vision.kind=magic", "'magic' is not one of vision"),
+        ("stages.vision.gate=open", "'open' is not one of hard"),
+        ("stages.vision.frames=7", "stages.vision.frames = 7"),
+        ("stages.vision.steps=0", "stages.vision.steps = 0"),
+        ("stages.vision.lr=-1", "stages.vision.lr"),
+        ("stages.vision.lr=.nan", "stages.vision.lr"),
+        ("stages.vision.decay_from=2", "stages.vision.decay_from"),
+        ("stages.vision.init=[joint]", "'joint', which is not a stage before it"),
+        ("stages.distil.parts=[[a]]", "1 parts for 2 init stages"),
+        ("export=nothing", "export names 'nothing'"),
+    ],
+)
+def test_values_out_of_range_are_told(recipe_file, override, problem):
+    assert problem in problems_of(recipe_file, override)
+
+
+def test_a_stage_cannot_take_the_name_of_another_file(recipe_file):
+    raw = yaml.safe_load(recipe_file.read_text())
+    raw["stages"] |= dict.fromkeys(("../up", "tokenizer"), raw["stages"]["vision"])
+    recipe_file.write_text(yaml.safe_dump(raw))
+    message = problems_of(recipe_file)
+    assert "called '../up'" in message
+    assert "called 'tokenizer'" in message
+
+
+@pytest.mark.parametrize("override", ["steps", "a..b", "name.x=1", "stages.vision.steps=[", "=3"])
+def test_a_broken_override_is_told(recipe_file, override):
+    assert problems_of(recipe_file, override)
+
+
+@pytest.mark.parametrize("content", [b"- a\n- b\n", b"a: [", b"\xff\xfe\x00", b"", b"3"])
+def test_a_broken_file_is_told(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    assert "recipe.yaml" in problems_of(path)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    assert "cannot read the recipe" in problems_of(tmp_path / "none.yaml")
+
+
+def test_missing_keys_are_told(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("stages: {vision: {steps: 3}}\n")
+    message = problems_of(path)
+    for key in ("export", "name", "stages.vision.kind"):
+        assert f"missing key {key}" in message
+
+
+yaml_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["steps", "kind", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "stages", "export", "model", "data", "x"]), yaml_values))
+def test_any_content_is_a_recipe_or_one_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    try:
+        load_recipe(path)
+    except ConfigError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from elysium_core.cli.app import app
+from elysium_core.errors import ConfigError, DataError
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.tasks import Elysium
+from elysium_core.training import run as run_module
+from elysium_core.training.config import load_recipe
+from elysium_core.training.run import claim_run, export_stage, run_recipe, run_stage, steps_done
+
+ONE_STAGE = ["stages.vision.steps=2", "stages.vision.batch_frames=2"]
+
+
+@pytest.fixture
+def one_stage_file(recipe_file):
+    """The tiny recipe with its first stage alone."""
+    raw = yaml.safe_load(recipe_file.read_text())
+    raw |= {"stages": {"vision": raw["stages"]["vision"]}, "export": "vision"}
+    recipe_file.write_text(yaml.safe_dump(raw))
+    return recipe_file
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    return [np.random.default_rng(n).integers(0, 255, (48, 64, 3)).astype(np.uint8) for n in range(3)]
+
+
+def check_checkpoint(folder, images) -> None:
+    """Load a checkpoint as a user would, and use every task of it."""
+    model = Elysium.from_pretrained(folder, device="cpu")
+    assert 0 <= model.ground(images[0], "the apple").score <= 1
+    assert isinstance(model.describe(images, Box(0.1, 0.1, 0.5, 0.5)), str)
+    tracker = model.tracker()
+    tracker.add(box=Box(0.2, 0.2, 0.6, 0.6))
+    updates = [tracker.step(Frame(image, index=n))[0] for n, image in enumerate(images)]
+    assert [update.frame_index for update in updates] == [0, 1, 2]
+    assert updates[0].box == Box(0.2, 0.2, 0.6, 0.6)
+
+
+class TestStages:
+    def test_all_four_stages_lead_to_a_checkpoint_that_works(self, recipe, tmp_path, images):
+        for name in recipe.stages:
+            run_stage(recipe, name, tmp_path)
+        assert steps_done(recipe, tmp_path) == sum(stage.steps for stage in recipe.stages.values())
+        check_checkpoint(export_stage(recipe, tmp_path), images)
+
+    def test_a_finished_stage_is_not_run_again(self, recipe, tmp_path):
+        run_stage(recipe, "vision", tmp_path)
+        before = (tmp_path / "vision" / "state.safetensors").stat().st_mtime_ns
+        run_stage(recipe, "vision", tmp_path)
+        assert (tmp_path / "vision" / "state.safetensors").stat().st_mtime_ns == before
+
+    def test_progress_is_read_from_the_logs(self, recipe, tmp_path):
+        assert steps_done(recipe, tmp_path) == 0
+        (tmp_path / "language").mkdir()
+        log = tmp_path / "language" / "log.jsonl"
+        log.write_text('{"step": 1}\n{"step": 2}\n{"st')
+        assert steps_done(recipe, tmp_path) == 2
+        (tmp_path / "vision").mkdir()
+        (tmp_path / "vision" / "done").touch()
+        assert steps_done(recipe, tmp_path) == 2 + recipe.stages["vision"].steps
+
+
+class TestFolders:
+    def test_a_folder_is_for_one_model(self, recipe_file, tmp_path):
+        claim_run(load_recipe(recipe_file), tmp_path / "run")
+        claim_run(load_recipe(recipe_file, ["stages.joint.lr=0.1", "data.absent_share=0"]), tmp_path / "run")
+        with pytest.raises(ConfigError, match="llm_mlp 48, not 64; names 6, not 5"):
+            claim_run(load_recipe(recipe_file, ["model.llm_mlp=64", "data.names=5"]), tmp_path / "run")
+
+    def test_without_weights_there_is_nothing_to_export(self, recipe, tmp_path):
+        with pytest.raises(DataError, match="stage joint has left no weights"):
+            export_stage(recipe, tmp_path)
+
+    def test_weights_of_another_model_are_not_exported(self, recipe_file, tmp_path):
+        recipe = load_recipe(recipe_file, ["export=vision", "stages.vision.steps=1"])
+        run_stage(recipe, "vision", tmp_path)
+        for change in ("model.llm_mlp=64", "model.llm_layers=2"):
+            with pytest.raises(DataError, match="than the recipe's"):
+                export_stage(load_recipe(recipe_file, ["export=vision", change]), tmp_path)
+
+
+class TestProcesses:
+    def test_stages_find_the_elysium_command(self):
+        shown = subprocess.run([sys.executable, "-m", "elysium_core.cli", "--version"], capture_output=True, check=True)
+        assert shown.stdout.startswith(b"elysium ")
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    def test_a_recipe_runs_and_goes_on(self, one_stage_file, tmp_path, images):
+        told: list[int] = []
+        recipe = load_recipe(one_stage_file, ONE_STAGE)
+        checkpoint = run_recipe(recipe, one_stage_file, ONE_STAGE, tmp_path / "run", 2, told.append)
+        assert told[0] == 0
+        check_checkpoint(checkpoint, images)
+        # Everything is done: no process is started, the checkpoint is written again.
+        assert run_recipe(recipe, one_stage_file, ONE_STAGE, tmp_path / "run", 2) == checkpoint
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(900)
+    def test_all_stages_run_side_by_side(self, recipe_file, tmp_path, images):
+        recipe = load_recipe(recipe_file)
+        check_checkpoint(run_recipe(recipe, recipe_file, [], tmp_path / "run", 2), images)
+
+    @pytest.fixture
+    def started(self, monkeypatch):
+        """Replace the training processes by ``sh -c COMMAND``; returns their handles."""
+        processes = []
+
+        def use(command: str):
+            def start(*arguments: object) -> subprocess.Popen[bytes]:
+                processes.append(subprocess.Popen(["/bin/sh", "-c", command]))
+                return processes[-1]
+
+            monkeypatch.setattr(run_module, "_start", start)
+            monkeypatch.setattr(run_module, "_POLL_S", 0.02)
+            return processes
+
+        return use
+
+    @pytest.mark.parametrize("command", ["exit 3", "exit 0"])
+    def test_a_stage_that_ends_without_result_is_told(self, started, recipe, recipe_file, tmp_path, command):
+        processes = started(command)
+        with pytest.raises(DataError, match=r"stage (vision|language) failed with exit code"):
+            run_recipe(recipe, recipe_file, [], tmp_path, 1)
+        assert len(processes) == 1
+
+    def test_stopping_ends_the_processes(self, started, recipe, recipe_file, tmp_path):
+        processes = started("exec sleep 60")
+
+        def interrupt(steps: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, recipe_file, [], tmp_path, 2, interrupt)
+        # The two that need nothing were started; distil and joint wait for them.
+        assert len(processes) == 2
+        assert all(process.returncode is not None for process in processes)
+
+    def test_stages_wait_for_those_they_start_from(self, recipe, tmp_path):
+        ready = [name for name in recipe.stages if run_module._ready(recipe, name, tmp_path)]
+        assert ready == ["vision", "language"]
+        for name in ready:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "done").touch()
+        assert run_module._ready(recipe, "distil", tmp_path)
+        assert not run_module._ready(recipe, "joint", tmp_path)
+
+    def test_the_command_of_a_stage_is_the_elysium_command(self, monkeypatch, recipe_file, tmp_path):
+        calls = []
+        monkeypatch.setattr(run_module.subprocess, "Popen", lambda command, **options: calls.append((command, options)))
+        run_module._start("vision", recipe_file, ["name=x"], tmp_path, 3)
+        ((command, options),) = calls
+        assert command[1:] == [
+            "-m", "elysium_core.cli", "train", str(recipe_file), "name=x", "--stage", "vision", "--out", str(tmp_path),
+        ]  # fmt: skip
+        assert options["env"] == os.environ | {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+class TestCommand:
+    @staticmethod
+    def train(*arguments: object):
+        return CliRunner().invoke(app, ["train", *map(str, arguments)], catch_exceptions=False)
+
+    def test_a_dry_run_prints_every_setting_and_starts_nothing(self, recipe_file, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        outcome = self.train(recipe_file, "stages.joint.steps=77", "--dry-run")
+        assert outcome.exit_code == 0
+        resolved = yaml.safe_load(outcome.stdout)
+        assert resolved["stages"]["joint"]["steps"] == 77
+        assert resolved["stages"]["joint"]["warmup_steps"] == 60
+        assert resolved["data"]["max_turns"] == 4
+        assert not (tmp_path / "runs").exists()
+
+    def test_what_it_prints_is_a_recipe(self, recipe_file, tmp_path):
+        printed = tmp_path / "printed.yaml"
+        printed.write_text(self.train(recipe_file, "--dry-run").stdout)
+        assert load_recipe(printed) == load_recipe(recipe_file)
+
+    def test_one_stage_runs_in_this_process(self, recipe_file, tmp_path):
+        outcome = self.train(recipe_file, *ONE_STAGE, "--stage", "vision", "--out", tmp_path / "run")
+        assert outcome.exit_code == 0
+        assert json.loads((tmp_path / "run" / "vision" / "log.jsonl").read_text())["step"] == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [(["--stage", "none"], "has no stage 'none'"), (["x=1", "y=2"], "unknown key x; unknown key y")],
+    )
+    def test_bad_input_gets_one_line(self, recipe_file, arguments, reason):
+        outcome = self.train(recipe_file, *arguments)
+        assert outcome.exit_code == 2
+        assert reason in outcome.stderr
+        assert outcome.stderr.count("\n") == 1
