@@ -65,8 +65,8 @@ class Elysium:
             ModelFileError: The checkpoint is missing, damaged or unsafe.
             BackendError: Device, dtype or backend cannot be used here.
         """
-        place = _resolve_device(device)
-        kind = _resolve_dtype(dtype, place)
+        place = resolve_device(device)
+        kind = resolve_dtype(dtype, place)
         check_backend(vision_backend, place)
         checkpoint = load_checkpoint(model, device=place, dtype=kind)
         return cls.from_checkpoint(checkpoint, vision_backend=vision_backend)
@@ -221,7 +221,12 @@ def _frames(images: Images) -> list[Frame]:
     return frames
 
 
-def _resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """The device that a name stands for: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
+
+    Raises:
+        BackendError: There is no such device (``DEVICE``).
+    """
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -235,7 +240,12 @@ def _resolve_device(device: str) -> torch.device:
     return place
 
 
-def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The data type that a name stands for: ``auto`` (bfloat16 on CUDA, else float32) or one of :data:`DTYPES`.
+
+    Raises:
+        BackendError: There is no such data type (``DTYPE``).
+    """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:

@@ -85,15 +85,17 @@ def _export(
     if backend == "tensorrt":
         import_tensorrt()
     network = load_checkpoint(model, dtype=dtype).network
-    file = graph = export_onnx(network, out, precision)
-    if backend == "tensorrt":
-        with Progress("TensorRT", None) as bar:
+    with Progress("export", None) as bar:
+        bar.advance("writing the ONNX graph")
+        file = graph = export_onnx(network, out, precision)
+        if backend == "tensorrt":
+            bar.advance("building the TensorRT engine")
             file = build_engine(
                 graph,
                 out,
                 gpu_architecture(),
                 max_batch,
-                lambda part, done, total: bar.advance(f"{part}: {done} of {total}"),
+                lambda part, done, total: bar.advance(f"{part}: {done}/{total}"),
             )
     return {"file": str(file), "bytes": file.stat().st_size, "graph": str(graph), "made_from": read_description(file)}
 

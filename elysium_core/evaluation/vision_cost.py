@@ -22,7 +22,7 @@ from elysium_core.errors import BackendError
 from elysium_core.evaluation.memory import MemoryMeter, free_bytes
 from elysium_core.inference.export import export_onnx
 from elysium_core.inference.failures import device_errors
-from elysium_core.inference.onnx_vision import OnnxVision
+from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
 from elysium_core.inference.vision import TorchVision, VisionBackend
 from elysium_core.inference.vision_choice import graph_precision
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
@@ -208,7 +208,9 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _warm_up(settings: CostSettings) -> None:
-    """Let torch load its libraries now, so that the first row does not pay for them."""
+    """Load the backends' libraries now, so that the first row does not pay for them."""
+    if "onnx" in settings.backends:
+        import_onnxruntime()
     network = build_row(TINY_SIZE, ROWS[-1]).to(settings.device, settings.dtype)
     TorchVision(network).encode([np.zeros((TINY_SIZE.side_px, TINY_SIZE.side_px, 3), np.uint8)])
 

@@ -172,8 +172,7 @@ def export_described(network: ElysiumNetwork, folder: Path, wanted: GraphDescrip
     if not stale_reason(path, asdict(wanted)):
         return path
     check_export(wanted.precision)
-    # Said where it can be seen: it delays a start, once.
-    _logger.warning("exporting the vision encoder to %s; this is done once and may take minutes", path)
+    _logger.info("exporting the vision encoder to %s", path)
     started = time.monotonic()
     try:
         with described_file(path, asdict(wanted)) as temporary:
@@ -206,9 +205,9 @@ def _export(network: ElysiumNetwork, path: Path, wanted: GraphDescription) -> No
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BackendError(f"the vision encoder could not be exported to ONNX: {reason}", code="EXPORT") from error
-    batch = None if program is None else program.model.graph.inputs[0].shape[0]
-    if isinstance(batch, int):  # a Python number in the network's code fixed it
-        raise BackendError(f"the exported vision encoder takes {batch} images only, not any number", code="EXPORT")
+    shape = None if program is None else program.model.graph.inputs[0].shape
+    if shape is None or isinstance(shape[0], int):  # a Python number in the network's code fixed it
+        raise BackendError(f"the exported vision encoder has an input of {shape}, not of any number", code="EXPORT")
 
 
 def _as_exported(graph: VisionGraph, dtype: torch.dtype) -> VisionGraph:

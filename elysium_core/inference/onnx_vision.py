@@ -77,7 +77,7 @@ def _start_session(path: Path, device: torch.device, threads: int) -> Any:
     # Threads that spin between frames would take the core from the language model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
-    providers = ["CPUExecutionProvider"]
+    providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and _GPU_PROVIDER in available:
         providers.insert(0, (_GPU_PROVIDER, {"device_id": device.index or 0}))
     elif device.type == "cuda":

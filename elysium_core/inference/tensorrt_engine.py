@@ -118,7 +118,7 @@ def build_engine(
     engine = folder / ENGINE_NAME
     if not stale_reason(engine, wanted):
         return engine
-    _logger.warning("building a TensorRT engine for %s; this is done once and may take minutes", graph)
+    _logger.info("building a TensorRT engine of %s", graph)
     started = time.monotonic()
     plan = _Build(import_tensorrt(), graph, progress or _log_progress).run(max_batch, str(wanted["precision"]))
     try:

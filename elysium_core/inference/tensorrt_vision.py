@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,19 +58,20 @@ class TensorrtVision:
         self._device, self._dtype = device, dtype
         self._transform = ImageTransform(side_px)
         with torch.cuda.device(device):
-            self._load(engine)
+            self._context: Any = self._load(engine)
         self._max_batch = int(self._engine.get_tensor_profile_shape(INPUT_NAME, 0)[2][0])
         self._outputs = self._output_dtypes()
 
-    def _load(self, engine: Path) -> None:
+    def _load(self, engine: Path) -> Any:
         try:
             self._runtime = self._trt.Runtime(self._log)
             self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
-            self._context = self._engine.create_execution_context() if self._engine else None
-        except (TypeError, RuntimeError) as error:
+            context = self._engine.create_execution_context() if self._engine else None
+        except (TypeError, RuntimeError) as error:  # what the bindings raise when the library gives them nothing
             raise self._failure(f"cannot load {engine}") from error
-        if self._context is None:
+        if context is None:
             raise self._failure(f"cannot load {engine}")
+        return context
 
     def _output_dtypes(self) -> dict[str, torch.dtype]:
         engine, output = self._engine, self._trt.TensorIOMode.OUTPUT
@@ -89,7 +91,7 @@ class TensorrtVision:
         stacked = np.stack([self._transform.resize(image) for image in images])
         pixels = torch.from_numpy(stacked).pin_memory().to(self._device, non_blocking=True)
         with torch.cuda.device(self._device):
-            return torch.cat([self._run(part) for part in pixels.split(self._max_batch)])
+            return torch.cat([self._run(part) for part in torch.split(pixels, self._max_batch)])
 
     def _run(self, pixels: Tensor) -> Tensor:
         context = self._context

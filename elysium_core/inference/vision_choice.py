@@ -74,6 +74,16 @@ def build_vision(backend: str, network: ElysiumNetwork, shipped: Path | None = N
     return TorchVision(network)
 
 
+def graph_precision(network: ElysiumNetwork) -> str:
+    """The precision of graph and engine that suits a network: float16 where its weights are half on a GPU.
+
+    For bfloat16, too: float16 has more digits, and the encoder was trained in it. A CPU
+    calculates in float32 whatever the weights are.
+    """
+    half_on_gpu = _device(network).type == "cuda" and _dtype(network) != torch.float32
+    return "float16" if half_on_gpu else "float32"
+
+
 def _best_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
     try:
         found = _found_tensorrt(network, shipped) or _found_onnx(network, shipped)
@@ -103,32 +113,42 @@ def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend 
         import_onnxruntime()
     except BackendError:
         return None
-    wanted = describe_graph(network, _precision(network))
+    wanted = describe_graph(network, graph_precision(network))
     graph = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
     return None if graph is None else OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
 
 
 def _onnx_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
-    wanted = describe_graph(network, _precision(network))
+    wanted = describe_graph(network, graph_precision(network))
     graph = _graph(network, shipped, wanted)
     return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
 
 
 def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
-    device, graph_wanted = _device(network), describe_graph(network, _precision(network))
+    device, graph_wanted = _device(network), describe_graph(network, graph_precision(network))
     architecture = gpu_architecture(device)
     wanted = describe_engine(asdict(graph_wanted), architecture)
     engine = _current_file(ENGINE_NAME, _places(shipped, graph_wanted), wanted)
     if engine is None:
-        graph = _graph(network, shipped, graph_wanted)
-        engine = build_engine(graph, cache_folder(graph_wanted), architecture)
+        graph, folder = _graph(network, shipped, graph_wanted), cache_folder(graph_wanted)
+        _announce(folder / ENGINE_NAME)
+        engine = build_engine(graph, folder, architecture)
     return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network))
 
 
 def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescription) -> Path:
     """A graph that is at hand, or a new one in the cache."""
     found = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
-    return found or export_described(network, cache_folder(wanted), wanted)
+    if found is None:
+        folder = cache_folder(wanted)
+        _announce(folder / ONNX_NAME)
+        found = export_described(network, folder, wanted)
+    return found
+
+
+def _announce(path: Path) -> None:
+    # A warning, because it delays the start of whoever loads the model.
+    _logger.warning("making %s for the vision encoder; this is done once and may take minutes", path)
 
 
 def _places(shipped: Path | None, wanted: GraphDescription) -> list[Path]:
@@ -149,18 +169,8 @@ def _current_file(name: str, folders: Iterable[Path], wanted: dict[str, object])
 
 
 def _device(network: ElysiumNetwork) -> torch.device:
-    return network.llm_proj[0].weight.device
+    return network.llm.lm_head.weight.device
 
 
 def _dtype(network: ElysiumNetwork) -> torch.dtype:
-    return network.llm_proj[0].weight.dtype
-
-
-def _precision(network: ElysiumNetwork) -> str:
-    """Precision of graph or engine: half where the weights are half, but what a CPU has no arithmetic for in full.
-
-    float16 has more digits than bfloat16, and the encoder was trained in it.
-    """
-    if _dtype(network) == torch.float32:
-        return "float32"
-    return "float16" if _device(network).type == "cuda" else "float32"
+    return network.llm.lm_head.weight.dtype
