@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -21,11 +24,13 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
 
 from elysium_ros.camera_messages import header_at, image_message
 from elysium_ros.msg import TrackedObjectArray
 from elysium_ros.node_process import NodeProcess
-from elysium_ros.tracker_client import TrackerClient
+from elysium_ros.srv import Describe, Ground, StopTracking, Track
+from elysium_ros.tracker_client import NoAnswerError, TrackerClient
 
 WIDTH, HEIGHT = 64, 48
 RELIABLE = QoSProfile(depth=50)
@@ -121,6 +126,7 @@ class Tester:
         self.process = process
         self.name = name
         self.client = TrackerClient(node, name, timeout_s=30.0)
+        self._met = False
         self.cameras = {camera: Camera(node, camera) for camera in cameras}
         self.objects = {
             camera: Inbox(node, TrackedObjectArray, self.topic("objects", camera)) for camera in cameras
@@ -151,9 +157,42 @@ class Tester:
 
         def reached() -> bool:
             self.process.check_alive()
-            return self.client.lifecycle_state() == state
+            return self._answers(lambda: self.client.call(GetState, "get_state", GetState.Request(), 3.0), state)
 
         until(reached, f"the state {state}", 60.0)
+        self._meet_services()
+
+    def _meet_services(self) -> None:
+        """Call each service until it answers once.
+
+        The first reply to a new client can be lost: the service may not have discovered the client yet. A request
+        that changes nothing can be repeated until that is over.
+        """
+        if self._met:
+            return
+        for service, name, request in (
+            (Track, "track", Track.Request(wait_timeout=-1.0)),
+            (StopTracking, "stop", StopTracking.Request(id=2**32 - 1)),
+            (Describe, "describe", Describe.Request(timeout=-1.0)),
+            (Ground, "ground", Ground.Request(timeout=-1.0)),
+            (SetBool, "pause", SetBool.Request(data=False)),
+            (Trigger, "reset", Trigger.Request()),
+            (ChangeState, "change_state", ChangeState.Request(transition=Transition(label="none"))),
+            (SetParameters, "set_parameters", SetParameters.Request()),
+        ):
+            until(
+                lambda s=service, n=name, r=request: self._answers(lambda: self.client.call(s, n, r, 3.0)),
+                f"an answer of {name}",
+            )
+        self._met = True
+
+    @staticmethod
+    def _answers(call: Callable[[], Any], state: str = "") -> bool:
+        try:
+            reply = call()
+        except NoAnswerError:
+            return False
+        return not state or reply.current_state.label == state
 
     def see(self, camera: str = "") -> TrackedObjectArray:
         """Send one picture and return what was published of it."""

@@ -97,14 +97,19 @@ def set_parameter(tester, name, value):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "reason", "remedy"),
+    ("parameters", "reason", "state", "remedy"),
     [
-        ({"model.path": "/no/such/model"}, "/no/such/model", ("model.path", "identity")),
-        ({"qos_overrides./image.subscription.reliability": "perfect"}, "perfect", None),
-        ({"frame_timeout": -1.0, "model.pth": "x"}, "'model.path'?; frame_timeout = -1.0 is not in 0.1..60 s", None),
+        ({"model.path": "/no/such/model"}, "/no/such/model", "unconfigured", ("model.path", "identity")),
+        ({"qos_overrides./image.subscription.reliability": "perfect"}, "perfect", "inactive", None),
+        (
+            {"frame_timeout": -1.0, "model.pth": "x"},
+            "did you mean 'model.path'?; frame_timeout = -1.0 is not in 0.1..60 s",
+            "unconfigured",
+            None,
+        ),
     ],
 )
-def test_what_cannot_be_configured_says_why_and_can_be_mended(start_tracker, parameters, reason, remedy):
+def test_what_cannot_be_configured_says_why_and_can_be_mended(start_tracker, parameters, reason, state, remedy):
     tester = start_tracker(**parameters)
     diagnostics = tester.inbox(DiagnosticArray, "/diagnostics")
     wanted = f"{tester.name}: model"
@@ -117,7 +122,7 @@ def test_what_cannot_be_configured_says_why_and_can_be_mended(start_tracker, par
     finally:
         diagnostics.close()
     tester.until(lambda: reason in tester.process.output(), "the reason in the log")
-    tester.until(lambda: tester.client.lifecycle_state() in ("unconfigured", "inactive"), "the end of the transition")
+    tester.wait_state(state)
     assert reason in tester.client.track("the red mug").message, "a caller hears it, too"
     if remedy is not None:
         assert set_parameter(tester, *remedy).successful
