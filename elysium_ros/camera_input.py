@@ -45,7 +45,7 @@ class InputState:
         publishers: Publishers of it.
         silence_s: Time since the last image [s], or since activation if there was none.
         ever_received: An image has arrived since activation.
-        qos_problem: Name of the policy in which a publisher does not match, empty if all do.
+        qos_problem: Policy in which a publisher did not match since the last image, empty if all do.
     """
 
     camera: str
@@ -195,6 +195,7 @@ class CameraInput:
 
     def _on_image(self, message: Any) -> None:
         self._last_received_s = time.monotonic()
+        self._qos_problem = ""
         self._tools.statistics.image_received()
         try:
             stamp_ns = stamp_to_ns(message.header.stamp)

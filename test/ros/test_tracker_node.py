@@ -13,7 +13,7 @@ from diagnostic_msgs.srv import SelfTest
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
@@ -370,6 +370,22 @@ def test_diagnostics_say_that_the_camera_stopped_and_came_back(tracker):
     diagnostics.close()
     assert {status.name for status in message.status} == {f"elysium: {n}" for n in ("input", "model", "inference")}
     assert all(status.level == b"\x00" for status in message.status)
+
+
+def test_a_publisher_whose_quality_of_service_does_not_match_is_named(tracker):
+    set_parameters(tracker, frame_timeout=0.2)
+    diagnostics = tracker.inbox(DiagnosticArray, "/diagnostics")
+    unreliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = tracker.node.create_publisher(Image, "/image", unreliable)
+    message = diagnostics.wait(lambda message: codes(message)["input"] == "QOS_INCOMPATIBLE")
+    assert any("RELIABILITY" in status.message for status in message.status)
+    tracker.node.destroy_publisher(publisher)
+    reply = tracker.client.track("the red mug", wait_s=0.05)
+    assert "set qos_overrides./image.subscription.reliability" in reply.message
+    tracker.see()
+    diagnostics.messages.clear()
+    diagnostics.wait(lambda message: codes(message)["input"] == "CAM_TIMEOUT")
+    diagnostics.close()
 
 
 def set_parameters(tracker, **values):
