@@ -40,7 +40,7 @@ def command(
     Time and memory do not depend on the weights' values. Images are of the encoder's own
     size, so that resizing is not counted.
     """
-    from elysium_core.evaluation.vision_cost import CostSettings, measure_vision
+    from elysium_core.evaluation.vision_cost import ROWS, CostSettings, measure_vision
     from elysium_core.tasks import resolve_device, resolve_dtype
 
     place = resolve_device(device)
@@ -51,6 +51,7 @@ def command(
         dtype=resolve_dtype(dtype, place),
         batch=batch,
         repeats=repeats,
+        rows=ROWS,
     )
     with Progress("vision", len(settings.rows) * len(settings.backends)) as bar:
         costs = _shown(measure_vision(settings), bar, table=not json)

@@ -162,6 +162,9 @@ class _Build:
         self._parser = self._trt.OnnxParser(network, self._log)
         if not self._parser.parse(self._graph.read_bytes()):
             raise self._failure("cannot read")
+        # Bytes that are no graph may pass for an empty one.
+        if [network.get_input(index).name for index in range(network.num_inputs)] != [INPUT_NAME]:
+            raise self._failure("cannot read", f"it is not a graph with the input {INPUT_NAME!r}")
         return network
 
     def _configure(self, builder: Any, network: Any, max_batch: int, precision: str) -> Any:
