@@ -13,20 +13,25 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
+ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
 EXTRAS = {
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"],
+    "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
     "train": ["accelerate>=1.0", "deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
     "curate": ["ray>=2.9", "spacy>=3.7"],
     "eval": ["matplotlib>=3.8", "pycocoevalcap>=1.2"],
     "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
     "dev": [
+        *ONNX,
         "hypothesis>=6.100",
         "mypy>=1.11",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "ruff>=0.9",
         "setuptools>=68,<80",
+        # Builds engines on a machine without a GPU, so that building is tested everywhere.
+        "tensorrt-rtx-cu13-bindings>=1.7; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "tensorrt-rtx-cu13-libs>=1.7; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "types-PyYAML",
         "wheel",
     ],
