@@ -88,6 +88,10 @@ def run(
     task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = "sot",
     words: Annotated[str, typer.Option("--words", help=f"What rsot is told: {' or '.join(WORDS)}.")] = WORDS[0],
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = MODES[0],
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", help="A tracked box scoring less is not sure; 0 in clip mode if not given."),
+    ] = None,
     protocol: ProtocolsOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N entries.")] = None,
     frames: Annotated[
@@ -118,6 +122,7 @@ def run(
         task=task,
         words=words,
         mode=mode,
+        score_threshold=score_threshold,
         protocols=tuple(protocol or ()),
         limit=limit,
         frames=frames,

@@ -24,7 +24,7 @@ from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 from elysium_core.evaluation.synthetic_report import synthetic_report
 from elysium_core.evaluation.tracking_report import tracking_report
 from elysium_core.evaluation.tracking_run import TASKS, TrackingTask, run_recordings
-from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.config import RANGES, TrackingConfig
 from elysium_core.tracking.types import PerceptionModel
 
 TRACKING = "tracking"
@@ -47,6 +47,8 @@ class EvalRequest:
         task: For tracking data sets ``sot``, ``rsot`` or ``video-reg``; ignored elsewhere.
         words: See :class:`TrackingTask`.
         mode: Tracking mode.
+        score_threshold: Score below which a box is not sure; None = 0 in clip mode, where the paper
+            takes every box, and the usual one in stream mode, where a robot would not.
         protocols: Tracking protocols to report; the default one if empty.
         limit: Entries at most, None for all.
         frames: Frames shown to the model for descriptions and questions, None for the usual number.
@@ -64,6 +66,7 @@ class EvalRequest:
     task: str = "sot"
     words: str = "description"
     mode: str = "stream"
+    score_threshold: float | None = None
     protocols: tuple[str, ...] = ()
     limit: int | None = None
     frames: int | None = None
@@ -74,7 +77,7 @@ class EvalRequest:
             raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
         if self.kind == TRACKING:
             TrackingTask(self.task, self.words)
-            TrackingConfig(mode=self.mode)
+            self.tracking_config(TrackingConfig().clip_length)
             for name in self.protocols:
                 get_protocol(name)
 
@@ -95,6 +98,19 @@ class EvalRequest:
         if self.benchmark in TRACKING_BENCHMARKS:
             return get_tracking_benchmark(self.benchmark).default_split
         return "val" if self.benchmark in REFCOCO_SPLITS else "test"
+
+    def tracking_config(self, clip_length: int) -> TrackingConfig:
+        """Return the settings of the tracker, for a model that was trained on clips of this length."""
+        usual = 0.0 if self.mode == "clip" else TrackingConfig().score_threshold
+        shortest, longest = (int(value) for value in RANGES["clip_length"])
+        return TrackingConfig(
+            mode=self.mode,
+            clip_length=min(max(clip_length, shortest), longest),
+            # One target, and never removed: a recording is scored to its end.
+            max_targets=1,
+            remove_after_s=0.0,
+            score_threshold=usual if self.score_threshold is None else self.score_threshold,
+        )
 
     def recordings(self) -> Iterator[LabelledRecording]:
         """Read the recordings of a tracking data set, up to the limit."""
@@ -206,6 +222,7 @@ def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
         task=tasks.get(request.kind, request.task),
         words=request.words if tracking else "",
         mode=request.mode if tracking else "",
+        score_threshold=request.tracking_config(model.info.clip_length).score_threshold if tracking else None,
         protocols=(request.protocols or (DEFAULT_PROTOCOL,)) if tracking else (),
         limit=request.limit,
         data=str(request.data),
@@ -215,8 +232,7 @@ def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
 
 
 def _execute_tracking(request: EvalRequest, model: PerceptionModel) -> Iterator[str]:
-    # One target, and never removed: a recording is scored to its end.
-    config = TrackingConfig(mode=request.mode, max_targets=1, remove_after_s=0.0)
+    config = request.tracking_config(model.info.clip_length)
     mine = request.ranks.share(request.recordings())
     task = TrackingTask(request.task, request.words)
     for result in run_recordings(mine, lambda: model.tracker(mode=request.mode, config=config), task, request.out):

@@ -112,8 +112,8 @@ def repeat_previous_for_empty(boxes_xywh: Floats) -> Floats:
     return boxes
 
 
-def clip_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
-    """Clip as the GOT-10k toolkit does: the corner first, then the size from the *clipped* corner.
+def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
+    """Clamp as the GOT-10k toolkit does: the corner first, then the size from the *clipped* corner.
 
     A box that starts left of the frame therefore keeps its width and moves right; it
     is not cut at the frame's edge.

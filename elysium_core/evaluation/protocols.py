@@ -58,7 +58,7 @@ class Protocol:
         empty_truth: Verdict on frames whose true box has no area or starts before the first pixel.
         first_frame: Treatment of the first frame; counted as any other when no box was given (RSOT).
         round_boxes: Round truth and prediction to whole pixels first.
-        clip_boxes: Clip truth and prediction to the frame first.
+        clamp_boxes: Clamp truth and prediction to the frame first.
         reference_text: Pass both through the released scorer's text and its clamp (see ``reference.py``).
         repeat_empty: An answer without area is replaced by the box before it.
         inclusive: Success compares with >= instead of >.
@@ -79,7 +79,7 @@ class Protocol:
     empty_truth: Verdict
     first_frame: FirstFrame = FirstFrame.FORCED
     round_boxes: bool = False
-    clip_boxes: bool = False
+    clamp_boxes: bool = False
     reference_text: bool = False
     repeat_empty: bool = False
     inclusive: bool = False
@@ -135,7 +135,7 @@ PROTOCOLS: dict[str, Protocol] = {
             Verdict.DROP,
             Verdict.SCORE,
             first_frame=FirstFrame.EXCLUDED,
-            clip_boxes=True,
+            clamp_boxes=True,
             success_points=101,
             auc=Summary.NONE,
             precision=Summary.NONE,

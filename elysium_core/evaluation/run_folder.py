@@ -28,6 +28,7 @@ class Manifest:
         task: ``sot`` (the first box is given), ``rsot`` (words are given), or the task itself.
         words: For RSOT: ``description`` or ``class``.
         mode: Tracking mode, ``stream`` or ``clip``.
+        score_threshold: Score below which a tracked box is not sure; None where nothing is tracked.
         protocols: Tracking protocols to report.
         limit: Entries asked for at most, None for all.
         data: Folder of the data set.
@@ -43,6 +44,7 @@ class Manifest:
     task: str
     words: str = ""
     mode: str = ""
+    score_threshold: float | None = None
     protocols: tuple[str, ...] = ()
     limit: int | None = None
     data: str = ""

@@ -13,7 +13,7 @@ from elysium_core.evaluation.metrics import (
     Floats,
     area_under,
     center_errors,
-    clip_to_frame,
+    clamp_to_frame,
     overlaps,
     precision_curve,
     repeat_previous_for_empty,
@@ -180,8 +180,8 @@ def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
         predicted[0] = truth[0]
     if protocol.round_boxes:
         predicted, truth = np.round(predicted), np.round(truth)
-    if protocol.clip_boxes:
-        predicted, truth = clip_to_frame(predicted, result.frame_size), clip_to_frame(truth, result.frame_size)
+    if protocol.clamp_boxes:
+        predicted, truth = clamp_to_frame(predicted, result.frame_size), clamp_to_frame(truth, result.frame_size)
     return predicted, truth
 
 

@@ -165,9 +165,10 @@ def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
     failures: Counter[str] = sum((Counter(r.failures) for r in results), Counter())
     unparseable: Counter[str] = sum((Counter(r.parse_failures) for r in results), Counter())
     task = "the first box is given" if manifest.task == "sot" else f"words are given ({manifest.words})"
+    threshold = f"boxes scoring less than {manifest.score_threshold or 0:g} are not sure"
     return {
         "Protocol": ", ".join(p.name + ("" if p.comparable else " (not comparable)") for p in protocols),
-        "Task": f"{manifest.task}: {task}; tracking mode {manifest.mode}",
+        "Task": f"{manifest.task}: {task}; tracking mode {manifest.mode}, {threshold}",
         "Recordings": f"{len(results)} of {len(manifest.entries)}",
         "Frames": str(frames),
         "Frames without a box": counted(failures),

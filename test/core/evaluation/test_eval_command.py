@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from elysium_core.cli import eval as eval_command
 from elysium_core.cli.app import app
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.types import ModelInfo
 
 
 @pytest.fixture
@@ -93,14 +95,23 @@ def test_rsot_and_limit(elysium, make_recording, use_model, scripted_model, tmp_
     assert [tracker.told for tracker in model.trackers] == [[("the white square", None)]]
 
 
-@pytest.mark.parametrize("mode", ["stream", "clip"])
-def test_the_mode_reaches_the_tracker(elysium, make_recording, use_model, scripted_model, tmp_path, mode):
-    model, modes = scripted_model(), []
-    use_model(model)
+@pytest.mark.parametrize(
+    ("arguments", "threshold"),
+    [
+        (["--mode", "stream"], TrackingConfig().score_threshold),
+        (["--mode", "clip"], 0.0),  # the paper takes every box
+        (["--mode", "clip", "--score-threshold", "0.5"], 0.5),
+    ],
+)
+def test_settings_of_the_tracker(elysium, make_recording, use_model, scripted_model, tmp_path, arguments, threshold):
+    model, configs = use_model(scripted_model()), []
+    model.info = ModelInfo("short", clip_length=4)
     make = model.tracker
-    model.tracker = lambda mode, config: (modes.append((mode, config.mode, config.remove_after_s)), make())[1]
-    elysium("folder", "--data", make_recording(), "--mode", mode, "--out", tmp_path / "run")
-    assert modes == [(mode, mode, 0.0)]
+    model.tracker = lambda mode, config: (configs.append(config), make())[1]
+    elysium("folder", "--data", make_recording(), *arguments, "--out", tmp_path / "run")
+    (config,) = configs
+    assert (config.mode, config.score_threshold) == (arguments[1], threshold)
+    assert (config.clip_length, config.max_targets, config.remove_after_s) == (4, 1, 0.0)
 
 
 def test_opencv_runs_in_the_same_harness(elysium, make_recording, tmp_path):

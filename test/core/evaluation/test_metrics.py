@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from elysium_core.evaluation.metrics import (
     area_under,
     center_errors,
-    clip_to_frame,
+    clamp_to_frame,
     overlaps,
     precision_curve,
     repeat_previous_for_empty,
@@ -103,7 +103,7 @@ def test_an_answer_without_area_is_replaced_by_the_one_before_but_a_missing_one_
 
 
 def test_clipping_keeps_the_width_of_a_box_that_starts_left_of_the_frame():
-    clipped = clip_to_frame(np.asarray([[-10.0, 5, 20, 10], [90, 95, 20, 20], [120, 0, 5, 5]]), (100, 100))
+    clipped = clamp_to_frame(np.asarray([[-10.0, 5, 20, 10], [90, 95, 20, 20], [120, 0, 5, 5]]), (100, 100))
     assert clipped.tolist() == [[0, 5, 20, 10], [90, 95, 10, 5], [100, 0, 0, 5]]
 
 
