@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
     """Train a model by a recipe; a run that was stopped goes on where it was."""
-    from elysium_core.training.run import run_recipe, run_stage
+    from elysium_core.training.run import claim_run, run_recipe, run_stage
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = load_recipe(recipe, overrides)
@@ -39,6 +40,8 @@ def command(
     say(resolved(settings))
     if dry_run:
         return
+    claim_run(settings, folder)
+    _estimate(settings, folder)
     with Progress("train", sum(planned.steps for planned in settings.stages.values())) as progress:
         done = 0
 
@@ -50,6 +53,15 @@ def command(
 
         checkpoint = run_recipe(settings, recipe, overrides or [], folder, jobs, advance)
     say(f"the checkpoint is in {checkpoint}; use it with --model {checkpoint}")
+
+
+def _estimate(recipe: Recipe, folder: Path) -> None:
+    """Say what the run will cost, on stderr."""
+    from elysium_core.training.estimate import estimate_stages
+    from elysium_core.training.run import steps_done
+
+    for stage in estimate_stages(recipe, steps_done(recipe, folder)):
+        sys.stderr.write(f"elysium: {stage}\n")
 
 
 def resolved(recipe: Recipe) -> str:

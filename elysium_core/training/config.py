@@ -138,6 +138,7 @@ class Recipe:
         data: Generated clips.
         stages: Stages by name, in the order of the file.
         export: Stage whose weights become the checkpoint.
+        device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Recipe:
     export: str
     model: NanoModelConfig = field(default_factory=NanoModelConfig)
     data: SyntheticDataConfig = field(default_factory=SyntheticDataConfig)
+    device: str = "auto"
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from elysium_core.data.synthetic.assets import sprite_names
-from elysium_core.errors import ConfigError, DataError
+from elysium_core.errors import BackendError, ConfigError, DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.model.token_selector import TokenSelector
 from elysium_core.text.tokenizer import TextTokenizer
@@ -57,6 +57,27 @@ def build_training_model(recipe: Recipe, tokenizer: TextTokenizer, pointing_weig
     )
 
 
+def training_device(name: str) -> torch.device:
+    """The device to train on.
+
+    Args:
+        name: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        BackendError: There is no such device.
+    """
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackendError(f"{name!r} is not a device; use auto, cpu, cuda or cuda:N", code="DEVICE") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= cards):
+        raise BackendError(f"there is no device {name!r} to train on; this machine has {cards} CUDA devices", "DEVICE")
+    return device
+
+
 def learning_rate_factor(stage: StageConfig, step: int) -> float:
     """Share of the peak rate at a step: linear warm-up, flat, linear decay."""
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
@@ -88,7 +109,8 @@ class StageRun:
         self.tokenizer_folder = folder / TOKENIZER_FOLDER
         names = sprite_names()[: recipe.data.names]
         self.tokenizer = build_tokenizer(names, recipe.model.vocab_size, self.tokenizer_folder)
-        self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight)
+        self.device = training_device(recipe.device)
+        self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight).to(self.device)
         if isinstance(self.model.network.adapter, TokenSelector):
             self.model.network.adapter.gate = self.stage.gate
         groups = parameter_groups(self.model, self.stage)
@@ -123,7 +145,7 @@ class StageRun:
     def _resume(self, saved: Path) -> None:
         progress = json.loads((saved / "progress.json").read_text(encoding="utf-8"))
         self._load(saved / WEIGHTS_NAME)
-        self.optimizer.load_state_dict(torch.load(saved / "optimizer.pt", weights_only=True))
+        self.optimizer.load_state_dict(torch.load(saved / "optimizer.pt", self.device, weights_only=True))
         self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
         self._averages = progress["averages"]
         self._cut_log()
@@ -176,7 +198,7 @@ class StageRun:
         saved_at = started = time.monotonic()
         before = self.seconds
         for batch in DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=4):
-            self._count(self._train_step(batch))
+            self._count(self.train_step(batch))
             self.seconds = before + time.monotonic() - started
             if self.step % _LOG_EVERY == 0 or self.step == self.stage.steps:
                 self._log()
@@ -191,7 +213,13 @@ class StageRun:
         (self.folder / DONE_NAME).write_text("", encoding="utf-8")
         self.snapshots.clear()
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Learn from one batch; return its losses.
+
+        Raises:
+            DataError: Loss or gradient is not finite; no weight is changed then.
+        """
+        batch = batch.to(self.device)
         # Noise and choices inside the model depend on the step alone, as the clips do.
         torch.manual_seed(step_seed(self.recipe, self.name, self.step))
         self.optimizer.set_factor(learning_rate_factor(self.stage, self.step))

@@ -75,7 +75,7 @@ def run_recipe(
                 if name not in running and len(running) < jobs and _ready(recipe, name, folder):
                     running[name] = _start(name, recipe_path, overrides, folder, recipe.stages[name].threads)
             if on_progress is not None:
-                on_progress(steps_done(recipe, folder))
+                on_progress(sum(steps_done(recipe, folder).values()))
             time.sleep(_POLL_S)
         for process in running.values():
             process.wait()
@@ -112,17 +112,17 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
         run.run()
 
 
-def steps_done(recipe: Recipe, folder: Path) -> int:
-    """Steps that all stages have done together, as far as their logs tell."""
-    total = 0
+def steps_done(recipe: Recipe, folder: Path) -> dict[str, int]:
+    """Steps that each stage has done, as far as its log tells."""
+    done = {}
     for name, stage in recipe.stages.items():
         log = folder / name / LOG_NAME
         if (folder / name / DONE_NAME).exists():
-            total += stage.steps
+            done[name] = stage.steps
         elif log.exists():
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            total += max((json.loads(line)["step"] for line in lines[-2:] if line.endswith("\n")), default=0)
-    return total
+            done[name] = max((json.loads(line)["step"] for line in lines[-2:] if line.endswith("\n")), default=0)
+    return done
 
 
 def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Path:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from elysium_core.errors import DataError
+from elysium_core.errors import BackendError, DataError
 from elysium_core.training import loop
 from elysium_core.training.clip_batches import ClipBatches, step_seed
 from elysium_core.training.config import Recipe
-from elysium_core.training.loop import StageRun
+from elysium_core.training.loop import StageRun, training_device
 from elysium_core.training.snapshots import Snapshots, find_weights
 
 STEPS = 6
@@ -43,7 +43,7 @@ def stage_run(recipe: Recipe, folder: Path, name: str = "language") -> StageRun:
 def run_until_killed(recipe: Recipe, folder: Path, step: int, saved_at: int) -> None:
     """Run a stage, save at one step, and be killed at a later one."""
     run = stage_run(recipe, folder)
-    train_step = run._train_step
+    train_step = run.train_step
 
     def step_or_die(batch):
         if run.step == saved_at:
@@ -52,7 +52,7 @@ def run_until_killed(recipe: Recipe, folder: Path, step: int, saved_at: int) -> 
             raise KilledError
         return train_step(batch)
 
-    run._train_step = step_or_die
+    run.train_step = step_or_die
     with pytest.raises(KilledError):
         run.run()
 
@@ -204,3 +204,27 @@ class TestSnapshots:
         assert find_weights(tmp_path).read_text() == "running"
         (tmp_path / "state.safetensors").write_text("finished")
         assert find_weights(tmp_path).read_text() == "finished"
+
+
+class TestDevice:
+    def test_auto_is_the_gpu_where_there_is_one(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert training_device("auto").type == "cpu"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        assert training_device("auto").type == "cuda"
+
+    @pytest.mark.parametrize("name", ["cuda:7", "toaster", "meta"])
+    def test_a_device_that_is_not_there_is_told(self, monkeypatch, name):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(BackendError, match=name):
+            training_device(name)
+
+    @pytest.mark.gpu
+    def test_a_stage_learns_on_a_gpu_and_goes_on(self, short, tmp_path):
+        on_gpu = replace(short, device="cuda")
+        run_until_killed(on_gpu, tmp_path, 4, 3)
+        run = stage_run(on_gpu, tmp_path)
+        run.run()
+        assert run.done
+        assert load_file(tmp_path / "language" / "state.safetensors")

@@ -52,7 +52,7 @@ class TestStages:
     def test_all_four_stages_lead_to_a_checkpoint_that_works(self, recipe, tmp_path, images):
         for name in recipe.stages:
             run_stage(recipe, name, tmp_path)
-        assert steps_done(recipe, tmp_path) == sum(stage.steps for stage in recipe.stages.values())
+        assert steps_done(recipe, tmp_path) == {name: stage.steps for name, stage in recipe.stages.items()}
         check_checkpoint(export_stage(recipe, tmp_path), images)
 
     def test_a_finished_stage_is_not_run_again(self, recipe, tmp_path):
@@ -62,14 +62,14 @@ class TestStages:
         assert (tmp_path / "vision" / "state.safetensors").stat().st_mtime_ns == before
 
     def test_progress_is_read_from_the_logs(self, recipe, tmp_path):
-        assert steps_done(recipe, tmp_path) == 0
+        assert steps_done(recipe, tmp_path) == {}
         (tmp_path / "language").mkdir()
         log = tmp_path / "language" / "log.jsonl"
         log.write_text('{"step": 1}\n{"step": 2}\n{"st')
-        assert steps_done(recipe, tmp_path) == 2
+        assert steps_done(recipe, tmp_path) == {"language": 2}
         (tmp_path / "vision").mkdir()
         (tmp_path / "vision" / "done").touch()
-        assert steps_done(recipe, tmp_path) == 2 + recipe.stages["vision"].steps
+        assert steps_done(recipe, tmp_path) == {"vision": recipe.stages["vision"].steps, "language": 2}
 
 
 class TestFolders:
@@ -177,6 +177,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         outcome = self.train(recipe_file, "stages.joint.steps=77", "--dry-run")
         assert outcome.exit_code == 0
+        assert outcome.stderr == ""
         resolved = yaml.safe_load(outcome.stdout)
         assert resolved["stages"]["joint"]["steps"] == 77
         assert resolved["stages"]["joint"]["warmup_steps"] == 60
@@ -192,6 +193,17 @@ class TestCommand:
         outcome = self.train(recipe_file, *ONE_STAGE, "--stage", "vision", "--out", tmp_path / "run")
         assert outcome.exit_code == 0
         assert json.loads((tmp_path / "run" / "vision" / "log.jsonl").read_text())["step"] == 2
+
+    def test_the_cost_is_told_before_it_starts(self, recipe_file, tmp_path, monkeypatch):
+        (tmp_path / "run" / "vision").mkdir(parents=True)
+        (tmp_path / "run" / "vision" / "done").touch()
+        monkeypatch.setattr(run_module, "run_recipe", lambda *arguments: tmp_path / "checkpoint")
+        outcome = self.train(recipe_file, "--out", tmp_path / "run")
+        assert outcome.exit_code == 0
+        lines = [line for line in outcome.stderr.splitlines() if "steps of" in line]
+        assert [line.split(":")[1].strip() for line in lines] == ["language", "distil", "joint"]
+        assert "joint: 4 steps of" in lines[2]
+        assert not (tmp_path / "run" / "language").exists()
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
