@@ -19,7 +19,7 @@ from elysium_core.training.loop import StageRun
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """What one stage will cost on this machine as it is now.
+    """What one stage will cost on this machine when nothing else runs on it.
 
     Attributes:
         name: The stage.
@@ -68,10 +68,12 @@ def _try_stage(recipe: Recipe, name: str, steps: int, folder: Path) -> StageEsti
     run.model.train()
     batches = ClipBatches(recipe, name, run.tokenizer_folder)
     run.train_step(batches[0])
-    # The first step also sets up kernels and buffers.
-    started = time.perf_counter()
+    # The first step also sets up kernels and buffers. On a CPU its own time counts, whatever else runs meanwhile.
+    on_gpu = run.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    started = clock()
     run.train_step(batches[1])
-    seconds = time.perf_counter() - started
+    seconds = (clock() - started) / (1 if on_gpu else recipe.stages[name].threads)
     trained = sum(parameter.numel() for parameter in run.optimizer.parameters)
     return StageEstimate(name, steps, seconds, trained, _memory_mb(run.device))
 
