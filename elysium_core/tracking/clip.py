@@ -15,14 +15,13 @@ from torch import Tensor
 from elysium_core.errors import BackendError, TargetError
 from elysium_core.frames import ClipWindow, Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters, Generation, Request
-from elysium_core.inference.runtime import Runtime
+from elysium_core.inference.engine import Generation, Request
 from elysium_core.text.box_text import format_box, format_track
 from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.draft import AnswerDraft
-from elysium_core.tracking.target import Observation, StreamClock, Target
-from elysium_core.tracking.types import TrackerStats, TrackState, TrackUpdate
+from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.target import Observation, Target
+from elysium_core.tracking.types import TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 _SPARE_TOKENS = 32
@@ -30,7 +29,7 @@ _SPARE_TOKENS = 32
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
 
 
-class ClipTracker:
+class ClipTracker(ModelTracker):
     """Tracks in whole clips; updates come when a clip is complete, the rest from :meth:`flush`.
 
     Targets are added before the first frame: the protocol has no later start.
@@ -40,39 +39,9 @@ class ClipTracker:
         config: Settings.
     """
 
-    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
-        self._runtime = runtime
-        self._config = config
-        self._stats = TrackerStats()
-        self._counters = EngineCounters()
-        self._next_id = 1
-        self.reset()
-
-    @property
-    def config(self) -> TrackingConfig:
-        """Current settings."""
-        return self._config
-
-    @property
-    def stats(self) -> TrackerStats:
-        """Counters since the tracker was made."""
-        return self._stats
-
-    @property
-    def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed."""
-        return list(self._targets)
-
-    def configure(self, config: TrackingConfig) -> None:
-        """Take new settings from the next clip on."""
-        self._config = config
-
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
-        self._clock = StreamClock()
-        self._targets: dict[str, Target] = {}
-        self._stopped: list[Target] = []
-        self._cues: dict[str, Box] = {}
+        super().reset()
         self._frames: list[Frame] = []
         # Visual tokens of the first of those frames, where the clip before has seen it.
         self._overlap: Tensor | None = None
@@ -85,27 +54,11 @@ class ClipTracker:
             ExpressionError: The words cannot be used.
             TargetError: Nothing was given, there are too many targets, or frames have been seen.
         """
-        if not expression and box is None:
-            raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
         if self._frames or self._clips_done:
             raise TargetError(
                 "in clip mode targets are added before the first frame; use stream mode", code="TARGET_LATE"
             )
-        if len(self._targets) >= self._config.max_targets:
-            raise TargetError(f"there are already {self._config.max_targets} targets", code="TARGET_LIMIT")
-        words = self._runtime.clean_words(expression) if expression else ""
-        target = Target(str(self._next_id), words)
-        self._next_id += 1
-        self._targets[target.target_id] = target
-        if box is not None:
-            self._cues[target.target_id] = box
-        return target.target_id
-
-    def remove(self, target_id: str) -> None:
-        """Stop a target; the next step reports it as REMOVED once."""
-        if target_id not in self._targets:
-            raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
-        self._stopped.append(self._targets.pop(target_id))
+        return super().add(expression, box)
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Take in one frame; returns the updates of every clip that is complete with it."""
@@ -133,7 +86,7 @@ class ClipTracker:
         """Answer the first ``length`` frames and drop all but the last of them."""
         frames = self._frames[:length]
         seen = self._observe(frames)
-        self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
+        self._count_engine()
         updates = []
         for position in range(0 if self._clips_done == 0 else 1, length):
             now_s = self._clock.tick(frames[position])
@@ -144,19 +97,19 @@ class ClipTracker:
         gone = [name for name, target in self._targets.items() if target.state is TrackState.REMOVED]
         for name in gone:
             del self._targets[name]
-        self._take_cues(seen)
+        self._hand_over(seen)
         self._clips_done += 1
         del self._frames[: length - 1]
         return updates
 
-    def _take_cues(self, seen: Mapping[str, Sequence[Observation]]) -> None:
+    def _hand_over(self, seen: Mapping[str, Sequence[Observation]]) -> None:
         """The box of a clip's last frame starts the next clip; without one, words do, or the newest box there is."""
         for name, observed in seen.items():
             boxes = [observation.box for observation in observed if observation.box is not None]
             if observed[-1].box is None and name in self._targets and self._targets[name].expression:
-                self._cues.pop(name, None)
+                self._given.pop(name, None)
             elif boxes:
-                self._cues[name] = boxes[-1]
+                self._given[name] = boxes[-1]
 
     def _observe(self, frames: Sequence[Frame]) -> dict[str, list[Observation]]:
         """One observation a target and frame, whatever fails."""
@@ -191,7 +144,7 @@ class ClipTracker:
         return {name: self._read(answer, len(visual)) for name, answer in zip(self._targets, answers, strict=True)}
 
     def _request(self, target: Target, count: int) -> Request:
-        cue = self._cues.get(target.target_id)
+        cue = self._given.get(target.target_id)
         if cue is None:
             question = fill(PUBLISHED[RSOT], expression=target.expression)
         else:

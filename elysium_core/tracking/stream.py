@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from elysium_core.errors import BackendError, TargetError
+from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters
-from elysium_core.inference.runtime import Runtime
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.grounding import ground_answers, observations
-from elysium_core.tracking.target import Observation, StreamClock, Target
-from elysium_core.tracking.types import TrackerStats, TrackState, TrackUpdate
+from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.target import Observation, Target
+from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_core.tracking.window import Window
 
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
@@ -32,7 +30,7 @@ class _Sight:
     box: Box
 
 
-class StreamTracker:
+class StreamTracker(ModelTracker):
     """Follows targets through one stream (protocol: :class:`elysium_core.tracking.types.Tracker`).
 
     A target given by words is found by words first. From then on it is asked for behind
@@ -44,40 +42,9 @@ class StreamTracker:
         config: Settings.
     """
 
-    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
-        self._runtime = runtime
-        self._config = config
-        self._stats = TrackerStats()
-        self._counters = EngineCounters()
-        self._next_id = 1
-        self.reset()
-
-    @property
-    def config(self) -> TrackingConfig:
-        """Current settings."""
-        return self._config
-
-    @property
-    def stats(self) -> TrackerStats:
-        """Counters since the tracker was made."""
-        return self._stats
-
-    @property
-    def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed or searched for."""
-        return list(self._targets)
-
-    def configure(self, config: TrackingConfig) -> None:
-        """Take new settings from the next frame on."""
-        self._config = config
-
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
-        self._clock = StreamClock()
-        self._targets: dict[str, Target] = {}
-        self._stopped: list[Target] = []
-        # Boxes given since the newest frame refer to it; before the first frame, to the first.
-        self._given: dict[str, Box] = {}
+        super().reset()
         # Where a target can be picked up when no window holds it.
         self._sights: dict[str, _Sight] = {}
         self._windows: list[Window] = []
@@ -85,28 +52,15 @@ class StreamTracker:
         self._newest_tokens: Tensor | None = None
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target; see :meth:`elysium_core.tracking.types.Tracker.add`."""
-        if not expression and box is None:
-            raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
-        limit = self._config.max_targets
-        if len(self._targets) >= limit:
-            raise TargetError(f"there are already {limit} targets; stop one first", code="TARGET_LIMIT")
-        words = self._runtime.clean_words(expression) if expression else ""
-        target = Target(str(self._next_id), words)
-        self._next_id += 1
-        self._targets[target.target_id] = target
-        if box is not None:
-            self._given[target.target_id] = box
-            if self._newest is not None:
-                target.last_box, target.sure_at_s = box, self._clock.now_s
-        return target.target_id
+        """Start a target; a box refers to the newest frame, before the first to that one.
 
-    def remove(self, target_id: str) -> None:
-        """Stop a target; the next step reports it as REMOVED once."""
-        if target_id not in self._targets:
-            raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
-        self._stopped.append(self._targets.pop(target_id))
-        self._forget(target_id)
+        See :meth:`elysium_core.tracking.types.Tracker.add`.
+        """
+        target_id = super().add(expression, box)
+        if box is not None and self._newest is not None:
+            target = self._targets[target_id]
+            target.last_box, target.sure_at_s = box, self._clock.now_s
+        return target_id
 
     def flush(self) -> list[TrackUpdate]:
         """Updates held back at the end of a stream: none, every frame was answered."""
@@ -137,7 +91,7 @@ class StreamTracker:
             self._sights[target.target_id] = _Sight(tokens, update.box)
 
     def _forget(self, target_id: str) -> None:
-        self._given.pop(target_id, None)
+        super()._forget(target_id)
         self._sights.pop(target_id, None)
         self._leave_windows(target_id)
 
@@ -157,7 +111,7 @@ class StreamTracker:
             self._windows.clear()
             seen = {name: Observation(None, 0.0, str(error)) for name in self._targets}
         self._stats.generate_s = time.perf_counter() - started
-        self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
+        self._count_engine()
         for name in self._targets:
             observation = seen.setdefault(name, Observation(None, 0.0, "there is nothing to search it by"))
             if observation.box is None:

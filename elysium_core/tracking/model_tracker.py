@@ -1,0 +1,85 @@
+"""What all trackers that run a model have in common: settings, counters, and who is being followed."""
+
+from __future__ import annotations
+
+from elysium_core.errors import TargetError
+from elysium_core.geometry import Box
+from elysium_core.inference.engine import EngineCounters
+from elysium_core.inference.runtime import Runtime
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.target import StreamClock, Target
+from elysium_core.tracking.types import TrackerStats
+
+
+class ModelTracker:
+    """Base of the trackers; a subclass adds ``step`` and ``flush``.
+
+    Args:
+        runtime: The model.
+        config: Settings.
+    """
+
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        self._runtime = runtime
+        self._config = config
+        self._stats = TrackerStats()
+        self._counters = EngineCounters()
+        self._next_id = 1
+        self.reset()
+
+    @property
+    def config(self) -> TrackingConfig:
+        """Current settings."""
+        return self._config
+
+    @property
+    def stats(self) -> TrackerStats:
+        """Counters since the tracker was made."""
+        return self._stats
+
+    @property
+    def target_ids(self) -> list[str]:
+        """Ids of the targets that are followed or searched for."""
+        return list(self._targets)
+
+    def configure(self, config: TrackingConfig) -> None:
+        """Take new settings from the next frame or clip on."""
+        self._config = config
+
+    def reset(self) -> None:
+        """Forget all targets and frames; ids are still not reused."""
+        self._clock = StreamClock()
+        self._targets: dict[str, Target] = {}
+        self._stopped: list[Target] = []
+        # Boxes that were given and not looked at yet.
+        self._given: dict[str, Box] = {}
+
+    def add(self, expression: str = "", box: Box | None = None) -> str:
+        """Start a target; see :meth:`elysium_core.tracking.types.Tracker.add`."""
+        if not expression and box is None:
+            raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
+        limit = self._config.max_targets
+        if len(self._targets) >= limit:
+            raise TargetError(f"there are already {limit} targets; stop one first", code="TARGET_LIMIT")
+        words = self._runtime.clean_words(expression) if expression else ""
+        target = Target(str(self._next_id), words)
+        self._next_id += 1
+        self._targets[target.target_id] = target
+        if box is not None:
+            self._given[target.target_id] = box
+        return target.target_id
+
+    def remove(self, target_id: str) -> None:
+        """Stop a target; the next step reports it as REMOVED once."""
+        if target_id not in self._targets:
+            raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
+        self._stopped.append(self._targets.pop(target_id))
+        self._forget(target_id)
+
+    def _forget(self, target_id: str) -> None:
+        """Drop what is remembered of a target that is not followed any more."""
+        self._given.pop(target_id, None)
+
+    def _count_engine(self) -> None:
+        """Take over what the engines have cost so far."""
+        self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
