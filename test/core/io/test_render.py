@@ -102,6 +102,17 @@ def test_colours_of_a_gif_stay_true(tmp_path):
         assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - image).max() <= 8
 
 
+def test_noise_costs_little_and_no_pixel_is_far_off(tmp_path):
+    ramp = np.broadcast_to(np.linspace(40, 200, 320)[None, :, None], (240, 320, 3))
+    noise = np.random.default_rng(0).normal(0, 2, (6, 240, 320, 3))
+    images = np.clip(ramp + noise, 0, 255).astype(np.uint8)
+    write(tmp_path / "a.gif", [Frame(image, index * 10**8, index) for index, image in enumerate(images)])
+    # One byte a pixel is what the noise of a picture would cost.
+    assert (tmp_path / "a.gif").stat().st_size < 0.3 * images[..., 0].size
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - images[0]).max() <= 16
+
+
 def test_a_contact_sheet_shows_at_most_twelve_frames(tmp_path):
     write(tmp_path / "a.png", frames(500, width=960, height=540))
     sheet = read_image(tmp_path / "a.png")
