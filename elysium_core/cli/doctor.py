@@ -84,7 +84,15 @@ def _torch() -> Iterator[Check]:
 
 def _backends() -> Iterator[Check]:
     yield _package("onnxruntime", "pip install 'elysium-core[onnx]' for the ONNX vision backend")
-    yield _package("tensorrt", "pip install 'elysium-core[tensorrt]' on a machine with an NVIDIA GPU")
+    yield _tensorrt()
+
+
+def _tensorrt() -> Check:
+    """Either of the two packages that hold TensorRT."""
+    remedy = "pip install 'elysium-core[tensorrt]' on a machine with an NVIDIA GPU"
+    check = _package("tensorrt", remedy)
+    rtx = _package("tensorrt-rtx-cu13-bindings", remedy)
+    return Check("tensorrt", True, f"RTX {rtx.found}") if rtx.ok and not check.ok else check
 
 
 def _ros() -> Iterator[Check]:

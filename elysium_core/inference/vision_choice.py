@@ -164,7 +164,7 @@ def _current_file(name: str, folders: Iterable[Path], wanted: dict[str, object])
         reason = stale_reason(path, wanted)
         if not reason:
             return path
-        _logger.log(logging.WARNING if path.exists() else logging.DEBUG, "not used: %s", reason)
+        _logger.log(logging.INFO if path.exists() else logging.DEBUG, "not used: %s", reason)
     return None
 
 

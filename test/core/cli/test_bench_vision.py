@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -114,8 +116,8 @@ def test_unknown_memory_is_none(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the package onnxruntime is not installed")
 def test_onnx_is_compared_with_torch_in_the_same_run():
-    pytest.importorskip("onnxruntime")
     settings = CostSettings(TINY_SIZE, ("torch", "onnx"), repeats=3, rows=ROWS[-1:])
     on_torch, on_onnx = measure_vision(settings)
     assert (on_torch.backend, on_torch.speedup) == ("torch", ())

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -200,9 +201,9 @@ def test_the_command_refuses_in_one_sentence(tiny_folder, tmp_path, arguments, s
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the package onnxruntime is not installed")
 @pytest.mark.parametrize("kind", ["cross_attention", "concatenation", "none"])
 def test_every_adapter_can_be_exported(network, tmp_path, pictures, kind):
-    pytest.importorskip("onnxruntime")
     from elysium_core.evaluation.vision_cost import ROWS, TINY_SIZE, build_row
     from elysium_core.inference.onnx_vision import OnnxVision
     from elysium_core.inference.vision import TorchVision

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,14 +15,16 @@ from elysium_core.errors import BackendError
 from elysium_core.inference import vision_choice
 from elysium_core.inference.described_file import described_file
 from elysium_core.inference.export import export_onnx
-from elysium_core.inference.onnx_vision import OnnxVision
+from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
 from elysium_core.inference.vision import TorchVision
 from elysium_core.inference.vision_choice import build_vision
 from elysium_core.model.image_transform import ImageTransform
 from elysium_core.tasks import Elysium
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the package onnxruntime is not installed"),
+]
 CPU = torch.device("cpu")
 
 
@@ -45,7 +50,7 @@ def test_more_images_than_one_would_ever_send(exported, network, pictures):
 def test_the_same_patches_are_kept(exported, network, pictures):
     transform = ImageTransform(32)
     stacked = np.stack([transform.resize(image) for image in pictures])
-    session = onnxruntime.InferenceSession(str(exported / "vision.onnx"), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(str(exported / "vision.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(["kept_index"], {"images": stacked})
     _, expected, _ = network.adapter(network.visual_encoder(transform(pictures)))
     assert np.array_equal(found, expected.numpy())
@@ -71,6 +76,25 @@ def test_a_failure_while_running_is_one_sentence(graph, monkeypatch):
     with pytest.raises(BackendError, match=r"could not run the vision encoder: .*invalid dimensions") as caught:
         vision.encode([np.zeros((8, 8, 3), np.uint8)])
     assert "\n" not in str(caught.value)
+
+
+RUN_ONE_IMAGE = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from elysium_core.inference.onnx_vision import OnnxVision
+vision = OnnxVision(Path(sys.argv[1]), 32, torch.device("cpu"), torch.float32)
+print(*vision.encode([np.zeros((9, 9, 3), np.uint8)]).shape)
+"""
+
+
+def test_it_reports_to_nobody_and_leaves_nothing_in_the_users_folders(exported, tmp_path):
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    folders = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
+    command = [sys.executable, "-c", RUN_ONE_IMAGE, str(exported / "vision.onnx")]
+    finished = subprocess.run(command, env=kept | folders, capture_output=True, text=True, check=True)
+    assert finished.stdout == "1 6 32\n"
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_without_onnxruntime_it_says_what_to_install(tiny_folder, graph, monkeypatch):
@@ -136,6 +160,7 @@ def test_auto_without_onnxruntime_is_torch(network, cached_graph, monkeypatch):
 
 def test_auto_leaves_a_stale_graph_alone_and_says_why(network, graph, cache, caplog, no_export):
     network.llm_proj[0].bias.data[0] += 1
+    caplog.set_level(logging.INFO)
     assert build_vision("auto", network, graph.parent).name == "torch"
     assert "is stale: weights is" in caplog.text
 
