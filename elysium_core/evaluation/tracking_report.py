@@ -165,7 +165,8 @@ def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
     failures: Counter[str] = sum((Counter(r.failures) for r in results), Counter())
     unparseable: Counter[str] = sum((Counter(r.parse_failures) for r in results), Counter())
     task = "the first box is given" if manifest.task == "sot" else f"words are given ({manifest.words})"
-    threshold = f"boxes scoring less than {manifest.score_threshold or 0:g} are not sure"
+    least = manifest.score_threshold
+    threshold = f"boxes scoring less than {least:g} are not sure" if least else "every box counts"
     return {
         "Protocol": ", ".join(p.name + ("" if p.comparable else " (not comparable)") for p in protocols),
         "Task": f"{manifest.task}: {task}; tracking mode {manifest.mode}, {threshold}",
@@ -202,7 +203,7 @@ def _nearness(run: _Run, figures: Figures) -> list[str]:
     if model is None or frozen is None or model.average_overlap - frozen.average_overlap > _NEAR_FROZEN:
         return []
     sentence = (
-        f"The average overlap of {percent(model.average_overlap)} is hardly better than that of a box that never moves "
+        f"The average overlap of {percent(model.average_overlap)} is not clearly above that of a box that never moves "
         f"({percent(frozen.average_overlap)}): these recordings do not show that the model tracks."
     )
     return [sentence]
