@@ -80,7 +80,7 @@ def score_video_reg(records: Iterable[Record]) -> Figures:
 
 
 def score_tracks(records: Iterable[Record], task: str) -> Figures:
-    """Success AUC by the default protocol, and how often the right object is hit, over all frames.
+    """Success AUC by the default protocol, how often the right object is hit, and how often there is a box at all.
 
     Args:
         records: Clips.
@@ -88,7 +88,7 @@ def score_tracks(records: Iterable[Record], task: str) -> Figures:
     """
     protocol = get_protocol(DEFAULT_PROTOCOL)
     auc: dict[str, _Means] = defaultdict(_Means)
-    right: dict[str, _Means] = defaultdict(_Means)
+    right, answered = _Means(), _Means()
     for record in records:
         for track in (track for track in record.get("tracks", ()) if track["task"] == task):
             objects, truth = len(record["names"]), np.asarray(record["boxes"], np.float64)
@@ -103,9 +103,11 @@ def score_tracks(records: Iterable[Record], task: str) -> Figures:
             for who, answers in rivals.items():
                 scores = [score_recording(result.with_predictions(boxes), protocol) for boxes in answers]
                 auc[who].add(objects, float(np.mean([s.auc for s in scores if s is not None and s.auc is not None])))
-            right[MODEL].add(objects, _right_share(track, truth, task))
+            right.add(objects, _right_share(track, truth, task))
+            answered.add(objects, float(np.mean([box is not None for box in track["boxes"]])))
     name = task.upper()
-    return _figures({f"{name} AUC": auc, f"{name} right object": right})
+    shares = {f"{name} right object": {MODEL: right.result()}, f"{name} frames with a box": {MODEL: answered.result()}}
+    return _figures({f"{name} AUC": auc}) | shares
 
 
 def score_absence(records: Iterable[Record]) -> Figures:

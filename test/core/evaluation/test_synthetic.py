@@ -242,6 +242,14 @@ class TestTracks:
         answer["boxes"][0] = LEFT
         assert score_tracks([record(tracks=[answer])], "sot")["SOT right object"]["model"]["all"] == 0
 
+    def test_frames_without_a_box_are_counted(self):
+        answer = track(LEFT)
+        answer["boxes"][6:] = [None] * 6
+        figures = score_tracks([record(tracks=[answer])], "sot")
+        assert figures["SOT frames with a box"]["model"]["all"] == 0.5
+        assert figures["SOT right object"]["model"]["all"] == pytest.approx(5 / 11)
+        assert figures["SOT AUC"]["model"]["all"] == pytest.approx(0.5 * 20 / 21)
+
     def test_each_task_is_scored_alone(self):
         clip = record(tracks=[track(LEFT), track(RIGHT, task="rsot")])
         assert score_tracks([clip], "rsot")["RSOT AUC"]["model"]["all"] == 0
