@@ -1,11 +1,13 @@
 """Guesses of an answer whose form is known and whose boxes have hardly moved.
 
 The guess is text: the template with the last box in it. Where the model departs in a
-digit, the rest is guessed anew with the nearest value that still fits.
+digit, the rest is guessed anew with the nearest value that still fits; later frames
+are guessed to repeat the box that was written last.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ from elysium_core.text.box_text import LEVELS
 from elysium_core.text.tokenizer import TextTokenizer
 
 _FIELD = re.compile(r"[0-9]+")
+_BOX = re.compile(r"\[[^\[\]]*\]")
 
 
 class AnswerDraft:
@@ -27,12 +30,14 @@ class AnswerDraft:
     def __init__(self, tokenizer: TextTokenizer, given: str, guess: str) -> None:
         self._tokenizer = tokenizer
         self._guess = guess
+        self._given_boxes = len(_BOX.findall(given))
         self.given_ids = self._shared_ids(given, guess)
 
     def __call__(self, written: Sequence[int]) -> Sequence[int]:
         """Ids that should follow ``written``, the end token included; empty when the form was left."""
         sofar = [*self.given_ids, *written]
-        text = complete(self._guess, self._tokenizer.decode(sofar))
+        beginning = self._tokenizer.decode(sofar)
+        text = complete(self._carried(beginning), beginning)
         if text is None:
             return ()
         ids = self._tokenizer.encode_answer(text)
@@ -40,6 +45,14 @@ class AnswerDraft:
         if ids[: len(sofar)] != sofar:
             return ()
         return [*ids[len(sofar) :], self._tokenizer.eos_id]
+
+    def _carried(self, beginning: str) -> str:
+        """The guess with the newest box of the model's own in place of all later ones."""
+        boxes = _BOX.findall(beginning)
+        if len(boxes) <= self._given_boxes:
+            return self._guess
+        number = itertools.count()
+        return _BOX.sub(lambda box: box[0] if next(number) < len(boxes) else boxes[-1], self._guess)
 
     def _shared_ids(self, given: str, guess: str) -> list[int]:
         """Ids of ``given`` as they stand in the whole answer: a merge across its end is left to the model."""

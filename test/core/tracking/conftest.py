@@ -26,7 +26,7 @@ from elysium_core.text.tokenizer import TextTokenizer
 OBJECTS = ("mug", "apple", "teddy bear")
 WIDTH = 2 + 5 * len(OBJECTS)
 TEXT, PICTURE = 1, 2
-FRAME_BOX = re.compile(r"(?:Frame \d+: )?\[[^\]]*\],?")
+FRAME_BOX = re.compile(r"(?:Frame \d+: )?(?:\[[^\]]*\]|none),?")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ class OracleLlama:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
         self.lm_head = SimpleNamespace(weight=torch.zeros(1))
-        self._known: dict[tuple[bytes, tuple[int, ...]], tuple[int, float]] = {}
 
     def embed(self, token_ids):
         rows = torch.zeros(len(token_ids), WIDTH)
@@ -103,17 +102,15 @@ class OracleLlama:
         rows = rows[order]
         pictures = rows[rows[:, 0] == PICTURE][:, 2:]
         last = int((rows[:, 0] == PICTURE).nonzero()[-1]) if len(pictures) else -1
-        ids = tuple(rows[last + 1 :, 1].int().tolist())
-        key = (pictures.numpy().tobytes(), ids)
-        if key not in self._known:
-            self._known[key] = self._answer(pictures.reshape(len(pictures), len(OBJECTS), 5), ids)
-        return self._known[key]
+        ids = rows[last + 1 :, 1].int().tolist()
+        return self._answer(pictures.reshape(len(pictures), len(OBJECTS), 5), ids)
 
     def _answer(self, pictures, ids):
         colons = (i for i, token in enumerate(ids) if self.tokenizer.token_text(token).endswith(":"))
         colon = next(i for i in colons if self.tokenizer.decode(ids[: i + 1]).endswith("ASSISTANT:"))
-        question, sofar = self.tokenizer.decode(ids[: colon + 1]), list(ids[colon + 1 :])
-        seen = pictures[:, which_object(question, pictures[0])].int().tolist()
+        question, sofar = self.tokenizer.decode(ids[: colon + 1]), ids[colon + 1 :]
+        which = which_object(question, pictures[0])
+        seen = [[0] * 5] * len(pictures) if which is None else pictures[:, which].int().tolist()
         text = self.tokenizer.decode(sofar)
         answer = answer_text(seen, text)
         whole = [*self.tokenizer.encode_answer(answer), self.tokenizer.eos_id]
@@ -123,14 +120,14 @@ class OracleLlama:
         return whole[len(sofar)], seen[min(frame, len(seen) - 1)][4] / 100 or 0.9
 
 
-def which_object(question: str, first) -> int:
-    """The object that is named, or the one whose box in the first picture is nearest to the one that is given."""
+def which_object(question: str, first) -> int | None:
+    """The object that is named, or the one that is near the box that is given."""
     named = [i for i, name in enumerate(OBJECTS) if name in question]
     if named:
         return named[0]
     given = torch.tensor([float(value) for value in re.search(r"\[(.*?)\]", question)[1].split(",")])
     distance = (first[:, :4] - given).abs().sum(1) + 1000 * (first[:, 4] == 0)
-    return int(distance.argmin())
+    return int(distance.argmin()) if distance.min() < 60 else None
 
 
 def answer_text(seen: Sequence[Sequence[int]], sofar: str) -> str:

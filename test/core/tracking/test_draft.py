@@ -131,6 +131,28 @@ def test_drafting_with_any_tokenizer(tokenizer, tracks, known):
     assert passes <= 1 + sum(map(str.isdigit, answer))
 
 
+def test_later_frames_are_guessed_to_repeat_what_was_written_last(runtime):
+    tokenizer = runtime.tokenizer
+    guess = format_track([Box(0.25, 0.25, 0.75, 0.75)] * 4)
+    draft = AnswerDraft(tokenizer, "", guess)
+
+    def guessed_after(text):
+        written = tokenizer.encode_answer(text)
+        return tokenizer.decode([*written, *draft(written)])
+
+    assert guessed_after("Frame 1: [1") == guess.replace("[25", "[19", 1)
+    assert guessed_after("Frame 1: [10,20,30,40]") == format_track([Box(0.1, 0.2, 0.3, 0.4)] * 4)
+    half = guessed_after("Frame 1: [10,20,30,40], Frame 2: [12,2")
+    assert half == "Frame 1: [10,20,30,40], Frame 2: [12,20,30,40], Frame 3: [10,20,30,40], Frame 4: [10,20,30,40]."
+
+
+def test_what_was_given_is_no_reason_to_change_a_guess(runtime):
+    tokenizer = runtime.tokenizer
+    boxes = [Box(0, 0, 0.5, 0.5), Box(0.4, 0.4, 0.9, 0.9)]
+    draft = AnswerDraft(tokenizer, "Frame 1: [0,0,50,50],", format_track(boxes))
+    assert tokenizer.decode([*draft.given_ids, *draft(())]) == format_track(boxes)
+
+
 def test_what_leaves_the_form_is_not_drafted(runtime):
     tokenizer = runtime.tokenizer
     draft = AnswerDraft(tokenizer, "", "[10,20,30,40].")

@@ -246,10 +246,8 @@ def test_words_that_name_nothing_are_searched_for_in_every_frame(tracker, show, 
 def test_words_are_asked_again_on_schedule(oracle, show, mug, apple):
     follower = StreamTracker(oracle("anchor"), TrackingConfig(reground_period_s=0.5))
     follower.add("the apple", box=mug(0).truth)
-    boxes = []
-    for k in range(12):
-        # The model is surer of what was asked for by its words.
-        boxes.append(follower.step(show.picture([mug(k, 70), apple(k, 90)], k))[0].box)
+    # The model is surer of what was asked for by its words.
+    boxes = [follower.step(show.picture([mug(k, 70), apple(k, 90)], k))[0].box for k in range(12)]
     assert boxes[0] == mug(0).truth
     assert boxes[6] == apple(6).truth
 
