@@ -32,9 +32,11 @@ def load_model(path: str, device: str = "auto", precision: str = "auto", backend
         if not folder.is_dir():
             raise ModelFileError(f"there is no model folder {str(folder)!r}; set model.path to a checkpoint or 'nano'")
         path = str(folder)
+    from elysium_core.inference.threads import fit_threads
     from elysium_core.tasks import Elysium
 
     model: PerceptionModel = Elysium.from_pretrained(path, device=device, dtype=precision, vision_backend=backend)
+    fit_threads(model.info.parameters)
     return model
 
 

@@ -26,6 +26,9 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", vision_back
     if name == "identity":
         return IdentityModel()
     # torch and transformers take seconds to import; the null model should not wait for them.
+    from elysium_core.inference.threads import fit_threads
     from elysium_core.tasks import Elysium
 
-    return Elysium.from_pretrained(name, device=device, dtype=dtype, vision_backend=vision_backend)
+    model = Elysium.from_pretrained(name, device=device, dtype=dtype, vision_backend=vision_backend)
+    fit_threads(model.info.parameters)
+    return model
