@@ -196,9 +196,13 @@ class StreamTracker(ModelTracker):
         targets that were added at different times come to share their frames.
         """
         full = {name for window in self._windows if window.full for name in window.members}
-        boxes = {name: seen[name].box for name in full}
-        if (full or opening) and self._window_frames > _ANCHOR_FRAMES:
-            boxes |= {name: box for name in seen if (box := self._sure_box(seen[name])) is not None}
+        together = (full or opening) and self._window_frames > _ANCHOR_FRAMES
+        # In the order of ``seen``: the order of a set differs from run to run.
+        boxes = {
+            name: observation.box if name in full else self._sure_box(observation)
+            for name, observation in seen.items()
+            if name in full or together
+        }
         return {name: box for name, box in boxes.items() if box is not None}
 
     def _sure_box(self, seen: Observation) -> Box | None:

@@ -276,6 +276,14 @@ def test_targets_added_at_different_times_come_to_share_a_window(tracker, show, 
     assert passes[-1] == 1
 
 
+def test_targets_stay_in_their_order_when_a_window_restarts(oracle, show, mug, apple, bear):
+    follower = StreamTracker(oracle("growing"), TrackingConfig(clip_length=3, reground_period_s=0))
+    names = [follower.add(box=sight(0).truth) for sight in (bear, apple, mug)]
+    for k in range(8):
+        follower.step(show.picture([mug(k), apple(k), bear(k)], k))
+        assert [window.members for window in follower._windows] == [names]
+
+
 def test_boxes_and_words_of_the_first_frame_share_a_window(tracker, show, mug, apple, bear):
     follower = tracker()
     follower.add("the mug")
