@@ -6,8 +6,8 @@ Nothing is computed here. ``docs/architecture.md`` shows what flows where.
 from __future__ import annotations
 
 import os
-import signal
 import sys
+import threading
 import time
 
 import rclpy
@@ -32,8 +32,10 @@ from elysium_ros.perception import FrameResult, Hooks, StartRequest
 from elysium_ros.publishers import Publishers
 from elysium_ros.runtime import Runtime
 from elysium_ros.services import MAX_WAITING_CALLS, Services, ServiceTools
+from elysium_ros.signal_gate import NO_HANDLERS, SignalGate
 from elysium_ros.status import StatusReporter
 from elysium_ros.track_action import MAX_GOALS, TrackAction
+from elysium_ros.worker import INFERENCE_THREAD
 
 # A hint about a camera that stays silent is repeated this often.
 _HINT_PERIOD_S = 5.0
@@ -220,11 +222,16 @@ class TrackerNode(ManagedNode):
         )
 
 
-def spin(node: TrackerNode) -> None:
-    """Run the node's callbacks until the process is told to end."""
+def make_executor(node: TrackerNode) -> MultiThreadedExecutor:
+    """Return what runs the node's callbacks."""
     threads = MAX_WAITING_CALLS + MAX_GOALS + len(node.settings.cameras) + _QUICK_THREADS
     executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
     executor.add_node(node)
+    return executor
+
+
+def spin(node: TrackerNode, executor: MultiThreadedExecutor) -> None:
+    """Run the node's callbacks until the process is told to end."""
     while node.context.ok():
         try:
             executor.spin_once()
@@ -240,24 +247,22 @@ def spin(node: TrackerNode) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code.
 
-    With torch in the process it does not return but ends the process, with exit code 0.
+    With torch in the process, or a model that still runs, it does not return but ends the process, with exit code 0.
     """
+    gate = SignalGate()
+    rclpy.init(args=args, signal_handler_options=NO_HANDLERS)
     node: TrackerNode | None = None
     try:
-        rclpy.init(args=args)
         node = TrackerNode()
-        spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the normal end
+        executor = make_executor(node)
+        if gate.open():
+            spin(node, executor)
     finally:
-        # A second Ctrl-C must not stop the clean-up halfway.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
-        if rclpy.ok():
-            rclpy.shutdown()
-    if "torch" in sys.modules:
-        # All is closed. Taking torch apart takes seconds, and aborts if a model still runs in a thread.
+        rclpy.try_shutdown()
+    if "torch" in sys.modules or any(thread.name == INFERENCE_THREAD for thread in threading.enumerate()):
+        # All is closed. Taking torch apart takes seconds, and aborts if a model still runs, or loads, in a thread.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -9,16 +9,14 @@ Publishes ``image`` (rgb8) and ``camera_info``, and ``image/compressed`` where a
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -31,6 +29,7 @@ from elysium_core.frames import Frame
 from elysium_core.io.video import open_video
 from elysium_ros.camera_messages import header_at, image_message, jpeg_message, made_up_camera_info, resize
 from elysium_ros.parameters import Spec
+from elysium_ros.signal_gate import NO_HANDLERS, SignalGate, ends_with_rclpy
 from elysium_ros.video_player import VideoPlayer
 from elysium_ros.video_settings import VIDEO_SPECS, VideoSettings
 
@@ -158,25 +157,19 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if the source broke while playing, 2 for a bad parameter or source.
     """
+    gate = SignalGate()
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=NO_HANDLERS)
     node: VideoNode | None = None
-    rclpy.init(args=None if args is None else list(args))
     try:
-        # Made first: a signal that finds rclpy half-way through making one leaves a traceback on stderr.
         executor = SingleThreadedExecutor()
         node = VideoNode()
-        node.spin(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    except RCLError:
-        # A signal that arrives while rclpy prepares to wait ends in this error instead of the one above.
-        if rclpy.ok():
-            raise
+        if gate.open():
+            with ends_with_rclpy():
+                node.spin(executor)
     except (ElysiumError, ParameterException) as error:
         sys.stderr.write(f"video_node: {error}\n")
         return 2 if node is None else 1
     finally:
-        # A second Ctrl-C must not stop the clean-up halfway.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.player.close()
         rclpy.try_shutdown()

@@ -19,6 +19,9 @@ from elysium_ros.mailbox import Delivery, Mailbox
 MAX_REQUESTS = 256
 """Requests that may wait; one more is refused with ``BUSY``."""
 
+INFERENCE_THREAD = "elysium_inference"
+"""Name of the thread."""
+
 # Requests answered in a row before the next image, so that a flood of them cannot stop tracking.
 _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
@@ -51,7 +54,7 @@ class Worker:
         self._stopping = False
         self._busy_since: float | None = None
         # A daemon: a model that hangs in foreign code must not keep the process alive after SIGTERM.
-        self._thread = threading.Thread(target=self._run, name="elysium_inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=INFERENCE_THREAD, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
