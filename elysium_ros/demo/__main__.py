@@ -133,6 +133,9 @@ def _run(scene: _Scene, out: Path) -> str:
     report = _report(scene, outcome, answers)
     with atomic_path(out / REPORT_NAME) as path:
         path.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
+    if 2 * report.answered < report.sent:
+        rate_hz = max(1, int(scene.play.sent_hz * report.answered / report.sent))
+        say(f"this machine is slow or busy: most frames were skipped; --rate {rate_hz} plays the video slower")
     sys.stdout.write(report.as_table() + f"\n\nwritten to {out}/: {', '.join([*PICTURES, TRACKS_NAME, REPORT_NAME])}\n")
     return report.failure
 
