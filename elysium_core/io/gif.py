@@ -16,6 +16,8 @@ from elysium_core.io.frame_writer import EvenSample, FrameWriter
 MAX_BYTES = 4_000_000
 """Size a GIF is shrunk to [bytes]."""
 
+# A picture is not made narrower than this as long as leaving out frames helps: letters on it stay readable.
+_READABLE_WIDTH = 380
 _MIN_WIDTH = 160
 # A long recording is shown as a time lapse instead of as a slide show.
 _LONGEST_SHOWN_MS = 200
@@ -31,7 +33,8 @@ class GifWriter(FrameWriter):
     """Writes an animated GIF of bounded size; see :class:`FrameWriter`.
 
     At most ``max_fps`` frames a second are kept and at most ``max_frames`` in all,
-    spread evenly. If the file is still too large it is made narrower, then sparser.
+    spread evenly. If the file is too large it is made a little narrower; if that is
+    not enough, sparser; at last both.
 
     Args:
         path: The file to write.
@@ -49,7 +52,7 @@ class GifWriter(FrameWriter):
         path: Path,
         *,
         max_width: int = 480,
-        max_fps: float = 10.0,
+        max_fps: float = 15.0,
         max_frames: int = 150,
         max_bytes: int = MAX_BYTES,
     ) -> None:
@@ -80,30 +83,38 @@ class GifWriter(FrameWriter):
 
     def _finish(self) -> None:
         frames = self._sample.kept
-        width = frames[0].width
-        while True:
-            self._save(frames, width)
-            size = self._temporary.stat().st_size
-            if size <= self._max_bytes or (width <= _MIN_WIDTH and len(frames) <= 2):
+        for kept in (frames, frames[::2]):
+            if self._fits(kept, _READABLE_WIDTH):
                 return
-            if width > _MIN_WIDTH:
-                width = max(_MIN_WIDTH, int(width * max(0.6, 0.95 * math.sqrt(self._max_bytes / size))))
-            else:
-                frames = frames[::2]
+        frames = frames[::2]
+        while not self._fits(frames, _MIN_WIDTH) and len(frames) > 2:
+            frames = frames[::2]
 
-    def _save(self, frames: list[Frame], width: int) -> None:
+    def _fits(self, frames: list[Frame], narrowest: int) -> bool:
+        """Save as wide as the largest size allows, but not below ``narrowest``; return whether it is small enough."""
+        width = frames[0].width
+        while (size := self._save(frames, width)) > self._max_bytes:
+            if width <= narrowest:
+                return False
+            width = max(narrowest, int(width * max(0.6, 0.95 * math.sqrt(self._max_bytes / size))))
+        return True
+
+    def _save(self, frames: list[Frame], width: int) -> int:
         height = round(frames[0].height * width / frames[0].width)
         images = _without_noise([_resized(frame.image, width, height) for frame in frames])
         palette = _common_palette(images)
         pictures = [_in_palette(image, palette) for image in images]
         stamps = [frame.stamp_ns for frame in frames] + [max(self._end_ns, frames[-1].stamp_ns)]
-        shown_ms = [round(gap / 1e6) for gap in np.diff(stamps)]
+        # A GIF counts in hundredths of a second; the moments are rounded, so that no error adds up.
+        moments = [round((stamp - stamps[0]) / 1e7) for stamp in stamps]
+        shown_ms = [10 * int(gap) for gap in np.diff(moments)]
         shown_ms[-1] = shown_ms[-1] or 100
         # Browsers slow down frames shorter than 20 ms to 100 ms.
         durations = [min(_LONGEST_SHOWN_MS, max(20, shown)) for shown in shown_ms]
         pictures[0].save(
             self._temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False
         )
+        return self._temporary.stat().st_size
 
 
 def _common_palette(images: list[NDArray[np.uint8]]) -> Image.Image:

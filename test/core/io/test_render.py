@@ -71,7 +71,7 @@ def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
 def test_a_gif_plays_at_its_pace_and_is_no_wider_than_allowed(tmp_path):
     write(tmp_path / "a.gif", frames(30, width=1000, height=100, fps=30.0), 30.0)
     times = gif_times_ms(tmp_path / "a.gif")
-    assert len(times) == 10
+    assert len(times) == 15
     assert sum(times) == pytest.approx(1000, abs=100)
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.size == (480, 48)
@@ -92,6 +92,15 @@ def test_a_gif_that_is_too_large_is_shrunk(tmp_path):
     assert (tmp_path / "a.gif").stat().st_size <= 25_000
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.size[0] >= 160
+
+
+def test_frames_are_left_out_before_letters_become_too_small_to_read(tmp_path):
+    with GifWriter(tmp_path / "a.gif", max_bytes=330_000) as writer:
+        for frame in frames(8, width=480, height=240, fps=10.0, noise=40):
+            writer.write(frame)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.n_frames == 4
+        assert picture.size[0] >= 380
 
 
 def test_colours_of_a_gif_stay_true(tmp_path):
