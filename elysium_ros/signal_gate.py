@@ -19,8 +19,9 @@ NO_HANDLERS = SignalHandlerOptions.NO
 class SignalGate:
     """Notes signals while a node is being made, and hands them to rclpy afterwards.
 
-    On a signal rclpy makes its context unusable from another thread, and Python raises ``KeyboardInterrupt`` wherever it
-    is. What is half made at that moment fails in one of many ways, some of them in destructors, which nobody can catch.
+    On a signal rclpy makes its context unusable from another thread, and Python raises ``KeyboardInterrupt`` wherever
+    it is. What is half made at that moment fails in one of many ways, some of them in destructors, which nobody can
+    catch.
 
     Make it in the main thread, first of all. Further signals, also those during the clean-up, disturb nothing.
     """
