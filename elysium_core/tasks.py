@@ -50,7 +50,13 @@ class Elysium:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "nano", *, device: str = "auto", dtype: str = "auto", vision_backend: str = "auto"
+        cls,
+        model: str | Path = "nano",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        vision_backend: str = "auto",
+        allow_pickle_weights: bool = False,
     ) -> Elysium:
         """Load a checkpoint; never touches a network.
 
@@ -60,6 +66,8 @@ class Elysium:
             dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``float16``, ``bfloat16``.
             vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``
                 (:func:`elysium_core.inference.vision_choice.build_vision`).
+            allow_pickle_weights: Accept ``pytorch_model*.bin`` files where there are no
+                safetensors; they are converted by an isolated process that loads weights only.
 
         Raises:
             ModelFileError: The checkpoint is missing, damaged or unsafe.
@@ -68,7 +76,7 @@ class Elysium:
         place = resolve_device(device)
         kind = resolve_dtype(dtype, place)
         check_backend(vision_backend, place)
-        checkpoint = load_checkpoint(model, device=place, dtype=kind)
+        checkpoint = load_checkpoint(model, device=place, dtype=kind, allow_pickle_weights=allow_pickle_weights)
         return cls.from_checkpoint(checkpoint, vision_backend=vision_backend)
 
     @classmethod
