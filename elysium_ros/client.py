@@ -95,9 +95,8 @@ def show_object(tracked: Any) -> str:
 
 
 def _reply(response: Any, sentence: str) -> _Reply:
-    """Turn any response with ``success`` and ``message`` into a reply."""
-    parts = [sentence if response.success else "", response.message]
-    return _Reply(response.success, ": ".join(part for part in parts if part), as_plain(response))
+    """Turn any response with ``success`` and ``message`` into a reply; ``sentence`` is what a yes means."""
+    return _Reply(response.success, sentence if response.success else response.message, as_plain(response))
 
 
 def _track(session: _Session) -> _Reply:
@@ -105,8 +104,7 @@ def _track(session: _Session) -> _Reply:
     # Refused here rather than by the node: half a surrogate or a NUL would not survive the way there.
     expression = clean_expression(args.expression) if args.expression else ""
     response = session.client.track(expression, session.box(), camera=args.camera, add=args.add, wait_s=args.wait)
-    waited = args.wait > 0 and response.success
-    return _reply(response, show_object(response.object) if waited else f"target {response.id}")
+    return _reply(response, show_object(response.object) if args.wait > 0 else response.message)
 
 
 def _stop(session: _Session) -> _Reply:

@@ -56,12 +56,15 @@ class Runtime:
         self._perception: Perception | None = None
         self._mailboxes: tuple[Mailbox, ...] = ()
 
-    def load(self, load: Callable[[], PerceptionModel], key: Hashable) -> None:
+    def load(self, load: Callable[[], PerceptionModel], key: Hashable) -> bool:
         """Load the model in the inference thread, unless it is loaded already.
 
         Args:
             load: Loads it.
             key: What it is loaded from; a model loaded from something else is freed before.
+
+        Returns:
+            Whether it was loaded now.
 
         Raises:
             Exception: Whatever ``load`` raises.
@@ -71,9 +74,11 @@ class Runtime:
             self._worker.start()
         if self._model_key != key:
             self.free()
-        if self._model is None:
-            self._model = self._wait(load)
-            self._model_key = key
+        if self._model is not None:
+            return False
+        self._model = self._wait(load)
+        self._model_key = key
+        return True
 
     def open(self, mailboxes: Sequence[Mailbox], config: TrackingConfig, warm_up_passes: int) -> None:
         """Warm the model up and begin to look at images.

@@ -26,6 +26,7 @@ from elysium_ros.frame_statistics import Statistics
 from elysium_ros.lifecycle import ManagedNode
 from elysium_ros.loading import gpu_memory_used, load_configured_model
 from elysium_ros.mailbox import Mailbox
+from elysium_ros.narrator import Narrator
 from elysium_ros.parameter_server import ParameterServer
 from elysium_ros.parameters import Settings
 from elysium_ros.perception import FrameResult, Hooks, StartRequest
@@ -54,6 +55,7 @@ class TrackerNode(ManagedNode):
         )
         self._inputs: dict[str, CameraInput] = {}
         self._statistics = Statistics()
+        self._narrator = Narrator()
         self._published_ids: list[int] = []
         self._hinted_at_s: dict[str, float] = {}
         self._outputs = Publishers(
@@ -94,6 +96,7 @@ class TrackerNode(ManagedNode):
         settings = self.settings
         self._load()
         self._statistics.reset()
+        self._narrator = Narrator()
         mailboxes = [Mailbox(camera, settings.buffer_capacity) for camera in settings.cameras]
         self._runtime.describe_period_s = settings.describe_period_s
         self._runtime.open(mailboxes, settings.tracking_config(), settings.model_warmup)
@@ -103,6 +106,8 @@ class TrackerNode(ManagedNode):
                 self._inputs[mailbox.camera] = CameraInput(self, mailbox, tools)
         except (InvalidQosOverridesError, RuntimeError) as error:
             raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
+        topics = ", ".join(camera_input.state().topic for camera_input in self._inputs.values())
+        self.get_logger().info(f"active, listening to {topics}")
         self._start_initial(settings.initial_expression)
         self._reporter.publish_status()
 
@@ -130,7 +135,11 @@ class TrackerNode(ManagedNode):
     def _load(self) -> None:
         settings = self.settings
         key = (settings.model_path, settings.model_device, settings.model_precision, settings.model_backend)
-        self._runtime.load(lambda: load_configured_model(settings), key)
+        begin_s = time.monotonic()
+        if self._runtime.load(lambda: load_configured_model(settings), key):
+            info, took_s = self._runtime.model_info, time.monotonic() - begin_s
+            where = f"on {info.device} ({info.backend}, {info.precision})" if info else ""
+            self.get_logger().info(f"loaded {settings.model_path!r} {where} in {took_s:.1f} s")
 
     def _start_timers(self) -> None:
         # On a steady clock: with simulated time the node must come up before /clock does.
@@ -169,6 +178,8 @@ class TrackerNode(ManagedNode):
 
     def _on_result(self, result: FrameResult) -> None:
         self._outputs.publish(result)
+        for line in self._narrator.lines(result):
+            self.get_logger().info(line)
         ids = self._runtime.active_ids
         if ids != self._published_ids:
             self._published_ids = ids
