@@ -1,7 +1,9 @@
 """Talks to a running tracker node from the shell, where the ``ros2`` command is missing.
 
-    python -m elysium_ros.client track "the red mug"
-    python -m elysium_ros.client objects --count 5
+    elysium ros track "the red mug"
+    elysium ros objects --count 5
+
+``elysium ros`` runs ``python -m elysium_ros.client``.
 
 Exit code 0: done. 1: the node refused, and says why. 2: bad input. 3: the node did not answer in time.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -192,13 +195,22 @@ def _target_id(text: str) -> int:
     return number
 
 
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options that may stand before or behind the verb: without a value of their own they leave the other's."""
+    unset = argparse.SUPPRESS
+    parser.add_argument("--node", default=unset, help="name of the node, with its namespace (default: elysium)")
+    parser.add_argument("--timeout", type=float, default=unset, help="longest wait [s] (default: 10)")
+    parser.add_argument("--json", action="store_true", default=unset, help="print the whole answer as one JSON object")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="elysium_ros.client", description="Talk to a running tracker node.")
-    parser.add_argument("--node", default="elysium", help="name of the node, with its namespace (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="longest wait [s] (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the whole answer as one JSON object")
+    parser.set_defaults(node="elysium", timeout=10.0, json=False)
+    _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     sub = {name: verbs.add_parser(name, help=text, description=text) for name, (_, text) in _VERBS.items()}
+    for verb in sub.values():
+        _add_common(verb)
     for name in ("track", "stop", "describe", "ground"):
         sub[name].add_argument("--camera", default="", help="which camera; the only or first one if omitted")
     for name in ("track", "describe"):
@@ -252,6 +264,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # The reader has gone (... | head); the interpreter must not complain when it flushes what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 

@@ -40,6 +40,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("describe", "elysium_core.cli.describe", "Say what is in a box of an image or video."),
     Verb("ask", "elysium_core.cli.ask", "Answer a question about an image or video."),
     Verb("caption", "elysium_core.cli.caption", "Describe a whole image or video."),
+    Verb("ros", "elysium_core.cli.ros", "Talk to a running tracker node, without the ros2 command."),
     Verb("eval", "elysium_core.cli.eval", "Score a model on a benchmark, or report scores."),
     Verb("bench", "elysium_core.cli.bench", "Measure speed and memory on this machine."),
     Verb("train", "elysium_core.cli.train", "Train a model by a recipe."),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,6 +204,30 @@ def test_a_node_that_is_not_there_is_waited_for_and_named(
 ) -> None:
     assert main(["--node", "nobody", "--timeout", "0.2", *arguments]) == NO_ANSWER
     assert "/nobody/" in capsys.readouterr().err
+
+
+def elysium_ros_process(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "elysium_core.cli", "ros", "--node", "scripted", "--timeout", "60", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_elysium_command_hands_over_to_the_client(tracker: ScriptedTracker) -> None:
+    with elysium_ros_process("track", "the red mug", "--wait", "0", "--json") as process:
+        out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["object"]["expression"] == "the red mug"
+    tracker.success = False
+    with elysium_ros_process("stop") as process:
+        out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err) == (REFUSED, "", "NOT_ACTIVE: the node is inactive\n")
+
+
+def test_a_reader_that_goes_away_ends_the_listing_without_complaint(tracker: ScriptedTracker) -> None:
+    with elysium_ros_process("objects") as process:
+        assert json.loads(process.stdout.readline())["image_width"] == 200
+        process.stdout.close()
+        complaint = process.stderr.read()
+        assert (process.wait(timeout=100), complaint) == (0, "")
 
 
 def test_messages_become_plain_data() -> None:
