@@ -160,7 +160,7 @@ def test_auto_without_onnxruntime_is_torch(network, cached_graph, monkeypatch):
 
 def test_auto_leaves_a_stale_graph_alone_and_says_why(network, graph, cache, caplog, no_export):
     network.llm_proj[0].bias.data[0] += 1
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="elysium_core")
     assert build_vision("auto", network, graph.parent).name == "torch"
     assert "is stale: weights is" in caplog.text
 
