@@ -151,6 +151,18 @@ def test_cmake_generates_exactly_the_interfaces_on_disk():
     assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in INTERFACES)
 
 
+def test_a_new_file_in_an_installed_folder_makes_setup_build_again():
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    folders = " ".join(re.findall(r"install\(DIRECTORY ([^)]*?)\s*DESTINATION", cmake)).replace("/", "").split()
+    folders += re.findall(r"ament_python_install_package\((\w+)\)", cmake)
+    watched = re.search(r"\$\(names_of ([^)]*)\)", (ROOT / "tools" / "setup.sh").read_text())
+    assert watched is not None
+    assert set(watched[1].split()) == set(folders)
+    templates = re.search(r"\$\(hash_of (msg [^)]*)\)", (ROOT / "tools" / "setup.sh").read_text())
+    assert templates is not None
+    assert {f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py.in")} <= set(templates[1].split())
+
+
 def test_package_xml_names_what_the_interfaces_use():
     packages = {"builtin_interfaces", "geometry_msgs", "sensor_msgs", "std_msgs"}
     used = {match for path in INTERFACES for line in fields(path) for match in re.findall(r"^(\w+)/", line)}

@@ -68,6 +68,8 @@ check_tools() {
 # ----------------------------------------------------------------------------------------------------------------- steps
 
 hash_of() { { printf '%s\n' "$ROOT" "$MODE"; find "$@" -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum; }
+# Of what is installed as links: an edited file needs no build, but a new or renamed one does.
+names_of() { find "$@" -type f -not -name '*.pyc' | sort | sha256sum; }
 is_done() { [[ -f $STAMPS/$1 && $(<"$STAMPS/$1") == "$2" ]]; }
 
 # Runs a command with its output in log/setup/STEP.log; on failure shows the end of it and the given sentence.
@@ -136,17 +138,20 @@ install_core() {
 
 build_package() {
   local key
-  key=$(hash_of msg srv action CMakeLists.txt package.xml tools/executable.py.in)
+  key=$(hash_of msg srv action CMakeLists.txt package.xml tools/node.py.in tools/command.py.in)
+  key+=$(names_of elysium_core elysium_ros config launch rviz)
   is_done build "$key" && [[ -f $PREFIX/share/elysium_ros/package.xml ]] && return
   if [[ $MODE == wheels ]]; then
     export AMENT_PREFIX_PATH=$VENV CMAKE_PREFIX_PATH=$VENV
     write_prefix_scripts
   fi
   say "building the interfaces with colcon"
-  # Links instead of copies: an edited Python file needs no build.
+  # Links instead of copies: an edited Python file needs no build. See names_of.
   logged build "colcon could not build the package" run_colcon \
     --log-base log build --base-paths . --packages-select elysium_ros --symlink-install \
     --event-handlers console_direct+ --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python"
+  # What was removed or renamed since the last build leaves a link to nothing.
+  find "$PREFIX" -xtype l -delete
   printf '%s\n' "$key" >"$STAMPS/build"
 }
 

@@ -47,6 +47,20 @@ def output_after_signal(name: str, picture: Path, delay_s: float, how: signal.Si
     return process.returncode, output
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_installed_node_imports_is_a_normal_end(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "slow_node.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
+    template = Path(__file__).resolve().parents[2] / "tools" / "node.py.in"
+    script = tmp_path / "node.py"
+    script.write_text(template.read_text().replace("@ELYSIUM_MODULE@", "slow_node"))
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout.readline() == "imports\n"
+        os.kill(process.pid, how)
+        assert (process.communicate(timeout=50.0)[0], process.returncode) == ("", 0)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tracker_node", "video_node"])
