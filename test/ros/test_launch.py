@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -104,6 +105,22 @@ def test_rviz_shows_topics_that_the_node_has() -> None:
         "/elysium/annotated/image": "rviz_default_plugins/Image",
         "/elysium/markers": "rviz_default_plugins/MarkerArray",
     }
+
+
+def test_the_foxglove_layout_shows_each_of_its_panels_once_with_a_topic_of_the_node() -> None:
+    layout = json.loads((ROOT / "config" / "foxglove_layout.json").read_text("utf-8"))
+    pending, shown = [layout["layout"]], []
+    while pending:
+        part = pending.pop()
+        if isinstance(part, str):
+            shown.append(part)
+        else:
+            assert part["direction"] in ("row", "column")
+            pending += [part["first"], part["second"]]
+    panels = layout["configById"]
+    assert sorted(shown) == sorted(panels)
+    topics = {panel.get("topicPath") or panel["imageMode"]["imageTopic"] for panel in panels.values()}
+    assert topics == {"/elysium/annotated/image", "/elysium/objects", "/elysium/status"}
 
 
 def load(name: str) -> ModuleType:
