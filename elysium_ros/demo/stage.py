@@ -123,7 +123,7 @@ def perform(play: Play, writers: Sequence[FrameWriter], log_folder: Path) -> Out
         stack.callback(_keep_logs, log_folder, [tracker, camera])
         client = TrackerClient(node, TRACKER, _ANSWER_S, tracker.check_alive)
         player = TrackerClient(node, "/video", _ANSWER_S, camera.check_alive)
-        stage = _Stage(client, player, recorder, tracker, camera)
+        stage = Stage(client, player, recorder, tracker, camera)
         stage.activate()
         target_ids = stage.play(play)
         stage.stop()
@@ -137,7 +137,7 @@ def say(sentence: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class Stage:
     """Both processes, and the ways to talk to them."""
 
     client: TrackerClient

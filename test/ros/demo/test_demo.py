@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 from elysium_core.tracking.types import TrackState
+from elysium_ros.demo import stage
 from elysium_ros.demo.__main__ import BAD_INPUT, FAILED, main
 from elysium_ros.demo.truth import TRUTH_NAME, VIDEO_NAME
 from elysium_ros.node_process import NodeProcess, NodeProcessError, claim_domain
@@ -59,7 +61,7 @@ def test_a_model_that_does_not_follow_fails_the_demo(
     report = json.loads((tmp_path / "report.json").read_text())
     assert [target["expression"] for target in report["targets"]] == ["the red square", "the blue square"]
     assert report["sent"] == FRAMES
-    assert report["answered"] + report["dropped"] <= FRAMES
+    assert report["answered"] + report["dropped"] + report["lost"] == FRAMES
 
 
 def test_frames_are_recognised_by_their_stamps(recording: Path, tmp_path: Path) -> None:
@@ -87,6 +89,21 @@ def test_a_node_that_cannot_be_configured_is_told(
     assert "failed to configure: " in (said := capsys.readouterr().err)
     assert "model.device = 'warp'" in said
     assert {path.name for path in tmp_path.iterdir()} == {"tracker_node.log", "video_node.log"}
+
+
+def test_a_tracker_that_dies_while_the_video_plays_fails_the_demo(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = stage.Stage._let_play
+
+    def play_and_kill(self: stage.Stage) -> None:
+        play(self)
+        os.kill(self.tracker.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(stage.Stage, "_let_play", play_and_kill)
+    assert main(["--recording", str(recording), "--model", "identity", "--out", str(tmp_path)]) == FAILED
+    assert "FAILED: tracker_node ended with exit code -9" in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()
 
 
 @pytest.mark.parametrize(
