@@ -26,7 +26,7 @@ class MemoryMeter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         _give_back()
-        self._before = self._held()
+        self._before = held_bytes(device)
 
     def peak_mib(self, run: Callable[[], object]) -> float | None:
         """Run something and return the most that was held meanwhile [MiB]; None where the system does not tell."""
@@ -41,10 +41,12 @@ class MemoryMeter:
             return None
         return max(0, peak - self._before) / _MIB
 
-    def _held(self) -> int | None:
-        if self._device.type == "cuda":
-            return torch.cuda.memory_allocated(self._device)
-        return _read_bytes(_STATUS, "VmRSS")
+
+def held_bytes(device: torch.device) -> int | None:
+    """Memory that this process holds: what torch has allocated on a GPU, else resident memory; None if not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return _read_bytes(_STATUS, "VmRSS")
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -29,7 +29,7 @@ class AnswerDraft:
 
     def __init__(self, tokenizer: TextTokenizer, given: str, guess: str) -> None:
         self._tokenizer = tokenizer
-        self._guess = guess
+        self.guess = guess
         self._given_boxes = len(_BOX.findall(given))
         self.given_ids = self._shared_ids(given, guess)
 
@@ -50,9 +50,9 @@ class AnswerDraft:
         """The guess with the newest box of the model's own in place of all later ones."""
         boxes = _BOX.findall(beginning)
         if len(boxes) <= self._given_boxes:
-            return self._guess
+            return self.guess
         number = itertools.count()
-        return _BOX.sub(lambda box: box[0] if next(number) < len(boxes) else boxes[-1], self._guess)
+        return _BOX.sub(lambda box: box[0] if next(number) < len(boxes) else boxes[-1], self.guess)
 
     def _shared_ids(self, given: str, guess: str) -> list[int]:
         """Ids of ``given`` as they stand in the whole answer: a merge across its end is left to the model."""

@@ -1,0 +1,207 @@
+"""``elysium bench engine``: what following costs the language model, against transformers on the same weights."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elysium_core.cli.engine_tables import packing_lines, peer_lines, soak_lines, stream_lines
+from elysium_core.cli.models import DEFAULT_MODEL
+from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption
+from elysium_core.cli.output import Progress, emit, say
+from elysium_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from elysium_core.evaluation.engine_cost import Subject
+
+RANDOM = "random"
+_WINDOWS = ("anchor", "growing")
+_RATES_HZ = (30.0, 10.0, 5.0)
+_TARGETS = (1, 2, 4, 8, 16)
+_MOST_TARGETS = 16
+_SEED = 7
+# Objects differ in how they move; one alone would tell little.
+_STREAMS = 8
+# Of pictures that no model looks at; in smaller ones, boxes would move in steps.
+_SCENE_PX = 128
+
+
+def command(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="nano, a folder, a hub id that was pulled, or random.")
+    ] = DEFAULT_MODEL,
+    size: Annotated[str, typer.Option("--size", help="Of a random model: tiny, nano or paper (7B).")] = "nano",
+    visual_tokens: Annotated[
+        int | None, typer.Option("--visual-tokens", min=1, max=1024, help="Of a random model, a frame.")
+    ] = None,
+    window: Annotated[
+        list[str] | None, typer.Option("--window", help="anchor or growing; repeatable; both by default.")
+    ] = None,
+    rate: Annotated[
+        list[float] | None, typer.Option("--rate", help="Frames a second; repeatable; 30, 10 and 5 by default [Hz].")
+    ] = None,
+    targets: Annotated[
+        list[int] | None, typer.Option("--targets", help="Targets, 1..16; repeatable; 1, 2, 4, 8, 16 by default.")
+    ] = None,
+    frames: Annotated[int, typer.Option("--frames", min=33, max=500, help="Frames of a recording.")] = 36,
+    turns: Annotated[
+        int, typer.Option("--turns", min=0, max=1000, help="Timed turns against transformers; 0 = counters only.")
+    ] = 9,
+    soak: Annotated[
+        int, typer.Option("--soak", min=0, max=1_000_000, help="Frames of the long run; 0 = none, else 20 or more.")
+    ] = 300,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Processor threads of torch.")] = 1,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    json: JsonOption = False,
+) -> None:
+    """Measure passes, tokens, memory and time of following targets.
+
+    Targets move through generated frames. A random model answers the truth: its costs are
+    those of a trained one, and its answers mean nothing. Times are told as ratios within
+    this run, and only if the machine was quiet.
+    """
+    import torch
+
+    plan = _Plan(
+        windows=_chosen("--window", window, _WINDOWS, _WINDOWS.__contains__),
+        rates_hz=_chosen("--rate", rate, _RATES_HZ, lambda hz: 0.1 <= hz <= 1000),
+        targets=sorted(_chosen("--targets", targets, _TARGETS, lambda count: 1 <= count <= _MOST_TARGETS)),
+        turns=turns,
+        soak=soak,
+    )
+    if 0 < soak < 20:
+        raise ConfigError(f"--soak {soak} is too short to show growth; use 20 frames or more")
+    torch.set_num_threads(threads)
+    make_subject = _maker(model, size, visual_tokens, frames, device, dtype)
+    report = _report(make_subject(plan.rates_hz[0], 1), model, threads)
+    _measure(report, make_subject, plan, _quiet if json else _show)
+    if json:
+        emit(report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to run; see the options."""
+
+    windows: Sequence[str]
+    rates_hz: Sequence[float]
+    targets: Sequence[int]
+    turns: int
+    soak: int
+
+
+def _show(lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _quiet(_lines: Sequence[str]) -> None:
+    """JSON comes once, at the end."""
+
+
+def _chosen(
+    option: str, values: Sequence[Any] | None, default: Sequence[Any], fits: Callable[[Any], bool]
+) -> list[Any]:
+    chosen = list(dict.fromkeys(values or default))
+    for value in chosen:
+        if not fits(value):
+            raise ConfigError(f"{option} {value} is not possible; see: elysium bench engine --help")
+    return chosen
+
+
+def _maker(
+    model: str, size: str, visual_tokens: int | None, frames: int, device: str, dtype: str
+) -> Callable[[float, int], Subject]:
+    """Load the model once; what is returned makes a scene for it: ``(rate_hz, targets) -> subject``."""
+    from elysium_core.evaluation import engine_workload as workload
+    from elysium_core.evaluation.engine_cost import Subject
+    from elysium_core.tasks import Elysium, resolve_device, resolve_dtype
+
+    if model != RANDOM:
+        if visual_tokens is not None:
+            raise ConfigError("--visual-tokens goes with --model random; a trained model has its own")
+        runtime = Elysium.from_pretrained(model, device=device, dtype=dtype).runtime
+        side_px = runtime.network.visual_encoder.side_px
+
+        def make(rate_hz: float, targets: int) -> Subject:
+            scene = workload.draw_scene(_SEED, frames, targets, rate_hz, side_px)
+            return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
+
+        return make
+    if size not in workload.SIZES:
+        raise ConfigError(f"--size {size!r} is not one of {', '.join(workload.SIZES)}")
+    place = resolve_device(device)
+    runtime = workload.random_runtime(workload.SIZES[size], place, resolve_dtype(dtype, place))
+    visual = workload.random_visual_tokens(runtime, frames, visual_tokens or workload.SIZES[size].visual_tokens)
+
+    def make_scripted(rate_hz: float, targets: int) -> Subject:
+        scene = workload.draw_scene(_SEED, frames, targets, rate_hz, _SCENE_PX)
+        return Subject(runtime, scene, visual, rate_hz, scripted=True)
+
+    return make_scripted
+
+
+def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
+    """What was measured, and on what."""
+    import torch
+    import transformers
+
+    llm = subject.runtime.network.llm
+    device = subject.runtime.device
+    return {
+        "model": model,
+        "answers": "scripted" if subject.scripted else "the model's own",
+        "llm_parameters": sum(weight.numel() for weight in llm.parameters()),
+        "visual_tokens": len(subject.visual[0]),
+        "clip_length": subject.runtime.config.clip_length,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "dtype": str(llm.lm_head.weight.dtype).removeprefix("torch."),
+        "threads": threads,
+        "processor": platform.machine(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _measure(
+    report: dict[str, Any],
+    make_subject: Callable[[float, int], Subject],
+    plan: _Plan,
+    show: Callable[[Sequence[str]], None],
+) -> None:
+    """Run every part, show it when it is complete, and add it to the report."""
+    from elysium_core.evaluation.engine_cost import PackingCost, measure_packing, measure_streams
+    from elysium_core.evaluation.engine_peers import measure_peers
+    from elysium_core.evaluation.engine_soak import measure_soak
+
+    with Progress("engine", len(plan.windows) * (len(plan.rates_hz) + 2 + plan.soak)) as bar:
+        streams = []
+        for window, rate_hz in product(plan.windows, plan.rates_hz):
+            streams.append(measure_streams(make_subject(rate_hz, _STREAMS), window))
+            bar.advance(f"{window}, {rate_hz:g} Hz")
+        show(stream_lines(streams))
+        packings: list[PackingCost] = []
+        many = make_subject(plan.rates_hz[0], max(plan.targets))
+        for window in plan.windows:
+            packings += measure_packing(many, window, plan.targets)
+            bar.advance(f"{window}, targets")
+        show(packing_lines(packings))
+        comparisons = []
+        for window in plan.windows:
+            comparisons.append(measure_peers(many, window, plan.turns))
+            bar.advance(f"{window}, transformers")
+        show(peer_lines(comparisons))
+        soaks = [measure_soak(many, window, plan.soak, bar.advance) for window in plan.windows if plan.soak]
+        show(soak_lines(soaks))
+    report |= {
+        "streams": [asdict(cost) for cost in streams],
+        "packing": [asdict(cost) | {"token_ratio": cost.token_ratio} for cost in packings],
+        "peers": [comparison.as_json() for comparison in comparisons],
+        "soak": [asdict(cost) for cost in soaks],
+    }

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+SHORT = ("--frames", 33, "--turns", 0, "--soak", 20, "--targets", 2, "--rate", 30, "--window", "anchor")
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """The bench chooses its own; other tests keep theirs."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_json_is_one_object(elysium):
+    outcome = elysium("bench", "engine", "--model", "random", "--size", "tiny", *SHORT, "--json")
+    assert outcome.code == 0
+    (report,) = outcome.lines
+    assert (report["model"], report["answers"], report["visual_tokens"], report["threads"]) == (
+        "random",
+        "scripted",
+        8,
+        1,
+    )
+    (stream,) = report["streams"]
+    assert (stream["window"], stream["rate_hz"], stream["frames"]) == ("anchor", 30, 8 * 32)
+    assert 1 <= stream["passes"] <= stream["passes_max"]
+    assert stream["vision_encodes"] == 1
+    (packing,) = report["packing"]
+    assert packing["identical"] == packing["boxes"] == 66
+    assert packing["token_ratio"] < 1
+    (peers,) = report["peers"]
+    assert peers["ratios"] == []
+    assert [peer["identical"] for peer in peers["peers"]] == [None] * 5
+    (soak,) = report["soak"]
+    assert soak["kv_early"] == soak["kv_late"]
+
+
+def test_a_model_of_ones_own_is_compared_with_transformers(elysium, tiny_folder):
+    outcome = elysium("bench", "engine", "--model", tiny_folder, *SHORT)
+    assert outcome.code == 0
+    assert "hf live, continued" in outcome.out
+    assert "32/32" in outcome.out
+    assert "5/5" in outcome.out
+    assert "Long run" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--size", "huge", "--model", "random"), "--size 'huge'"),
+        (("--window", "round"), "--window round"),
+        (("--targets", 17), "--targets 17"),
+        (("--rate", 0), "--rate 0"),
+        (("--soak", 5), "--soak 5 is too short"),
+        (("--visual-tokens", 9), "--visual-tokens goes with --model random"),
+        (("--model", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--frames", 8), "--frames"),
+        (("--device", "abacus", "--model", "random"), "'abacus'"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(elysium, options, reason):
+    outcome = elysium("bench", "engine", *options)
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert outcome.err.count("\n") == 1

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from elysium_core.errors import BackendError
+from elysium_core.evaluation import engine_workload as workload
+from elysium_core.evaluation.engine_cost import Subject, measure_packing, measure_streams
+from elysium_core.evaluation.engine_peers import (
+    CLIP,
+    HF_CLIPS,
+    HF_CONTINUED,
+    HF_LIVE,
+    MIN_FRAMES,
+    RATIOS,
+    STREAM,
+    measure_peers,
+)
+from elysium_core.evaluation.engine_soak import measure_soak
+from elysium_core.evaluation.hf_decoder import HfDecoder
+from elysium_core.evaluation.paired_times import compare, time_in_turns
+from elysium_core.geometry import Box
+from elysium_core.text.box_text import format_box, format_track
+from elysium_core.text.conversation import frame_pieces, question_piece
+from elysium_core.text.questions import PUBLISHED, SOT, fill
+
+CPU = torch.device("cpu")
+STILL = Box(0.12, 0.34, 0.56, 0.78)
+# One digit differs, the last of a coordinate in the middle.
+MOVED = Box(0.12, 0.35, 0.56, 0.78)
+BOXES = [STILL, Box(0.2, 0.2, 0.4, 0.4), Box(0.5, 0.1, 0.9, 0.6)]
+
+
+@pytest.fixture(scope="module")
+def random_runtime():
+    return workload.random_runtime(workload.SIZES["tiny"], CPU, torch.float32)
+
+
+@pytest.fixture
+def scripted(random_runtime):
+    """A model of random weights that answers with the truth: ``scripted(boxes[target][frame])``."""
+
+    def make(*tracks):
+        frames = len(tracks[0])
+        scene = workload.Scene(np.zeros((frames, 8, 8, 3), np.uint8), tracks)
+        visual = workload.random_visual_tokens(random_runtime, frames, 8)
+        return Subject(random_runtime, scene, visual, scripted=True)
+
+    return make
+
+
+@pytest.fixture
+def own_words(tiny):
+    """The tiny model with its own answers, which have no form."""
+    scene = workload.draw_scene(3, MIN_FRAMES, 2, 30.0, 32)
+    return Subject(tiny.runtime, scene, tiny.runtime.encode_frames(list(scene.images)))
+
+
+def sizes(runtime, count):
+    """Tokens of a prompt's parts: each frame's, the question's, and those of an answer about ``count`` frames."""
+    tokenizer = runtime.tokenizer
+    pieces = frame_pieces(32, runtime.config.system_text)
+    question = question_piece(fill(PUBLISHED[SOT], box=format_box(STILL)))
+    return (
+        [len(tokenizer.encode_piece(piece)) + 8 for piece in pieces],
+        len(tokenizer.encode_piece(question)),
+        len(tokenizer.encode_answer(format_track([STILL] * count))),
+    )
+
+
+def test_counters_of_a_still_target_are_exact(scripted):
+    subject = scripted([STILL] * 12)
+    frame, question, answer = sizes(subject.runtime, 2)
+    cost = measure_streams(subject, "anchor")
+    assert (cost.frames, cost.passes, cost.passes_max, cost.passes_per_answer) == (11, 1, 1, 1)
+    assert (cost.acceptance, cost.whole_answers, cost.coordinates, cost.repeat_rate) == (1, 1, 1, 1)
+    assert (cost.vision_encodes, cost.departures) == (1, 0)
+    # Each frame: the live frame, the question, the answer (its first box given, its second drafted), the end token.
+    assert cost.tokens * 11 == frame[0] + 11 * (frame[1] + question + answer + 1)
+    given = len(subject.runtime.tokenizer.encode_answer("Frame 1: [12,34,56,78],"))
+    assert cost.confirmed == answer - given + 1
+    assert (cost.kv_tokens, cost.kv_used) == (512, frame[0] + frame[1])
+
+
+def test_counters_of_a_growing_window_are_exact(scripted):
+    subject = scripted([STILL] * 15)
+    cost = measure_streams(subject, "growing")
+    tokens = 0
+    for number in (2, 3, 4, 5, 6, 7, 8) * 2:
+        frame, question, answer = sizes(subject.runtime, number)
+        # A window opens with the frame that the one before ended with.
+        tokens += (frame[0] if number == 2 else 0) + frame[number - 1] + question + answer + 1
+    assert cost.passes == 1
+    assert cost.tokens * 14 == tokens
+    assert (cost.kv_tokens, cost.kv_used) == (512, sum(frame[:8]))
+
+
+def test_a_wrong_digit_costs_a_pass(scripted):
+    subject = scripted([STILL, STILL, MOVED, MOVED, MOVED])
+    frame, question, answer = sizes(subject.runtime, 2)
+    cost = measure_streams(subject, "anchor")
+    assert (cost.passes, cost.passes_max) == (5 / 4, 2)
+    assert cost.whole_answers == 3 / 4
+    assert (cost.coordinates, cost.repeat_rate) == (15 / 16, 15 / 16)
+    # Behind the model's own digit: the digit itself, what follows it, and the end token.
+    tokenizer = subject.runtime.tokenizer
+    written = tokenizer.encode_answer("Frame 1: [12,34,56,78], Frame 2: [12,35")
+    again = len(tokenizer.encode_answer("Frame 1: [12,34,56,78], Frame 2: [12,35,56,78].")) - len(written)
+    assert cost.tokens * 4 == frame[0] + 4 * (frame[1] + question + answer + 1) + 1 + again + 1
+
+
+def test_targets_together_cost_one_pass_and_their_own_suffixes(scripted):
+    subject = scripted(*([box] * 6 for box in BOXES))
+    for cost in measure_packing(subject, "anchor", [1, 3]):
+        assert (cost.passes, cost.passes_apart) == (5, 5 * cost.targets)
+        assert cost.identical == cost.boxes == 6 * cost.targets
+    frame, question, answer = sizes(subject.runtime, 2)
+    suffix = question + answer + 1
+    assert cost.tokens_apart == 3 * (frame[0] + 5 * (frame[1] + suffix))
+    questions = [
+        subject.runtime.tokenizer.encode_piece(question_piece(fill(PUBLISHED[SOT], box=format_box(b)))) for b in BOXES
+    ]
+    stem = next(i for i, ids in enumerate(zip(*questions, strict=True)) if len(set(ids)) > 1)
+    assert stem > 5
+    assert cost.tokens == frame[0] + 5 * (frame[1] + stem + 3 * (suffix - stem))
+    assert cost.token_ratio == cost.tokens / cost.tokens_apart
+
+
+def test_transformers_gives_the_same_answers(own_words):
+    comparison = measure_peers(own_words, "anchor", turns=0)
+    peers = {peer.name: peer for peer in comparison.peers}
+    assert list(peers) == [STREAM, CLIP, HF_LIVE, HF_CONTINUED, HF_CLIPS]
+    assert (peers[HF_CONTINUED].identical, peers[HF_CONTINUED].answers) == (MIN_FRAMES - 1, MIN_FRAMES - 1)
+    assert (peers[HF_CLIPS].identical, peers[HF_CLIPS].answers) == (5, 5)
+    assert peers[HF_LIVE].identical is None
+    assert comparison.ratios == {}
+    assert all(peer.seconds is None for peer in peers.values())
+
+
+def test_an_answer_that_differs_is_counted(own_words, monkeypatch):
+    generate = HfDecoder.generate
+    calls = []
+
+    def lie_once(self, prompt, longest, forced=None):
+        calls.append(1)
+        answer = generate(self, prompt, longest, forced)
+        return [*answer, 5] if len(calls) == MIN_FRAMES + 3 else answer
+
+    monkeypatch.setattr(HfDecoder, "generate", lie_once)
+    peers = {peer.name: peer for peer in measure_peers(own_words, "anchor", turns=0).peers}
+    assert peers[HF_CONTINUED].identical == MIN_FRAMES - 2
+
+
+def test_costs_of_transformers_are_exact(scripted):
+    subject = scripted([STILL] * MIN_FRAMES)
+    tokenizer = subject.runtime.tokenizer
+    peers = {peer.name: peer for peer in measure_peers(subject, "anchor", turns=0).peers}
+    frame, question, answer = sizes(subject.runtime, 2)
+    given = len(tokenizer.encode_answer("Frame 1: [12,34,56,78],"))
+    asked, prompt = MIN_FRAMES - 1, frame[0] + frame[1] + question
+    # One pass for the prompt gives the first token; then one a token, the end token included.
+    assert peers[HF_LIVE].passes * MIN_FRAMES == asked * (answer + 1)
+    assert peers[HF_LIVE].tokens * MIN_FRAMES == asked * (prompt + answer)
+    assert peers[HF_CONTINUED].passes * MIN_FRAMES == asked * (answer - given + 1)
+    assert peers[HF_CONTINUED].tokens * MIN_FRAMES == asked * (prompt + answer)
+    # 33 frames are clips of 8, 8, 8, 8 and 5.
+    answers = [len(tokenizer.encode_answer(format_track([STILL] * n))) for n in (8, 8, 8, 8, 5)]
+    assert peers[HF_CLIPS].passes * MIN_FRAMES == sum(answers) + 5
+    assert peers[CLIP].passes * MIN_FRAMES == 5
+    assert peers[STREAM].passes * MIN_FRAMES == asked
+    assert peers[HF_CONTINUED].identical is None, "answers that were forced prove nothing"
+
+
+def test_every_way_is_timed_in_every_turn(scripted):
+    comparison = measure_peers(scripted([STILL] * MIN_FRAMES), "growing", turns=2)
+    assert set(comparison.ratios) == set(RATIOS)
+    assert all(peer.seconds > 0 for peer in comparison.peers)
+    told = comparison.as_json()["ratios"]
+    assert [(ratio["baseline"], ratio["ours"]) for ratio in told] == list(RATIOS)
+    assert all(bool(ratio["refused"]) != bool(ratio["quartiles"]) for ratio in told)
+
+
+def test_runs_are_timed_in_turns():
+    order = []
+    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
+    assert order == ["a", "b"] * 3
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_those_of_pairs():
+    # The machine became twice as slow half-way, for both alike.
+    ratio = compare(np.array([10.0, 10, 11, 11]), np.array([5.0, 2, 1.1, 11]))
+    assert ratio.quartiles == pytest.approx(np.percentile([2, 5, 10, 1], (25, 50, 75)))
+    assert ratio.refused == ""
+
+
+def test_a_restless_baseline_is_refused():
+    ratio = compare(np.array([1.0, 1, 2, 2]), np.ones(4))
+    assert ratio.quartiles == ()
+    assert ratio.spread == pytest.approx(2 / 3)
+    assert "67%" in ratio.refused
+
+
+@pytest.mark.parametrize("window", ["anchor", "growing"])
+def test_a_long_run_does_not_grow(scripted, window):
+    cost = measure_soak(scripted([STILL, MOVED, STILL]), window, 60)
+    assert (cost.frames, cost.vision) == (60, False)
+    assert cost.kv_early == cost.kv_late
+    assert cost.passes_early == cost.passes_late == 2
+    assert cost.ms[0] <= cost.ms[1] <= cost.ms[2]
+    assert cost.memory_growth < 0.5
+
+
+def test_a_long_run_of_a_whole_model_sees_pictures(own_words, monkeypatch):
+    seen = []
+    encode = own_words.runtime.vision.encode
+    monkeypatch.setattr(
+        own_words.runtime.vision, "encode", lambda images: seen.extend(i.shape for i in images) or encode(images)
+    )
+    counted = []
+    cost = measure_soak(own_words, "anchor", 20, lambda: counted.append(1))
+    assert cost.vision
+    assert seen == [(480, 640, 3)] * 20
+    assert len(counted) == 20
+
+
+def test_the_peer_runs_on_the_same_weights(runtime, judge):
+    llm = runtime.network.llm
+    hf = HfDecoder(llm, 2)
+    prompt = runtime.embed(runtime.tokenizer.encode_piece("where is the mug?"))
+    assert hf.generate(prompt, 12) == judge(prompt, 12)
+    assert (hf.passes, hf.tokens) == (12, len(prompt) + 11)
+    own = {weight.data_ptr() for weight in llm.parameters()}
+    assert {weight.data_ptr() for weight in hf._model.parameters()} == own
+    assert hf.generate(prompt, 12, forced=[7, 8, 9]) == [7, 8, 9]
+
+
+def test_a_scene_is_played_there_and_back():
+    scene = workload.Scene(np.zeros((4, 2, 2, 3), np.uint8), [[STILL, MOVED, MOVED, STILL]])
+    assert [scene.place(step) for step in range(10)] == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert scene.repeat_rate == pytest.approx(10 / 12)
+
+
+def test_scenes_are_drawn_the_same_and_faster_ones_move_more():
+    scenes = [workload.draw_scene(5, 12, 4, rate, 64) for rate in (30, 30, 5)]
+    assert scenes[0].boxes == scenes[1].boxes
+    assert (scenes[0].images == scenes[1].images).all()
+    assert scenes[0].repeat_rate > scenes[2].repeat_rate
+    assert [len(track) for track in scenes[0].boxes] == [12] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "box"),
+    [
+        ((0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3, 0.4)),
+        ((0.996, 0.999, 1.2, 1.0), (0.99, 0.99, 1.0, 1.0)),
+        ((-0.5, 0.501, 0.001, 0.499), (0.0, 0.5, 0.01, 0.51)),
+    ],
+)
+def test_boxes_are_those_that_an_answer_can_say(values, box):
+    assert workload._on_grid(np.array(values, np.float32)).as_list() == pytest.approx(box)
+
+
+def test_too_large_a_model_is_refused(monkeypatch):
+    def fail(*arguments, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("elysium_core.model.elysium.ElysiumNetwork.to_empty", fail)
+    with pytest.raises(BackendError) as caught:
+        workload.random_runtime(workload.SIZES["tiny"], CPU, torch.float32)
+    assert caught.value.code == "MEMORY"
