@@ -21,6 +21,7 @@ from elysium_core.evaluation.engine_soak import measure_soak
 from elysium_core.evaluation.hf_decoder import HfDecoder
 from elysium_core.evaluation.paired_times import compare, time_in_turns
 from elysium_core.geometry import Box
+from elysium_core.tasks import Elysium
 from elysium_core.text.box_text import format_box, format_track
 from elysium_core.text.conversation import frame_pieces, question_piece
 from elysium_core.text.questions import PUBLISHED, SOT, fill
@@ -136,6 +137,20 @@ def test_transformers_gives_the_same_answers(own_words):
     assert peers[HF_LIVE].identical is None
     assert comparison.ratios == {}
     assert all(peer.seconds is None for peer in peers.values())
+
+
+@pytest.mark.parametrize("window", ["anchor", "growing"])
+def test_a_trained_model_answers_as_with_transformers_in_a_tenth_of_the_passes(window):
+    runtime = Elysium.from_pretrained("nano", device="cpu", dtype="float32").runtime
+    scene = workload.draw_scene(7, MIN_FRAMES, 2, 30.0, runtime.network.visual_encoder.side_px)
+    nano = Subject(runtime, scene, runtime.encode_frames(list(scene.images)))
+    peers = {peer.name: peer for peer in measure_peers(nano, window, turns=0).peers}
+    for name in (HF_CONTINUED, HF_CLIPS):
+        assert peers[name].identical == peers[name].answers > 0
+    assert 10 * peers[STREAM].passes < peers[HF_LIVE].passes
+    (packing,) = measure_packing(nano, window, [2])
+    assert packing.identical == packing.boxes == 2 * MIN_FRAMES
+    assert packing.tokens < packing.tokens_apart
 
 
 def test_an_answer_that_differs_is_counted(own_words, monkeypatch):
