@@ -270,6 +270,18 @@ def test_answers_of_a_clip_are_those_of_transformers(tiny, frames, judge, monkey
             assert tokens == judge(runtime.network.interleave(pieces, visual), 16)
 
 
+def test_the_shared_frame_is_that_of_both_clips(tiny, short_clips, frames, monkeypatch):
+    runtime = tiny.runtime
+    follower = tiny.tracker("clip", TrackingConfig(clip_length=4, max_new_tokens=16))
+    follower.add(box=Box(0.1, 0.2, 0.5, 0.6))
+    clips, embed_clip = [], runtime.embed_clip
+    monkeypatch.setattr(runtime, "embed_clip", lambda visual: clips.append(list(visual)) or embed_clip(visual))
+    run(follower, frames[:9])
+    for visual, (start, stop) in zip(clips, [(0, 4), (3, 7), (6, 9)], strict=True):
+        expected = runtime.encode_frames([frame.image for frame in frames[start:stop]])
+        assert torch.allclose(torch.stack(visual), torch.stack(expected), atol=1e-5)
+
+
 def test_the_longest_answer_is_meant_for_a_clip_of_the_usual_length(tracker, show, mug, monkeypatch):
     follower = tracker(max_new_tokens=80, clip_length=4)
     follower.add("the mug")

@@ -405,6 +405,18 @@ class TestFailures:
         assert sum(follower.stats.parse_failures.values()) == 3
 
     @pytest.mark.parametrize("part", ["vision", "logits"])
+    def test_in_the_first_look_of_a_window(self, tracker, broken, show, mug, apple, part):
+        follower = tracker(reground_period_s=0)
+        follower.add(box=apple(0).truth)
+        follower.add("the mug")
+        follower.step(show.picture([mug(0), apple(0)], 0))
+        updates = broken(follower, part, RuntimeError("no"), show.picture([mug(1), apple(1)], 1))
+        assert states(updates) == [UNCERTAIN] * 2
+        for k in range(2, 5):
+            updates = follower.step(show.picture([mug(k), apple(k)], k))
+            assert [update.box for update in updates] == [apple(k).truth, mug(k).truth]
+
+    @pytest.mark.parametrize("part", ["vision", "logits"])
     def test_in_the_first_frame(self, tracker, broken, show, mug, apple, part):
         follower = tracker()
         follower.add("the mug")
