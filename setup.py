@@ -14,15 +14,18 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 
 ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
+# Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
+EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
-    "train": ["accelerate>=1.0", "deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
+    "train": ["deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
     "curate": ["ray>=2.9", "spacy>=3.7"],
-    "eval": ["matplotlib>=3.8", "pycocoevalcap>=1.2"],
+    "eval": EVAL,
     "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
     "dev": [
         *ONNX,
+        *EVAL,
         "hypothesis>=6.100",
         "mypy>=1.11",
         "pytest>=8.0",
@@ -75,14 +78,19 @@ setup(
     packages=find_packages(include=["elysium_core", "elysium_core.*"]),
     package_data={"elysium_core": ["py.typed", "weights/**/*", "data/synthetic/assets/**/*"]},
     install_requires=[
+        "accelerate>=1.0",
         "av>=12.0",
         "huggingface_hub>=0.30",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pillow>=10.1",
+        # With sentencepiece: the LLM of the published model has its tokenizer as tokenizer.model only.
+        "protobuf>=4.21",
         "PyYAML>=6.0",
         "rich>=13.0",
         "safetensors>=0.4.3",
+        "sentencepiece>=0.2",
+        "tensorboard>=2.14",
         "tokenizers>=0.20",
         "torch>=2.4",
         "transformers>=5.0",
