@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.errors import BackendError
+from elysium_core.inference.decoder import Decoder
 from elysium_core.inference.failures import device_errors
-from elysium_core.model.llama import Llama
 
 Drafter = Callable[[Sequence[int]], Sequence[int]]
 """Given the token ids written so far, guesses the ids that follow (end token included)."""
@@ -107,12 +107,12 @@ class Engine:
         counters: Where passes and tokens are counted.
     """
 
-    def __init__(self, llm: Llama, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None) -> None:
+    def __init__(self, llm: Decoder, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None) -> None:
         self._llm = llm
         self._eos_id = eos_id
         self._cache = llm.new_cache(capacity)
         # Who wrote each token in memory: the prefix, or the request with this number.
-        self._owner: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self._owner: NDArray[np.int64] = np.zeros(self._cache.capacity, np.int64)
         self.counters = counters or EngineCounters()
 
     @property
@@ -267,7 +267,8 @@ class Engine:
             return
         capacity = max(tokens, 2 * self._cache.capacity)
         self._cache = self._cache.grown(capacity)
-        self._owner = np.concatenate([self._owner, np.zeros(capacity - len(self._owner), np.int64)])
+        new = self._cache.capacity - len(self._owner)
+        self._owner = np.concatenate([self._owner, np.zeros(new, np.int64)])
 
 
 def _common_stem(questions: Sequence[Tensor]) -> int:
