@@ -42,10 +42,12 @@ class Elysium:
     Args:
         runtime: Network, tokenizer and vision backend.
         info: What this model is.
+        checkpoint: The files it came from.
     """
 
-    def __init__(self, runtime: Runtime, info: ModelInfo) -> None:
+    def __init__(self, runtime: Runtime, info: ModelInfo, checkpoint: Checkpoint) -> None:
         self._runtime: Runtime | None = runtime
+        self._checkpoint: Checkpoint | None = checkpoint
         self.info = info
 
     @classmethod
@@ -86,8 +88,10 @@ class Elysium:
         Its weights may go on changing, in training for example: only torch follows them.
         """
         network = checkpoint.network.eval()
+        tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
+        tokenizer.check_fits(network.llm.size.vocab)
         vision = build_vision(vision_backend, network, checkpoint.folder)
-        runtime = Runtime(network, TextTokenizer.from_folder(checkpoint.llm_folder), vision)
+        runtime = Runtime(network, tokenizer, vision)
         info = ModelInfo(
             name=checkpoint.name,
             backend=vision.name,
@@ -97,7 +101,30 @@ class Elysium:
             clip_length=network.config.clip_length,
             parameters=sum(p.numel() for p in network.parameters()),
         )
-        return cls(runtime, info)
+        return cls(runtime, info, checkpoint)
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int | None = None
+    ) -> None:
+        """Write the model in the published layout, to be loaded from there without anything else.
+
+        What has not changed since it was loaded is written as it was, byte for byte, whatever
+        data type it runs in. A folder is written whole or not at all.
+
+        Args:
+            folder: Where to; what else lies there stays.
+            dtype: ``float32``, ``float16`` or ``bfloat16``; by default the weights are stored
+                as they were.
+            max_shard_bytes: Largest weight file; by default they are divided as they were.
+
+        Raises:
+            ModelFileError: The folder cannot be written.
+            BackendError: The data type is unknown, or the model has been closed.
+        """
+        if self._checkpoint is None:
+            raise self._closed()
+        kind = None if dtype is None else resolve_dtype(dtype, self.runtime.device)
+        self._checkpoint.save(folder, dtype=kind, max_shard_bytes=max_shard_bytes)
 
     @property
     def runtime(self) -> Runtime:
@@ -107,8 +134,11 @@ class Elysium:
             BackendError: The model has been closed.
         """
         if self._runtime is None:
-            raise BackendError(f"the model {self.info.name!r} has been closed; load it again")
+            raise self._closed()
         return self._runtime
+
+    def _closed(self) -> BackendError:
+        return BackendError(f"the model {self.info.name!r} has been closed; load it again")
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
         """Find one expression in one image (REC).
@@ -201,7 +231,7 @@ class Elysium:
 
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
-        self._runtime = None
+        self._runtime = self._checkpoint = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

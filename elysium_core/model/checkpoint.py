@@ -17,9 +17,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from transformers import CLIPVisionConfig
 
 from elysium_core.errors import BackendError, ModelFileError
 from elysium_core.model.base_settings import llm_size, vision_config
-from elysium_core.model.checkpoint_writer import save_checkpoint
+from elysium_core.model.checkpoint_writer import Origin, save_checkpoint
 from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
 from elysium_core.model.convert_pickled import OLDEST_SAFE_TORCH, convert_in_subprocess, torch_is_safe
 from elysium_core.model.elysium import ElysiumNetwork
@@ -66,6 +66,7 @@ class Checkpoint:
         llm_settings: Settings of the language model, as its ``config.json`` has them.
         vision_settings: Settings of the vision encoder, likewise.
         unused_keys: Stored tensors that the network has no place for.
+        stored: Where each weight lies and as what, by the names of the network.
     """
 
     network: ElysiumNetwork
@@ -76,6 +77,30 @@ class Checkpoint:
     llm_settings: dict[str, Any]
     vision_settings: dict[str, Any]
     unused_keys: tuple[str, ...] = ()
+    stored: Mapping[str, StoredTensor] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int | None = None) -> None:
+        """Write the model back in the layout it came in: what has not changed is the same, byte for byte.
+
+        Args:
+            folder: Where to; whole or not at all. It needs nothing outside of itself.
+            dtype: What the weights are stored as; by default as they were.
+            max_shard_bytes: Largest weight file; by default they are divided as they were.
+
+        Raises:
+            ModelFileError: The folder cannot be written.
+        """
+        save_checkpoint(
+            folder,
+            self.network,
+            self.config,
+            self.llm_settings,
+            self.vision_settings,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+            llm_folder=self.llm_folder,
+            origin=Origin(self.folder, self.stored),
+        )
 
 
 def load_checkpoint(
@@ -135,6 +160,7 @@ def load_checkpoint(
         llm_settings=llm_settings,
         vision_settings=vision_settings,
         unused_keys=tuple(unused),
+        stored=stored,
     )
 
 
@@ -176,7 +202,7 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
     if not allow_pickle:
         raise ModelFileError(
             f"{pickled[0]} is a pickle, which can run code when it is read; use a model with safetensors files, or, "
-            "if you trust its author, allow_pickle_weights=True",
+            "if you trust its author, say allow_pickle_weights=True (on the command line: --allow-pickle-weights)",
             code="MODEL_UNSAFE",
         )
     if not torch_is_safe(torch.__version__):

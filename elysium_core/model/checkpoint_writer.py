@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,26 @@ from elysium_core.errors import ModelFileError
 from elysium_core.io.files import temporary_beside
 from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
-from elysium_core.model.locations import TOKENIZER_FILES
+from elysium_core.model.locations import TOKENIZER_FILES, base_folder
 from elysium_core.model.manifest import MANIFEST_NAME, write_manifest
-from elysium_core.model.weight_files import SAFE_ENDING, SAFE_STEM
+from elysium_core.model.weight_files import SAFE_ENDING, SAFE_STEM, StoredTensor
 
 _SINGLE = f"{SAFE_STEM}{SAFE_ENDING}"
 _INDEX = f"{_SINGLE}.index.json"
 _DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The files a model was loaded from: saved unchanged, it becomes the same files again.
+
+    Attributes:
+        folder: The checkpoint's folder.
+        stored: Its weights, by the names of the network.
+    """
+
+    folder: Path
+    stored: Mapping[str, StoredTensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -36,8 +50,9 @@ def save_checkpoint(
     vision_settings: dict[str, Any],
     *,
     dtype: torch.dtype | None = None,
-    max_shard_bytes: int = _DEFAULT_SHARD_BYTES,
+    max_shard_bytes: int | None = None,
     llm_folder: Path | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Write a checkpoint that :func:`~elysium_core.model.checkpoint.load_checkpoint` reads.
 
@@ -52,26 +67,30 @@ def save_checkpoint(
         config: The model's settings.
         llm_settings: ``config.json`` of the language model.
         vision_settings: ``config.json`` of the vision encoder.
-        dtype: What the weights are stored as; as they are by default.
-        max_shard_bytes: Largest weight file; a single tensor may exceed it.
+        dtype: What the weights are stored as; by default as in the origin, else as they are.
+        max_shard_bytes: Largest weight file; a single tensor may exceed it. By default the
+            weights are divided as in the origin, else into files of 5 GB.
         llm_folder: Where the tokenizer files are copied from; by default they are expected
             in the target folder already, or are added later.
+        origin: What the model was loaded from. Settings that still say the same are copied
+            as they are, with the keys that only others read.
 
     Raises:
         ModelFileError: The folder cannot be written.
     """
     folder = Path(folder)
     config = replace(config, llm=_inner_name(config.llm, "llm"), vision=_inner_name(config.vision, "vision"))
-    if config.llm == config.vision:
+    if Path(config.llm) == Path(config.vision):
         config = replace(config, llm="llm", vision="vision")
     draft = temporary_beside(folder.absolute())
     try:
         draft.mkdir(parents=True)
-        _write_settings(draft / CONFIG_NAME, config.to_dict())
-        _write_settings(draft / config.llm / CONFIG_NAME, llm_settings)
-        _write_settings(draft / config.vision / CONFIG_NAME, vision_settings)
-        _copy_tokenizer(llm_folder or folder / config.llm, draft / config.llm)
-        _write_weights(draft, network, dtype, max_shard_bytes)
+        _write_config(draft, config, origin)
+        _write_settings(draft / config.llm / CONFIG_NAME, llm_settings, _base_file(config.llm, origin))
+        _write_settings(draft / config.vision / CONFIG_NAME, vision_settings, _base_file(config.vision, origin))
+        beside_weights = origin is not None and llm_folder == origin.folder
+        _copy_tokenizer(llm_folder or folder / config.llm, draft if beside_weights else draft / config.llm)
+        _write_weights(draft, network, dtype, max_shard_bytes, origin)
         write_manifest(draft, [path for path in draft.rglob("*") if path.is_file()])
         _publish(draft, folder)
     except (OSError, SafetensorError) as error:
@@ -83,12 +102,44 @@ def save_checkpoint(
 def _inner_name(name: str, otherwise: str) -> str:
     """A name below the checkpoint's folder: the one in the config, unless it leads out."""
     path = Path(name)
-    return otherwise if path.is_absolute() or ".." in path.parts or not path.parts else path.as_posix()
+    return otherwise if path.is_absolute() or ".." in path.parts or not path.parts else name
 
 
-def _write_settings(path: Path, settings: dict[str, Any]) -> None:
+def _base_file(name: str, origin: Origin | None) -> Path | None:
+    """The settings that the origin has under the name of a base model."""
+    found = base_folder(name, origin.folder) if origin is not None else None
+    return found / CONFIG_NAME if found is not None else None
+
+
+def _write_config(draft: Path, config: ElysiumConfig, origin: Origin | None) -> None:
+    """Write ``config.json`` with what the origin's says beyond this package's settings."""
+    original = origin.folder / CONFIG_NAME if origin is not None else None
+    raw = _read_json(original)
+    if isinstance(raw, dict) and ElysiumConfig.from_dict(raw) == config:
+        _write_settings(draft / CONFIG_NAME, raw, original)
+        return
+    content = dict(raw) if isinstance(raw, dict) else {}
+    for key, value in config.to_dict().items():
+        known = content.get(key)
+        content[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    _write_settings(draft / CONFIG_NAME, content)
+
+
+def _write_settings(path: Path, settings: dict[str, Any], original: Path | None = None) -> None:
+    """Write JSON; a file that says exactly this already is copied, byte for byte."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if original is not None and _read_json(original) == settings:
+        shutil.copyfile(original, path)
+    else:
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path | None) -> Any:
+    """Content of a file that may have gone or changed since the model was loaded."""
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -97,41 +148,76 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _write_weights(folder: Path, network: ElysiumNetwork, dtype: torch.dtype | None, max_shard_bytes: int) -> None:
-    shards = list(_shards(network, dtype, max_shard_bytes))
-    if len(shards) == 1:
-        _write_shard(folder / _SINGLE, shards[0], dtype)
+def _write_weights(
+    folder: Path,
+    network: ElysiumNetwork,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int | None,
+    origin: Origin | None,
+) -> None:
+    stored = origin.stored if origin is not None else {}
+    dtypes = {name: dtype or _stored_dtype(stored, name, tensor) for name, tensor in network.state_dict().items()}
+    shards = _shards_as_before(network, stored) if max_shard_bytes is None else {}
+    shards = shards or _shards_by_size(network, dtypes, max_shard_bytes or _DEFAULT_SHARD_BYTES)
+    for name, shard in shards.items():
+        _write_shard(folder / name, shard, dtypes)
+    if list(shards) == [_SINGLE]:
         return
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"{SAFE_STEM}-{number:05d}-of-{len(shards):05d}{SAFE_ENDING}"
-        _write_shard(folder / name, shard, dtype)
-        places |= dict.fromkeys(shard, name)
-    total = sum(_stored_bytes(tensor, dtype) for shard in shards for tensor in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    total = sum(_stored_bytes(tensor, dtypes[key]) for shard in shards.values() for key, tensor in shard.items())
+    places = {key: name for name, shard in shards.items() for key in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    original = origin.folder / _INDEX if origin is not None else None
+    before = _read_json(original)
+    # Other programs count other things beside the size; where every tensor lies is what must be true.
+    if isinstance(before, dict) and before.get("weight_map") == places:
+        index = before
+    _write_settings(folder / _INDEX, index, original)
 
 
-def _shards(network: ElysiumNetwork, dtype: torch.dtype | None, max_bytes: int) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
+def _stored_dtype(stored: Mapping[str, StoredTensor], name: str, tensor: Tensor) -> torch.dtype:
+    return stored[name].dtype if name in stored else tensor.dtype
+
+
+def _shards_as_before(network: ElysiumNetwork, stored: Mapping[str, StoredTensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each weight file of the origin; nothing if it had other files or other tensors."""
+    shards: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in _saved_tensors(network):
+        if name not in stored or not stored[name].file.name.startswith(SAFE_STEM):
+            return {}
+        shards[stored[name].file.name][name] = tensor
+    return dict(sorted(shards.items()))
+
+
+def _shards_by_size(
+    network: ElysiumNetwork, dtypes: Mapping[str, torch.dtype], max_bytes: int
+) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each weight file, none larger than it may be."""
+    shards: list[dict[str, Tensor]] = [{}]
     size = 0
+    for name, tensor in _saved_tensors(network):
+        if shards[-1] and size + _stored_bytes(tensor, dtypes[name]) > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += _stored_bytes(tensor, dtypes[name])
+    if len(shards) == 1:
+        return {_SINGLE: shards[0]}
+    return {f"{SAFE_STEM}-{n:05d}-of-{len(shards):05d}{SAFE_ENDING}": shard for n, shard in enumerate(shards, 1)}
+
+
+def _saved_tensors(network: ElysiumNetwork) -> Iterator[tuple[str, Tensor]]:
+    """All weights, apart from a head that is tied to the embeddings."""
     for name, tensor in network.state_dict().items():
-        if name == "llm.lm_head.weight" and network.llm.size.tied:
-            continue
-        if shard and size + _stored_bytes(tensor, dtype) > max_bytes:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += _stored_bytes(tensor, dtype)
-    yield shard
+        if name != "llm.lm_head.weight" or not network.llm.size.tied:
+            yield name, tensor
 
 
-def _stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
-    return tensor.numel() * (dtype or tensor.dtype).itemsize
+def _stored_bytes(tensor: Tensor, dtype: torch.dtype) -> int:
+    return tensor.numel() * dtype.itemsize
 
 
-def _write_shard(path: Path, shard: dict[str, Tensor], dtype: torch.dtype | None) -> None:
-    tensors = {name: tensor.to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in shard.items()}
+def _write_shard(path: Path, shard: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> None:
+    tensors = {name: tensor.to("cpu", dtypes[name]).contiguous() for name, tensor in shard.items()}
     save_file(tensors, path, metadata={"format": "pt"})
     # safetensors makes files that only their owner can read; the other files show what the user wants.
     shutil.copymode(path.parent / CONFIG_NAME, path)

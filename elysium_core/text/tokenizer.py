@@ -62,6 +62,29 @@ class TextTokenizer:
             )
         return int(token_id)
 
+    def check_fits(self, embeddings: int) -> None:
+        """Refuse a language model that has no embedding for a token that prompts can hold.
+
+        Special tokens other than BOS and EOS never occur: text that spells them is characters.
+
+        Args:
+            embeddings: Rows of the language model's embedding, its ``vocab_size``.
+
+        Raises:
+            ModelFileError: Tokenizer and language model do not belong together.
+        """
+        added = self._backend.get_added_tokens_decoder()
+        special = {token_id for token_id, token in added.items() if token.special} - {self.bos_id, self.eos_id}
+        tokens = {**self._backend.get_vocab(with_added_tokens=True), "BOS": self.bos_id, "EOS": self.eos_id}
+        token, largest = max(
+            ((token, number) for token, number in tokens.items() if number not in special), key=lambda item: item[1]
+        )
+        if largest >= embeddings:
+            raise ModelFileError(
+                f"the tokenizer writes {token!r} as id {largest}, but the language model has embeddings for the ids "
+                f"0..{embeddings - 1} only; put the tokenizer that the model was trained with into its folder"
+            )
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +200,17 @@ def test_unknown_types_and_backends_are_refused(tiny_folder):
     assert caught.value.code == "DTYPE"
     with pytest.raises(BackendError, match="'abacus'"):
         Elysium.from_pretrained(tiny_folder, device="cpu", vision_backend="abacus")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    path = folder / "llm" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["zeppelin"] = len(content["model"]["vocab"])
+    path.write_text(json.dumps(content))
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ModelFileError, match=r"the tokenizer writes 'zeppelin' as id \d+, but the language model has"):
+        Elysium.from_pretrained(folder, device="cpu")
 
 
 def test_a_missing_model_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -199,3 +200,100 @@ def test_a_sentencepiece_file_names_the_packages_it_needs(damaged, monkeypatch):
     monkeypatch.setattr("elysium_core.text.tokenizer.find_spec", lambda name: None)
     with pytest.raises(ModelFileError, match="pip install sentencepiece protobuf"):
         TextTokenizer.from_folder(damaged)
+
+
+# Tokenizer and language model belong together.
+
+
+def add_tokens(folder, settings=(), **added):
+    """Add tokens behind the last one of a tokenizer's file; returns their ids."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    first = 1 + max(content["model"]["vocab"].values())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    content["added_tokens"] += [
+        {"id": first + place, "content": word, "special": special, **plain}
+        for place, (word, special) in enumerate(added.items())
+    ]
+    path.write_text(json.dumps(content))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(settings)))
+    return list(range(first, first + len(added)))
+
+
+def test_a_tokenizer_fits_embeddings_of_its_size_and_larger(tokenizer):
+    tokenizer.check_fits(tokenizer.vocab_size)
+    tokenizer.check_fits(tokenizer.vocab_size + 64)
+
+
+def test_a_tokenizer_that_is_larger_than_the_language_model_is_refused(tokenizer):
+    last = tokenizer.vocab_size - 1
+    with pytest.raises(ModelFileError) as caught:
+        tokenizer.check_fits(last)
+    assert str(caught.value) == (
+        f"the tokenizer writes {tokenizer.token_text(last)!r} as id {last}, but the language model has embeddings for "
+        f"the ids 0..{last - 1} only; put the tokenizer that the model was trained with into its folder"
+    )
+
+
+@pytest.mark.parametrize("kind", ["bos", "eos"])
+def test_a_special_token_without_an_embedding_is_refused(damaged, kind):
+    (added,) = add_tokens(damaged, {f"{kind}_token": "[new]"}, **{"[new]": True})
+    loaded = TextTokenizer.from_folder(damaged)
+    assert getattr(loaded, f"{kind}_id") == added
+    with pytest.raises(ModelFileError, match=rf"as id {added}, but the language model has embeddings"):
+        loaded.check_fits(added)
+
+
+def test_an_added_word_needs_an_embedding_but_a_token_that_never_occurs_does_not(damaged):
+    word, never = add_tokens(damaged, **{"zeppelin": False, "[pad]": True})
+    loaded = TextTokenizer.from_folder(damaged)
+    assert word in loaded.encode_answer("a zeppelin")
+    assert never not in loaded.encode_answer("a [pad]")
+    loaded.check_fits(word + 1)
+    with pytest.raises(ModelFileError, match=f"'zeppelin' as id {word}"):
+        loaded.check_fits(word)
+
+
+# The published language model comes with a sentencepiece file only.
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_file():
+    """A small file of the LLaMA kind, and the program that reads it."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    texts = [*frame_pieces(8, "A chat. "), *map(question_piece, PUBLISHED.values()), "Frame 1: [23,45,46,72], "]
+    texts += [f"[{left},{top},90,100]" for left in range(9) for top in range(9)]
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 3),
+        model_writer=written,
+        vocab_size=440,
+        model_type="bpe",
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    return written.getvalue(), sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+
+
+@pytest.mark.parametrize("settings", [{}, {"legacy": True}, {"legacy": False}], ids=["silent", "legacy", "new"])
+def test_a_sentencepiece_file_gives_the_ids_of_its_own_program(sentencepiece_file, tmp_path, settings):
+    content, judge = sentencepiece_file
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    names = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**names, "add_bos_token": True, **settings}))
+    loaded = TextTokenizer.from_folder(tmp_path)
+    assert (loaded.bos_id, loaded.eos_id, loaded.vocab_size) == (BOS, EOS, judge.vocab_size())
+    prompt = build_prompt("Where is the à  mug (small)?", 3, "A chat. ")
+    for piece, ids in zip(prompt.pieces, loaded.encode_prompt(prompt), strict=True):
+        assert ids == [BOS, *judge.encode(piece)]
+    for text in ("[23,45,46,72]", "Frame 1: [1,2,3,4], Frame 2: [0,0,100,100].", "USER: Why?ASSISTANT:", "zeppelin"):
+        assert loaded.encode_answer(text) == judge.encode(text)
+        assert loaded.decode(loaded.encode_answer(text)) == text
