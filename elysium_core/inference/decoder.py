@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -19,7 +18,12 @@ class Decoder(Protocol):
     """
 
     size: LlamaSize
-    __call__: Callable[..., Any]
+
+    def __call__(
+        self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run new tokens."""
+        ...
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Embeddings (..., D) of token ids (...)."""

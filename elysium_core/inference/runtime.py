@@ -18,6 +18,7 @@ from torch import Tensor
 from elysium_core.errors import ExpressionError
 from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
 from elysium_core.inference.failures import device_errors
+from elysium_core.inference.static_decoder import StaticDecoder, build_decoder
 from elysium_core.inference.vision import VisionBackend
 from elysium_core.model.config import ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
@@ -53,12 +54,20 @@ class Runtime:
         network: In eval mode, on its device.
         tokenizer: Of the checkpoint.
         vision: Turns frames into visual tokens.
+        decoder: Runs the language model; by default what suits its device.
     """
 
-    def __init__(self, network: ElysiumNetwork, tokenizer: TextTokenizer, vision: VisionBackend) -> None:
+    def __init__(
+        self,
+        network: ElysiumNetwork,
+        tokenizer: TextTokenizer,
+        vision: VisionBackend,
+        decoder: StaticDecoder | None = None,
+    ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.vision = vision
+        self.decoder = decoder or build_decoder(network.llm)
         self._known = _word_pattern(self.config.vocabulary)
 
     @property
@@ -121,7 +130,7 @@ class Runtime:
 
     def new_engine(self, counters: EngineCounters | None = None) -> Engine:
         """An engine with an empty prefix."""
-        return Engine(self.network.llm, self.tokenizer.eos_id, counters=counters)
+        return Engine(self.decoder, self.tokenizer.eos_id, counters=counters)
 
     def request(
         self, question: str, given: Sequence[int] = (), drafter: Drafter | None = None, max_new_tokens: int = 256

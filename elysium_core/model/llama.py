@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elysium_core.model.kv_cache import KVCache
+from elysium_core.model.kv_cache import KVCache, KVMemory, KVShape, LayerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(size.heads * size.head_dim, size.width, bias=False)
 
     def forward(
-        self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None, layer: int
     ) -> Tensor:
-        """(B, T, D) to (B, T, D); ``mask`` (B or 1, 1, T, S) bool, None = causal over T."""
+        """(B, T, D) to (B, T, D); ``mask`` (B or 1, 1, T, S), see :meth:`Llama.forward`; None = causal over T."""
         batch, tokens, _ = hidden.shape
         query = self.q_proj(hidden).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
@@ -140,7 +140,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(size.width, size.norm_eps)
 
     def forward(
-        self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None, layer: int
     ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), cos, sin, mask, cache, layer)
@@ -181,7 +181,7 @@ class Llama(nn.Module):
         embeddings: Tensor,
         positions: Tensor,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: LayerCache | None = None,
         collect: Sequence[int] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the layers.
@@ -190,8 +190,9 @@ class Llama(nn.Module):
             embeddings: (B, T, D).
             positions: (B or 1, T) int64, the place of each new token; need not follow the
                 order in memory (packed targets share places).
-            mask: (B or 1, 1, T, S) bool, True = may attend; None = causal over the new
-                tokens, allowed only while the cache is empty.
+            mask: (B or 1, 1, T, S) bool, True = may attend, or of the embeddings' dtype and
+                added to the scores; None = causal over the new tokens, allowed only while
+                the cache is empty.
             cache: Keys and values seen before; the new ones are written and counted.
             collect: Layers whose output is wanted too, 1 = after the first.
 
@@ -217,9 +218,13 @@ class Llama(nn.Module):
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for one sequence of up to ``capacity`` tokens, on the weights' device."""
-        weight = self.model.embed_tokens.weight
-        size = self.size
-        return KVCache(size.layers, size.kv_heads, size.head_dim, capacity, weight.device, weight.dtype)
+        return KVCache(KVMemory(self.kv_shape, capacity))
+
+    @property
+    def kv_shape(self) -> KVShape:
+        """What a token's keys and values look like."""
+        size, weight = self.size, self.model.embed_tokens.weight
+        return KVShape(size.layers, size.kv_heads, size.head_dim, weight.device, weight.dtype)
 
     def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (B or 1, 1, T, d)."""

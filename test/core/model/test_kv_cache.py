@@ -5,14 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elysium_core.model.kv_cache import KVCache
+from elysium_core.model.kv_cache import KVCache, KVMemory, KVPool, KVShape
 
 LAYERS, HEADS, WIDTH, CAPACITY = 2, 3, 4, 10
+SHAPE = KVShape(LAYERS, HEADS, WIDTH, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
 def cache():
-    return KVCache(LAYERS, HEADS, WIDTH, CAPACITY, torch.device("cpu"), torch.float32)
+    return KVCache(KVMemory(SHAPE, CAPACITY))
+
+
+@pytest.fixture
+def pool():
+    return KVPool(SHAPE, step=8)
 
 
 def new_tokens(count, seed=0):
@@ -92,3 +98,48 @@ def test_grown_cache_holds_the_same_tokens_and_leaves_the_old_one(cache):
     assert torch.equal(keys, torch.cat([first[0], second[0]], dim=2))
     assert torch.equal(values, torch.cat([first[1], second[1]], dim=2))
     assert cache.length == 8
+
+
+def test_memory_is_handed_on_when_a_cache_is_gone(pool):
+    first = pool.take(10)
+    place = first.memory.keys.data_ptr()
+    second = pool.take(3)
+    assert second.memory.keys.data_ptr() != place
+    append(first, *new_tokens(5))
+    del first
+    again = pool.take(10)
+    assert (again.memory.keys.data_ptr(), again.length, again.capacity) == (place, 0, 16)
+
+
+def test_what_one_cache_grew_to_the_next_one_has_at_once(pool):
+    cache = pool.take(8)
+    tokens = new_tokens(6)
+    append(cache, *tokens)
+    cache = cache.grown(20)
+    assert (cache.length, cache.capacity) == (6, 24)
+    assert torch.equal(cache.update(0, *new_tokens(1))[0][:, :, :6], tokens[0])
+    place = cache.memory.keys.data_ptr()
+    del cache
+    again = pool.take(8)
+    assert (again.capacity, again.memory.keys.data_ptr()) == (24, place), "the smaller memory is not kept"
+
+
+def test_two_windows_that_take_turns_need_the_memory_of_two(pool):
+    places = set()
+    window = pool.take(8)
+    for _ in range(20):
+        following = pool.take(8)
+        places |= {window.memory.keys.data_ptr(), following.memory.keys.data_ptr()}
+        window = following
+    assert len(places) == 2
+
+
+def test_trimmed_memory_is_not_handed_on(pool):
+    kept, memory = pool.take(8), pool.take(8).memory
+    pool.trim()
+    assert pool.take(8).memory not in (kept.memory, memory)
+
+
+def test_a_token_takes_its_keys_and_values():
+    memory = KVMemory(SHAPE, CAPACITY)
+    assert SHAPE.token_bytes * CAPACITY == memory.keys.nbytes + memory.values.nbytes
