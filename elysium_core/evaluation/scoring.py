@@ -20,7 +20,7 @@ from elysium_core.evaluation.metrics import (
     success_curve,
 )
 from elysium_core.evaluation.protocols import FirstFrame, Protocol, Summary, Verdict
-from elysium_core.evaluation.reference import reference_boxes
+from elysium_core.evaluation.reference import reference_errors
 from elysium_core.evaluation.results import TrackResult
 
 _HIT_ERROR = -1.0
@@ -148,11 +148,8 @@ def _one_number(curve: Floats, summary: Summary) -> float | None:
 
 
 def _frame_errors(result: TrackResult, protocol: Protocol) -> _FrameErrors:
-    predicted, truth = _prepare(result, protocol)
-    overlap = overlaps(predicted, truth)
-    center_px = center_errors(predicted, truth)
-    center_norm = center_errors(predicted, truth, normalised=True)
-    counted = np.ones(len(truth), dtype=bool)
+    overlap, center_px, center_norm = _plain_errors(result, protocol)
+    counted = np.ones(result.frame_count, dtype=bool)
     for frames, verdict in _special_frames(result, protocol):
         if verdict is Verdict.SCORE:
             continue
@@ -166,11 +163,21 @@ def _frame_errors(result: TrackResult, protocol: Protocol) -> _FrameErrors:
     return _FrameErrors(overlap[counted], center_px[counted], center_norm[counted])
 
 
+def _plain_errors(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats, Floats]:
+    """Return overlap, centre error [px] and normalised centre error, shape (N,) each, before any verdict on a frame."""
+    if protocol.reference_text:
+        return reference_errors(result.predicted_xywh_px, result.truth_xywh_px, result.frame_size)
+    predicted, truth = _prepare(result, protocol)
+    return (
+        overlaps(predicted, truth),
+        center_errors(predicted, truth),
+        center_errors(predicted, truth, normalised=True),
+    )
+
+
 def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
     """Return prediction and truth, shape (N, 4) each, after everything the protocol does to boxes first."""
     predicted, truth = result.predicted_xywh_px.copy(), result.truth_xywh_px
-    if protocol.reference_text:
-        return reference_boxes(predicted, truth, result.frame_size)
     # MATLAB's first pixel is 1; for overlaps and errors the origin does not matter, for rounding it does.
     predicted[:, :2] += result.pixel_origin
     truth = truth + np.asarray([result.pixel_origin, result.pixel_origin, 0, 0])
