@@ -13,8 +13,9 @@ from sensor_msgs.msg import Image
 
 from elysium_ros.camera_messages import header_at, image_message
 from elysium_ros.conversions import stamp_to_ns
-from elysium_ros.msg import TrackedObjectArray
+from elysium_ros.msg import StageLatency, TrackedObjectArray, TrackerStatus
 from elysium_ros.node_process import NodeProcess
+from elysium_ros.status import LATCHED_QOS
 
 _MEMORY_PERIOD_S = 1.0
 _DISTINCT_PICTURES = 16
@@ -34,6 +35,7 @@ class BenchCamera:
         self._node = node
         self._publisher = node.create_publisher(Image, "/image", QoSProfile(depth=5))
         node.create_subscription(TrackedObjectArray, f"{tracker}/objects", self._on_objects, QoSProfile(depth=100))
+        node.create_subscription(TrackerStatus, f"{tracker}/status", self._on_status, LATCHED_QOS)
         # Made beforehand: drawing must not cost time while the node is measured.
         self._messages = [image_message(picture, header_at(0, "bench")) for picture in pictures(width, height)]
         self._lock = threading.Lock()
@@ -42,7 +44,8 @@ class BenchCamera:
         self.node_ages_s: list[float] = []
         self.superseded = 0
         self.sent = 0
-        self._sent_ns = self._answered_ns = 0
+        self._sent_ns = self._answered_ns = self._answered_at_ns = self._status_ns = 0
+        self._stages: tuple[StageLatency, ...] = ()
 
     @property
     def is_watched(self) -> bool:
@@ -78,6 +81,16 @@ class BenchCamera:
         """Whether the newest image has its answer; then each one before is answered, superseded or lost."""
         return self._answered_ns == self._sent_ns
 
+    @property
+    def has_last_word(self) -> bool:
+        """Whether the node has told its stages since the last answer."""
+        return self._status_ns > self._answered_at_ns
+
+    @property
+    def stages_ms(self) -> dict[str, tuple[float, float]]:
+        """Median and 95th percentile of the node's stages over its last frames [ms], but for those not passed."""
+        return {stage.name: (stage.p50 * 1e3, stage.p95 * 1e3) for stage in self._stages if stage.p95}
+
     def _send_one(self, number: int) -> None:
         message = self._messages[number % len(self._messages)]
         self._sent_ns = int(self._node.get_clock().now().nanoseconds)
@@ -86,14 +99,19 @@ class BenchCamera:
         self.sent += 1
 
     def _on_objects(self, message: TrackedObjectArray) -> None:
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        now_ns, stamp_ns = int(self._node.get_clock().now().nanoseconds), stamp_to_ns(message.header.stamp)
+        age_s = (now_ns - stamp_ns) * 1e-9
         with self._lock:
+            self._answered_at_ns = now_ns
             self._answered_ns = stamp_ns
             if self._recording:
                 self.ages_s.append(age_s)
                 self.node_ages_s.append(message.latency.sec + message.latency.nanosec * 1e-9)
                 self.superseded += message.dropped
+
+    def _on_status(self, message: TrackerStatus) -> None:
+        self._stages = tuple(message.stages)
+        self._status_ns = stamp_to_ns(message.header.stamp)
 
 
 def pictures(width: int, height: int) -> list[NDArray[np.uint8]]:

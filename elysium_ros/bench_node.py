@@ -22,6 +22,7 @@ import numpy as np
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_ros.bench_camera import BenchCamera
+from elysium_ros.middleware import PROFILE_VARIABLES, add_profile
 from elysium_ros.msg import Box2D
 from elysium_ros.node_process import NodeProcess, NodeProcessError, claim_domain, private_environment
 from elysium_ros.tracker_client import TrackerClient, spinning, wait_until
@@ -53,6 +54,9 @@ class Result:
         latency_p95_ms: The same, 95th percentile [ms].
         latency_p99_ms: The same, 99th percentile [ms].
         node_latency_p50_ms: Stamp of the image to publishing, as the node itself says, median [ms].
+        return_ms: Publishing to arrival here, median and 95th percentile [ms]; the bench's own share is in here.
+        stages_ms: Median and 95th percentile of each stage over the last frames, as the node says [ms].
+            ``transport`` is the way there, ``node`` is what the node itself takes, all others are parts of ``node``.
         rss_start_mib: Memory of the node when the first image was sent [MiB].
         rss_end_mib: Memory of the node after the last answer [MiB].
         rss_slope_mib_per_h: Straight line through the memory in the last two thirds [MiB/h];
@@ -72,6 +76,8 @@ class Result:
     latency_p95_ms: float
     latency_p99_ms: float
     node_latency_p50_ms: float
+    return_ms: tuple[float, float]
+    stages_ms: dict[str, tuple[float, float]]
     rss_start_mib: float
     rss_end_mib: float
     rss_slope_mib_per_h: float | None
@@ -90,7 +96,9 @@ def slope_per_hour(samples: Sequence[tuple[float, int]]) -> float | None:
     return float(np.polyfit(times_s, sizes, 1)[0]) * 3600 / _MEBIBYTE
 
 
-def measure(model: str, device: str, rate_hz: float, seconds: float, size: tuple[int, int]) -> Result:
+def measure(
+    model: str, device: str, rate_hz: float, seconds: float, size: tuple[int, int], plain_dds: bool = False
+) -> Result:
     """Do one run.
 
     Args:
@@ -99,6 +107,7 @@ def measure(model: str, device: str, rate_hz: float, seconds: float, size: tuple
         rate_hz: Images a second.
         seconds: How long images are sent [s].
         size: Width and height of the images [px].
+        plain_dds: Leave Fast DDS as it is installed.
 
     Raises:
         ElysiumError: The node could not start, died, or answered nothing.
@@ -114,7 +123,9 @@ def measure(model: str, device: str, rate_hz: float, seconds: float, size: tuple
     with (
         claim_domain() as domain,
         spinning("elysium_bench", domain) as node,
-        NodeProcess("elysium_ros.tracker_node", parameters, private_environment(domain)) as process,
+        NodeProcess(
+            "elysium_ros.tracker_node", parameters, private_environment(domain, plain_dds=plain_dds)
+        ) as process,
     ):
         client = TrackerClient(node, TRACKER, _ANSWER_S, process.check_alive)
         for transition in ("configure", "activate"):
@@ -127,7 +138,7 @@ def measure(model: str, device: str, rate_hz: float, seconds: float, size: tuple
         memory = camera.send(seconds, rate_hz, process)
         _settle(camera, process)
         memory_end = process.resident_bytes()
-        process.check_alive()
+        wait_until(lambda: camera.has_last_word, _SETTLE_S, "the node told no status", check=process.check_alive)
         return _result(model, rate_hz, seconds, size, camera, memory, memory_end)
 
 
@@ -158,6 +169,7 @@ def _result(
     memory_end: int,
 ) -> Result:
     p50_s, p95_s, p99_s = (float(np.percentile(camera.ages_s, percent)) for percent in (50, 95, 99))
+    back_p50_s, back_p95_s = np.percentile(np.subtract(camera.ages_s, camera.node_ages_s), (50, 95))
     slope = slope_per_hour(memory)
     return Result(
         model=model,
@@ -173,6 +185,8 @@ def _result(
         latency_p95_ms=round(p95_s * 1e3, 2),
         latency_p99_ms=round(p99_s * 1e3, 2),
         node_latency_p50_ms=round(float(np.median(camera.node_ages_s)) * 1e3, 2),
+        return_ms=(round(float(back_p50_s) * 1e3, 2), round(float(back_p95_s) * 1e3, 2)),
+        stages_ms={name: (round(p50, 2), round(p95, 2)) for name, (p50, p95) in camera.stages_ms.items()},
         rss_start_mib=round(memory[0][1] / _MEBIBYTE, 1),
         rss_end_mib=round(memory_end / _MEBIBYTE, 1),
         rss_slope_mib_per_h=None if slope is None else round(slope, 2),
@@ -189,6 +203,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "ros_distro": os.environ.get("ROS_DISTRO", "unknown"),
         "rmw": os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"),
+        "dds_profile": next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), ""),
     }
 
 
@@ -212,6 +227,12 @@ def as_text(result: Result) -> str:
     )
 
 
+def stages_as_text(result: Result) -> str:
+    """Return where the time of a run went as a line for people."""
+    parts = {**result.stages_ms, "way back": result.return_ms}
+    return f"{'':>10}  p50 / p95 of " + ", ".join(f"{name} {p50:.1f} / {p95:.1f}" for name, (p50, p95) in parts.items())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="elysium bench node", description="Measure the tracker node from outside.")
     parser.add_argument("--model", action="append", help="identity, nano, a folder; repeatable (default: both names)")
@@ -219,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", action="append", type=float, help="images a second; repeatable (default: 15 and 30)")
     parser.add_argument("--seconds", type=float, default=180.0, help="length of each run (default: %(default)s)")
     parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of the images [px] (default: %(default)s)")
+    parser.add_argument("--plain-dds", action="store_true", help="leave Fast DDS as installed: no config/fastdds.xml")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -246,10 +268,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         rates = args.rate or [15.0, 30.0]
         if args.seconds <= 0 or min(rates) <= 0:
             raise ConfigError(f"--seconds {args.seconds:g} and --rate {min(rates):g} must be positive")
+        if not args.plain_dds:
+            # The camera is in this process.
+            add_profile(os.environ)
         for model in args.model or ["identity", "nano"]:
             for rate_hz in rates:
-                results.append(measure(model, args.device, rate_hz, args.seconds, size))
-                (sys.stderr if args.json else sys.stdout).write(as_text(results[-1]) + "\n")
+                results.append(measure(model, args.device, rate_hz, args.seconds, size, args.plain_dds))
+                (sys.stderr if args.json else sys.stdout).write(
+                    f"{as_text(results[-1])}\n{stages_as_text(results[-1])}\n"
+                )
     except ElysiumError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT if isinstance(error, ConfigError) else FAILED

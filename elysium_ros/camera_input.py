@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import (
     HistoryPolicy,
@@ -21,6 +20,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from elysium_ros.conversions import StampError, stamp_to_ns
+from elysium_ros.executors import CameraGroup
 from elysium_ros.frame_statistics import Statistics
 from elysium_ros.guard import EventLog, Guard
 from elysium_ros.mailbox import Mailbox, Verdict
@@ -93,7 +93,7 @@ class CameraInput:
         self._tools = tools
         self._prefix = f"{mailbox.camera}/" if mailbox.camera else ""
         # One group for each camera keeps its images in order.
-        self._group = MutuallyExclusiveCallbackGroup()
+        self._group = CameraGroup()
         self._subscriptions: list[Subscription] = []
         self._transport = tools.settings().image_transport
         self._opened_at_s = time.monotonic()

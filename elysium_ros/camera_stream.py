@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,19 @@ Decode = Callable[[Any, int, int], Frame]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """An image and what it decoded to."""
+    """An image and what it decoded to.
+
+    Attributes:
+        image: The image.
+        frame: What it decoded to.
+        taken_s: When the inference thread took it, on the steady clock [s].
+        decode_s: How long decoding took [s].
+    """
 
     image: Incoming
     frame: Frame
+    taken_s: float = 0.0
+    decode_s: float = 0.0
 
 
 class CameraStream:
@@ -72,13 +82,14 @@ class CameraStream:
             ImageError: It cannot be used; it counts as skipped.
         """
         self._last_number = image.number
+        taken_s = time.monotonic()
         try:
             frame = self._decode(image.payload, image.stamp_ns, self._index)
         except Exception:
             self.skipped += 1
             raise
         self._index += 1
-        self._last = Seen(image, frame)
+        self._last = Seen(image, frame, taken_s, time.monotonic() - taken_s)
         return self._last
 
     def tracker_at(self, image: Incoming) -> Tracker:

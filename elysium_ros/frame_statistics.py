@@ -13,6 +13,43 @@ import numpy as np
 # Percentiles speak about the last frames, rates about the last seconds.
 _LAST_FRAMES = 300
 _RATE_WINDOW_S = 5.0
+_MODEL_STAGES = ("encode", "generate")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """Where the time of one frame went. None, or 0 for a model's part, leaves a stage out of the statistics.
+
+    Attributes:
+        latency_s: Stamp to publishing [s]; None if the image has no stamp.
+        transport_s: Stamp to the arrival in this process [s]; None if the image has no stamp.
+        wait_s: Arrival to the moment the inference thread takes it [s].
+        decode_s: Message to RGB picture [s].
+        encode_s: Vision encoder [s]; 0 if it had nothing to do.
+        generate_s: Language model [s]; 0 if it had nothing to do.
+        node_s: Arrival to publishing, which contains all but ``transport_s`` [s].
+    """
+
+    latency_s: float | None = None
+    transport_s: float | None = None
+    wait_s: float | None = None
+    decode_s: float | None = None
+    encode_s: float = 0.0
+    generate_s: float = 0.0
+    node_s: float | None = None
+
+
+STAGES = ("transport", "wait", "decode", "encode", "generate", "node")
+"""Stages in the order in which a frame passes them, and the whole way through the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSnapshot:
+    """Percentiles of one stage [s]; 0 before the first frame."""
+
+    name: str
+    p50_s: float = 0.0
+    p95_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +60,9 @@ class Snapshot:
         input_rate_hz: Images received a second.
         output_rate_hz: Frames with a result a second.
         results: Frames with a result.
-        latency_p50_s: Stamp to publishing, median [s]; 0 before the first frame, as all that follow.
+        latency_p50_s: Stamp to publishing, median [s]; 0 before the first frame.
         latency_p95_s: Stamp to publishing, 95th percentile [s].
-        encode_p50_s: Vision encoder, median [s].
-        generate_p50_s: Language model, median [s].
+        stages: All of :data:`STAGES`, in their order.
     """
 
     input_rate_hz: float = 0.0
@@ -34,8 +70,11 @@ class Snapshot:
     results: int = 0
     latency_p50_s: float = 0.0
     latency_p95_s: float = 0.0
-    encode_p50_s: float = 0.0
-    generate_p50_s: float = 0.0
+    stages: tuple[StageSnapshot, ...] = tuple(StageSnapshot(name) for name in STAGES)
+
+    def stage(self, name: str) -> StageSnapshot:
+        """Return one stage by its name."""
+        return self.stages[STAGES.index(name)]
 
 
 class _Rate:
@@ -77,47 +116,42 @@ class Statistics:
             self._input, self._output = _Rate(), _Rate()
             self._results = 0
             self._latency_s: deque[float] = deque(maxlen=_LAST_FRAMES)
-            self._encode_s: deque[float] = deque(maxlen=_LAST_FRAMES)
-            self._generate_s: deque[float] = deque(maxlen=_LAST_FRAMES)
+            self._stages_s: dict[str, deque[float]] = {name: deque(maxlen=_LAST_FRAMES) for name in STAGES}
 
     def image_received(self) -> None:
         """Count an image on arrival."""
         with self._lock:
             self._input.tick(self._clock())
 
-    def result_published(self, latency_s: float | None, encode_s: float, generate_s: float) -> None:
-        """Count a frame with a result.
-
-        Args:
-            latency_s: Stamp to publishing [s]; None if the image had no stamp.
-            encode_s: Time of the vision encoder [s]; 0 if it had nothing to do.
-            generate_s: Time of the language model [s]; 0 if it had nothing to do.
-        """
+    def result_published(self, times: FrameTimes) -> None:
+        """Count a frame with a result."""
         with self._lock:
             self._output.tick(self._clock())
             self._results += 1
-            if latency_s is not None:
-                self._latency_s.append(latency_s)
-            if encode_s > 0:
-                self._encode_s.append(encode_s)
-            if generate_s > 0:
-                self._generate_s.append(generate_s)
+            if times.latency_s is not None:
+                self._latency_s.append(times.latency_s)
+            for name, values_s in self._stages_s.items():
+                took_s = getattr(times, f"{name}_s")
+                # A model that had nothing to do says nothing about how long it takes.
+                if took_s or (took_s is not None and name not in _MODEL_STAGES):
+                    values_s.append(took_s)
 
     def snapshot(self) -> Snapshot:
         """Return the statistics now."""
         with self._lock:
             now_s = self._clock()
-            p50, p95 = _percentiles(self._latency_s, (50, 95))
             return Snapshot(
                 self._input.per_second(now_s),
                 self._output.per_second(now_s),
                 self._results,
-                p50,
-                p95,
-                *_percentiles(self._encode_s, (50,)),
-                *_percentiles(self._generate_s, (50,)),
+                *_percentiles(self._latency_s),
+                tuple(StageSnapshot(name, *_percentiles(values_s)) for name, values_s in self._stages_s.items()),
             )
 
 
-def _percentiles(values: Sequence[float], which: Sequence[float]) -> list[float]:
-    return [float(v) for v in np.percentile(list(values), which)] if values else [0.0] * len(which)
+def _percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile; 0 without values."""
+    if not values:
+        return 0.0, 0.0
+    p50, p95 = np.percentile(list(values), (50, 95))
+    return float(p50), float(p95)

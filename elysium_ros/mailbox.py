@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -26,6 +27,7 @@ class Incoming:
         size: Bytes that the payload holds.
         number: Number of the image in the mailbox's life, from 1; later images have larger numbers.
         epoch: How often time was set back before it; images of two epochs have nothing to do with each other.
+        arrived_s: When it arrived, on the steady clock [s].
     """
 
     camera: str
@@ -34,6 +36,7 @@ class Incoming:
     size: int
     number: int
     epoch: int = 0
+    arrived_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)

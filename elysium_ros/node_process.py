@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from elysium_core.errors import ElysiumError
+from elysium_ros.middleware import add_profile
 
 # A node ends in a second; on a busy machine its threads may wait long for their turn.
 _TERMINATE_S = 60.0
@@ -28,13 +29,19 @@ class NodeProcessError(ElysiumError):
     code = "NODE"
 
 
-def private_environment(domain_id: int) -> dict[str, str]:
+def private_environment(domain_id: int, *, plain_dds: bool = False) -> dict[str, str]:
     """Return an environment in which only this machine's processes with the same domain see each other.
+
+    Pictures go through shared memory in one piece, unless the user has settings of Fast DDS of their own.
 
     Args:
         domain_id: ROS_DOMAIN_ID, 0..101 (higher ones collide with ephemeral ports on Linux).
+        plain_dds: Leave Fast DDS as it is installed.
     """
-    return {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if not plain_dds:
+        add_profile(environment)
+    return environment
 
 
 @contextmanager

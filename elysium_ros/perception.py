@@ -32,6 +32,8 @@ class FrameResult:
         frame: What it decoded to.
         views: All targets of that camera.
         skipped: Images that arrived and were not looked at since the result before.
+        wait_s: Time from the image's arrival until it was taken [s].
+        decode_s: Time of decoding it [s].
         encode_s: Time of the vision encoder, over all trackers with targets [s].
         generate_s: Time of the language model, over all trackers with targets [s].
     """
@@ -40,6 +42,8 @@ class FrameResult:
     frame: Frame
     views: tuple[ObjectView, ...]
     skipped: int = 0
+    wait_s: float = 0.0
+    decode_s: float = 0.0
     encode_s: float = 0.0
     generate_s: float = 0.0
 
@@ -263,9 +267,17 @@ class Perception:
         departed = [t.view(t.farewell(reason, seen.frame.index, seen.image.stamp_ns)) for t, reason in bye]
         views = tuple(departed) + tuple(view for _, view in events)
         skipped, stream.skipped = stream.skipped, 0
-        encode_s = sum(tracker.stats.encode_s for tracker in busy)
-        generate_s = sum(tracker.stats.generate_s for tracker in busy)
-        self._hooks.on_result(FrameResult(seen.image, seen.frame, views, skipped, encode_s, generate_s))
+        result = FrameResult(
+            seen.image,
+            seen.frame,
+            views,
+            skipped,
+            wait_s=seen.taken_s - seen.image.arrived_s,
+            decode_s=seen.decode_s,
+            encode_s=sum(tracker.stats.encode_s for tracker in busy),
+            generate_s=sum(tracker.stats.generate_s for tracker in busy),
+        )
+        self._hooks.on_result(result)
         for target, view in events:
             target.tell(TargetEvent(seen.image, seen.frame.width, seen.frame.height, view))
             if view.update.state is TrackState.REMOVED:

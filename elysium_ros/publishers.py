@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,7 +20,7 @@ from elysium_ros.annotator import Annotator
 from elysium_ros.answers import Answer
 from elysium_ros.camera_messages import image_message, jpeg_message
 from elysium_ros.conversions import box_to_message, copy_header, ns_to_duration, object_to_message, to_text
-from elysium_ros.frame_statistics import Statistics
+from elysium_ros.frame_statistics import FrameTimes, Statistics
 from elysium_ros.guard import Guard
 from elysium_ros.markers import detections, image_marker, outline_markers
 from elysium_ros.msg import ObjectDescription, TrackedObjectArray
@@ -78,11 +79,9 @@ class Publishers:
     def publish(self, result: FrameResult) -> None:
         """Publish all that is known after one frame, the objects first."""
         topics, header = self._topics[result.image.camera], result.image.payload.header
-        latency_ns = self._latency_ns(result.image.stamp_ns)
+        latency_ns, node_s = self._latency_ns(result.image.stamp_ns), time.monotonic() - result.image.arrived_s
         topics.objects.publish(_objects(result, latency_ns))
-        self._statistics.result_published(
-            latency_ns / 1e9 if result.image.stamp_ns else None, result.encode_s, result.generate_s
-        )
+        self._statistics.result_published(_times(result, latency_ns / 1e9 if result.image.stamp_ns else None, node_s))
         width, height = result.frame.width, result.frame.height
         if _has_listener(topics.image_markers):
             topics.image_markers.publish(image_marker(header, result.views, width, height))
@@ -164,6 +163,18 @@ def _objects(result: FrameResult, latency_ns: int) -> TrackedObjectArray:
         objects=[object_to_message(view, width, height) for view in result.views],
         dropped=int(result.skipped),
         latency=ns_to_duration(latency_ns),
+    )
+
+
+def _times(result: FrameResult, latency_s: float | None, node_s: float) -> FrameTimes:
+    return FrameTimes(
+        latency_s=latency_s,
+        transport_s=None if latency_s is None else latency_s - node_s,
+        wait_s=result.wait_s,
+        decode_s=result.decode_s,
+        encode_s=result.encode_s,
+        generate_s=result.generate_s,
+        node_s=node_s,
     )
 
 

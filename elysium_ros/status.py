@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from elysium_ros.diagnostics import Condition, diagnose
 from elysium_ros.guard import Guard
-from elysium_ros.msg import TrackerStatus
+from elysium_ros.msg import StageLatency, TrackerStatus
 from elysium_ros.runtime import Runtime
 from elysium_ros.services import SERVICE_QOS
 
@@ -87,8 +87,11 @@ def status_message(condition: Condition) -> TrackerStatus:
         parse_failures=int(condition.parse_failures),
         latency_p50=float(statistics.latency_p50_s),
         latency_p95=float(statistics.latency_p95_s),
-        encode_p50=float(statistics.encode_p50_s),
-        generate_p50=float(statistics.generate_p50_s),
+        encode_p50=float(statistics.stage("encode").p50_s),
+        generate_p50=float(statistics.stage("generate").p50_s),
+        stages=[
+            StageLatency(name=stage.name, p50=float(stage.p50_s), p95=float(stage.p95_s)) for stage in statistics.stages
+        ],
         gpu_memory_used=int(condition.gpu_memory),
     )
     if info is not None:

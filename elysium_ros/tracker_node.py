@@ -13,8 +13,6 @@ import time
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidHandle
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo
 
@@ -22,6 +20,7 @@ from elysium_core.errors import ConfigError
 from elysium_ros.camera_input import CameraInput, InputTools
 from elysium_ros.conversions import message_to_frame
 from elysium_ros.diagnostics import Condition
+from elysium_ros.executors import PoolExecutor, spin
 from elysium_ros.frame_statistics import Statistics
 from elysium_ros.lifecycle import ManagedNode
 from elysium_ros.loading import gpu_memory_used, load_configured_model
@@ -233,26 +232,9 @@ class TrackerNode(ManagedNode):
         )
 
 
-def make_executor(node: TrackerNode) -> MultiThreadedExecutor:
+def make_executor(node: TrackerNode) -> PoolExecutor:
     """Return what runs the node's callbacks."""
-    threads = MAX_WAITING_CALLS + MAX_GOALS + len(node.settings.cameras) + _QUICK_THREADS
-    executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
-    executor.add_node(node)
-    return executor
-
-
-def spin(node: TrackerNode, executor: MultiThreadedExecutor) -> None:
-    """Run the node's callbacks until the process is told to end."""
-    while node.context.ok():
-        try:
-            executor.spin_once()
-        except ExternalShutdownException:
-            return
-        except InvalidHandle:
-            # A subscription was destroyed by another thread while the executor was waiting for it.
-            continue
-        except Exception as error:  # noqa: BLE001 - such as a reply to a client that has gone
-            node.guard.report(error)
+    return PoolExecutor(node, MAX_WAITING_CALLS + MAX_GOALS + _QUICK_THREADS)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -267,7 +249,7 @@ def main(args: list[str] | None = None) -> int:
         node = TrackerNode()
         executor = make_executor(node)
         if gate.open():
-            spin(node, executor)
+            spin(executor, node.guard.report)
     finally:
         if node is not None:
             node.close()

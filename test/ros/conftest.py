@@ -45,6 +45,12 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> A
     return value
 
 
+@pytest.fixture(name="until", scope="session")
+def until_fixture() -> Callable[..., Any]:
+    """The function above, for tests that need it alone."""
+    return until
+
+
 class Camera:
     """Publishes pictures, one by one or as a stream."""
 

@@ -22,6 +22,11 @@ def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str]) -> N
     assert run["node_latency_p50_ms"] <= run["latency_p99_ms"]
     assert run["rss_start_mib"] > 0
     assert run["rss_slope_mib_per_h"] is None
+    assert 0 < run["return_ms"][0] <= run["return_ms"][1]
+    stages = run["stages_ms"]
+    assert set(stages) == {"transport", "wait", "decode", "node"}
+    assert all(0 < p50 <= p95 for p50, p95 in stages.values())
+    assert stages["wait"][0] < stages["node"][0] < run["latency_p99_ms"]
 
 
 def test_the_slope_is_that_of_the_last_two_thirds() -> None:

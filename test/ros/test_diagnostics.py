@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from elysium_core.tracking.types import ModelInfo
 from elysium_ros.camera_input import InputState
 from elysium_ros.diagnostics import Condition, diagnose
-from elysium_ros.frame_statistics import Snapshot, Statistics
+from elysium_ros.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
 from elysium_ros.status import status_message
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -79,7 +79,8 @@ def test_inference_says_whether_it_works(condition, expected):
 
 
 def test_the_status_carries_every_number():
-    snapshot = Snapshot(30.0, 29.0, 5, 0.01, 0.02, 0.003, 0.004)
+    stages = tuple(StageSnapshot(name, n / 1000, n / 100) for n, name in enumerate(STAGES, start=1))
+    snapshot = Snapshot(30.0, 29.0, 5, 0.01, 0.02, stages)
     message = status_message(
         Condition(
             "active", model=MODEL, paused=True, received=9, dropped=2, parse_failures=1, gpu_memory=2**33,
@@ -92,7 +93,10 @@ def test_the_status_carries_every_number():
     assert (message.frames_received, message.frames_dropped, message.parse_failures) == (9, 2, 1)
     rates = (message.input_rate, message.output_rate, message.latency_p50, message.latency_p95)
     assert rates == pytest.approx((30.0, 29.0, 0.01, 0.02))
-    assert (message.encode_p50, message.generate_p50) == pytest.approx((0.003, 0.004))
+    assert [stage.name for stage in message.stages] == ["transport", "wait", "decode", "encode", "generate", "node"]
+    assert [stage.p50 for stage in message.stages] == pytest.approx([n / 1000 for n in range(1, 7)])
+    assert [stage.p95 for stage in message.stages] == pytest.approx([n / 100 for n in range(1, 7)])
+    assert (message.encode_p50, message.generate_p50) == pytest.approx((0.004, 0.005))
     assert message.gpu_memory_used == 2**33
 
 
@@ -110,7 +114,7 @@ def test_rates_follow_what_comes_and_fall_when_nothing_comes():
         clock.now_s = step / 10
         statistics.image_received()
         if step % 2 == 0:
-            statistics.result_published(0.05, 0.0, 0.0)
+            statistics.result_published(FrameTimes(latency_s=0.05))
     now = statistics.snapshot()
     assert (now.input_rate_hz, now.output_rate_hz, now.results) == (pytest.approx(10.0), pytest.approx(5.0), 16)
     clock.now_s = 6.0
@@ -122,10 +126,30 @@ def test_rates_follow_what_comes_and_fall_when_nothing_comes():
 def test_percentiles_are_those_of_the_frames_that_had_something_to_measure():
     statistics = Statistics()
     assert statistics.snapshot() == Snapshot()
-    for latency_s in [*(n / 100 for n in range(1, 101)), None]:
-        statistics.result_published(latency_s, 0.0 if latency_s is None else 0.2, 0.0)
+    for n in range(1, 101):
+        statistics.result_published(FrameTimes(latency_s=n / 100, transport_s=n / 200, wait_s=0.0, encode_s=0.2))
+    statistics.result_published(FrameTimes(wait_s=0.0))
     now = statistics.snapshot()
     assert (now.latency_p50_s, now.latency_p95_s) == (pytest.approx(0.505), pytest.approx(0.9505))
-    assert (now.encode_p50_s, now.generate_p50_s) == (0.2, 0.0)
+    assert now.stage("transport") == StageSnapshot("transport", pytest.approx(0.2525), pytest.approx(0.47525))
+    assert now.stage("encode") == StageSnapshot("encode", 0.2, 0.2)
+    assert now.stage("generate") == StageSnapshot("generate")
+    assert now.results == 101
     statistics.reset()
     assert statistics.snapshot() == Snapshot()
+
+
+def test_a_stage_without_time_counts_but_a_model_without_work_does_not():
+    statistics = Statistics()
+    for wait_s, encode_s in ((0.0, 0.0), (0.0, 0.0), (0.4, 0.4)):
+        statistics.result_published(FrameTimes(wait_s=wait_s, encode_s=encode_s))
+    now = statistics.snapshot()
+    assert (now.stage("wait").p50_s, now.stage("encode").p50_s) == (0.0, 0.4)
+
+
+def test_percentiles_speak_of_the_last_frames_and_memory_is_bounded():
+    statistics = Statistics()
+    for node_s in [9.0] * 1000 + [0.1] * 300:
+        statistics.result_published(FrameTimes(latency_s=node_s, node_s=node_s))
+    now = statistics.snapshot()
+    assert (now.latency_p95_s, now.stage("node").p95_s) == pytest.approx((0.1, 0.1))
