@@ -10,9 +10,9 @@ import typer
 
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
+from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import MAX_SIDE_PX, MIN_SIDE_PX, SceneConfig
-from elysium_core.data.synthetic.sources import TRAINING_NAMES
 from elysium_core.data.synthetic.writer import encode_png
 
 _CLIP_LENGTHS = (1, 4, 30)
@@ -35,7 +35,7 @@ def command(
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        generator = ClipGenerator.for_split("test", TRAINING_NAMES, 0, SceneConfig(side_px=side))
+        generator = ClipGenerator.for_split("test", len(trainable_names()), 0, SceneConfig(side_px=side))
         rates = {f"{length}-frame clips": _measure(generator, length, seconds) for length in _CLIP_LENGTHS}
         rates["4-frame clips, as PNG"] = _measure(generator, 4, seconds, write=True)
     finally:

@@ -21,6 +21,7 @@ from elysium_core.errors import ConfigError
 SPLITS = ("train", "test")
 _DEFAULTS = TrainingClips()
 _DEFAULT_CLIPS = 1000
+_FIELDS = {"side": "side_px", "twins": "twin_share", "dyed": "dye_share"}
 
 Work = list[tuple[ClipSource, int]]
 """Sources, each with the number of clips to write."""
@@ -51,6 +52,21 @@ def command(
             "--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help=f"Side of the frames [px]; {_DEFAULTS.side_px}. (train)"
         ),
     ] = None,
+    names: Annotated[
+        int | None, typer.Option("--names", min=2, help=f"Size of the vocabulary; {_DEFAULTS.names}. (train)")
+    ] = None,
+    twins: Annotated[
+        float | None,
+        typer.Option(
+            "--twins", metavar="SHARE", help=f"Clips with two of a name, 0..1; {_DEFAULTS.twin_share:g}. (train)"
+        ),
+    ] = None,
+    dyed: Annotated[
+        float | None,
+        typer.Option(
+            "--dyed", metavar="SHARE", help=f"Things in another colour, 0..1; {_DEFAULTS.dye_share:g}. (train)"
+        ),
+    ] = None,
     shards: Annotated[bool, typer.Option("--shards", help="Tar shards for webdataset instead of folders.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -61,6 +77,7 @@ def command(
     goes on there.
     """
     given = {"frames": frames, "seed": seed, "objects": objects, "gap": gap, "side": side}
+    given |= {"names": names, "twins": twins, "dyed": dyed}
     work, settings = _plan(split, clips, {name: value for name, value in given.items() if value is not None})
     claim_folder(out, settings | {"shards": shards})
     write = write_shards if shards else write_track_files
@@ -85,8 +102,7 @@ def _plan(split: str, clips: int | None, given: dict[str, Any]) -> tuple[Work, d
         if given:
             raise ConfigError(f"the test set is frozen: leave out {', '.join('--' + name for name in given)}")
         return [(part, min(part.clips, clips or part.clips)) for part in testset.PARTS], {"split": split}
-    given = {("side_px" if name == "side" else name): value for name, value in given.items()}
-    source = TrainingClips(**given)
+    source = TrainingClips(**{_FIELDS.get(name, name): value for name, value in given.items()})
     settings = {
         "split": split,
         "frames": source.frames,
@@ -94,6 +110,9 @@ def _plan(split: str, clips: int | None, given: dict[str, Any]) -> tuple[Work, d
         "objects": source.objects,
         "gap": source.gap,
         "side_px": source.side_px,
+        "names": source.names,
+        "twin_share": source.twin_share,
+        "dye_share": source.dye_share,
     }
     return [(source, clips or _DEFAULT_CLIPS)], settings
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from elysium_core.data.synthetic import testset
+from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
+from elysium_core.data.synthetic.expressions import Reference, references
 from elysium_core.data.synthetic.sources import Sample
 from elysium_core.errors import BoxError, ExpressionError
 from elysium_core.evaluation.answers import AnswerLog
@@ -87,10 +89,13 @@ def answer_clip(sample: Sample, part: testset.FrozenPart, index: int, model: Per
     record: dict[str, Any] = {
         "part": part.name,
         "names": list(clip.names),
+        "colors": [None if color == NO_COLOR else COLORS[color] for color in clip.colors],
         "boxes": [[[round(float(v), 5) for v in box] for box in track] for track in clip.boxes],
         "visible": [[round(float(v), 3) for v in track] for track in clip.visible],
     }
     frames = [Frame(image, index=number) for number, image in enumerate(clip.images)]
+    if part is testset.WORDS:
+        return record | _ask_words(model, frames, sample, record, index)
     target = sample.targets[index % len(sample.targets)]
     words, first_box = f"the {clip.names[target]}", _box(record, target, 0)
     if part is testset.VANISHING:
@@ -129,18 +134,48 @@ def _follow(
     return {"task": task, "target": target, "boxes": boxes, "states": states, "scores": scores, "seconds": seconds}
 
 
+def _ask_words(
+    model: PerceptionModel, frames: list[Frame], sample: Sample, record: dict[str, Any], index: int
+) -> dict[str, Any]:
+    """Find objects by each kind of words that means them alone; follow one of them; say what they are."""
+    clip, stills = sample.clip, []
+    for number in STILL_FRAMES:
+        for target in _well_seen(record, number):
+            described = model.describe(frames[number], _box(record, target, number))
+            stills.append({"frame": number, "target": target, "answer": described})
+            for said in _one_of_each_kind(references(clip, target, number)):
+                box = _find(model, frames[number], said.text)
+                stills.append({"frame": number, "target": target, "kind": said.kind, "words": said.text, "box": box})
+    tracks = []
+    if callable_targets := [target for target in sample.targets if references(clip, target)]:
+        target = callable_targets[index % len(callable_targets)]
+        said = _one_of_each_kind(references(clip, target))
+        tracks = [_follow(model, frames, target, "rsot", said[index % len(said)].text, None)]
+    return {"stills": stills, "tracks": tracks}
+
+
+def _one_of_each_kind(found: list[Reference]) -> list[Reference]:
+    return list({reference.kind: reference for reference in reversed(found)}.values())[::-1]
+
+
+def _well_seen(record: dict[str, Any], frame: int) -> list[int]:
+    return [n for n, visible in enumerate(record["visible"]) if visible[frame] >= _LEAST_VISIBLE]
+
+
+def _find(model: PerceptionModel, frame: Frame, words: str) -> list[float] | None:
+    try:
+        found = model.ground(frame, words).box
+    except ExpressionError:
+        return None
+    return None if found is None else [round(v, 5) for v in found]
+
+
 def _ask_stills(model: PerceptionModel, frames: list[Frame], record: dict[str, Any]) -> list[dict[str, Any]]:
     """REC and REG about every object that is well seen in some single frames."""
     answers = []
     for number in STILL_FRAMES:
-        for target, name in enumerate(record["names"]):
-            if record["visible"][target][number] < _LEAST_VISIBLE:
-                continue
-            try:
-                found = model.ground(frames[number], f"the {name}").box
-            except ExpressionError:
-                found = None
-            box = None if found is None else [round(v, 5) for v in found]
+        for target in _well_seen(record, number):
+            box = _find(model, frames[number], f"the {record['names'][target]}")
             described = model.describe(frames[number], _box(record, target, number))
             answers.append({"frame": number, "target": target, "box": box, "answer": described})
     return answers

@@ -14,12 +14,14 @@ from elysium_core.evaluation.synthetic_scores import MODEL, Figures, Record, sco
 
 _TITLES = {
     "test": "Names and backgrounds: names known, backgrounds and motions never trained on",
+    "words": "Words: every name, dyed things and two of a name among them, asked for by name, colour, size or place",
     "test-unseen": "Sprites never trained on, followed from a box",
     "absence": "Doubt: share marked UNCERTAIN or LOST in the tenth frame without the object",
 }
 _RIVALS = (
     "Random object: the exact boxes of an object of the scene, the mean over all of them; copied first box: the true "
-    "box of the first frame in every frame; truth as text: the truth in steps of 1/100, the most that text can say."
+    "box of the first frame in every frame; any of that name: the mean over the things of the target's name; "
+    "truth as text: the truth in steps of 1/100, the most that text can say."
 )
 _RIGHT = "Right object: the centre of the box is nearer to the target's centre than to any other object's."
 

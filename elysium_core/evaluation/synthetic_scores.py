@@ -66,7 +66,7 @@ def score_stills(records: Iterable[Record]) -> Figures:
             for who, boxes in answers.items():
                 accuracy[who].add(objects, float(np.mean([_overlap(box, truth[target]) >= 0.5 for box in boxes])))
                 right[who].add(objects, float(np.mean([nearest(box, truth) == target for box in boxes])))
-            named.add(objects, float(is_name(still["answer"], record["names"][target])))
+            named.add(objects, float(is_name(still["answer"], record["names"][target], _color(record, target))))
     return _figures({"REC Acc@0.5": accuracy, "REC right object": right}) | {"REG exact name": {MODEL: named.result()}}
 
 
@@ -75,7 +75,9 @@ def score_video_reg(records: Iterable[Record]) -> Figures:
     named = _Means()
     for record in records:
         if answer := record.get("video_reg"):
-            named.add(len(record["names"]), float(is_name(answer["answer"], record["names"][answer["target"]])))
+            target = answer["target"]
+            exact = is_name(answer["answer"], record["names"][target], _color(record, target))
+            named.add(len(record["names"]), float(exact))
     return {"Video-REG exact name": {MODEL: named.result()}}
 
 
@@ -110,6 +112,41 @@ def score_tracks(records: Iterable[Record], task: str) -> Figures:
     return _figures({f"{name} AUC": auc}) | shares
 
 
+def score_words(records: Iterable[Record]) -> Figures:
+    """Objects asked for by name, colour, size and place, where two may have the same name.
+
+    Returns:
+        ``REC Acc@0.5 by <kind>`` and ``REC right object by <kind>``, beside a random object
+        and *any of that name* (the mean over the objects that have the target's name);
+        ``REG exact name``, and ``REG colour, too``: of those with a colour word, the share
+        that are described with it and their name.
+    """
+    accuracy: dict[str, dict[str, _Means]] = defaultdict(lambda: defaultdict(_Means))
+    right: dict[str, _Means] = defaultdict(_Means)
+    named, colored = _Means(), _Means()
+    for record in records:
+        names, objects = record["names"], len(record["names"])
+        for still in record.get("stills", ()):
+            truth = np.asarray([track[still["frame"]] for track in record["boxes"]])
+            target = still["target"]
+            color = _color(record, target)
+            if "kind" not in still:
+                named.add(objects, float(is_name(still["answer"], names[target], color)))
+                if color:
+                    colored.add(objects, float(is_name(still["answer"], f"{color} {names[target]}")))
+                continue
+            namesakes = [box for name, box in zip(names, truth, strict=True) if name == names[target]]
+            answers = {MODEL: [still["box"]], "random object": list(truth), "any of that name": namesakes}
+            for who, boxes in answers.items():
+                hits = [_overlap(box, truth[target]) >= 0.5 for box in boxes]
+                accuracy[f"REC Acc@0.5 by {still['kind']}"][who].add(objects, float(np.mean(hits)))
+            right[f"REC right object by {still['kind']}"].add(objects, float(nearest(still["box"], truth) == target))
+    figures = _figures(dict(sorted(accuracy.items()))) | {
+        name: {MODEL: means.result()} for name, means in sorted(right.items())
+    }
+    return figures | {"REG exact name": {MODEL: named.result()}, "REG colour, too": {MODEL: colored.result()}}
+
+
 def score_absence(records: Iterable[Record]) -> Figures:
     """Share of targets marked UNCERTAIN or LOST in the tenth frame without them.
 
@@ -140,10 +177,11 @@ def score_all(records: Sequence[Record]) -> dict[str, Figures]:
     parts: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         parts[record["part"]].append(record)
-    seen, vanishing = parts["test"], parts["test-vanishing"]
+    seen, vanishing, words = parts["test"], parts["test-vanishing"], parts["test-words"]
     scores = {
         "test": score_stills(seen) | score_video_reg(seen) | score_tracks(seen, "sot") | score_tracks(seen, "rsot"),
         "test-unseen": score_tracks(parts["test-unseen"], "sot"),
+        "words": score_words(words) | score_tracks(words, "rsot"),
         "absence": score_absence([*seen, *vanishing]),
     }
     return {part: {name: by for name, by in figures.items() if any(by.values())} for part, figures in scores.items()}
@@ -161,9 +199,16 @@ def nearest(box: Sequence[float] | None, truth_xyxy: Floats) -> int | None:
     return int(np.where(truth_xyxy[:, 2] > truth_xyxy[:, 0], distance, np.inf).argmin())
 
 
-def is_name(answer: str, name: str) -> bool:
-    """Whether an answer is exactly a name, with or without its article and full stop."""
-    return answer.strip().rstrip(".").lower().removeprefix("the ").strip() == name.lower()
+def is_name(answer: str, name: str, color: str | None = None) -> bool:
+    """Whether an answer is exactly a name, with or without its article, its own colour word and a full stop."""
+    said = answer.strip().rstrip(".").lower().removeprefix("the ").strip()
+    return said == name.lower() or (color is not None and said == f"{color} {name.lower()}")
+
+
+def _color(record: Record, target: int) -> str | None:
+    """The colour word of an object; runs from before there were any have none."""
+    colors: Sequence[str | None] = record.get("colors", ())
+    return colors[target] if colors else None
 
 
 def _figures(tables: Mapping[str, Mapping[str, _Means]]) -> Figures:

@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.text.tokenizer import TextTokenizer
 
 _FOURIER_BANDS = 6
 _BACKGROUND_WEIGHT = 0.15
+# A colour is learnt from few patches a batch, and soon.
+_COLOR_WEIGHT = 0.3
 
 
 def fourier(values: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ def patch_centers(grid: int) -> Tensor:
 
 
 class PatchHeads(nn.Module):
-    """Reads name and box of the object under each patch from the vision encoder (stands in for CLIP's training).
+    """Reads what each patch shows off the vision encoder: name, colour, box (stands in for CLIP's training).
 
     Args:
         width: Width of a patch token.
@@ -48,29 +51,39 @@ class PatchHeads(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.name = nn.Linear(width, names + 1)
+        self.color = nn.Linear(width, len(COLORS) + 1)
         self.box = nn.Linear(width, 4)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Name logits (F, N, V + 1) and boxes (F, N, 4) of patch tokens (F, N, width)."""
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Name logits (F, N, V + 1), colour logits (F, N, C + 1) and boxes (F, N, 4) of tokens (F, N, width)."""
         normed = self.norm(tokens)
-        return self.name(normed), self.box(normed)
+        return self.name(normed), self.color(normed), self.box(normed)
 
 
 def patch_losses(
-    name_logits: Tensor, boxes: Tensor, gate_logits: Tensor, patch_name: Tensor, patch_box: Tensor
+    name_logits: Tensor,
+    color_logits: Tensor,
+    boxes: Tensor,
+    gate_logits: Tensor,
+    patch_name: Tensor,
+    patch_color: Tensor,
+    patch_box: Tensor,
 ) -> dict[str, Tensor]:
-    """Losses of stage V: name and box of each patch, and whether the gate keeps objects.
+    """Losses of stage V: name, colour and box of each patch, and whether the gate keeps objects.
 
     Args:
         name_logits: (F, N, V + 1).
+        color_logits: (F, N, C + 1).
         boxes: (F, N, 4).
         gate_logits: (F, N) of the T-Selector.
         patch_name: (F, N), V = background.
+        patch_color: (F, N), C = no colour word.
         patch_box: (F, N, 4).
 
     Returns:
-        ``name`` (cross-entropy), ``box`` (mean absolute error, of the frame), ``gate``
-        (binary cross-entropy), ``name_accuracy`` on objects.
+        ``name`` (cross-entropy of names, and of colours on objects), ``box`` (mean absolute
+        error, of the frame), ``gate`` (binary cross-entropy), ``name_accuracy`` and
+        ``color_accuracy`` on objects.
     """
     background = name_logits.shape[-1] - 1
     solid = patch_name != background
@@ -80,15 +93,24 @@ def patch_losses(
     count = solid.sum().clamp(min=1)
     box = (boxes - patch_box).abs().mean(-1)[solid].sum() / count
     gate = F.binary_cross_entropy_with_logits(gate_logits.float(), solid.float())
+    color = F.cross_entropy(color_logits.flatten(0, 1), patch_color.flatten(), reduction="none")
+    color = (color * solid.flatten()).sum() / count
     accuracy = ((name_logits.argmax(-1) == patch_name) & solid).sum() / count
-    return {"name": name, "box": box, "gate": gate, "name_accuracy": accuracy.detach()}
+    color_accuracy = ((color_logits.argmax(-1) == patch_color) & solid).sum() / count
+    return {
+        "name": name + _COLOR_WEIGHT * color,
+        "box": box,
+        "gate": gate,
+        "name_accuracy": accuracy.detach(),
+        "color_accuracy": color_accuracy.detach(),
+    }
 
 
 class Oracle(nn.Module):
     """Visual tokens made from the truth instead of from pixels (stands in for Vicuna's training).
 
-    A patch on an object becomes the sum of its name's word embeddings and an embedding
-    of its box; a background patch a learned vector; both carry the patch's place.
+    A patch on an object becomes the sum of the word embeddings of its name and its colour
+    and an embedding of its box; a background patch a learned vector; both carry the patch's place.
 
     Args:
         names: Names by index.
@@ -98,41 +120,54 @@ class Oracle(nn.Module):
 
     name_ids: Tensor
     name_weights: Tensor
+    color_ids: Tensor
+    color_weights: Tensor
 
     def __init__(self, names: Sequence[str], tokenizer: TextTokenizer, width: int) -> None:
         super().__init__()
-        encoded = [tokenizer.encode_answer(f" {name}") for name in names]
-        longest = max(len(ids) for ids in encoded)
-        ids = torch.zeros(len(names) + 1, longest, dtype=torch.int64)
-        weights = torch.zeros(len(names) + 1, longest)
-        for row, word_ids in enumerate(encoded):
-            ids[row, : len(word_ids)] = torch.tensor(word_ids)
-            weights[row, : len(word_ids)] = len(word_ids) ** -0.5
-        self.register_buffer("name_ids", ids, persistent=False)
-        self.register_buffer("name_weights", weights, persistent=False)
+        for prefix, phrases in (("name", names), ("color", COLORS)):
+            ids, weights = _word_table(tokenizer, phrases)
+            self.register_buffer(f"{prefix}_ids", ids, persistent=False)
+            self.register_buffer(f"{prefix}_weights", weights, persistent=False)
         self.name = nn.Linear(width, width)
         nn.init.eye_(self.name.weight)
         self.box = nn.Sequential(nn.Linear(4 + 8 * _FOURIER_BANDS, width), nn.GELU(), nn.Linear(width, width))
         self.place = nn.Linear(4 * _FOURIER_BANDS, width)
         self.background = nn.Parameter(0.02 * torch.randn(width))
 
-    def forward(self, embedding: nn.Embedding, patch_name: Tensor, patch_box: Tensor, centers: Tensor) -> Tensor:
+    def forward(
+        self, embedding: nn.Embedding, patch_name: Tensor, patch_color: Tensor, patch_box: Tensor, centers: Tensor
+    ) -> Tensor:
         """Make tokens.
 
         Args:
             embedding: The LLM's word embeddings.
             patch_name: (F, K), V = background.
+            patch_color: (F, K), C = no colour word.
             patch_box: (F, K, 4).
             centers: (F, K, 2) or (K, 2), places of the patches.
 
         Returns:
             (F, K, D).
         """
-        words = embedding(self.name_ids[patch_name]) * self.name_weights[patch_name][..., None]
+        name = (embedding(self.name_ids[patch_name]) * self.name_weights[patch_name][..., None]).sum(-2)
+        color = (embedding(self.color_ids[patch_color]) * self.color_weights[patch_color][..., None]).sum(-2)
         box = self.box(torch.cat([patch_box, fourier(patch_box)], dim=-1))
-        thing = self.name(words.sum(-2)) + box
+        thing = self.name(name + color) + box
         solid = (patch_name < len(self.name_ids) - 1)[..., None]
         return torch.where(solid, thing, self.background) + 0.3 * self.place(fourier(centers))
+
+
+def _word_table(tokenizer: TextTokenizer, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids (P + 1, L) of phrases and their weights, one row of zeros behind the last."""
+    encoded = [tokenizer.encode_answer(f" {phrase}") for phrase in phrases]
+    longest = max(len(ids) for ids in encoded)
+    ids = torch.zeros(len(phrases) + 1, longest, dtype=torch.int64)
+    weights = torch.zeros(len(phrases) + 1, longest)
+    for row, word_ids in enumerate(encoded):
+        ids[row, : len(word_ids)] = torch.tensor(word_ids)
+        weights[row, : len(word_ids)] = len(word_ids) ** -0.5
+    return ids, weights
 
 
 class PointingHeads(nn.Module):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
+from elysium_core.data.synthetic.expressions import choose, describe, description, references
 from elysium_core.geometry import Box
 from elysium_core.text.box_text import format_box, format_track
 from elysium_core.text.conversation import frame_pieces, question_piece
@@ -32,6 +34,8 @@ NOTHING = -2
 
 _VIDEO_REG_SHARE = 0.2
 _FORMAT_WEIGHT = 0.1
+# Of the questions about something that is not there.
+_WRONG_COLOR_SHARE = 0.35
 # A patch belongs to an object that covers at least this share of it.
 _PATCH_SHARE = 0.15
 _DIGITS = frozenset("0123456789")
@@ -62,6 +66,7 @@ class Batch:
         images: (B * T, S, S, 3) uint8.
         patch_object: (B * T, N) object covering each patch, -1 for background.
         patch_name: (B * T, N) its name's index, the vocabulary's size for background.
+        patch_color: (B * T, N) its colour word, ``len(COLORS)`` for none and for background.
         patch_box: (B * T, N, 4) its box in that frame, zeros for background.
         token_ids: (B, L); VISUAL_SLOT where a visual token stands.
         positions: (B, L).
@@ -77,6 +82,7 @@ class Batch:
     images: Tensor
     patch_object: Tensor
     patch_name: Tensor
+    patch_color: Tensor
     patch_box: Tensor
     token_ids: Tensor
     positions: Tensor
@@ -114,7 +120,7 @@ class _Sequence:
 
 
 def draw_turns(
-    rng: np.random.Generator, clip: SyntheticClip, data: SyntheticDataConfig, vocabulary: Sequence[str]
+    rng: np.random.Generator, clip: SyntheticClip, data: SyntheticDataConfig, generator: ClipGenerator
 ) -> list[Turn]:
     """Ask about a clip, in random order and phrasing.
 
@@ -128,29 +134,48 @@ def draw_turns(
         wanted += [(REC, target), (REG, target)] if frames == 1 else [(SOT, target), (RSOT, target)]
         if frames > 1 and rng.random() < _VIDEO_REG_SHARE:
             wanted.append((VIDEO_REG, target))
-    turns = [_turn(rng, clip, *wanted[i]) for i in rng.permutation(len(wanted))[: data.max_turns]]
+    # An object that no words tell apart can still be followed from a box, or named.
+    callable_ = {n for n in range(len(clip.names)) if references(clip, n)}
+    wanted = [(task, n) for task, n in wanted if n in callable_ or task not in (REC, RSOT)]
+    turns = [_turn(rng, clip, *wanted[i], data.plain_share) for i in rng.permutation(len(wanted))[: data.max_turns]]
     for place in np.flatnonzero(rng.random(len(turns)) < data.absent_share):
-        turns[place] = _absent_turn(rng, clip, vocabulary)
+        turns[place] = _absent_turn(rng, clip, generator)
     return turns
 
 
-def _turn(rng: np.random.Generator, clip: SyntheticClip, task: str, target: int) -> Turn:
+def _turn(rng: np.random.Generator, clip: SyntheticClip, task: str, target: int, plain_share: float) -> Turn:
     gone = clip.visible[target] <= 0
     boxes = [_random_box(rng) if gone[t] else Box(*map(float, box)) for t, box in enumerate(clip.boxes[target])]
-    question = fill(_phrasing(rng, task), expression=f"the {clip.names[target]}", box=format_box(boxes[0]))
+    words = choose(rng, references(clip, target), plain_share).text if task in (REC, RSOT) else ""
+    question = fill(_phrasing(rng, task), expression=words, box=format_box(boxes[0]))
     if task in (REG, VIDEO_REG):
-        return Turn(task, target, question, f"the {clip.names[target]}")
+        return Turn(task, target, question, description(clip, target))
     return Turn(task, target, question, format_box(boxes[0]) if task == REC else format_track(boxes))
 
 
-def _absent_turn(rng: np.random.Generator, clip: SyntheticClip, vocabulary: Sequence[str]) -> Turn:
+def _absent_turn(rng: np.random.Generator, clip: SyntheticClip, generator: ClipGenerator) -> Turn:
     """A question about something that is nowhere in the clip."""
     frames = len(clip.images)
-    others = [name for name in vocabulary if name not in clip.names]
     task = REC if frames == 1 else RSOT
-    question = fill(_phrasing(rng, task), expression=f"the {others[int(rng.integers(len(others)))]}")
+    question = fill(_phrasing(rng, task), expression=_absent_words(rng, clip, generator))
     boxes = [_random_box(rng) for _ in range(frames)]
     return Turn(task, NOTHING, question, format_box(boxes[0]) if task == REC else format_track(boxes))
+
+
+def _absent_words(rng: np.random.Generator, clip: SyntheticClip, generator: ClipGenerator) -> str:
+    """Another name; or, where colours are in play, a name that is there in a colour that it does not have."""
+    if generator.config.dye_share and rng.random() < _WRONG_COLOR_SHARE:
+        name = clip.names[int(rng.integers(len(clip.names)))]
+        shown = {int(c) for n, c in zip(clip.names, clip.colors, strict=True) if n == name}
+        others = sorted(set(generator.dyes(name)) - shown)
+        if others:
+            return describe(name, others[int(rng.integers(len(others)))])
+    absent = [name for name in generator.vocabulary if name not in clip.names]
+    name = absent[int(rng.integers(len(absent)))]
+    dyes = generator.dyes(name)
+    if not dyes or rng.random() >= generator.config.dye_share:
+        return describe(name, NO_COLOR)
+    return describe(name, dyes[int(rng.integers(len(dyes)))])
 
 
 def _phrasing(rng: np.random.Generator, task: str) -> str:
@@ -209,7 +234,7 @@ class BatchBuilder:
             objects = int(rng.choice(data.objects, p=data.object_weights))
             clip = self._generator.draw_with_target(count, objects, gap)
             clips.append(clip)
-            turns.append(draw_turns(rng, clip, data, self._generator.vocabulary))
+            turns.append(draw_turns(rng, clip, data, self._generator))
         return self.build(clips, turns)
 
     def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:
@@ -223,7 +248,8 @@ class BatchBuilder:
             images=torch.from_numpy(np.concatenate([clip.images for clip in clips])),
             patch_object=torch.from_numpy(np.concatenate([p[0] for p in patches])),
             patch_name=torch.from_numpy(np.concatenate([p[1] for p in patches])),
-            patch_box=torch.from_numpy(np.concatenate([p[2] for p in patches])),
+            patch_color=torch.from_numpy(np.concatenate([p[2] for p in patches])),
+            patch_box=torch.from_numpy(np.concatenate([p[3] for p in patches])),
             token_ids=_pad([row.ids for row in rows], length, 0, torch.int64),
             positions=_pad([row.positions for row in rows], length, 0, torch.int64),
             branch=_pad([row.branch for row in rows], length, -1, torch.int64),
@@ -261,8 +287,10 @@ class BatchBuilder:
         row.extend(question, prefix, branch, [0.0] * len(question), [False] * len(question))
         row.extend(answer, prefix + len(question), branch, weights, digits)
 
-    def _patches(self, clip: SyntheticClip) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Object, name and box of every patch: (T, N), (T, N), (T, N, 4)."""
+    def _patches(
+        self, clip: SyntheticClip
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Object, name, colour and box of every patch: (T, N) thrice, (T, N, 4)."""
         frames, side = clip.owner.shape[:2]
         patch = self._patch_px
         grid = side // patch
@@ -272,8 +300,10 @@ class BatchBuilder:
         covered = counts.max(axis=-1) >= _PATCH_SHARE * patch * patch
         owner = np.where(covered, counts.argmax(axis=-1), -1).astype(np.int64)
         name = np.where(covered, clip.name_index[owner], len(self._generator.vocabulary)).astype(np.int64)
+        colors = np.where(clip.colors == NO_COLOR, len(COLORS), clip.colors)
+        color = np.where(covered, colors[owner], len(COLORS)).astype(np.int64)
         boxes = clip.boxes.transpose(1, 0, 2)[np.arange(frames)[:, None], owner]
-        return owner, name, np.where(covered[..., None], boxes, 0).astype(np.float32)
+        return owner, name, color, np.where(covered[..., None], boxes, 0).astype(np.float32)
 
 
 def _inside_brackets(tokens: Sequence[int], opener: int, closer: int) -> list[bool]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
+from elysium_core.data.synthetic.assets import load_backgrounds, trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.text.tokenizer import TextTokenizer
@@ -40,9 +40,15 @@ class ClipBatches(Dataset[Batch]):
 
     def _make_builder(self) -> BatchBuilder:
         recipe = self._recipe
-        scene = SceneConfig(side_px=recipe.model.side_px, vanish_share=recipe.data.vanish_share)
+        data = recipe.data
+        scene = SceneConfig(
+            side_px=recipe.model.side_px,
+            vanish_share=data.vanish_share,
+            twin_share=data.twin_share,
+            dye_share=data.dye_share,
+        )
         photos = load_backgrounds("train", [Path(folder) for folder in recipe.data.photo_folders])
-        generator = ClipGenerator(sprite_names()[: recipe.data.names], photos, recipe.data.seed, scene)
+        generator = ClipGenerator(trainable_names()[: recipe.data.names], photos, recipe.data.seed, scene)
         tokenizer = TextTokenizer.from_folder(self._tokenizer_folder)
         return BatchBuilder(generator, recipe.data, tokenizer, recipe.model.visual_tokens, recipe.model.patch_px)
 

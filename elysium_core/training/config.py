@@ -55,7 +55,7 @@ class SyntheticDataConfig:
     """What the generated training clips look like.
 
     Attributes:
-        names: Size of the vocabulary: the first so many names of the sprite atlas.
+        names: Size of the vocabulary: the first so many names that may be trained on.
         frames: Numbers of frames a clip.
         frame_weights: Their shares.
         objects: Numbers of objects a clip.
@@ -64,6 +64,10 @@ class SyntheticDataConfig:
         max_turns: Most questions asked about one clip.
         absent_share: Share of questions about something that is not in the picture.
         vanish_share: Share of clips of several frames in which an object disappears.
+        twin_share: Share of clips of several objects in which two have the same name.
+        dye_share: Share of objects that are dyed in a colour.
+        plain_share: Share of questions that use the mere name where that is enough; the
+            others name colour, size or place.
         photo_folders: Where background photos are searched; procedural backgrounds alone if empty.
         seed: Seed of everything; each stage and step adds its own number.
     """
@@ -77,6 +81,9 @@ class SyntheticDataConfig:
     max_turns: int = 4
     absent_share: float = 0.0
     vanish_share: float = 0.0
+    twin_share: float = 0.0
+    dye_share: float = 0.0
+    plain_share: float = 1.0
     photo_folders: tuple[str, ...] = tuple(map(str, SYSTEM_PHOTO_FOLDERS))
     seed: int = 1
 
@@ -106,6 +113,8 @@ class StageConfig:
             trained towards them.
         weight_decay: AdamW's weight decay.
         threads: CPU threads of the training process.
+        evaluate_every: Steps between two looks at clips never trained on: their losses, and pictures
+            of what the model says about them; 0 = never.
     """
 
     kind: str
@@ -126,6 +135,7 @@ class StageConfig:
     words_frozen: bool = False
     weight_decay: float = 0.01
     threads: int = 1
+    evaluate_every: int = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig
 
+from elysium_core.data.synthetic.colors import COLORS
+from elysium_core.data.synthetic.expressions import ANY_OBJECT
 from elysium_core.geometry import Box
 from elysium_core.io.files import temporary_beside
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
@@ -39,8 +41,11 @@ def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
             for name in names:
                 yield question_piece(fill(question, expression=f"the {name}", box="[12,34,56,78]"))
     # A name must become one entry a word, so it has to outweigh the questions' own words.
-    for name in names:
-        yield from [f"the {name}"] * len(names)
+    nouns = (*names, ANY_OBJECT)
+    for noun in nouns:
+        yield from [f"the {noun}"] * len(names)
+        yield from (f"the {word} {noun}" for word in (*COLORS, "large", "small"))
+        yield from (f"the {noun} {place}" for place in ("on the left", "on the right", "at the top", "at the bottom"))
 
 
 def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
@@ -107,7 +112,7 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
         system_text=_SYSTEM_TEXT,
         clip_length=4,
         window="anchor",
-        vocabulary=tuple(names),
+        vocabulary=(*names, ANY_OBJECT),
     )
 
 

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from elysium_core.data.synthetic.assets import sprite_names
+from elysium_core.data.synthetic.assets import held_out_names, trainable_names
 from elysium_core.data.synthetic.scene import MAX_SIDE_PX, MIN_SIDE_PX
-from elysium_core.data.synthetic.sources import TRAINING_NAMES
 from elysium_core.model.token_selector import GATES
 
 if TYPE_CHECKING:
@@ -51,9 +50,10 @@ def _check_model(model: NanoModelConfig) -> Iterator[str]:
 
 
 def _check_data(data: SyntheticDataConfig) -> Iterator[str]:
-    if not 1 <= data.names <= TRAINING_NAMES:
-        held_out = len(sprite_names()) - TRAINING_NAMES
-        yield f"data.names = {data.names} is not in 1..{TRAINING_NAMES}; the other {held_out} are held out for tests"
+    known = len(trainable_names())
+    if not 1 <= data.names <= known:
+        held_out = len(held_out_names())
+        yield f"data.names = {data.names} is not in 1..{known}; {held_out} other sprites are held out for tests"
     if not data.objects or min(data.objects) < 1 or max(data.objects) >= data.names:
         yield f"data.objects = {list(data.objects)} must be numbers from 1 to under data.names = {data.names}"
     if not data.frames or min(data.frames) < 1 or max(data.frames) > _MOST_FRAMES:
@@ -64,8 +64,8 @@ def _check_data(data: SyntheticDataConfig) -> Iterator[str]:
         yield f"data.gaps needs one pair [shortest, longest] for each of the {len(data.frames)} entries of data.frames"
     if data.max_turns < 1:
         yield f"data.max_turns = {data.max_turns} is under 1"
-    for name in ("absent_share", "vanish_share"):
-        if not 0 <= getattr(data, name) < 1:
+    for name in ("absent_share", "vanish_share", "twin_share", "dye_share", "plain_share"):
+        if not 0 <= getattr(data, name) <= 1:
             yield f"data.{name} = {getattr(data, name)} is not in 0..1"
     if data.seed < 0:
         yield f"data.seed = {data.seed} is negative"
@@ -103,6 +103,8 @@ def _check_numbers(where: str, stage: StageConfig) -> Iterator[str]:
     for name in ("steps", "batch_frames", "threads"):
         if getattr(stage, name) < 1:
             yield f"{where}.{name} = {getattr(stage, name)} is under 1"
+    if stage.evaluate_every < 0:
+        yield f"{where}.evaluate_every = {stage.evaluate_every} is negative"
     for name in ("lr", "vision_lr", "warmup_steps", "weight_decay", "pointing_weight"):
         value = getattr(stage, name)
         if not (math.isfinite(value) and value >= 0):

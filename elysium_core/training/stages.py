@@ -56,8 +56,9 @@ class TrainingModel(nn.Module):
 def _patch_terms(model: TrainingModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     tokens = model.network.visual_encoder(model.transform.normalize(batch.images))
     kept, kept_index, gate_logits = model.network.adapter(tokens)
-    names, boxes = model.patch_heads(tokens)
-    losses = patch_losses(names, boxes, gate_logits, batch.patch_name, batch.patch_box)
+    names, colors, boxes = model.patch_heads(tokens)
+    truth = (batch.patch_name, batch.patch_color, batch.patch_box)
+    losses = patch_losses(names, colors, boxes, gate_logits, *truth)
     solid = batch.patch_name != model.patch_heads.name.out_features - 1
     caught = solid.gather(1, kept_index).sum() / solid.sum().clamp(min=1)
     losses["gate_recall"] = caught.detach()
@@ -83,7 +84,8 @@ def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
     noisy = box + _BOX_NOISE * torch.randn_like(box)
     words = model.network.llm.model.embed_tokens
-    visual = model.oracle(words, batch.patch_name.gather(1, kept), noisy, model.centers[kept])
+    name, color = batch.patch_name.gather(1, kept), batch.patch_color.gather(1, kept)
+    visual = model.oracle(words, name, color, noisy, model.centers[kept])
     visual = visual + _ORACLE_NOISE * torch.randn_like(visual)
     losses = language_losses(
         model.network.llm,
@@ -126,7 +128,7 @@ def _distil_loss(model: TrainingModel, batch: Batch, tokens: Tensor) -> Tensor:
     """Squared error to the oracle's tokens as a share of their variance, background weighing less."""
     with torch.no_grad():
         words = model.network.llm.model.embed_tokens
-        wanted = model.oracle(words, batch.patch_name, batch.patch_box, model.centers)
+        wanted = model.oracle(words, batch.patch_name, batch.patch_color, batch.patch_box, model.centers)
         solid = batch.patch_name != len(model.oracle.name_ids) - 1
         weight = torch.where(solid, 1.0, _BACKGROUND_DISTIL_WEIGHT)[..., None]
         variance = ((wanted - wanted.mean((0, 1))).square() * weight).mean()

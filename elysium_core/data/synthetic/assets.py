@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.data.synthetic.colors import NO_COLOR, color_shares, dyed, natural_color, possible_dyes
 from elysium_core.errors import DataError
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -25,6 +26,8 @@ _ASSETS = Path(__file__).parent / "assets"
 BACKGROUND_SIDE_PX = 256
 # A picture with less contrast than this is a plain colour; procedural backgrounds cover those.
 _MIN_CONTRAST = 8.0
+# These sprites of the atlas are never trained on.
+_HELD_OUT = slice(40, 87)
 _LOG = logging.getLogger(__name__)
 
 SYSTEM_PHOTO_FOLDERS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
@@ -39,16 +42,31 @@ class Sprite:
         name: What it is called, without article.
         levels: RGBA uint8 with colour already multiplied by alpha, each half the side
             of the one before: shrinking more than twice in one warp would alias.
+        color: Its colour word, an index of :data:`COLORS`, or NO_COLOR.
+        dyes: Colours it may be dyed in without becoming like itself undyed.
     """
 
     name: str
     levels: tuple[NDArray[np.uint8], ...]
+    color: int = NO_COLOR
+    dyes: tuple[int, ...] = ()
 
 
 @lru_cache(maxsize=1)
 def sprite_names() -> tuple[str, ...]:
-    """Names of all sprites in atlas order; recipes use the first N as vocabulary."""
+    """Names of all sprites in atlas order."""
     return tuple(json.loads((_ASSETS / "atlas.json").read_text(encoding="utf-8"))["names"])
+
+
+def trainable_names() -> tuple[str, ...]:
+    """Names that may be trained on, in a fixed order; recipes take the first so many."""
+    names = sprite_names()
+    return names[: _HELD_OUT.start] + names[_HELD_OUT.stop :]
+
+
+def held_out_names() -> tuple[str, ...]:
+    """Names that are never trained on."""
+    return sprite_names()[_HELD_OUT]
 
 
 def load_sprites(names: Sequence[str]) -> list[Sprite]:
@@ -57,21 +75,40 @@ def load_sprites(names: Sequence[str]) -> list[Sprite]:
     Raises:
         DataError: A name is not in the atlas.
     """
-    layout = json.loads((_ASSETS / "atlas.json").read_text(encoding="utf-8"))
+    sprites = []
+    for name, bgra in zip(names, _cells(names), strict=True):
+        shares = color_shares(bgra)
+        sprites.append(Sprite(name, _levels(bgra), natural_color(shares), possible_dyes(shares)))
+    return sprites
+
+
+def load_dyed_sprite(name: str, color: int) -> Sprite:
+    """Cut one sprite out of the atlas and dye it in a colour, an index of :data:`COLORS`.
+
+    Raises:
+        DataError: The name is not in the atlas.
+    """
+    return Sprite(name, _levels(dyed(_cells([name])[0], color)), color)
+
+
+@lru_cache(maxsize=1)
+def _atlas() -> NDArray[np.uint8]:
     atlas = cv2.imread(str(_ASSETS / "atlas.png"), cv2.IMREAD_UNCHANGED)
     if atlas is None:
         raise DataError(f"the sprite atlas {_ASSETS / 'atlas.png'} is missing or damaged; install the package again")
+    return np.asarray(atlas, np.uint8)
+
+
+def _cells(names: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """Cells of the atlas, BGRA uint8."""
+    layout = json.loads((_ASSETS / "atlas.json").read_text(encoding="utf-8"))
     positions = {name: position for position, name in enumerate(layout["names"])}
     unknown = [name for name in names if name not in positions]
     if unknown:
         raise DataError(f"no sprite is called {', '.join(map(repr, unknown))}; there are {len(positions)} in the atlas")
     cell, columns = layout["cell_px"], layout["columns"]
-    sprites = []
-    for name in names:
-        row, column = divmod(positions[name], columns)
-        bgra = atlas[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-        sprites.append(Sprite(name, _levels(np.asarray(bgra, np.uint8))))
-    return sprites
+    corners = [(row * cell, column * cell) for row, column in (divmod(positions[name], columns) for name in names)]
+    return [_atlas()[top : top + cell, left : left + cell] for top, left in corners]
 
 
 def _levels(bgra: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:

@@ -20,7 +20,7 @@ COLUMNS = 12
 # The font's bitmaps exist at this one size only.
 _FONT_PX = 109
 
-# Order matters: recipes take the first N names as vocabulary, the rest stay unseen.
+# Order matters and never changes, new ones go to the end: the frozen test set counts on it.
 GLYPHS = {
     "apple": "🍎", "banana": "🍌", "car": "🚗", "bus": "🚌", "dog": "🐶", "cat": "🐱", "football": "⚽", "basketball": "🏀",
     "guitar": "🎸", "umbrella": "☂", "key": "🔑", "clock": "⏰", "camera": "📷", "teddy bear": "🧸", "cup": "☕",
@@ -34,6 +34,41 @@ GLYPHS = {
     "ice cream": "🍦", "cheese": "🧀", "egg": "🥚", "bell": "🔔", "drum": "🥁", "piano": "🎹", "trumpet": "🎺", "plant": "🪴",
     "socks": "🧦", "shirt": "👕", "handbag": "👜", "sunglasses": "🕶", "diamond": "💎", "anchor": "⚓", "magnet": "🧲",
     "flashlight": "🔦", "fire extinguisher": "🧯", "bucket": "🪣", "broom": "🧹", "ladder": "🪜",
+    # Trained again from here on: what stands above from "carrot" is held out for ever.
+    "monkey": "🐒", "gorilla": "🦍", "horse": "🐴", "unicorn": "🦄", "zebra": "🦓", "deer": "🦌", "sheep": "🐑",
+    "camel": "🐫", "giraffe": "🦒", "rhino": "🦏", "hippo": "🦛", "mouse": "🐭", "hedgehog": "🦔", "bat": "🦇",
+    "koala": "🐨", "sloth": "🦥", "skunk": "🦨", "kangaroo": "🦘", "duck": "🦆", "eagle": "🦅", "owl": "🦉",
+    "flamingo": "🦩", "peacock": "🦚", "parrot": "🦜", "swan": "🦢", "chick": "🐤", "crocodile": "🐊", "lizard": "🦎",
+    "snake": "🐍", "dragon": "🐲", "dinosaur": "🦖", "whale": "🐳", "dolphin": "🐬", "shark": "🦈", "blowfish": "🐡",
+    "snail": "🐌", "ant": "🐜", "bee": "🐝", "beetle": "🪲", "ladybug": "🐞", "spider": "🕷", "scorpion": "🦂",
+    "shrimp": "🦐", "lobster": "🦞", "wolf": "🐺", "raccoon": "🦝", "beaver": "🦫", "bison": "🦬", "poodle": "🐩",
+    "turkey": "🦃", "rooster": "🐓", "shell": "🐚", "rose": "🌹", "tulip": "🌷", "hibiscus": "🌺", "daisy": "🌼",
+    "bouquet": "💐", "palm tree": "🌴", "pine tree": "🌲", "seedling": "🌱", "clover": "🍀", "maple leaf": "🍁",
+    "lemon": "🍋", "pineapple": "🍍", "mango": "🥭", "pear": "🍐", "peach": "🍑", "cherries": "🍒",
+    "blueberries": "🫐", "kiwi": "🥝", "tomato": "🍅", "coconut": "🥥", "avocado": "🥑", "eggplant": "🍆",
+    "potato": "🥔", "chili": "🌶", "cucumber": "🥒", "broccoli": "🥦", "garlic": "🧄", "onion": "🧅", "peanuts": "🥜",
+    "bread": "🍞", "croissant": "🥐", "baguette": "🥖", "pretzel": "🥨", "pancakes": "🥞", "waffle": "🧇",
+    "bacon": "🥓", "drumstick": "🍗", "fries": "🍟", "hot dog": "🌭", "sandwich": "🥪", "taco": "🌮", "salad": "🥗",
+    "popcorn": "🍿", "sushi": "🍣", "noodles": "🍜", "cookie": "🍪", "chocolate": "🍫", "candy": "🍬",
+    "lollipop": "🍭", "honey": "🍯", "cupcake": "🧁", "milk": "🥛", "wine": "🍷", "teapot": "🫖", "spoon": "🥄",
+    "taxi": "🚕", "truck": "🚚", "van": "🚐", "motorcycle": "🏍", "scooter": "🛵", "ship": "🚢", "parachute": "🪂",
+    "skateboard": "🛹", "traffic light": "🚦", "stop sign": "🛑", "tent": "⛺", "castle": "🏰", "house": "🏠",
+    "volcano": "🌋", "television": "📺", "radio": "📻", "watch": "⌚", "telephone": "☎", "battery": "🔋",
+    "plug": "🔌", "keyboard": "⌨", "printer": "🖨", "microscope": "🔬", "candle": "🕯", "notebook": "📓",
+    "envelope": "✉", "package": "📦", "mailbox": "📫", "pencil": "✏", "paintbrush": "🖌", "briefcase": "💼",
+    "calendar": "📅", "ruler": "📏", "lock": "🔒", "axe": "🪓", "saw": "🪚", "screwdriver": "🪛", "gear": "⚙",
+    "sword": "🗡", "bow": "🏹", "shield": "🛡", "bomb": "💣", "pill": "💊", "thermometer": "🌡", "toilet": "🚽",
+    "soap": "🧼", "sponge": "🧽", "toothbrush": "🪥", "basket": "🧺", "bed": "🛏", "couch": "🛋", "door": "🚪",
+    "mirror": "🪞", "compass": "🧭", "globe": "🌍", "sun": "☀", "star": "⭐", "cloud": "☁", "rainbow": "🌈",
+    "snowman": "⛄", "snowflake": "❄", "fire": "🔥", "water drop": "💧", "pumpkin": "🎃", "trophy": "🏆",
+    "baseball": "⚾", "tennis racket": "🎾", "volleyball": "🏐", "rugby ball": "🏉", "boxing glove": "🥊",
+    "dart board": "🎯", "kite": "🪁", "pool ball": "🎱", "crystal ball": "🔮", "game controller": "🎮", "die": "🎲",
+    "puzzle piece": "🧩", "pawn": "♟", "palette": "🎨", "yarn": "🧶", "glasses": "👓", "jeans": "👖", "scarf": "🧣",
+    "gloves": "🧤", "coat": "🧥", "dress": "👗", "high heel": "👠", "boot": "👢", "cap": "🧢", "helmet": "⛑",
+    "lipstick": "💄", "ring": "💍", "megaphone": "📣", "microphone": "🎤", "headphones": "🎧", "saxophone": "🎷",
+    "violin": "🎻", "coin": "🪙", "credit card": "💳", "magnifying glass": "🔍", "bone": "🦴", "tooth": "🦷",
+    "brain": "🧠", "heart": "❤", "skull": "💀", "robot": "🤖", "ghost": "👻", "alien": "👽", "clown": "🤡",
+    "feather": "🪶", "rock": "🪨", "lantern": "🏮", "roller skate": "🛼", "mug": "🍺",
 }  # fmt: skip
 
 

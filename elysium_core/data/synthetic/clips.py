@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.synthetic.assets import Sprite, load_backgrounds, load_sprites, sprite_names
+from elysium_core.data.synthetic.assets import Sprite, load_backgrounds, load_dyed_sprite, load_sprites, trainable_names
 from elysium_core.data.synthetic.backgrounds import apply_camera, draw_backgrounds
 from elysium_core.data.synthetic.render import render_clip
 from elysium_core.data.synthetic.scene import SceneConfig, draw_motion
@@ -18,6 +18,8 @@ _MIN_VISIBLE_FIRST = 0.55
 _MIN_VISIBLE = 0.25
 # Below this nobody could say where it is.
 _GONE = 0.02
+# Twins mostly differ in colour; the others only in size or place.
+_TWIN_DYE_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +28,13 @@ class SyntheticClip:
 
     Attributes:
         images: (T, S, S, 3) uint8 RGB.
-        names: N names, all different, without article.
+        names: N names without article; two are the same where the scene has twins.
         name_index: (N,) int64, position of each name in the generator's vocabulary.
         boxes: (N, T, 4) float32, x1 y1 x2 y2 as fractions of the frame.
         visible: (N, T) float32, share of the object that can be seen.
         owner: (T, S, S) int8, object on top of each pixel, -1 for background.
+        colors: (N,) int64, the colour word of each object, an index of
+            :data:`elysium_core.data.synthetic.colors.COLORS` or NO_COLOR.
     """
 
     images: NDArray[np.uint8]
@@ -39,6 +43,7 @@ class SyntheticClip:
     boxes: NDArray[np.float32]
     visible: NDArray[np.float32]
     owner: NDArray[np.int8]
+    colors: NDArray[np.int64]
 
     @property
     def targets(self) -> list[int]:
@@ -70,6 +75,7 @@ class ClipGenerator:
     seed: int
     config: SceneConfig = field(default_factory=SceneConfig)
     _sprites: list[Sprite] = field(init=False)
+    _dyed: dict[tuple[int, int], Sprite] = field(init=False, default_factory=dict)
     _rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,8 +84,12 @@ class ClipGenerator:
 
     @classmethod
     def for_split(cls, split: str, names: int, seed: int, config: SceneConfig | None = None) -> ClipGenerator:
-        """Make the generator of ``train`` or ``test`` clips with the first ``names`` names of the atlas."""
-        return cls(sprite_names()[:names], load_backgrounds(split), seed, config or SceneConfig())
+        """Make the generator of ``train`` or ``test`` clips with the first ``names`` trainable names."""
+        return cls(trainable_names()[:names], load_backgrounds(split), seed, config or SceneConfig())
+
+    def dyes(self, name: str) -> tuple[int, ...]:
+        """Colours in which a sprite of the vocabulary may be dyed."""
+        return self._sprites[list(self.vocabulary).index(name)].dyes
 
     def reseed(self, *entropy: int) -> None:
         """Start the randomness afresh: what is drawn next depends on these numbers alone."""
@@ -90,19 +100,44 @@ class ClipGenerator:
 
         Args:
             frames: Number of frames T, >= 1.
-            objects: Number of objects N, 1..vocabulary; their names all differ.
+            objects: Number of objects N, 1..vocabulary; their names differ, but for twins.
             gap: Range of the time between frames [time units]; an object moves about
                 0.06 of the frame in each direction a unit.
         """
         rng, side = self._rng, self.config.side_px
         times = np.concatenate([[0.0], np.cumsum(rng.uniform(*gap, frames - 1))])
         chosen = rng.choice(len(self._sprites), objects, replace=False)
+        cast = self._cast(chosen)
         motion = draw_motion(rng, self.config, objects, times)
         canvas = draw_backgrounds(rng, self.photos, side, times, self.config.procedural_share)
-        drawn = render_clip(canvas, [self._sprites[i] for i in chosen], motion)
+        drawn = render_clip(canvas, cast, motion)
         images = apply_camera(rng, drawn.images)
         names = tuple(self.vocabulary[i] for i in chosen)
-        return SyntheticClip(images, names, chosen.astype(np.int64), drawn.boxes, drawn.visible, drawn.owner)
+        colors = np.array([sprite.color for sprite in cast], np.int64)
+        return SyntheticClip(images, names, chosen.astype(np.int64), drawn.boxes, drawn.visible, drawn.owner, colors)
+
+    def _cast(self, chosen: NDArray[np.int64]) -> list[Sprite]:
+        """The sprites of a clip; ``chosen`` is changed where one becomes the twin of another."""
+        rng, config = self._rng, self.config
+        # No random number is drawn for what is switched off: the frozen test set stays as it is.
+        twins: set[int] = set()
+        if config.twin_share and len(chosen) > 1 and rng.random() < config.twin_share:
+            first, second = (int(n) for n in rng.choice(len(chosen), 2, replace=False))
+            chosen[second] = chosen[first]
+            twins = {first, second}
+        cast = [self._sprites[i] for i in chosen]
+        if not config.dye_share:
+            return cast
+        for n, sprite in enumerate(cast):
+            share = _TWIN_DYE_SHARE if n in twins else config.dye_share
+            if sprite.dyes and rng.random() < share:
+                cast[n] = self._dye(int(chosen[n]), int(rng.choice(sprite.dyes)))
+        return cast
+
+    def _dye(self, index: int, color: int) -> Sprite:
+        if (index, color) not in self._dyed:
+            self._dyed[index, color] = load_dyed_sprite(self.vocabulary[index], color)
+        return self._dyed[index, color]
 
     def draw_with_target(self, frames: int, objects: int, gap: tuple[float, float]) -> SyntheticClip:
         """Draw clips until one has at least one fair target."""

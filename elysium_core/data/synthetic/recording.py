@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
+from elysium_core.data.synthetic.assets import load_backgrounds, trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.frames import Frame
@@ -78,7 +78,7 @@ def _generator(config: RecordingConfig, side_px: int) -> Callable[[int, int], Cl
         procedural_share=0.0,
     )
     photos = load_backgrounds("test", side_px=int(1.3 * side_px))
-    names = sprite_names()[: config.names]
+    names = trainable_names()[: config.names]
     return lambda seed, attempt: ClipGenerator(names, photos, seed + 1000 * attempt, scene)
 
 

@@ -28,6 +28,8 @@ class SceneConfig:
         procedural_share: Share of clips on a procedural background, 0..1.
         vanish_share: Share of clips of several frames in which one object is gone from some
             frame on.
+        twin_share: Share of clips of several objects in which two have the same name.
+        dye_share: Share of objects that are dyed in a colour.
         aspects: Height over width of the cameras the clips pretend to come from, one drawn
             a clip: a model sees every picture squashed to a square.
     """
@@ -41,6 +43,8 @@ class SceneConfig:
     tilt: float = 0.35
     procedural_share: float = 0.25
     vanish_share: float = 0.0
+    twin_share: float = 0.0
+    dye_share: float = 0.0
     aspects: tuple[float, ...] = (1.0, 0.75, 0.5625)
 
     def __post_init__(self) -> None:

@@ -9,13 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from elysium_core.data.synthetic.assets import SYSTEM_PHOTO_FOLDERS, load_backgrounds, sprite_names
+from elysium_core.data.synthetic.assets import SYSTEM_PHOTO_FOLDERS, load_backgrounds, trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.errors import ConfigError
-
-TRAINING_NAMES = 40
-"""The first so many names of the atlas may be trained on; the others are held out for ever."""
 
 _MOST_OBJECTS = 8
 
@@ -63,6 +60,9 @@ class TrainingClips:
         gap: Range of the time between frames [time units], see :class:`SceneConfig`.
         side_px: Side of the frames [px].
         photo_folders: Where background photos are searched.
+        names: Size of the vocabulary, the first so many of :func:`trainable_names`.
+        twin_share: Share of clips of several objects in which two have the same name.
+        dye_share: Share of objects that are dyed in a colour.
 
     Raises:
         ConfigError: A value is out of range.
@@ -74,6 +74,9 @@ class TrainingClips:
     gap: tuple[float, float] = (0.5, 2.5)
     side_px: int = 128
     photo_folders: tuple[Path, ...] = SYSTEM_PHOTO_FOLDERS
+    names: int = 261
+    twin_share: float = 0.3
+    dye_share: float = 0.25
     name: str = field(default="train", init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +85,12 @@ class TrainingClips:
             raise ConfigError(f"objects need 1 <= fewest <= most <= {_MOST_OBJECTS}, not {fewest} and {most}")
         if not 0 <= self.gap[0] <= self.gap[1]:
             raise ConfigError(f"a gap needs 0 <= shortest <= longest, not {self.gap[0]:g} and {self.gap[1]:g}")
+        known = len(trainable_names())
+        if not most < self.names <= known:
+            raise ConfigError(f"names = {self.names} is not in {most + 1}..{known}")
+        for what, share in (("twin_share", self.twin_share), ("dye_share", self.dye_share)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{what} = {share:g} is not in 0..1")
         if self.frames < 1 or self.seed < 0:
             raise ConfigError(f"frames = {self.frames} and seed = {self.seed} need frames >= 1 and seed >= 0")
 
@@ -100,4 +109,5 @@ class TrainingClips:
     @cached_property
     def _generator(self) -> ClipGenerator:
         photos = load_backgrounds("train", self.photo_folders)
-        return ClipGenerator(sprite_names()[:TRAINING_NAMES], photos, self.seed, SceneConfig(side_px=self.side_px))
+        scene = SceneConfig(side_px=self.side_px, twin_share=self.twin_share, dye_share=self.dye_share)
+        return ClipGenerator(trainable_names()[: self.names], photos, self.seed, scene)

@@ -1,11 +1,13 @@
 """The frozen test set: its one definition. Nothing here may ever change; a new set gets new names.
 
-Three parts, all of 30-frame clips on photos that no training sees (those shipped with
+Four parts, all of 30-frame clips on photos that no training sees (those shipped with
 the package), with smaller steps between frames than training has:
 
-``test``: names of the training vocabulary, 1, 2, 3 and 4 objects in turn.
+``test``: the first forty names, 1, 2, 3 and 4 objects in turn.
 ``test-unseen``: sprites that were never trained on, to be followed from a box.
 ``test-vanishing``: one object disappears and does not come back.
+``test-words``: every name, some objects dyed in a colour, some clips with two of a name,
+to be found by name, colour, size or place.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from functools import cached_property
 
 import numpy as np
 
-from elysium_core.data.synthetic.assets import load_backgrounds, sprite_names
+from elysium_core.data.synthetic.assets import held_out_names, load_backgrounds, trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
 from elysium_core.data.synthetic.scene import SceneConfig
-from elysium_core.data.synthetic.sources import TRAINING_NAMES, Sample
+from elysium_core.data.synthetic.sources import Sample
 
 FRAMES = 30
 GAP = (0.5, 1.2)
@@ -38,23 +40,19 @@ class FrozenPart:
     Attributes:
         name: Name of the part; its clips are called ``<name>-0000`` and so on.
         clips: Number of clips.
-        first_name: First sprite of the atlas that occurs.
-        last_name: First one behind it that does not; None = to the end.
-        vanishing: One object of each clip disappears.
+        names: Names of the sprites that occur.
         number: Tells the parts' seeds apart.
+        vanishing: One object of each clip disappears.
+        twins: Every second clip of several objects has two of the same name, and objects
+            may be dyed in a colour.
     """
 
     name: str
     clips: int
-    first_name: int
-    last_name: int | None
-    vanishing: bool
+    names: tuple[str, ...]
     number: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the sprites that occur."""
-        return sprite_names()[self.first_name : self.last_name]
+    vanishing: bool = False
+    twins: bool = False
 
     def clip_name(self, index: int) -> str:
         """Name of clip ``index``."""
@@ -83,6 +81,8 @@ class FrozenPart:
             tilt=0.35,
             procedural_share=0.0,
             vanish_share=1.0 if self.vanishing else 0.0,
+            twin_share=0.5 if self.twins else 0.0,
+            dye_share=0.3 if self.twins else 0.0,
             aspects=(1.0, 0.75, 0.5625),
         )
         return ClipGenerator(self.names, load_backgrounds("test", side_px=256), _SEED, scene)
@@ -107,10 +107,12 @@ def vanishing_targets(clip: SyntheticClip) -> list[int]:
     return found
 
 
-TEST = FrozenPart("test", 200, 0, TRAINING_NAMES, vanishing=False, number=1)
-UNSEEN = FrozenPart("test-unseen", 100, TRAINING_NAMES, None, vanishing=False, number=2)
-VANISHING = FrozenPart("test-vanishing", 60, 0, TRAINING_NAMES, vanishing=True, number=3)
-PARTS = (TEST, UNSEEN, VANISHING)
+_FIRST_NAMES = 40
+TEST = FrozenPart("test", 200, trainable_names()[:_FIRST_NAMES], number=1)
+UNSEEN = FrozenPart("test-unseen", 100, held_out_names(), number=2)
+VANISHING = FrozenPart("test-vanishing", 60, trainable_names()[:_FIRST_NAMES], number=3, vanishing=True)
+WORDS = FrozenPart("test-words", 100, trainable_names(), number=4, twins=True)
+PARTS = (TEST, UNSEEN, VANISHING, WORDS)
 """The whole test set."""
 
 
@@ -122,6 +124,8 @@ FINGERPRINTS = {
     "test-unseen-0003": "ca65707dd1d7a48a29b9a5a506d3393faf2665546d60cc0dca71f49cc9a1525f",
     "test-vanishing-0000": "0948060ee934b9ed2f29a41e38e70d0822224f51789e20644180f33e84df4f0b",
     "test-vanishing-0003": "2ffe8bd6fcb543882627302198e80d6e41e8b200e8d3034d1d5cd0be4aabe3a4",
+    "test-words-0000": "59790633dd53d96bae29af4e3821417439c493a4ff15f1b1f311a3f45ba699bf",
+    "test-words-0003": "ec39e5d72dd69d88ae08f3837e2df0a54f78e20ba3b2ad4d724a506f80a2369b",
 }
 """What :func:`fingerprint` gave for some clips when the set was frozen (x86-64 with AVX2, OpenCV 5.0)."""
 

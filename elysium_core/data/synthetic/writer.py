@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.data.synthetic.expressions import describe, references
 from elysium_core.data.synthetic.sources import ClipSource, Sample
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path, temporary_beside
@@ -108,24 +109,33 @@ def write_shards(source: ClipSource, count: int, folder: Path) -> Iterator[str]:
 
 
 def track_lines(sample: Sample) -> list[dict[str, Any]]:
-    """The lines of a clip, one for each object that may fairly be asked for."""
+    """The lines of a clip, one for each object that may fairly be asked for and can be told from the others."""
     clip = sample.clip
     frames, height, width = clip.images.shape[:3]
     paths = [f"{FRAME_FOLDER}/{sample.name}/{number:04d}.png" for number in range(frames)]
     lines = []
     for target in sample.targets:
+        words = references(clip, target)
+        if not words:
+            continue
+        name = clip.names[target]
+        twin = f"-{target}" if clip.names.count(name) > 1 else ""
         seen = clip.visible[target] >= _LEAST_VISIBLE
         boxes = np.where(seen[:, None], clip.boxes[target], 0).astype(np.float64)
         lines.append(
             {
                 "source": _SOURCE,
-                "id": f"{sample.name}-{clip.names[target].replace(' ', '-')}",
+                "id": f"{sample.name}-{name.replace(' ', '-')}{twin}",
                 "vid": sample.name,
-                "metadata": {"objects": list(clip.names), "visible": _rounded(clip.visible[target], 3)},
+                "metadata": {
+                    "objects": [describe(n, int(c)) for n, c in zip(clip.names, clip.colors, strict=True)],
+                    "references": {reference.text: reference.kind for reference in words},
+                    "visible": _rounded(clip.visible[target], 3),
+                },
                 "frames": paths,
-                "object_class": clip.names[target],
+                "object_class": name,
                 "box": [_rounded(box, 6) for box in boxes],
-                "object_description": f"the {clip.names[target]}",
+                "object_description": words[0].text,
                 "frame_size": [width, height],
             }
         )

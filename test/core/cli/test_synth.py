@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -37,17 +38,16 @@ def test_shards_are_written_when_asked(elysium, tmp_path):
 
 
 def test_the_test_split_is_all_parts_of_the_frozen_set(elysium, tmp_path, monkeypatch):
-    parts = tuple(
-        testset.FrozenPart(p.name, 1, p.first_name, p.last_name, p.vanishing, p.number) for p in testset.PARTS
-    )
+    parts = tuple(dataclasses.replace(part, clips=1) for part in testset.PARTS)
     monkeypatch.setattr(testset, "PARTS", parts)
     outcome = elysium("synth", "--split", "test", "--out", tmp_path / "data")
     assert outcome.code == 0
-    assert "3 clips" in outcome.out
+    assert "4 clips" in outcome.out
     assert {path.name for path in (tmp_path / "data").glob("ElysiumTrack-*")} == {
         "ElysiumTrack-test.json",
         "ElysiumTrack-test-unseen.json",
         "ElysiumTrack-test-vanishing.json",
+        "ElysiumTrack-test-words.json",
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from elysium_core.data.synthetic import testset
+from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.errors import DataError, ExpressionError
 from elysium_core.evaluation.answers import read_answers
 from elysium_core.evaluation.benchmarks import make_report
@@ -16,6 +17,7 @@ from elysium_core.evaluation.synthetic_scores import (
     score_stills,
     score_tracks,
     score_video_reg,
+    score_words,
 )
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -45,21 +47,26 @@ def track(box, *, task="sot", target=0, states=None) -> dict:
 
 
 class KnowingModel(IdentityModel):
-    """Knows where everything is, because it is told the record that is being made."""
+    """Knows where everything is, because it is told the clip that it is asked about."""
 
     def __init__(self, sample) -> None:
         self.clip = sample.clip
 
-    def _box(self, name: str, frame: int) -> Box:
-        return Box(*map(float, self.clip.boxes[self.clip.names.index(name), frame]))
+    def meant(self, words: str, frame: int) -> int | None:
+        """The object that words mean in a frame."""
+        objects = range(len(self.clip.names))
+        said = [[r.text for r in references(self.clip, n, frame)] for n in objects]
+        return next((n for n in objects if words in said[n] or words == f"the {self.clip.names[n]}"), None)
+
+    def box(self, target: int, frame: int) -> Box:
+        return Box(*map(float, self.clip.boxes[target, frame]))
 
     def ground(self, image, expression):
-        return Grounding(self._box(expression.removeprefix("the "), image.index), 1.0)
+        return Grounding(self.box(self.meant(expression, image.index), image.index), 1.0)
 
     def describe(self, frames, box, frame_index=0):
         frame = frames if isinstance(frames, Frame) else frames[frame_index]
-        found = nearest(list(box), self.clip.boxes[:, frame.index].astype(float))
-        return f"the {self.clip.names[found]}"
+        return description(self.clip, nearest(list(box), self.clip.boxes[:, frame.index].astype(float)))
 
     def tracker(self, mode="stream", config=None):
         return KnowingTracker(self)
@@ -68,18 +75,17 @@ class KnowingModel(IdentityModel):
 class KnowingTracker:
     def __init__(self, model: KnowingModel) -> None:
         self._model = model
-        self._name = ""
+        self._target: int | None = None
 
     def add(self, expression="", box=None):
-        names, first = self._model.clip.names, self._model.clip.boxes[:, 0].astype(float)
-        self._name = expression.removeprefix("the ") if expression else names[nearest(list(box), first)]
+        first = self._model.clip.boxes[:, 0].astype(float)
+        self._target = self._model.meant(expression, 0) if expression else nearest(list(box), first)
         return "1"
 
     def step(self, frame):
-        names, boxes = self._model.clip.names, self._model.clip.boxes
-        if self._name not in names or not boxes[names.index(self._name), frame.index].any():
+        if self._target is None or not self._model.clip.boxes[self._target, frame.index].any():
             return [TrackUpdate("1", frame.index, None, 0.0, TrackState.LOST)]
-        return [TrackUpdate("1", frame.index, self._model._box(self._name, frame.index), 1.0, TrackState.TRACKED)]
+        return [TrackUpdate("1", frame.index, self._model.box(self._target, frame.index), 1.0, TrackState.TRACKED)]
 
 
 class TestAnswers:
@@ -93,6 +99,7 @@ class TestAnswers:
                 assert by["model"]["all"] == pytest.approx(20 / 21 if "AUC" in name else 1.0), name
         assert ("gone later" in scores["absence"]) == (part is testset.VANISHING)
         assert ("RSOT AUC" in scores["test"]) == (part is testset.TEST)
+        assert ("RSOT AUC" in scores["words"]) == (part is testset.WORDS)
 
     def test_stills_ask_about_what_is_well_seen(self):
         sample = testset.TEST.draw(3)
@@ -175,9 +182,9 @@ class TestRun:
 
     def test_all_clips_are_named_once(self):
         names = clip_names(None)
-        assert len(names) == 360
+        assert len(names) == 460
         assert set(names.values()) == {30}
-        assert len(clip_names(5)) == 15
+        assert len(clip_names(5)) == 20
 
     def test_the_command_prints_and_writes_the_figures(self, two_clips, tmp_path):
         from typer.testing import CliRunner
@@ -212,10 +219,16 @@ class TestStills:
             ("the teddy bear", "teddy bear", True),
             ("the bear", "teddy bear", False),
             ("", "cup", False),
+            ("the red cup", "cup", True),
+            ("the blue cup", "cup", False),
+            ("red", "cup", False),
         ],
     )
     def test_a_name_is_exact_but_for_article_and_full_stop(self, answer, name, same):
-        assert is_name(answer, name) is same
+        assert is_name(answer, name, "red") is same
+
+    def test_without_a_colour_none_may_be_said(self):
+        assert not is_name("the red cup", "cup")
 
     def test_video_reg_counts_exact_names(self):
         records = [record(video_reg={"target": 1, "answer": "the key"}), record(video_reg={"target": 1, "answer": "x"})]
@@ -225,6 +238,28 @@ class TestStills:
         truth = np.array([[0, 0, 0, 0], RIGHT], float)
         assert nearest([0.0, 0.0, 0.1, 0.1], truth) == 1
         assert nearest(None, truth) is None
+
+
+class TestWords:
+    def test_each_kind_of_words_is_scored_alone_beside_its_rivals(self):
+        said = {"frame": 0, "target": 0, "words": "the cup on the left"}
+        stills = [said | {"kind": "place", "box": LEFT}, said | {"kind": "place", "box": RIGHT}]
+        clip = record(stills=[*stills, said | {"kind": "name", "box": None}]) | {"names": ["cup", "cup"]}
+        figures = score_words([clip])
+        assert figures["REC Acc@0.5 by place"]["model"]["all"] == 0.5
+        assert figures["REC Acc@0.5 by name"]["model"]["all"] == 0
+        assert figures["REC right object by place"]["model"]["2"] == 0.5
+        assert figures["REC Acc@0.5 by place"]["any of that name"]["all"] == 0.5
+        alone = figures | score_words([clip | {"names": ["cup", "key"]}])
+        assert alone["REC Acc@0.5 by place"]["any of that name"]["all"] == 1
+        assert alone["REC Acc@0.5 by place"]["random object"]["all"] == 0.5
+
+    def test_a_colour_counts_only_where_there_is_one(self):
+        answers = [("the red cup", 0), ("the cup", 0), ("the key", 1), ("the red key", 1)]
+        stills = [{"frame": 0, "target": target, "answer": answer} for answer, target in answers]
+        figures = score_words([record(stills=stills, colors=["red", None])])
+        assert figures["REG exact name"]["model"]["all"] == 0.75
+        assert figures["REG colour, too"]["model"]["all"] == 0.5
 
 
 class TestTracks:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from elysium_core.data.synthetic.clips import SyntheticClip
+from elysium_core.data.synthetic.assets import trainable_names
+from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.data.synthetic.expressions import description, references
+from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.text.box_text import parse_answer
 from elysium_core.text.conversation import build_prompt
 from elysium_core.text.questions import REC, REG, RSOT, SOT, VIDEO_REG
@@ -58,13 +61,13 @@ class TestTurns:
         for number in range(60):
             frames = 1 + number % 3
             clip = generator.draw_with_target(frames, 3, (0.5, 1.5))
-            for turn in draw_turns(rng, clip, recipe.data, generator.vocabulary):
+            for turn in draw_turns(rng, clip, recipe.data, generator):
                 seen.add(turn.task)
                 if turn.target == NOTHING:
                     continue
                 assert turn.target in clip.targets + clip.vanishing
                 if turn.task in (REG, VIDEO_REG):
-                    assert turn.answer == f"the {clip.names[turn.target]}"
+                    assert turn.answer == description(clip, turn.target)
                     continue
                 boxes = parse_answer(turn.answer, frames).boxes
                 for box, true, visible in zip(boxes, clip.boxes[turn.target], clip.visible[turn.target], strict=True):
@@ -78,12 +81,45 @@ class TestTurns:
         absent = 0
         for _ in range(60):
             clip = generator.draw_with_target(1, 2, (0.5, 1.5))
-            for turn in draw_turns(rng, clip, recipe.data, generator.vocabulary):
+            for turn in draw_turns(rng, clip, recipe.data, generator):
                 if turn.target == NOTHING:
                     absent += 1
                     assert not any(f"the {name}" in turn.question for name in clip.names)
                     assert parse_answer(turn.answer, 1).boxes[0] is not None
         assert absent > 10
+
+    def test_words_are_the_truth_about_one_object_alone(self, recipe):
+        from dataclasses import replace
+
+        data = replace(recipe.data, absent_share=0.0, plain_share=0.3)
+        scene = SceneConfig(side_px=64, twin_share=0.5, dye_share=0.4)
+        generator = ClipGenerator(trainable_names()[:12], [], 0, scene)
+        rng = np.random.default_rng(0)
+        kinds = set()
+        for _ in range(60):
+            clip = generator.draw_with_target(1, 3, (1, 1))
+            for turn in draw_turns(rng, clip, data, generator):
+                if turn.task == REC:
+                    said = [r for r in references(clip, turn.target) if r.text in turn.question]
+                    assert said
+                    kinds |= {reference.kind for reference in said}
+        assert kinds == {"name", "color", "size", "place"}
+
+    def test_what_is_absent_may_be_there_in_another_colour(self, recipe):
+        from dataclasses import replace
+
+        data = replace(recipe.data, absent_share=1.0)
+        generator = ClipGenerator(trainable_names()[:12], [], 0, SceneConfig(side_px=64, dye_share=0.5))
+        rng = np.random.default_rng(0)
+        other_color = 0
+        for _ in range(40):
+            clip = generator.draw_with_target(1, 2, (1, 1))
+            shown = {description(clip, n) for n in range(2)}
+            for turn in draw_turns(rng, clip, data, generator):
+                assert turn.target == NOTHING
+                assert not any(f"{words}{end}" in turn.question for words in shown for end in (" ", ".", "?"))
+                other_color += any(name in turn.question for name in clip.names)
+        assert other_color > 5
 
     def test_there_are_never_more_than_asked_for(self, generator, recipe):
         from dataclasses import replace
@@ -91,7 +127,7 @@ class TestTurns:
         data = replace(recipe.data, max_turns=2)
         rng = np.random.default_rng(0)
         clips = [generator.draw_with_target(1, 3, (0.5, 1.5)) for _ in range(10)]
-        assert max(len(draw_turns(rng, clip, data, generator.vocabulary)) for clip in clips) == 2
+        assert max(len(draw_turns(rng, clip, data, generator)) for clip in clips) == 2
 
 
 class TestLayout:
@@ -228,7 +264,7 @@ class TestMask:
         llm = model.network.llm
         torch.manual_seed(0)
         visual = torch.randn(len(batch.token_ids), batch.frames * 6, llm.size.width)
-        hidden, _ = llm(place_visual_tokens(llm, batch, visual), batch.positions, branch_mask(batch.branch))
+        hidden, _ = llm(place_visual_tokens(llm, batch.token_ids, visual), batch.positions, branch_mask(batch.branch))
         packed = llm.logits(hidden)
         compared = 0
         for clip in range(len(batch.token_ids)):

@@ -7,11 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.errors import ConfigError
 from elysium_core.training.auxiliary import Oracle, PointingHeads, fourier, patch_centers, patch_losses
 from elysium_core.training.stages import STAGES, oracle_selection, parameter_groups
 
 SEED = 3
+
+NO_WORD = len(COLORS)
+"""Index of a patch without a colour word."""
 
 
 def gradient_prefixes(model) -> set[str]:
@@ -79,26 +83,41 @@ def test_the_tied_head_is_frozen_with_the_words(model, recipe):
     assert not model.network.llm.lm_head.weight.requires_grad
 
 
+def _no_color(patches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colour logits and truth of patches without a colour word."""
+    return torch.zeros(1, patches, NO_WORD + 1), torch.full((1, patches), NO_WORD)
+
+
 class TestPatchLosses:
     def test_right_answers_cost_nothing(self):
         names = torch.tensor([[0, 1, 2]])
         logits = 50 * F.one_hot(names, 3).float()
+        colors = torch.tensor([[2, NO_WORD, NO_WORD]])
+        color_logits = 50 * F.one_hot(colors, NO_WORD + 1).float()
         boxes = torch.rand(1, 3, 4)
         gate = torch.tensor([[50.0, 50.0, -50.0]])  # the last patch is background
-        losses = patch_losses(logits, boxes, gate, names, boxes)
+        losses = patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)
         assert all(float(losses[key]) == pytest.approx(0, abs=1e-6) for key in ("name", "box", "gate"))
-        assert losses["name_accuracy"] == 1
+        assert losses["name_accuracy"] == losses["color_accuracy"] == 1
+        color_logits[0, 2] = color_logits[0, 0]  # a colour said of background does not count
+        assert patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)["name"] == losses["name"]
+        color_logits[0, 1] = color_logits[0, 0]
+        assert patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)["name"] > 1
 
     def test_boxes_of_background_do_not_count(self):
         names = torch.tensor([[2, 0]])
         boxes = torch.zeros(1, 2, 4)
         truth = torch.tensor([[[1.0] * 4, [0.5] * 4]])
-        losses = patch_losses(torch.zeros(1, 2, 3), boxes, torch.zeros(1, 2), names, truth)
+        losses = patch_losses(
+            torch.zeros(1, 2, 3), _no_color(2)[0], boxes, torch.zeros(1, 2), names, _no_color(2)[1], truth
+        )
         assert losses["box"] == pytest.approx(0.5)
 
     def test_a_picture_without_objects_is_finite(self):
         names = torch.full((1, 4), 2)
-        losses = patch_losses(torch.zeros(1, 4, 3), torch.rand(1, 4, 4), torch.zeros(1, 4), names, torch.zeros(1, 4, 4))
+        color_logits, colors = _no_color(4)
+        boxes = torch.rand(1, 4, 4)
+        losses = patch_losses(torch.zeros(1, 4, 3), color_logits, boxes, torch.zeros(1, 4), names, colors, 0 * boxes)
         assert all(torch.isfinite(value) for value in losses.values())
         assert losses["box"] == 0
 
@@ -109,19 +128,23 @@ class TestOracle:
         torch.manual_seed(0)
         return Oracle(["apple", "teddy bear"], tokenizer, 16)
 
-    def test_a_token_tells_name_box_and_place(self, oracle, tokenizer):
+    def test_a_token_tells_name_color_box_and_place(self, oracle, tokenizer):
         embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
-        name = torch.tensor([[0, 0, 1, 0]])
-        box = torch.tensor([[[0.1, 0.1, 0.4, 0.4], [0.2, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.4]]])
-        centers = torch.tensor([[[0.2, 0.2], [0.2, 0.2], [0.2, 0.2], [0.3, 0.2]]])
-        tokens = oracle(embedding, name, box, centers)[0]
-        for other in (1, 2, 3):
+        name = torch.tensor([[0, 0, 1, 0, 0, 0]])
+        color = torch.tensor([[2, 2, 2, 2, 3, NO_WORD]])
+        box = torch.tensor([[0.1, 0.1, 0.4, 0.4]]).repeat(1, 6, 1)
+        box[0, 1, 0] = 0.2
+        centers = torch.full((1, 6, 2), 0.2)
+        centers[0, 3, 0] = 0.3
+        tokens = oracle(embedding, name, color, box, centers)[0]
+        for other in range(1, 6):
             assert not torch.allclose(tokens[0], tokens[other])
 
     def test_background_is_the_same_whatever_its_box(self, oracle, tokenizer):
         embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
         place = torch.full((1, 2, 2), 0.5)
-        tokens = oracle(embedding, torch.tensor([[2, 2]]), torch.rand(1, 2, 4), place)[0]
+        nothing = torch.tensor([[2, 2]])
+        tokens = oracle(embedding, nothing, torch.tensor([[0, NO_WORD]]), torch.rand(1, 2, 4), place)[0]
         torch.testing.assert_close(tokens[0], tokens[1])
 
     def test_a_good_gate_keeps_objects_first(self):

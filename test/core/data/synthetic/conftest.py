@@ -20,6 +20,7 @@ def clip_of():
             boxes=np.zeros((objects, frames, 4), np.float32),
             visible=visible,
             owner=np.full((frames, 32, 32), -1, np.int8),
+            colors=np.full(objects, -1),
         )
 
     return make

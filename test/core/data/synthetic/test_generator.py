@@ -223,8 +223,8 @@ class TestAssets:
         assert all((level[..., :3].max(axis=-1) <= level[..., 3].astype(int) + 1).all() for level in sprite.levels)
 
     def test_unknown_names_are_all_told(self):
-        with pytest.raises(DataError, match="'unicorn', 'yeti'"):
-            load_sprites(["unicorn", "apple", "yeti"])
+        with pytest.raises(DataError, match="'minotaur', 'yeti'"):
+            load_sprites(["minotaur", "apple", "yeti"])
 
     def test_the_splits_share_no_background(self, tmp_path):
         # Training never looks into the package; what ships is for tests alone.

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from elysium_core.data.synthetic import testset
-from elysium_core.data.synthetic.assets import sprite_names
-from elysium_core.data.synthetic.sources import TRAINING_NAMES, TrainingClips
+from elysium_core.data.synthetic.assets import held_out_names, sprite_names, trainable_names
+from elysium_core.data.synthetic.colors import NO_COLOR
+from elysium_core.data.synthetic.expressions import references
+from elysium_core.data.synthetic.sources import TrainingClips
 
 _AVX2 = 11  # OpenCV has no public name for it
 PART_OF = {part.clip_name(index): (part, index) for part in testset.PARTS for index in range(4)}
@@ -45,7 +47,7 @@ def test_this_machine_says_whether_it_draws_the_frozen_pixels(monkeypatch):
 
 
 def test_parts_are_as_large_as_promised():
-    assert [part.clips for part in testset.PARTS] == [200, 100, 60]
+    assert [part.clips for part in testset.PARTS] == [200, 100, 60, 100]
     assert testset.FRAMES == 30
 
 
@@ -58,12 +60,22 @@ def test_clips_hold_one_to_four_objects_in_turn(part):
 
 
 def test_no_split_shares_a_sprite_with_the_held_out_ones():
-    trained = set(sprite_names()[:TRAINING_NAMES])
-    assert set(testset.TEST.names) == set(testset.VANISHING.names) == trained
-    assert not trained & set(testset.UNSEEN.names)
-    assert set(testset.UNSEEN.names) | trained == set(sprite_names())
+    trained = set(trainable_names())
+    assert set(testset.TEST.names) == set(testset.VANISHING.names) <= trained == set(testset.WORDS.names)
+    assert set(testset.UNSEEN.names) == set(held_out_names())
+    assert not trained & set(held_out_names())
+    assert trained | set(held_out_names()) == set(sprite_names())
     clips = TrainingClips(frames=1, objects=(4, 4), photo_folders=(), side_px=32)
     assert all(set(clips.draw(index).clip.names) <= trained for index in range(20))
+
+
+def test_only_the_words_part_has_twins_and_colours_that_are_not_natural():
+    clips = {part: [part.draw(index).clip for index in range(8)] for part in (testset.TEST, testset.WORDS)}
+    twins = {part: sum(len(set(clip.names)) < len(clip.names) for clip in clips[part]) for part in clips}
+    assert twins[testset.TEST] == 0 < twins[testset.WORDS]
+    kinds = {r.kind for clip in clips[testset.WORDS] for n in range(len(clip.names)) for r in references(clip, n)}
+    assert kinds == {"name", "color", "size", "place"}
+    assert any((clip.colors != NO_COLOR).any() for clip in clips[testset.WORDS])
 
 
 def test_a_clip_does_not_depend_on_those_drawn_before():
