@@ -101,7 +101,7 @@ class RecordingEngine(Engine):
     """An engine that keeps its questions and answers, and writes what a script says if there is one."""
 
     def __init__(self, runtime: RecordingRuntime, counters: EngineCounters | None) -> None:
-        super().__init__(runtime.network.llm, runtime.tokenizer.eos_id, counters=counters)
+        super().__init__(runtime.decoder, runtime.tokenizer.eos_id, counters=counters)
         self._runtime = runtime
         self._answers: list[list[int]] = []
         self._prefix: list[Tensor] = []
@@ -188,7 +188,7 @@ class RecordingRuntime(Runtime):
         keeps_answers: bool = False,
         keeps_prompts: bool = False,
     ) -> None:
-        super().__init__(base.network, base.tokenizer, vision)
+        super().__init__(base.network, base.tokenizer, vision, base.decoder)
         self.script = script
         self.keeps_prompts = keeps_prompts
         self._keeps_answers = keeps_answers

@@ -1,6 +1,7 @@
 """A loaded model, ready to be asked: frames to visual tokens, prompts to embeddings.
 
-Tasks and trackers share one runtime; it keeps no state between calls.
+Tasks and trackers share one runtime; it keeps no state between calls, but for memory that is
+used again and for an image that is encoded ahead.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elysium_core.errors import ExpressionError
+from elysium_core.errors import BackendError, ExpressionError
 from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
 from elysium_core.inference.failures import device_errors
+from elysium_core.inference.side_stream import SideStream, Take
 from elysium_core.inference.static_decoder import StaticDecoder, build_decoder
 from elysium_core.inference.vision import VisionBackend
 from elysium_core.model.config import ElysiumConfig
@@ -47,6 +49,14 @@ class ScoredAnswer:
     generation: Generation
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """An image that is being encoded before it was asked about."""
+
+    image: NDArray[np.uint8]
+    take: Take
+
+
 class Runtime:
     """Network, tokenizer and vision backend of one checkpoint on one device.
 
@@ -69,6 +79,8 @@ class Runtime:
         self.vision = vision
         self.decoder = decoder or build_decoder(network.llm)
         self._known = _word_pattern(self.config.vocabulary)
+        self._side = SideStream(self.device)
+        self._ahead: _Ahead | None = None
 
     @property
     def config(self) -> ElysiumConfig:
@@ -104,8 +116,39 @@ class Runtime:
         Raises:
             BackendError: Memory does not suffice (``MEMORY``), or the device failed.
         """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and len(images) == 1 and images[0] is ahead.image:
+            return list(ahead.take())
+        try:
+            return list(self._start_encoding(images)())
+        except BackendError as error:
+            if error.code != "MEMORY":
+                raise
+            # What is kept for the language model's speed may be what is lacking.
+            self.decoder.release()
+            return list(self._start_encoding(images)())
+
+    def prefetch(self, image: NDArray[np.uint8]) -> bool:
+        """Start to encode an image before it is asked about, beside what the language model is about to do.
+
+        The next call of :meth:`encode_frames` finds the result if it is about this very
+        array, which must not be changed meanwhile; any other call drops it.
+
+        Returns:
+            Whether it was started: only on a GPU, where it costs next to nothing to ask.
+        """
+        if not self._side.runs_beside:
+            return False
+        try:
+            with torch.inference_mode():
+                self._ahead = _Ahead(image, self._start_encoding([image]))
+        except BackendError:  # will be said when the image is asked about
+            self._ahead = None
+        return self._ahead is not None
+
+    def _start_encoding(self, images: Sequence[NDArray[np.uint8]]) -> Take:
         with device_errors("the vision encoder"):
-            return list(self.vision.encode(images))
+            return self._side.submit(lambda: self.vision.encode(images))
 
     @torch.inference_mode()
     def embed(self, token_ids: Sequence[int]) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from elysium_core.errors import BackendError
 from elysium_core.inference.described_file import stale_reason
 from elysium_core.inference.export import INPUT_NAME, OUTPUT_NAME
+from elysium_core.inference.frame_upload import FrameUpload
 from elysium_core.inference.tensorrt_engine import import_tensorrt, new_log
-from elysium_core.model.image_transform import ImageTransform
 
 _DTYPES = {
     "FLOAT": torch.float32,
@@ -40,6 +40,7 @@ class TensorrtVision:
         side_px: Side of its input [px].
         device: The GPU.
         dtype: Data type that the language model wants.
+        fast_resize: See :class:`elysium_core.inference.frame_upload.FrameUpload`.
 
     Raises:
         BackendError: There is no GPU, or the engine is stale, foreign or damaged (``ENGINE_STALE``).
@@ -48,7 +49,14 @@ class TensorrtVision:
     name = "tensorrt"
 
     def __init__(
-        self, engine: Path, wanted: Mapping[str, object], side_px: int, device: torch.device, dtype: torch.dtype
+        self,
+        engine: Path,
+        wanted: Mapping[str, object],
+        side_px: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        fast_resize: bool = False,
     ) -> None:
         require_gpu(device)
         if reason := stale_reason(engine, wanted):
@@ -56,7 +64,7 @@ class TensorrtVision:
         self._trt = import_tensorrt()
         self._log = new_log(self._trt)
         self._device, self._dtype = device, dtype
-        self._transform = ImageTransform(side_px)
+        self._upload = FrameUpload(side_px, fast_resize=fast_resize)
         with torch.cuda.device(device):
             self._context: Any = self._load(engine)
         self._max_batch = int(self._engine.get_tensor_profile_shape(INPUT_NAME, 0)[2][0])
@@ -88,8 +96,7 @@ class TensorrtVision:
         Raises:
             BackendError: TensorRT failed, for lack of memory for example.
         """
-        stacked = np.stack([self._transform.resize(image) for image in images])
-        pixels = torch.from_numpy(stacked).pin_memory().to(self._device, non_blocking=True)
+        pixels = self._upload(images, self._device)
         with torch.cuda.device(self._device):
             return torch.cat([self._run(part) for part in torch.split(pixels, self._max_batch)])
 

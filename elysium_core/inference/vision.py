@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.inference.frame_upload import FrameUpload
 from elysium_core.model.elysium import ElysiumNetwork
-from elysium_core.model.image_transform import ImageTransform
 
 
 class VisionBackend(Protocol):
@@ -29,18 +29,17 @@ class TorchVision:
 
     Args:
         network: In eval mode, on its device.
+        fast_resize: See :class:`elysium_core.inference.frame_upload.FrameUpload`.
     """
 
     name = "torch"
 
-    def __init__(self, network: ElysiumNetwork) -> None:
+    def __init__(self, network: ElysiumNetwork, *, fast_resize: bool = False) -> None:
         self._network = network
-        self._transform = ImageTransform(network.visual_encoder.side_px)
+        self._upload = FrameUpload(network.visual_encoder.side_px, fast_resize=fast_resize)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See :class:`VisionBackend`; pixels cross to the device as bytes and are normalised there."""
-        stacked = np.stack([self._transform.resize(image) for image in images])
-        device = self._network.llm.lm_head.weight.device
-        pixels = self._transform.normalize(torch.from_numpy(stacked).to(device))
-        return self._network.encode_frames(pixels)
+        pixels = self._upload(images, self._network.llm.lm_head.weight.device)
+        return self._network.encode_frames(self._upload.transform.normalize(pixels))

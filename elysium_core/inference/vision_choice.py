@@ -47,7 +47,9 @@ def check_backend(backend: str, device: torch.device) -> None:
         import_tensorrt()
 
 
-def build_vision(backend: str, network: ElysiumNetwork, shipped: Path | None = None) -> VisionBackend:
+def build_vision(
+    backend: str, network: ElysiumNetwork, shipped: Path | None = None, *, fast_resize: bool = False
+) -> VisionBackend:
     """Make a vision backend.
 
     ``onnx`` and ``tensorrt`` use the graph or engine that is shipped with the weights or
@@ -60,18 +62,20 @@ def build_vision(backend: str, network: ElysiumNetwork, shipped: Path | None = N
         backend: One of :data:`BACKENDS`.
         network: In eval mode, on its device.
         shipped: Folder of the weights.
+        fast_resize: Resize images on the device, as torch and TensorRT can
+            (:class:`elysium_core.inference.frame_upload.FrameUpload`).
 
     Raises:
         BackendError: The backend that was asked for by name cannot be had; says why.
     """
     check_backend(backend, _device(network))
     if backend == "tensorrt":
-        return _tensorrt_vision(network, shipped)
+        return _tensorrt_vision(network, shipped, fast_resize)
     if backend == "onnx":
         return _onnx_vision(network, shipped)
     if backend == "auto":
-        return _best_vision(network, shipped)
-    return TorchVision(network)
+        return _best_vision(network, shipped, fast_resize)
+    return TorchVision(network, fast_resize=fast_resize)
 
 
 def graph_precision(network: ElysiumNetwork) -> str:
@@ -84,16 +88,16 @@ def graph_precision(network: ElysiumNetwork) -> str:
     return "float16" if half_on_gpu else "float32"
 
 
-def _best_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+def _best_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:
     try:
-        found = _found_tensorrt(network, shipped) or _found_onnx(network, shipped)
+        found = _found_tensorrt(network, shipped, fast_resize) or _found_onnx(network, shipped)
     except BackendError as error:
         _logger.warning("the vision encoder runs on torch, because: %s", error)
         found = None
-    return found or TorchVision(network)
+    return found or TorchVision(network, fast_resize=fast_resize)
 
 
-def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
+def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend | None:
     """TensorRT on a GPU; None where it is no choice."""
     if _device(network).type != "cuda":
         return None
@@ -102,7 +106,7 @@ def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None) -> VisionBack
     except BackendError as error:
         _logger.info("the vision encoder runs on torch, because: %s", error)
         return None
-    return _tensorrt_vision(network, shipped)
+    return _tensorrt_vision(network, shipped, fast_resize)
 
 
 def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
@@ -124,7 +128,7 @@ def _onnx_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend
     return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
 
 
-def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:
     device, graph_wanted = _device(network), describe_graph(network, graph_precision(network))
     architecture = gpu_architecture(device)
     wanted = describe_engine(asdict(graph_wanted), architecture)
@@ -133,7 +137,7 @@ def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBac
         graph, folder = _graph(network, shipped, graph_wanted), cache_folder(graph_wanted)
         _announce(folder / ENGINE_NAME)
         engine = build_engine(graph, folder, architecture)
-    return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network))
+    return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network), fast_resize=fast_resize)
 
 
 def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescription) -> Path:

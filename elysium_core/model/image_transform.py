@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -50,3 +51,20 @@ class ImageTransform:
         """Return (B, 3, S, S) float32 on the CPU for B images of any size."""
         stacked = np.stack([self.resize(image) for image in images])
         return self.normalize(torch.from_numpy(stacked))
+
+
+def resize_on_device(image: Tensor, side_px: int) -> Tensor:
+    """Squash one RGB uint8 (H, W, 3) image to (S, S, 3) uint8 where it lies.
+
+    PIL's filter in torch's arithmetic, and rounded where PIL rounds: columns first, then
+    rows. PIL's weights are fixed-point numbers, so a value may differ from
+    :meth:`ImageTransform.resize` by one step of 255.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (side_px, side_px):
+        return image
+    planes = image.permute(2, 0, 1)[None].float()
+    for size in ((height, side_px), (side_px, side_px)):
+        planes = F.interpolate(planes, size, mode="bilinear", align_corners=False, antialias=True)
+        planes = (planes + 0.5).floor()
+    return planes[0].permute(1, 2, 0).clamp(0, 255).to(torch.uint8)

@@ -8,6 +8,9 @@ import torch
 from elysium_core.errors import BackendError
 from elysium_core.geometry import Box
 from elysium_core.inference.engine import Generation
+from elysium_core.inference.side_stream import SideStream
+from elysium_core.inference.vision import TorchVision
+from elysium_core.tasks import Elysium
 from elysium_core.text.conversation import ASSISTANT, USER, build_prompt
 
 
@@ -105,3 +108,80 @@ def test_earlier_rounds_stand_before_a_question(runtime, frames, judge):
     with torch.inference_mode():
         pieces = [torch.tensor(piece) for piece in ids]
         assert again.token_ids == judge(runtime.network.interleave(pieces, visual), 6)
+
+
+class Beside(SideStream):
+    """A side stream of a CPU that says it is one of a GPU."""
+
+    runs_beside = True
+
+
+@pytest.fixture
+def ahead(runtime, monkeypatch):
+    """A runtime that encodes ahead, and what its encoder was given."""
+    runtime._side = Beside(runtime.device)
+    given, encode = [], runtime.vision.encode
+    monkeypatch.setattr(runtime.vision, "encode", lambda images: given.append(len(images)) or encode(images))
+    return runtime, given
+
+
+def test_a_prefetched_image_is_encoded_once(ahead, frames):
+    runtime, given = ahead
+    first, second = (frame.image for frame in frames[:2])
+    expected = runtime.encode_frames([first])[0]
+    assert runtime.prefetch(first)
+    assert runtime.encode_frames([first])[0].equal(expected)
+    assert given == [1, 1]
+    runtime.prefetch(first)
+    assert not runtime.encode_frames([second])[0].equal(expected), "another image is another one"
+    runtime.encode_frames([first])
+    assert given == [1, 1, 1, 1, 1], "what was prefetched in vain is not kept"
+
+
+def test_an_image_of_equal_content_is_not_taken_for_the_prefetched_one(ahead, frames):
+    runtime, given = ahead
+    runtime.prefetch(frames[0].image)
+    runtime.encode_frames([frames[0].image.copy()])
+    assert len(given) == 2
+
+
+def test_what_fails_ahead_is_said_when_it_is_asked_for(ahead, frames, monkeypatch):
+    runtime, _ = ahead
+
+    def fail(images):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(runtime.vision, "encode", fail)
+    assert not runtime.prefetch(frames[0].image)
+    with pytest.raises(BackendError, match="the vision encoder failed: CUDA error"):
+        runtime.encode_frames([frames[0].image])
+
+
+def test_a_cpu_does_nothing_ahead(runtime, frames):
+    assert not runtime.prefetch(frames[0].image)
+    assert runtime._ahead is None
+
+
+def test_vision_without_memory_is_tried_again_when_some_is_freed(runtime, frames, monkeypatch):
+    encode, released = runtime.vision.encode, []
+
+    def fail(images):
+        if not released:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+        return encode(images)
+
+    monkeypatch.setattr(runtime.decoder, "release", lambda: released.append(True))
+    monkeypatch.setattr(runtime.vision, "encode", fail)
+    assert len(runtime.encode_frames([frames[0].image])) == 1
+    assert released == [True]
+
+
+@pytest.mark.gpu
+def test_a_gpu_encodes_ahead_and_resizes_there(tiny_folder, frames):
+    runtime = Elysium.from_pretrained(tiny_folder, device="cuda:0", dtype="float32", vision_backend="torch").runtime
+    image = frames[0].image
+    expected = runtime.encode_frames([image])[0]
+    assert runtime.prefetch(image)
+    assert torch.allclose(runtime.encode_frames([image])[0], expected, atol=1e-4)
+    fast = TorchVision(runtime.network, fast_resize=True).encode([image])[0]
+    assert fast.shape == expected.shape

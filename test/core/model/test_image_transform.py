@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_core.model.image_transform import ImageTransform
+from elysium_core.model.image_transform import ImageTransform, resize_on_device
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
@@ -54,3 +56,29 @@ def test_channels_keep_their_order():
     red[..., 0] = 255
     pixels = ImageTransform(16)([red])[0].mean((1, 2))
     assert pixels.argmax() == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "share"),
+    [
+        ((480, 640), "picture", 0.01),
+        ((480, 640), "noise", 0.01),
+        ((1080, 1920), "picture", 0.001),
+        ((1080, 1920), "noise", 0.005),
+        ((337, 335), "noise", 0.3),
+        ((100, 60), "noise", 0.02),
+    ],
+)
+def test_resizing_on_the_device_is_pils_to_one_step_in_a_few_places(size, kind, share):
+    noise = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = noise if kind == "noise" else cv2.GaussianBlur(noise, (0, 0), 8) // 2 + 60
+    expected = ImageTransform(336).resize(image).astype(int)
+    found = resize_on_device(torch.from_numpy(image), 336).numpy().astype(int)
+    difference = np.abs(found - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < share
+
+
+def test_resizing_on_the_device_leaves_the_right_size_alone():
+    image = torch.arange(48, dtype=torch.uint8).view(4, 4, 3)
+    assert resize_on_device(image, 4) is image
