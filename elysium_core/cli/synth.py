@@ -76,7 +76,7 @@ def command(
     10000 are asked for. Ctrl-C stops after the current clip; the same command
     goes on there.
     """
-    given = {"frames": frames, "seed": seed, "objects": objects, "gap": gap, "side": side}
+    given: dict[str, Any] = {"frames": frames, "seed": seed, "objects": objects, "gap": gap, "side": side}
     given |= {"names": names, "twins": twins, "dyed": dyed}
     work, settings = _plan(split, clips, {name: value for name, value in given.items() if value is not None})
     claim_folder(out, settings | {"shards": shards})

@@ -147,10 +147,12 @@ def _ask_words(
                 box = _find(model, frames[number], said.text)
                 stills.append({"frame": number, "target": target, "kind": said.kind, "words": said.text, "box": box})
     tracks = []
-    if callable_targets := [target for target in sample.targets if references(clip, target)]:
-        target = callable_targets[index % len(callable_targets)]
-        said = _one_of_each_kind(references(clip, target))
-        tracks = [_follow(model, frames, target, "rsot", said[index % len(said)].text, None)]
+    if askable := [target for target in sample.targets if references(clip, target)]:
+        # The number of objects follows the clip's number, so its fours say nothing else.
+        turn = index // len(testset.OBJECT_COUNTS)
+        target = askable[turn % len(askable)]
+        kinds = _one_of_each_kind(references(clip, target))
+        tracks = [_follow(model, frames, target, "rsot", kinds[turn % len(kinds)].text, None)]
     return {"stills": stills, "tracks": tracks}
 
 

@@ -137,7 +137,8 @@ def draw_turns(
     # An object that no words tell apart can still be followed from a box, or named.
     callable_ = {n for n in range(len(clip.names)) if references(clip, n)}
     wanted = [(task, n) for task, n in wanted if n in callable_ or task not in (REC, RSOT)]
-    turns = [_turn(rng, clip, *wanted[i], data.plain_share) for i in rng.permutation(len(wanted))[: data.max_turns]]
+    order = rng.permutation(len(wanted))[: data.max_turns]
+    turns = [_turn(rng, clip, wanted[i][0], wanted[i][1], data.plain_share) for i in order]
     for place in np.flatnonzero(rng.random(len(turns)) < data.absent_share):
         turns[place] = _absent_turn(rng, clip, generator)
     return turns
