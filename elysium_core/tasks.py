@@ -17,11 +17,11 @@ from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.vision_choice import build_vision, check_backend
 from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.text.box_text import LEVELS, format_box
-from elysium_core.text.expression import clean_expression
+from elysium_core.text.expression import clean_answer, clean_expression
 from elysium_core.text.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.tracking.clip import ClipTracker
-from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.config import TrackingConfig, usable_clip_length
 from elysium_core.tracking.grounding import ground_answers
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.types import Grounding, ModelInfo, Tracker
@@ -194,10 +194,11 @@ class Elysium:
             history: Questions and answers before this one about the same frames, oldest first.
 
         Raises:
-            ExpressionError: A text is empty, too long or spells the protocol.
+            ExpressionError: A question is empty, too long or spells the protocol, or an answer
+                is too long.
         """
         words = clean_expression(question)
-        rounds = [(clean_expression(asked), clean_expression(answer)) for asked, answer in history]
+        rounds = [(clean_expression(asked), clean_answer(answer)) for asked, answer in history]
         chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
         return self._write([frame.image for frame in chosen], words, max_new_tokens, rounds)
 
@@ -212,12 +213,13 @@ class Elysium:
         Args:
             mode: ``stream`` answers every frame as it comes; ``clip`` is the paper's
                 offline protocol.
-            config: Settings; ``mode`` in it is overruled by the argument.
+            config: Settings; ``mode`` in it is overruled by the argument. By default the usual
+                ones with the model's own clip length.
 
         Raises:
             ConfigError: The mode is unknown.
         """
-        settings = replace(config or TrackingConfig(), mode=mode)
+        settings = replace(config or TrackingConfig(clip_length=usable_clip_length(self.info.clip_length)), mode=mode)
         kind = StreamTracker if mode == "stream" else ClipTracker
         return kind(self.runtime, settings)
 

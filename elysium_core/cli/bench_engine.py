@@ -12,7 +12,7 @@ import typer
 
 from elysium_core.cli.engine_tables import packing_lines, peer_lines, soak_lines, stream_lines
 from elysium_core.cli.models import DEFAULT_MODEL
-from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption
+from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, PickleOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
 
@@ -58,6 +58,7 @@ def command(
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Processor threads of torch.")] = 1,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure passes, tokens, memory and time of following targets.
@@ -78,7 +79,7 @@ def command(
     if 0 < soak < 20:
         raise ConfigError(f"--soak {soak} is too short to show growth; use 20 frames or more")
     torch.set_num_threads(threads)
-    make_subject = _maker(model, size, visual_tokens, frames, device, dtype)
+    make_subject = _maker(model, size, visual_tokens, frames, device, dtype, allow_pickle_weights)
     report = _report(make_subject(plan.rates_hz[0], 1), model, threads)
     _measure(report, make_subject, plan, _quiet if json else _show)
     if json:
@@ -116,7 +117,13 @@ def _chosen(
 
 
 def _maker(
-    model: str, size: str, visual_tokens: int | None, frames: int, device: str, dtype: str
+    model: str,
+    size: str,
+    visual_tokens: int | None,
+    frames: int,
+    device: str,
+    dtype: str,
+    allow_pickle_weights: bool,
 ) -> Callable[[float, int], Subject]:
     """Load the model once; what is returned makes a scene for it: ``(rate_hz, targets) -> subject``."""
     from elysium_core.evaluation import engine_workload as workload
@@ -126,7 +133,8 @@ def _maker(
     if model != RANDOM:
         if visual_tokens is not None:
             raise ConfigError("--visual-tokens goes with --model random; a trained model has its own")
-        runtime = Elysium.from_pretrained(model, device=device, dtype=dtype).runtime
+        loaded = Elysium.from_pretrained(model, device=device, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
+        runtime = loaded.runtime
         side_px = runtime.network.visual_encoder.side_px
 
         def make(rate_hz: float, targets: int) -> Subject:

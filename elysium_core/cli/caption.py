@@ -9,6 +9,7 @@ from elysium_core.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    PickleOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -27,12 +28,13 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Describe a whole image or video."""
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
-    text = load_model(model, device, dtype, vision_backend).caption(clip)
+    text = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights).caption(clip)
     if json:
         emit({"text": text, "frames": [picture.index for picture in clip]})
     else:

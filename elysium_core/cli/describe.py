@@ -13,6 +13,7 @@ from elysium_core.cli.options import (
     DtypeOption,
     JsonOption,
     ModelOption,
+    PickleOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -36,6 +37,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say what is in a box of an image or video.
@@ -50,7 +52,9 @@ def command(
             clip = sample_recording(recording, frames)
         size = (recording.width, recording.height)
     position = next(number for number, picture in enumerate(clip) if picture.index == frame)
-    text = load_model(model, device, dtype, vision_backend).describe(clip, parsed, frame_index=position)
+    text = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights).describe(
+        clip, parsed, frame_index=position
+    )
     if json:
         seen = [picture.index for picture in clip]
         emit({"text": text, **box_fields(parsed, *size), "frame": frame, "frames": seen})

@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from elysium_core.cli.models import DEFAULT_MODEL, load_model
-from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption, VisionBackendOption
+from elysium_core.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    PickleOption,
+    VisionBackendOption,
+)
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.evaluation.report import as_lines, write_report
 from elysium_core.evaluation.synthetic import clip_names, run_synthetic
@@ -24,6 +31,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Score a model on the frozen test set of generated video; needs no data.
@@ -33,7 +41,7 @@ def command(
     stopped goes on where it was when the same command is given again.
     """
     folder = out or Path("runs") / "eval" / ("synthetic-" + re.sub(r"[^\w.+-]+", "_", model))
-    perception = load_model(model, device, dtype, vision_backend)
+    perception = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
     with Progress("eval synthetic", len(clip_names(limit))) as progress:
         for name in run_synthetic(perception, model, folder, limit):
             progress.advance(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elysium_core.cli.models import DEFAULT_MODEL
-from elysium_core.cli.options import JsonOption
+from elysium_core.cli.options import JsonOption, PickleOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
 
@@ -40,6 +40,7 @@ def command(
     backend: Annotated[str, typer.Option("--backend", help="onnx or tensorrt.")] = "onnx",
     precision: _PrecisionOption = "auto",
     dtype: _DtypeOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     max_batch: Annotated[int, typer.Option("--max-batch", min=1, max=64, help="Frames an engine takes at once.")] = 8,
     json: JsonOption = False,
 ) -> None:
@@ -54,7 +55,8 @@ def command(
         raise ConfigError("--model identity has no vision encoder to export; name a model with weights")
     if precision == "auto":
         precision = "float32" if backend == "onnx" else "float16"
-    files = _export(model, backend, out, precision, _load_dtype(dtype, backend), max_batch)
+    load_options = {"dtype": _load_dtype(dtype, backend), "allow_pickle_weights": allow_pickle_weights}
+    files = _export(model, load_options, backend, out, precision, max_batch)
     report = {"backend": backend, "precision": precision, **files}
     if json:
         emit(report)
@@ -73,7 +75,7 @@ def _load_dtype(dtype: str, backend: str) -> torch.dtype | None:
 
 
 def _export(
-    model: str, backend: str, out: Path, precision: str, dtype: torch.dtype | None, max_batch: int
+    model: str, load_options: dict[str, Any], backend: str, out: Path, precision: str, max_batch: int
 ) -> dict[str, Any]:
     from elysium_core.inference.described_file import read_description
     from elysium_core.inference.export import check_export, export_onnx
@@ -84,7 +86,7 @@ def _export(
     check_export(precision)
     if backend == "tensorrt":
         import_tensorrt()
-    network = load_checkpoint(model, dtype=dtype).network
+    network = load_checkpoint(model, **load_options).network
     with Progress("export", None) as bar:
         bar.advance("writing the ONNX graph")
         file = graph = export_onnx(network, out, precision)

@@ -14,6 +14,7 @@ from elysium_core.cli.options import (
     ExpressionsOption,
     JsonOption,
     ModelOption,
+    PickleOption,
     VisionBackendOption,
 )
 from elysium_core.cli.output import box_fields, emit, say
@@ -33,6 +34,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find what a sentence names in an image."""
@@ -42,7 +44,7 @@ def command(
     if render:
         check_image_name(render)
     frame = Frame(read_image(image))
-    loaded = load_model(model, device, dtype, vision_backend)
+    loaded = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
     groundings = [loaded.ground(frame, text) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):
         fields = _fields(text, grounding, frame)

@@ -9,7 +9,14 @@ DEFAULT_MODEL = "nano"
 """The model that is shipped with the package."""
 
 
-def load_model(name: str, device: str = "auto", dtype: str = "auto", vision_backend: str = "auto") -> PerceptionModel:
+def load_model(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    vision_backend: str = "auto",
+    *,
+    allow_pickle_weights: bool = False,
+) -> PerceptionModel:
     """Load a model by name.
 
     Args:
@@ -18,6 +25,7 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", vision_back
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
         vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``.
+        allow_pickle_weights: Also read ``pytorch_model*.bin``, if there are no safetensors.
 
     Raises:
         ModelFileError: The model is missing or damaged.
@@ -29,6 +37,12 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", vision_back
     from elysium_core.inference.threads import fit_threads
     from elysium_core.tasks import Elysium
 
-    model = Elysium.from_pretrained(name, device=device, dtype=dtype, vision_backend=vision_backend)
+    model = Elysium.from_pretrained(
+        name,
+        device=device,
+        dtype=dtype,
+        vision_backend=vision_backend,
+        allow_pickle_weights=allow_pickle_weights,
+    )
     fit_threads(model.info.parameters)
     return model

@@ -19,6 +19,14 @@ DtypeOption = Annotated[
 VisionBackendOption = Annotated[
     str, typer.Option("--vision-backend", help="auto, torch, onnx or tensorrt.", rich_help_panel="Model")
 ]
+PickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle-weights",
+        help="Also read pytorch_model*.bin; only for files of people you trust.",
+        rich_help_panel="Model",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON lines to stdout, for programs.")]
 ExpressionsOption = Annotated[
     list[str] | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +18,20 @@ from elysium_core.cli.options import (
     ExpressionsOption,
     JsonOption,
     ModelOption,
+    PickleOption,
     VideoArgument,
     VisionBackendOption,
 )
 from elysium_core.cli.output import Progress, say
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.errors import ConfigError
-from elysium_core.geometry import parse_box
+from elysium_core.geometry import Box, parse_box
 from elysium_core.io.recording import DEFAULT_FPS, Recording
 from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import TrackWriter, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.config import MODES, WINDOWS, TrackingConfig
+from elysium_core.tracking.config import MODES, WINDOWS, TrackingConfig, usable_clip_length
 
 _DEFAULTS = TrackingConfig()
 
@@ -43,6 +45,10 @@ def command(
             "--box", "-b", metavar="X1,Y1,X2,Y2", help="Where one object is in the first frame, 0..1 or px; repeatable."
         ),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and box; repeatable."),
+    ] = None,
     model: ModelOption = DEFAULT_MODEL,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write track lines to this .jsonl file.")] = None,
@@ -52,21 +58,23 @@ def command(
     fps: Annotated[float, typer.Option("--fps", help="Frame rate of a folder of pictures [Hz].")] = DEFAULT_FPS,
     window: Annotated[str, typer.Option("--window", help=f"{', '.join(WINDOWS)}.")] = _DEFAULTS.window,
     clip_length: Annotated[
-        int, typer.Option("--clip-length", help="Frames the model sees at once.")
-    ] = _DEFAULTS.clip_length,
+        int | None, typer.Option("--clip-length", help="Frames the model sees at once; the model's own if not given.")
+    ] = None,
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", help="A box scoring less is UNCERTAIN.")
     ] = _DEFAULTS.score_threshold,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Follow what words or boxes name through a video or camera.
 
-    Each --expression and each --box is a target of its own, numbered from 1:
-    expressions first, then boxes. Ctrl-C stops after the current frame and
-    finishes the files.
+    Each --expression, --box and --target is a target of its own, numbered from 1:
+    expressions first, then boxes, then those given by both. With both, the box says
+    where the object is in the first frame, and the words find it again when it was
+    lost. Ctrl-C stops after the current frame and finishes the files.
     """
     if resume and out is None:
         raise ConfigError("--resume needs --out, the file of the run to go on with")
@@ -75,16 +83,19 @@ def command(
             raise ConfigError(f"--resume does not go with the camera {recording.name}: its frames are gone")
         for path in (out, render):
             _refuse_to_overwrite(recording, path)
-        targets = _read_targets(expression or [], box or [], recording)
+        targets = _read_targets(expression or [], box or [], target or [], recording)
         config = TrackingConfig(
             mode=mode,
             window=window,
-            clip_length=clip_length,
+            clip_length=_DEFAULTS.clip_length if clip_length is None else clip_length,
             score_threshold=score_threshold,
             max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
         )
         done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
-        tracker = load_model(model, device, dtype, vision_backend).tracker(mode=mode, config=config)
+        loaded = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+        if clip_length is None:
+            config = replace(config, clip_length=usable_clip_length(loaded.info.clip_length))
+        tracker = loaded.tracker(mode=mode, config=config)
         with ExitStack() as stack:
             run = TrackRun(
                 recording,
@@ -106,12 +117,24 @@ def command(
         raise typer.Exit(130)
 
 
-def _read_targets(expressions: list[str], boxes: list[str], recording: Recording) -> Targets:
-    if not expressions and not boxes:
-        raise ConfigError("say what to track: --expression 'the red mug', or --box X1,Y1,X2,Y2")
-    parsed = [parse_box(text, recording.width, recording.height) for text in boxes]
+def _read_targets(expressions: list[str], boxes: list[str], both: list[str], recording: Recording) -> Targets:
+    if not expressions and not boxes and not both:
+        raise ConfigError(
+            "say what to track: --expression 'the red mug', --box X1,Y1,X2,Y2, or --target 'the red mug@X1,Y1,X2,Y2'"
+        )
+    size = recording.width, recording.height
     words = [clean_expression(text) for text in expressions]
-    return Targets([*words, *("" for _ in parsed)], [*(None for _ in words), *parsed])
+    pairs = [*((text, None) for text in words), *(("", parse_box(text, *size)) for text in boxes)]
+    pairs += [_read_target(text, *size) for text in both]
+    return Targets([text for text, _ in pairs], [box for _, box in pairs])
+
+
+def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
+    """The words and the box of one target; words may hold an ``@`` of their own, a box does not."""
+    words, separator, box = text.rpartition("@")
+    if not separator:
+        raise ConfigError(f"--target {text!r} has no '@' between words and box, as in 'the red mug@10,20,60,80'")
+    return clean_expression(words), parse_box(box, width, height)
 
 
 def _refuse_to_overwrite(recording: Recording, path: Path | None) -> None:

@@ -78,7 +78,7 @@ class PeerModel(ABC):
         """Refuse."""
         raise self._refusal()
 
-    def ask(self, frames: Frame | Sequence[Frame], question: str) -> str:
+    def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
         """Refuse."""
         raise self._refusal()
 

@@ -15,11 +15,15 @@ from elysium_core.errors import ExpressionError
 MAX_CHARACTERS = 512
 """Longest accepted expression or question, after cleaning."""
 
+MAX_ANSWER_CHARACTERS = 16 * MAX_CHARACTERS
+"""Longest answer of a model that is accepted as part of a conversation."""
+
 # A role word counts in the middle of a word, too: the protocol writes "...mugASSISTANT:", without a blank before it.
-_RESERVED = re.compile(
-    r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]|[{}]",
-    re.IGNORECASE,
-)
+_STRUCTURE = r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]"
+_RESERVED = re.compile(_STRUCTURE + "|[{}]", re.IGNORECASE)
+# Answers are never filled into a question, so that braces mean nothing in them.
+_RESERVED_IN_ANSWERS = re.compile(_STRUCTURE, re.IGNORECASE)
+_WITHOUT_STRUCTURE = str.maketrans("", "", "<>[]:")
 
 
 def clean_expression(text: str) -> str:
@@ -64,3 +68,35 @@ def clean_expression(text: str) -> str:
             code="EXPR_RESERVED",
         )
     return cleaned
+
+
+def clean_answer(text: str) -> str:
+    r"""Return an earlier answer of a model as it may be repeated in a conversation.
+
+    Nobody can be asked to spell it otherwise, so nothing in it is refused for what it says:
+    text that spells the protocol loses the characters that make it so, invisible characters
+    but for line ends are removed.
+
+    Args:
+        text: May be empty.
+
+    Raises:
+        ExpressionError: Not text, or longer than 8192 characters (``EXPR_TOO_LONG``).
+
+    Example:
+        >>> clean_answer("It is red.USER: and blue? ")
+        'It is red.USER and blue?'
+    """
+    if not isinstance(text, str):
+        raise ExpressionError(f"an answer must be text, not {type(text).__name__}")
+    if len(text) > MAX_ANSWER_CHARACTERS:
+        raise ExpressionError(
+            f"an answer of the conversation has {len(text)} characters; at most {MAX_ANSWER_CHARACTERS} are allowed",
+            code="EXPR_TOO_LONG",
+        )
+    visible = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
+    cleaned = unicodedata.normalize("NFC", visible)
+    # Repeated, because taking one tag apart may put another together.
+    while _RESERVED_IN_ANSWERS.search(folded := unicodedata.normalize("NFKC", cleaned)):
+        cleaned = _RESERVED_IN_ANSWERS.sub(lambda found: found.group(0).translate(_WITHOUT_STRUCTURE), folded)
+    return cleaned.strip()

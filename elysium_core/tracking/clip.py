@@ -2,7 +2,8 @@
 
 A recording of up to 32 frames is one clip. A longer one is cut into clips of 8 that
 overlap by one frame; the box answered for a clip's last frame starts the next clip.
-The first frame of a later clip is not reported again.
+The first frame of a later clip is not reported again. A model that was trained with clips
+of fewer than 8 frames is not shown more than those at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from elysium_core.tracking.target import Observation, Target
 from elysium_core.tracking.types import TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
+"""Frames a recording may have to be tracked as one clip (paper, section 4.3)."""
+
+_PAPER_CLIP_FRAMES = 8
 _SPARE_TOKENS = 32
 # What is drafted where nothing is known; it costs nothing when wrong.
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
@@ -66,13 +70,19 @@ class ClipTracker(ModelTracker):
         self._frames.append(frame)
         updates = [target.stop(frame) for target in self._stopped]
         self._stopped.clear()
-        if self._clips_done == 0 and len(self._frames) <= SINGLE_CLIP_FRAMES:
+        if self._clips_done == 0 and len(self._frames) <= self._longest_clip:
             return updates
         length = self._config.clip_length
         # A frame more than the clip must be there: else this clip may be the last and shorter one.
         while len(self._frames) > length:
             updates += self._run_clip(length)
         return updates
+
+    @property
+    def _longest_clip(self) -> int:
+        """Frames that may be one clip; a model trained with shorter clips than the paper's has never seen so many."""
+        trained = self._runtime.config.clip_length
+        return SINGLE_CLIP_FRAMES if trained >= _PAPER_CLIP_FRAMES else trained
 
     def flush(self) -> list[TrackUpdate]:
         """Answer the frames that are left at the end of the recording."""

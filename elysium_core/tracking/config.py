@@ -71,4 +71,11 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Allowed range of each numeric field, shared with the ROS parameter table."""
 
+
+def usable_clip_length(trained: int) -> int:
+    """The ``clip_length`` for a model that was trained with clips of ``trained`` frames: that, within its range."""
+    shortest, longest = RANGES["clip_length"]
+    return int(min(max(trained, shortest), longest))
+
+
 DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(TrackingConfig)}

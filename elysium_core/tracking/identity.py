@@ -112,7 +112,7 @@ class IdentityModel:
         """Answer with the box itself."""
         return "something at " + ",".join(f"{round(v * 100)}" for v in box)
 
-    def ask(self, frames: Frame | Sequence[Frame], question: str) -> str:
+    def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
         """Say that there is no model."""
         clean_expression(question)
         return "no model is loaded"

@@ -222,8 +222,14 @@ class PerceptionModel(Protocol):
         """Describe what is in ``box`` of ``frames[frame_index]``."""
         ...
 
-    def ask(self, frames: Frame | Sequence[Frame], question: str) -> str:
-        """Answer a question about an image or a clip."""
+    def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
+        """Answer a question about an image or a clip.
+
+        Args:
+            frames: One frame, or several in order.
+            question: In words.
+            history: Questions and answers before this one about the same frames, oldest first.
+        """
         ...
 
     def caption(self, frames: Frame | Sequence[Frame]) -> str:

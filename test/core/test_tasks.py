@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,24 @@ def test_ask_looks_at_no_more_than_sixteen_frames(tiny, frames, expected):
     assert tiny.ask(frames, "What is it?", max_new_tokens=4) == expected("What is it?", chosen, 4)
 
 
+def test_a_conversation_goes_on_behind_the_answers_before(tiny, frames, judge):
+    """Rounds as the protocol writes them: answer, end token, and the next question without a BOS."""
+    runtime, tokens = tiny.runtime, tiny.runtime.tokenizer
+    long_answer = "A {mug} and\nanother. " * 40
+    rounds = [("What is it?", long_answer), ("And then?", "")]
+    ids = [tokens.bos_id, *tokens.encode_answer("\nWhat is it?ASSISTANT:"), *tokens.encode_answer(long_answer.strip())]
+    ids += [tokens.eos_id, *tokens.encode_answer("USER: And then?ASSISTANT:"), tokens.eos_id]
+    ids += tokens.encode_answer("USER: Why?ASSISTANT:")
+    visual = runtime.encode_frames([frame.image for frame in frames[:2]])
+    opening = [tokens.bos_id, *tokens.encode_answer("A chat. USER: Frame 1: ")]
+    between = [tokens.bos_id, *tokens.encode_answer(", Frame 2: ")]
+    with torch.inference_mode():
+        pieces = [torch.tensor(piece) for piece in (opening, between, ids)]
+        expected = tokens.decode(judge(runtime.network.interleave(pieces, visual), 8))
+    assert tiny.ask(frames[:2], "Why?", 8, history=rounds) == expected
+    assert tiny.ask(frames[:2], "Why?", 8) != expected
+
+
 def test_caption_asks_the_published_question(tiny, frames, expected):
     assert tiny.caption(frames[:4], max_new_tokens=8) == expected(PUBLISHED[CAPTION], frames[:4], 8)
 
@@ -182,8 +201,16 @@ def test_trackers_of_both_modes(tiny):
     assert isinstance(tiny.tracker(), StreamTracker)
     assert isinstance(tiny.tracker("clip"), ClipTracker)
     assert tiny.tracker("clip", TrackingConfig(max_targets=7)).config == TrackingConfig(mode="clip", max_targets=7)
+    assert tiny.tracker().config.clip_length == 8
     with pytest.raises(ConfigError, match="mode 'film'"):
         tiny.tracker("film")
+
+
+@pytest.mark.parametrize(("trained", "usable"), [(4, 4), (1, 2), (64, 32)])
+def test_clips_are_as_long_as_the_model_was_trained_with(tiny, trained, usable):
+    tiny.info = replace(tiny.info, clip_length=trained)
+    assert tiny.tracker("clip").config.clip_length == usable
+    assert tiny.tracker("clip", TrackingConfig(clip_length=6)).config.clip_length == 6
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "meta", "mps", "cuda:99"])

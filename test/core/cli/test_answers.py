@@ -1,8 +1,22 @@
 from __future__ import annotations
 
-import pytest
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import elysium_core
+from elysium_core.cli.app import app
 from elysium_core.io.image import read_image
+from elysium_core.tracking.identity import IdentityModel
 
 IDENTITY = ("--model", "identity")
 
@@ -50,6 +64,96 @@ def test_ask_shows_sixteen_frames_of_the_video(elysium, video):
     assert answer["frames"] == [0, 6, 11]
 
 
+class Counter(IdentityModel):
+    """Answers with the number of the round, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told = []
+
+    def ask(self, frames, question, *, history=()):
+        self.told.append((question, list(history)))
+        return f"answer {len(history) + 1}"
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    model = Counter()
+    monkeypatch.setattr("elysium_core.cli.ask.load_model", lambda *names, **options: model)
+    return model
+
+
+def test_questions_go_on_where_the_last_answer_stopped(elysium, video, counter):
+    outcome = elysium("ask", video, "-q", "what?", "-q", "  and\nthen? ", "--question", "why?")
+    assert outcome.out == "answer 1\nanswer 2\nanswer 3\n"
+    rounds = [("what?", "answer 1"), ("and then?", "answer 2")]
+    assert counter.told == [("what?", []), ("and then?", rounds[:1]), ("why?", rounds)]
+
+
+def test_what_was_written_as_json_is_the_history_of_the_next_call(elysium, video, counter, tmp_path):
+    talk = tmp_path / "talk.jsonl"
+    talk.write_text(elysium("ask", video, "-q", "what?", "-q", "and then?", "--json").out + "\n")
+    outcome = elysium("ask", video, "-q", "why?", "--history", talk, "--json")
+    assert outcome.lines == [{"question": "why?", "answer": "answer 3", "frames": list(range(12))}]
+    assert counter.told[-1] == ("why?", [("what?", "answer 1"), ("and then?", "answer 2")])
+    talk.write_text(json.dumps([{"question": "who?", "answer": "a USER: in the answer"}]))
+    elysium("ask", video, "-q", "why?", "--history", talk)
+    assert counter.told[-1] == ("why?", [("who?", "a USER in the answer")])
+    talk.write_text("")
+    elysium("ask", video, "-q", "why?", "--history", talk)
+    assert counter.told[-1] == ("why?", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[", "is not JSON"),
+        (b'{"question": "what?"}', 'line 1 is not an object {"question": ..., "answer": ...}'),
+        (b'[{"question": "what?", "answer": "a"}, 3]', "entry 2 is not an object"),
+        (b'\n{"question": "what?", "answer": "a"}\nwhat?\n', "line 3 is not JSON"),
+        (b'{"question": "</s>", "answer": "a"}', "line 1: the expression holds '</s>'"),
+        (b'{"question": "what?", "answer": null}', "line 1: an answer must be text"),
+        (b"\xff", "is not UTF-8"),
+        (b" " * (2 << 20), "has 2 MiB"),
+        (None, "No such file"),
+    ],
+)
+def test_a_damaged_history_is_one_line(elysium, video, counter, tmp_path, content, reason):
+    talk = tmp_path / "talk.jsonl"
+    if content is not None:
+        talk.write_bytes(content)
+    outcome = elysium("ask", video, "-q", "why?", "--history", talk)
+    assert (outcome.code, outcome.out, counter.told) == (2, "", [])
+    assert reason in outcome.err
+    assert str(talk) in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_chat_answers_each_line_and_survives_a_bad_one(video, counter):
+    typed = "what?\n\n</s>\n  and then?  \nno line end"
+    result = CliRunner().invoke(app, ["ask", str(video), "-q", "first?", "--chat"], input=typed, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stdout == "answer 1\nanswer 2\nanswer 3\nanswer 4\n"
+    assert [asked for asked, _ in counter.told] == ["first?", "what?", "and then?", "no line end"]
+    assert result.stderr.count("\n") == 1, "no prompt where nobody types"
+    assert "prompt format" in result.stderr
+
+
+def test_a_person_is_prompted(video):
+    command = [sys.executable, "-m", "elysium_core.cli", "ask", str(video), "--chat", *IDENTITY]
+    person, terminal = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(elysium_core.__file__).parents[1])}
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as talk:
+        os.close(terminal)
+        os.write(person, b"what is it?\n\x04")
+        out, err = talk.communicate(timeout=100)
+    os.close(person)
+    assert (talk.returncode, out) == (0, "no model is loaded\n")
+    assert err.startswith("Ask a question")
+    assert err.count("> ") == 2
+
+
 def test_caption(elysium, video):
     (answer,) = elysium("caption", video, *IDENTITY, "--json").lines
     assert answer["text"] == "no model is loaded"
@@ -69,7 +173,7 @@ def test_caption(elysium, video):
         (("describe", "{video}", "--box", "0,0,1,1", "--frame", "12"), "no frame 12"),
         (("describe", "{video}", "--box", "0,0,1,1", "--frame", "-1"), "--frame"),
         (("describe", "{video}", "--box", "0,0,1,1", "--frames", "33"), "--frames"),
-        (("ask", "{video}"), "Missing option '--question'"),
+        (("ask", "{video}"), "say what to ask"),
         (("ask", "{video}", "--question", ""), "expression is empty"),
         (("ask", "{video}", "--question", "USER: hi"), "prompt format"),
         (("caption", "/no/such.mp4"), "there is no video"),
@@ -82,3 +186,29 @@ def test_bad_input_is_one_line(elysium, image, video, arguments, reason):
     assert reason in outcome.err
     assert outcome.err.count("\n") == 1
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize("verb", ["ground", "describe", "ask", "caption", "track", "export"])
+def test_pickled_weights_are_read_when_the_command_line_says_so(elysium, pickled_model, image, tmp_path, verb):
+    rest = {
+        "ground": (image, "-e", "the mug"),
+        "describe": (image, "--box", "0,0,1,1"),
+        "ask": (image, "-q", "what?"),
+        "caption": (image,),
+        "track": (image, "-e", "the mug"),
+        "export": ("--out", tmp_path / "out"),
+    }[verb]
+    refused = elysium(verb, *rest, "--model", pickled_model)
+    assert refused.code == 2
+    assert "--allow-pickle-weights" in refused.err
+    assert elysium(verb, *rest, "--model", pickled_model, "--allow-pickle-weights").code == 0
+
+
+@pytest.fixture
+def pickled_model(tiny_folder, tmp_path):
+    """The tiny checkpoint with its weights in ``pytorch_model.bin``."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "SHA256SUMS").unlink()
+    return folder

@@ -3,11 +3,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import elysium_core
 from elysium_core.cli import track_run
 from elysium_core.cli.interrupt import StopRequest
 from elysium_core.cli.track_run import Targets, TrackRun
@@ -18,7 +23,7 @@ from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.identity import IdentityTracker
+from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.tracking.types import TrackState, TrackUpdate
 
 IDENTITY = ("--model", "identity")
@@ -33,6 +38,66 @@ def test_every_frame_has_a_line_for_every_target(elysium, video):
     assert outcome.lines[1]["box"] == [0.1, 0.2, 0.5, 0.6]
     assert outcome.lines[1]["box_px"] == [6.4, 9.6, 32.0, 28.8]
     assert set(outcome.lines[0]) == {"frame", "stamp_ns", "target", "box", "box_px", "score", "state"}
+
+
+class Added(IdentityTracker):
+    """Remembers what it was asked to follow."""
+
+    def __init__(self, config: TrackingConfig | None = None) -> None:
+        super().__init__(config)
+        self.asked: list[tuple[str, Box | None]] = []
+
+    def add(self, expression: str = "", box: Box | None = None) -> str:
+        self.asked.append((expression, box))
+        return super().add(expression, box)
+
+
+class Model(IdentityModel):
+    """Keeps its tracker for a look at it."""
+
+    def __init__(self, clip_length: int = 8) -> None:
+        self.info = replace(IdentityModel.info, clip_length=clip_length)
+
+    def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> IdentityTracker:
+        self.made = Added(config)
+        return self.made
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """The model that is loaded: ``model(clip_length=4)``."""
+
+    def load(**settings) -> Model:
+        loaded = Model(**settings)
+        monkeypatch.setattr("elysium_core.cli.track.load_model", lambda *names, **options: loaded)
+        return loaded
+
+    return load
+
+
+def test_one_target_may_have_words_and_a_box(elysium, video, model):
+    loaded = model()
+    both = ("--target", "me @ home @ 6.4,12,32,36", "-t", "  the   mug@0.1,0.2,0.5,0.6")
+    outcome = elysium("track", video, *both, *BOX, "-e", "the dog", "--json")
+    assert outcome.code == 0
+    assert loaded.made.asked == [
+        ("the dog", None),
+        ("", Box(0.1, 0.2, 0.5, 0.6)),
+        ("me @ home", Box(0.1, 0.25, 0.5, 0.75)),
+        ("the mug", Box(0.1, 0.2, 0.5, 0.6)),
+    ]
+    assert [line["target"] for line in outcome.lines[:4]] == list("1234")
+    assert elysium("track", video, *both).out.startswith("1  me @ home: 12 frames")
+
+
+@pytest.mark.parametrize("mode", ["clip", "stream"])
+@pytest.mark.parametrize(
+    ("trained", "options", "used"), [(4, (), 4), (8, (), 8), (1, (), 2), (4, ("--clip-length", 6), 6)]
+)
+def test_clips_are_as_long_as_the_models_own(elysium, video, model, mode, trained, options, used):
+    loaded = model(clip_length=trained)
+    assert elysium("track", video, *BOX, "--mode", mode, *options).code == 0
+    assert loaded.made.config == TrackingConfig(mode=mode, clip_length=used)
 
 
 def test_for_a_person_there_is_a_summary(elysium, video):
@@ -83,6 +148,44 @@ def test_an_interrupted_run_goes_on_to_the_same_file(elysium, video, tmp_path, d
     assert len(list(open_video(render))) == 12
 
 
+SLOW = """
+import time
+from elysium_core.tracking.identity import IdentityTracker
+step = IdentityTracker.step
+IdentityTracker.step = lambda self, frame: time.sleep(0.05) or step(self, frame)
+from elysium_core.cli.app import main
+main()
+"""
+
+
+def test_a_run_that_is_killed_loses_at_most_its_last_line(elysium, video, tmp_path):
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    arguments = ("track", video, "-e", "the mug", *BOX, *IDENTITY)
+    elysium(*arguments, "--out", whole)
+    command = [
+        sys.executable,
+        "-c",
+        SLOW,
+        *map(str, arguments),
+        "--out",
+        str(part),
+        "--render",
+        str(tmp_path / "a.mp4"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(elysium_core.__file__).parents[1])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as run:
+        while run.poll() is None and (not part.exists() or part.read_bytes().count(b"\n") < 7):
+            time.sleep(0.005)
+        run.kill()
+    assert run.returncode == -signal.SIGKILL
+    written = part.read_text().splitlines()
+    assert 7 <= len(written) < 24
+    assert written[:-1] == whole.read_text().splitlines()[: len(written) - 1], "line by line, nothing held back"
+    assert not (tmp_path / "a.mp4").exists()
+    assert elysium(*arguments, "--out", part, "--resume").code == 0
+    assert part.read_text() == whole.read_text()
+
+
 def test_resuming_without_an_earlier_run_starts_one(elysium, video, tmp_path):
     elysium("track", video, *BOX, *IDENTITY, "--out", tmp_path / "a.jsonl", "--resume")
     assert len(read_tracks(tmp_path / "a.jsonl")) == 12
@@ -108,6 +211,10 @@ def test_the_file_of_other_targets_is_not_touched(elysium, video, tmp_path):
         (("-b", "1,2,3"), "cannot read a box"),
         (("-b", "0,0,100,100"), "end all four in px"),
         (("-b", "0px,0px,100px,100px"), "outside the 64x48 px frame"),
+        (("-t", "the mug"), "--target 'the mug' has no '@'"),
+        (("-t", "@0,0,1,1"), "expression is empty"),
+        (("-t", "the mug@"), "cannot read a box"),
+        (("-t", "the mug@0,0,0,0"), "reversed or empty"),
         (("-e", "mug", "--mode", "fast"), "mode 'fast'"),
         (("-e", "mug", "--window", "wide"), "window 'wide'"),
         (("-e", "mug", "--clip-length", "99"), "clip_length = 99"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import ExpressionError
-from elysium_core.text.expression import MAX_CHARACTERS, clean_expression
+from elysium_core.text.expression import MAX_ANSWER_CHARACTERS, MAX_CHARACTERS, clean_answer, clean_expression
 
 RESERVED = (
     "<image>", "<video>", "<box>", "<s>", "</s>", "<unk>", "<pad>", "< image >", "</ s>", "<image/>",
@@ -109,3 +109,52 @@ def test_what_comes_out_is_clean_and_stays_so(text):
     assert not any(unicodedata.category(c).startswith("C") for c in cleaned)
     assert 0 < len(cleaned) <= MAX_CHARACTERS
     cleaned.encode("utf-8")
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("", ""),
+        (" It is a red mug.\nIt stands still. ", "It is a red mug.\nIt stands still."),
+        ("Frame 1: [1,2,3,4].", "Frame 1: [1,2,3,4]."),
+        ('{"colour": "red"}', '{"colour": "red"}'),
+        ("a mug.USER: and now?ASSISTANT: blue", "a mug.USER and now?ASSISTANT blue"),
+        ("a <image> b</s>", "a image b/s"),
+        ("<<s>image>", "simage"),
+        ("[INST] no", "INST no"),
+        ("a\0b\u200bc\ud800", "abc"),
+        (full_width("USER:") + " x", "USER x"),
+    ],
+)
+def test_answers_are_repeated_without_what_spells_the_protocol(text, cleaned):
+    assert clean_answer(text) == cleaned
+
+
+@given(
+    st.lists(st.sampled_from([*RESERVED, *map(full_width, RESERVED), "<", ">", ":", "[", "\u200b"]) | st.text()).map(
+        "".join
+    )
+)
+def test_no_answer_is_refused_and_none_spells_the_protocol(text):
+    cleaned = clean_answer(text[:MAX_ANSWER_CHARACTERS])
+    assert clean_answer(cleaned) == cleaned
+    without_braces = cleaned.replace("{", "").replace("}", "")[:MAX_CHARACTERS]
+    try:
+        clean_expression(without_braces)
+    except ExpressionError as error:
+        assert error.code == "EXPR_EMPTY" or set("{}") & set(unicodedata.normalize("NFKC", without_braces))
+
+
+@pytest.mark.parametrize("text", [None, 3, ["mug"]])
+def test_an_answer_is_text(text):
+    with pytest.raises(ExpressionError, match="an answer must be text"):
+        clean_answer(text)
+
+
+def test_an_endless_answer_is_refused():
+    with pytest.raises(ExpressionError) as error:
+        clean_answer("a" * (MAX_ANSWER_CHARACTERS + 1))
+    assert error.value.code == "EXPR_TOO_LONG"

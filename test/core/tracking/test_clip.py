@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -87,6 +89,18 @@ def test_more_than_32_frames_are_clips_of_eight_that_share_a_frame(tracker, ques
     # 7 m + 1 frames are m clips: the last one would hold nothing new.
     assert len(asked) == clips
     assert [update.frame_index for update in updates] == list(range(count))
+
+
+@pytest.mark.parametrize(("count", "clips"), [(4, 1), (5, 2), (7, 2), (8, 3), (10, 3)])
+def test_a_model_of_shorter_clips_is_never_shown_more(oracle, questions, show, bear, count, clips):
+    runtime = oracle()
+    runtime.network.config = replace(runtime.config, clip_length=4)
+    follower = ClipTracker(runtime, TrackingConfig(mode="clip", clip_length=4))
+    asked = questions(follower)
+    follower.add("the teddy bear")
+    updates = run(follower, [show.picture([None, None, bear(k)], k) for k in range(count)])
+    assert len(asked) == clips
+    assert [(update.frame_index, update.box) for update in updates] == [(k, bear(k).truth) for k in range(count)]
 
 
 def test_a_clip_in_which_nothing_moves_costs_few_passes(tracker, show, bear):
