@@ -13,18 +13,22 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
+# Each has what the other lacks: 4-bit weights and kernels for int8, and fp8.
+QUANTIZE = ["bitsandbytes>=0.46", "torchao>=0.13"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
+    "quantize": QUANTIZE,
     "train": ["deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
     "curate": ["ray>=2.9", "spacy>=3.7"],
     "eval": EVAL,
     "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
     "dev": [
         *ONNX,
+        *QUANTIZE,
         *EVAL,
         "hypothesis>=6.100",
         "mypy>=1.11",

@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from elysium_core.errors import BackendError, BoxError, ImageError
 from elysium_core.frames import Clip, Frame, sample_evenly
 from elysium_core.geometry import Box
+from elysium_core.inference.gpu import check_gpu, half_precision, why_no_gpu
+from elysium_core.inference.quantization import (
+    check_quantization,
+    check_unquantized,
+    count_parameters,
+    load_quantized,
+    precision_of,
+)
 from elysium_core.inference.runtime import Runtime
+from elysium_core.inference.static_decoder import build_decoder
 from elysium_core.inference.vision_choice import build_vision, check_backend
-from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
+from elysium_core.model.checkpoint import Checkpoint
 from elysium_core.text.box_text import LEVELS, format_box
 from elysium_core.text.expression import clean_answer, clean_expression
 from elysium_core.text.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
@@ -59,47 +68,68 @@ class Elysium:
         dtype: str = "auto",
         vision_backend: str = "auto",
         allow_pickle_weights: bool = False,
+        quantization: str = "none",
+        cuda_graphs: bool = True,
+        fast_resize: bool = False,
     ) -> Elysium:
         """Load a checkpoint; never touches a network.
 
         Args:
             model: ``"nano"``, a folder, or a hub id that has been pulled (``elysium pull``).
             device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
-            dtype: ``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``float16``, ``bfloat16``.
+            dtype: ``auto`` (bfloat16 on CUDA, or float16 where that is faster; float32 on CPU),
+                ``float32``, ``float16``, ``bfloat16``.
             vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``
                 (:func:`elysium_core.inference.vision_choice.build_vision`).
             allow_pickle_weights: Accept ``pytorch_model*.bin`` files where there are no
                 safetensors; they are converted by an isolated process that loads weights only.
+            quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``
+                (:mod:`elysium_core.inference.quantization`); answers are no longer quite the same.
+            cuda_graphs: Replay recorded passes of the language model on a GPU.
+            fast_resize: Resize images on the device instead of by PIL; they may differ by one
+                step of 255 from those the model was trained on.
 
         Raises:
             ModelFileError: The checkpoint is missing, damaged or unsafe.
-            BackendError: Device, dtype or backend cannot be used here.
+            BackendError: Device, dtype, quantisation or backend cannot be used here.
         """
         place = resolve_device(device)
+        check_gpu(place)
         kind = resolve_dtype(dtype, place)
         check_backend(vision_backend, place)
-        checkpoint = load_checkpoint(model, device=place, dtype=kind, allow_pickle_weights=allow_pickle_weights)
-        return cls.from_checkpoint(checkpoint, vision_backend=vision_backend)
+        check_quantization(quantization, place, kind)
+        checkpoint = load_quantized(model, quantization, place, kind, allow_pickle_weights=allow_pickle_weights)
+        return cls.from_checkpoint(
+            checkpoint, vision_backend=vision_backend, cuda_graphs=cuda_graphs, fast_resize=fast_resize
+        )
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, *, vision_backend: str = "torch") -> Elysium:
-        """Make a model of a checkpoint that is already in memory.
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        vision_backend: str = "torch",
+        cuda_graphs: bool = True,
+        fast_resize: bool = False,
+    ) -> Elysium:
+        """Make a model of a checkpoint that is already in memory; for the settings see :meth:`from_pretrained`.
 
         Its weights may go on changing, in training for example: only torch follows them.
         """
         network = checkpoint.network.eval()
         tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
         tokenizer.check_fits(network.llm.size.vocab)
-        vision = build_vision(vision_backend, network, checkpoint.folder)
-        runtime = Runtime(network, tokenizer, vision)
+        vision = build_vision(vision_backend, network, checkpoint.folder, fast_resize=fast_resize)
+        decoder = build_decoder(network.llm, cuda_graphs=cuda_graphs)
+        runtime = Runtime(network, tokenizer, vision, decoder)
         info = ModelInfo(
             name=checkpoint.name,
             backend=vision.name,
             device=_device_name(runtime.device),
-            precision=str(network.llm.lm_head.weight.dtype).removeprefix("torch."),
+            precision=precision_of(network.llm),
             coordinate_levels=LEVELS,
             clip_length=network.config.clip_length,
-            parameters=sum(p.numel() for p in network.parameters()),
+            parameters=count_parameters(network),
         )
         return cls(runtime, info, checkpoint)
 
@@ -124,6 +154,7 @@ class Elysium:
         if self._checkpoint is None:
             raise self._closed()
         kind = None if dtype is None else resolve_dtype(dtype, self.runtime.device)
+        check_unquantized(self.runtime.network.llm)
         self._checkpoint.save(folder, dtype=kind, max_shard_bytes=max_shard_bytes)
 
     @property
@@ -231,6 +262,17 @@ class Elysium:
         for index in range(2):
             tracker.step(Frame(np.zeros((side, side, 3), np.uint8), index=index))
 
+    def prefetch(self, frame: Frame) -> bool:
+        """Start to encode the frame that a tracker will be given next, beside what it does with this one.
+
+        Call it before ``tracker.step`` with the frame before, and hand the same ``Frame`` to the
+        next ``step``. It changes no answer.
+
+        Returns:
+            Whether it was started; only on a GPU.
+        """
+        return self.runtime.prefetch(frame.image)
+
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
         self._runtime = self._checkpoint = None
@@ -276,18 +318,18 @@ def resolve_device(device: str) -> torch.device:
     if place.type not in ("cpu", "cuda"):
         raise BackendError(f"device {device!r} is not supported; use auto, cpu or cuda:0", code="DEVICE")
     if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
-        raise BackendError(f"there is no device {device!r} ({torch.cuda.device_count()} CUDA devices)", code="DEVICE")
+        raise BackendError(f"there is no device {device!r}: {why_no_gpu()}", code="DEVICE")
     return place
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The data type that a name stands for: ``auto`` (bfloat16 on CUDA, else float32) or one of :data:`DTYPES`.
+    """The data type that a name stands for: ``auto`` (half precision on CUDA, else float32) or one of :data:`DTYPES`.
 
     Raises:
         BackendError: There is no such data type (``DTYPE``).
     """
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return half_precision(device) if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:
         raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
     return DTYPES[dtype]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +111,7 @@ def load_checkpoint(
     allow_pickle_weights: bool = False,
     manifest: Path | None = None,
     verify_hashes: bool = True,
+    check: Callable[[ElysiumNetwork], None] | None = None,
 ) -> Checkpoint:
     """Load a model; never touches the network.
 
@@ -125,6 +126,7 @@ def load_checkpoint(
             They are converted by a process of its own; only for files of people you trust.
         manifest: Lines of sha256 and file name; by default the folder's ``SHA256SUMS``, if any.
         verify_hashes: Compare the files with the manifest.
+        check: Shown the network, shapes without memory, before any weight is read; may raise.
 
     Raises:
         ModelFileError: Something is missing or damaged (``MODEL_FILE``), is not what the manifest
@@ -146,6 +148,8 @@ def load_checkpoint(
             verify_manifest(manifest, folder, originals)
         stored = read_headers(files)
         unused = _compare(network, stored, folder)
+        if check is not None:
+            check(network)
         dtype = dtype or stored[_EMBEDDINGS].dtype
         _check_memory(network, target, dtype)
         _fill(network, stored, target, dtype)

@@ -162,11 +162,16 @@ class Llama(nn.Module):
 
     Args:
         size: Its sizes.
+
+    Attributes:
+        size: Its sizes.
+        quantization: What the matrices of its layers have been quantised to; ``none`` as loaded.
     """
 
     def __init__(self, size: LlamaSize) -> None:
         super().__init__()
         self.size = size
+        self.quantization = "none"
         self.model = DecoderStack(size)
         self.lm_head = nn.Linear(size.width, size.vocab, bias=False)
         if size.tied:

@@ -1,0 +1,255 @@
+"""Fewer bits for the language model's matrices: int8, nf4 and fp8, by bitsandbytes and torchao.
+
+The matrices of the decoder's layers are quantised, one layer after the other on its way to
+the device; embeddings, norms, head and the vision half stay as they are. Answers are then
+no longer those of the unquantised model: ``elysium bench gpu`` says how far boxes drift.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from elysium_core.errors import BackendError
+from elysium_core.inference.failures import device_errors
+from elysium_core.inference.recorded_decoder import CAPACITY
+from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
+from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.llama import Llama
+
+NONE = "none"
+QUANTIZATIONS = (NONE, "int8", "nf4", "fp8")
+"""``int8``: weights and activations; ``nf4``: weights, 4 bits; ``fp8``: weights and activations on a GPU from compute
+capability 8.9 on, weights alone on a CPU, which shows the drift and saves no time."""
+
+# Bits of a weight with its share of the scales.
+_BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
+_PACKAGES = MappingProxyType({"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp8": "torchao"})
+_FP8_CAPABILITY = (8, 9)
+_NF4_BLOCK = 64
+# What two windows of a stream need beside the weights.
+_WINDOWS = 2
+
+
+def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a quantisation that cannot be had here, before weights are loaded for it.
+
+    Raises:
+        BackendError: It is not one of :data:`QUANTIZATIONS`, its package is missing, or it does
+            not go with the device or data type (``QUANTIZATION``).
+    """
+    if kind not in QUANTIZATIONS:
+        raise BackendError(f"quantization {kind!r} is not one of {', '.join(QUANTIZATIONS)}", code="QUANTIZATION")
+    if kind == NONE:
+        return
+    _import(_PACKAGES[kind], kind)
+    if kind != "fp8" or device.type != "cuda":
+        return
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < _FP8_CAPABILITY:
+        raise BackendError(
+            f"quantization 'fp8' needs a GPU of compute capability 8.9 or more, and {device} has {major}.{minor}; "
+            "use int8 or nf4",
+            code="QUANTIZATION",
+        )
+    if dtype != torch.bfloat16:
+        raise BackendError(
+            f"quantization 'fp8' goes with dtype bfloat16 on a GPU, not with {_name(dtype)}; use dtype bfloat16",
+            code="QUANTIZATION",
+        )
+
+
+def load_quantized(
+    name_or_path: str | Path, kind: str, device: torch.device, dtype: torch.dtype, *, allow_pickle_weights: bool = False
+) -> Checkpoint:
+    """Load a checkpoint with its language model quantised; with ``none``, as it is.
+
+    A quantised model is read into the computer's memory and goes to the device layer by
+    layer: the GPU never holds the whole of it unquantised.
+
+    Args:
+        name_or_path: See :func:`elysium_core.model.checkpoint.load_checkpoint`.
+        kind: One of :data:`QUANTIZATIONS`; see :func:`check_quantization`.
+        device: Where the model goes.
+        dtype: Of what is not quantised.
+        allow_pickle_weights: See :func:`elysium_core.model.checkpoint.load_checkpoint`.
+
+    Raises:
+        ModelFileError: The checkpoint is missing, damaged or unsafe.
+        BackendError: The device has too little memory (``MEMORY``), or the quantisation failed.
+    """
+    checkpoint = load_checkpoint(
+        name_or_path,
+        device=device if kind == NONE else "cpu",
+        dtype=dtype,
+        allow_pickle_weights=allow_pickle_weights,
+        check=partial(check_room, kind=kind, device=device, dtype=dtype),
+    )
+    if kind != NONE:
+        quantize(checkpoint.network, kind, device)
+    return checkpoint
+
+
+def check_room(network: ElysiumNetwork, *, kind: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a model that a GPU has no room for, with what it needs to work.
+
+    Args:
+        network: Its shapes; needs no memory of its own.
+        kind: One of :data:`QUANTIZATIONS`.
+        device: Where it would go; a CPU passes, where memory is not fixed.
+        dtype: Of what is not quantised.
+
+    Raises:
+        BackendError: There is too little memory (``MEMORY``).
+    """
+    if device.type != "cuda":
+        return
+    weights, working = needed_bytes(network, kind, dtype)
+    free, total = torch.cuda.mem_get_info(device)
+    if weights + working > free:
+        how = _name(dtype) if kind == NONE else f"{kind} and {_name(dtype)}"
+        raise BackendError(
+            f"the model needs {weights >> 20} MiB as {how} and {working >> 20} MiB to work in, and of the "
+            f"{total >> 20} MiB of {device} {free >> 20} MiB are free; stop what uses the rest, quantise to nf4, "
+            "or take a smaller model",
+            code="MEMORY",
+        )
+
+
+def needed_bytes(network: ElysiumNetwork, kind: str, dtype: torch.dtype) -> tuple[int, int]:
+    """Memory that a model's weights take, and that two windows of a stream take besides [bytes]."""
+    total = sum(weight.numel() for weight in network.parameters())
+    matrices = sum(linear.weight.numel() for layer in network.llm.model.layers for linear in _linears(layer).values())
+    size = network.llm.size
+    token = 2 * size.layers * size.kv_heads * size.head_dim * dtype.itemsize
+    quantised = 0 if kind == NONE else int(matrices * _BITS[kind] / 8)
+    plain = total if kind == NONE else total - matrices
+    return quantised + plain * dtype.itemsize, _WINDOWS * CAPACITY * token
+
+
+def quantize(network: ElysiumNetwork, kind: str, device: torch.device) -> None:
+    """Quantise the language model in place, and bring the whole network to a device.
+
+    Args:
+        network: On the CPU, in eval mode.
+        kind: One of :data:`QUANTIZATIONS` but ``none``.
+        device: Where it goes.
+
+    Raises:
+        BackendError: The matrices have sizes that this quantisation cannot divide (``QUANTIZATION``),
+            the package failed, or memory does not suffice.
+    """
+    rows = {linear.in_features for layer in network.llm.model.layers for linear in _linears(layer).values()}
+    if kind == "nf4" and any(row % _NF4_BLOCK for row in rows):
+        raise BackendError(
+            f"quantization 'nf4' divides rows into blocks of {_NF4_BLOCK} weights, and this model has rows of "
+            f"{', '.join(map(str, sorted(rows)))}; use int8",
+            code="QUANTIZATION",
+        )
+    change = _CHANGES[kind]
+    with device_errors("the language model"), torch.no_grad():
+        for layer in network.llm.model.layers:
+            change(layer, device)
+        network.to(device)
+    network.llm.quantization = kind
+
+
+def precision_of(llm: Llama) -> str:
+    """Data type of a model in words, with the quantisation of its language model."""
+    name = _name(llm.lm_head.weight.dtype)
+    return name if llm.quantization == NONE else f"{name}, {llm.quantization} language model"
+
+
+def check_unquantized(llm: Llama) -> None:
+    """Refuse a quantised language model, for what needs its own weights.
+
+    Raises:
+        BackendError: It is quantised (``QUANTIZATION``).
+    """
+    if llm.quantization != NONE:
+        raise BackendError(
+            f"the language model was quantised to {llm.quantization} when it was loaded, and its own weights are gone; "
+            "load it with quantization 'none'",
+            code="QUANTIZATION",
+        )
+
+
+def count_parameters(network: ElysiumNetwork) -> int:
+    """Weights of a network, each counted once however many of them share a byte."""
+    linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    matrices = {id(linear.weight): linear.in_features * linear.out_features for linear in linears}
+    others = sum(weight.numel() for weight in network.parameters() if id(weight) not in matrices)
+    return others + sum(matrices.values())
+
+
+def _to_int8(layer: nn.Module, device: torch.device) -> None:
+    bnb = _import("bitsandbytes", "int8")
+    for name, linear in _linears(layer).items():
+        # No columns are held out in full precision (threshold 0): to find them, the host would have to wait for
+        # the GPU in every layer, and a pass could not be recorded.
+        new = bnb.nn.Linear8bitLt(
+            linear.in_features, linear.out_features, bias=False, has_fp16_weights=False, threshold=0.0
+        )
+        new.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+        layer.set_submodule(name, new.to(device).eval())
+
+
+def _to_nf4(layer: nn.Module, device: torch.device) -> None:
+    bnb = _import("bitsandbytes", "nf4")
+    for name, linear in _linears(layer).items():
+        dtype = linear.weight.dtype
+        new = bnb.nn.Linear4bit(
+            linear.in_features, linear.out_features, bias=False, compute_dtype=dtype, quant_type="nf4"
+        )
+        new.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+        layer.set_submodule(name, new.to(device).eval())
+
+
+def _to_fp8(layer: nn.Module, device: torch.device) -> None:
+    torchao = _import("torchao.quantization", "fp8")
+    if device.type == "cuda":
+        config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
+    else:
+        config = torchao.Float8WeightOnlyConfig()
+    torchao.quantize_(layer, config, device=device)
+
+
+_CHANGES: MappingProxyType[str, Callable[[nn.Module, torch.device], None]] = MappingProxyType(
+    {"int8": _to_int8, "nf4": _to_nf4, "fp8": _to_fp8}
+)
+
+
+def _linears(layer: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+
+
+def _import(package: str, kind: str) -> Any:
+    # Both greet with warnings about parts of theirs that are not used here.
+    talkers = [logging.getLogger(name) for name in ("bitsandbytes", "torchao", "torch.utils._pytree")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module(package)
+    except (ImportError, OSError, RuntimeError) as error:
+        name = package.partition(".")[0]
+        raise BackendError(
+            f"quantization {kind!r} needs the package {name!r}, which is not installed or does not work "
+            f"({str(error).strip().partition(chr(10))[0]}); pip install 'elysium-core[quantize]'",
+            code="QUANTIZATION",
+        ) from error
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
