@@ -14,7 +14,7 @@ import torch
 
 from elysium_core.training.clip_batches import ClipBatches
 from elysium_core.training.config import Recipe
-from elysium_core.training.loop import StageRun
+from elysium_core.training.scratch import StageRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ def estimate_stages(recipe: Recipe, steps_done: dict[str, int]) -> Iterator[Stag
 def _try_stage(recipe: Recipe, name: str, steps: int, folder: Path) -> StageEstimate:
     torch.set_num_threads(recipe.stages[name].threads)
     run = StageRun(recipe, name, folder)
-    run.model.train()
+    run.loop.model.train()
     batches = ClipBatches(recipe, name, run.tokenizer_folder)
-    run.train_step(batches[0])
+    run.loop.train_step([batches[0]])
     # The first step also sets up kernels and buffers. On a CPU its own time counts, whatever else runs meanwhile.
     on_gpu = run.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     started = clock()
-    run.train_step(batches[1])
+    run.loop.train_step([batches[1]])
     seconds = (clock() - started) / (1 if on_gpu else recipe.stages[name].threads)
     trained = sum(parameter.numel() for parameter in run.optimizer.parameters)
     return StageEstimate(name, steps, seconds, trained, _memory_mb(run.device))

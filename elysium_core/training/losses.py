@@ -27,10 +27,10 @@ def branch_mask(branch: Tensor) -> Tensor:
     return allowed[:, None]
 
 
-def place_visual_tokens(llm: Llama, batch: Batch, visual: Tensor) -> Tensor:
-    """Embeddings (B, L, D) of a batch with visual tokens (B, T K, D) in their slots."""
-    slots = batch.token_ids == VISUAL_SLOT
-    embedded = llm.embed(batch.token_ids.clamp(min=0))
+def place_visual_tokens(llm: Llama, token_ids: Tensor, visual: Tensor) -> Tensor:
+    """Embeddings (B, L, D) of token ids (B, L) with visual tokens (..., D) in their slots, in order."""
+    slots = token_ids == VISUAL_SLOT
+    embedded = llm.embed(token_ids.clamp(min=0))
     return embedded.masked_scatter(slots[..., None], visual.to(embedded.dtype))
 
 
@@ -51,7 +51,10 @@ def language_losses(
         measures ``digit_loss``, ``digit_accuracy``, ``pointing_accuracy``.
     """
     hidden, collected = llm(
-        place_visual_tokens(llm, batch, visual), batch.positions, branch_mask(batch.branch), collect=pointing.collect
+        place_visual_tokens(llm, batch.token_ids, visual),
+        batch.positions,
+        branch_mask(batch.branch),
+        collect=pointing.collect,
     )
     # An answer's first token is predicted by the question's last: its neighbour in memory.
     labelled = batch.label_weight[:, 1:] > 0

@@ -1,14 +1,14 @@
-"""The optimiser: Muon for the matrices inside transformer layers, AdamW for everything else.
+"""The optimisers: AdamW for pretrained models; for models from scratch, Muon and AdamW together.
 
-Orthogonalised updates (Muon) brought these small networks to the same loss in fewer steps
-than AdamW. Embeddings, norms, heads and
-vectors are outside its theory and stay with AdamW.
+Orthogonalised updates (Muon) of the matrices inside transformer layers brought small networks to
+the same loss in fewer steps than AdamW. Embeddings, norms, heads and vectors are outside its
+theory and stay with AdamW.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +16,91 @@ from torch import nn
 from elysium_core.errors import BackendError
 
 BETAS = (0.9, 0.98)
+
+
+class TrainingOptimizer(Protocol):
+    """What the loop asks of an optimiser."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All trained parameters."""
+        ...
+
+    @property
+    def shardable(self) -> torch.optim.Optimizer | None:
+        """What DeepSpeed or FSDP may take over; None if it has to stay as it is."""
+        ...
+
+    def adopt(self, prepared: torch.optim.Optimizer) -> None:
+        """Go on with what became of :attr:`shardable`."""
+        ...
+
+    def set_factor(self, factor: float) -> None:
+        """Set every learning rate to ``factor`` times its peak."""
+        ...
+
+    def step(self) -> None:
+        """Update all parameters and clear their gradients."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to resume from."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        ...
+
+
+class ScheduledAdamW:
+    """AdamW whose groups keep the ratio of their learning rates.
+
+    Args:
+        groups: Parameter groups, each ``{"params": [...], "lr": peak}``.
+        weight_decay: Of all matrices.
+        betas: Of AdamW.
+    """
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        decayed = [{**g, "params": [p for p in g["params"] if p.ndim > 1]} for g in groups]
+        plain = [{**g, "params": [p for p in g["params"] if p.ndim <= 1], "weight_decay": 0.0} for g in groups]
+        used = [group for group in (*decayed, *plain) if group["params"]]
+        self._optimizer: torch.optim.Optimizer = torch.optim.AdamW(used, betas=betas, weight_decay=weight_decay)
+        self._peaks = [float(group["lr"]) for group in used]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All trained parameters."""
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
+
+    @property
+    def shardable(self) -> torch.optim.Optimizer | None:
+        """The optimiser itself: its update of one number needs no other number."""
+        return self._optimizer
+
+    def adopt(self, prepared: torch.optim.Optimizer) -> None:
+        """Go on with the wrapped optimiser, whose groups are in the same order."""
+        self._optimizer = prepared
+
+    def set_factor(self, factor: float) -> None:
+        """Set every learning rate to ``factor`` times its peak."""
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+    def step(self) -> None:
+        """Update all parameters and clear their gradients."""
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to resume from."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._optimizer.load_state_dict(state)
 
 
 class MixedOptimizer:
@@ -50,6 +135,19 @@ class MixedOptimizer:
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters."""
         return [p for part in self._parts for group in part.param_groups for p in group["params"]]
+
+    @property
+    def shardable(self) -> torch.optim.Optimizer | None:
+        """None: Muon needs whole matrices."""
+        return None
+
+    def adopt(self, prepared: torch.optim.Optimizer) -> None:
+        """Never asked, because nothing is shardable.
+
+        Raises:
+            BackendError: Always.
+        """
+        raise BackendError(f"Muon cannot go on as {type(prepared).__name__}")
 
     def set_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its peak."""

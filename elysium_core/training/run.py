@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from elysium_core.data.synthetic.assets import sprite_names
+from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.model.checkpoint import save_checkpoint
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.config import Recipe
-from elysium_core.training.loop import DONE_NAME, LOG_NAME, TOKENIZER_FOLDER, StageRun
+from elysium_core.training.loop import DONE_NAME
 from elysium_core.training.nano_model import (
     build_network,
     build_tokenizer,
@@ -29,6 +29,8 @@ from elysium_core.training.nano_model import (
     llm_settings,
     vision_settings,
 )
+from elysium_core.training.records import last_step
+from elysium_core.training.scratch import TOKENIZER_FOLDER, StageRun
 from elysium_core.training.snapshots import find_weights
 
 _LOG = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def run_recipe(
     """
     claim_run(recipe, folder)
     # The stages share the tokenizer, so it is made before any of them starts.
-    build_tokenizer(sprite_names()[: recipe.data.names], recipe.model.vocab_size, folder / TOKENIZER_FOLDER)
+    build_tokenizer(trainable_names()[: recipe.data.names], recipe.model.vocab_size, folder / TOKENIZER_FOLDER)
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting := [name for name in recipe.stages if not (folder / name / DONE_NAME).exists()]:
@@ -116,12 +118,10 @@ def steps_done(recipe: Recipe, folder: Path) -> dict[str, int]:
     """Steps that each stage has done, as far as its log tells."""
     done = {}
     for name, stage in recipe.stages.items():
-        log = folder / name / LOG_NAME
         if (folder / name / DONE_NAME).exists():
             done[name] = stage.steps
-        elif log.exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            done[name] = max((json.loads(line)["step"] for line in lines[-2:] if line.endswith("\n")), default=0)
+        elif step := last_step(folder / name):
+            done[name] = step
     return done
 
 
@@ -137,7 +137,7 @@ def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Pa
         DataError: The stage has left no weights, or not those of this recipe.
     """
     target = target or folder / "checkpoint"
-    names = sprite_names()[: recipe.data.names]
+    names = trainable_names()[: recipe.data.names]
     path = find_weights(folder / recipe.export)
     if path is None:
         raise DataError(f"stage {recipe.export} has left no weights in {folder / recipe.export}; run the recipe first")

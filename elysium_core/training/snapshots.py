@@ -39,17 +39,28 @@ class Snapshots:
         Raises:
             OSError: A file cannot be written.
         """
-        target = self._folder / f"{_PREFIX}{step:08d}"
-        draft = self._folder / f".{target.name}.partial"
-        shutil.rmtree(draft, ignore_errors=True)
-        if target.is_dir():
-            return
+        draft = self.draft(step)
         try:
-            draft.mkdir(parents=True)
+            self.open_draft(draft)
             write(draft)
-            os.replace(draft, target)
+            self.publish(draft, step)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def draft(self, step: int) -> Path:
+        """Where the state of a step is written before it is whole."""
+        return self._folder / f".{_PREFIX}{step:08d}.partial"
+
+    def open_draft(self, draft: Path) -> None:
+        """Make an empty draft; what a killed process left there goes away."""
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+
+    def publish(self, draft: Path, step: int) -> None:
+        """Make a written draft the newest state, and remove the one before it."""
+        target = self._folder / f"{_PREFIX}{step:08d}"
+        if not target.is_dir():
+            os.replace(draft, target)
         self._remove(keep=target)
 
     def clear(self) -> None:

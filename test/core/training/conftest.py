@@ -12,8 +12,8 @@ from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.batches import BatchBuilder
 from elysium_core.training.config import Recipe, load_recipe
-from elysium_core.training.loop import build_training_model
 from elysium_core.training.nano_model import build_tokenizer
+from elysium_core.training.scratch import build_training_model
 from elysium_core.training.stages import TrainingModel
 
 TINY: dict[str, Any] = {

@@ -9,18 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from elysium_core.errors import BackendError, DataError
-from elysium_core.training import loop
+from elysium_core.training.acceleration import training_device
 from elysium_core.training.clip_batches import ClipBatches, step_seed
 from elysium_core.training.config import Recipe
-from elysium_core.training.loop import StageRun, training_device
+from elysium_core.training.scratch import StageRun
 from elysium_core.training.snapshots import Snapshots, find_weights
 
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def log_every_step(monkeypatch):
-    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
 
 
 @pytest.fixture
@@ -36,6 +31,7 @@ class KilledError(Exception):
 
 def stage_run(recipe: Recipe, folder: Path, name: str = "language") -> StageRun:
     run = StageRun(recipe, name, folder)
+    run.loop.settings = replace(run.loop.settings, log_every=1)
     run.start()
     return run
 
@@ -43,16 +39,16 @@ def stage_run(recipe: Recipe, folder: Path, name: str = "language") -> StageRun:
 def run_until_killed(recipe: Recipe, folder: Path, step: int, saved_at: int) -> None:
     """Run a stage, save at one step, and be killed at a later one."""
     run = stage_run(recipe, folder)
-    train_step = run.train_step
+    train_step = run.loop.train_step
 
-    def step_or_die(batch):
-        if run.step == saved_at:
-            run.save()
-        if run.step == step:
+    def step_or_die(batches):
+        if run.loop.step == saved_at:
+            run.loop.save()
+        if run.loop.step == step:
             raise KilledError
-        return train_step(batch)
+        return train_step(batches)
 
-    run.train_step = step_or_die
+    run.loop.train_step = step_or_die
     with pytest.raises(KilledError):
         run.run()
 
@@ -68,7 +64,7 @@ class TestResume:
         stage_run(short, tmp_path / "whole").run()
         run_until_killed(short, tmp_path / "killed", killed_at, saved_at)
         again = stage_run(short, tmp_path / "killed")
-        assert again.step == saved_at
+        assert again.loop.step == saved_at
         again.run()
         expected = load_file(tmp_path / "whole" / "language" / "state.safetensors")
         found = load_file(tmp_path / "killed" / "language" / "state.safetensors")
@@ -82,8 +78,9 @@ class TestResume:
         run_until_killed(short, tmp_path, 3, 2)
         with (tmp_path / "language" / "log.jsonl").open("a") as log:
             log.write('{"step": 4, "sec')
-        stage_run(short, tmp_path)
-        assert [line["step"] for line in losses_of(tmp_path)] == [1, 2]
+        run = stage_run(short, tmp_path)
+        run.run()
+        assert [line["step"] for line in losses_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
     def test_a_batch_depends_on_its_step_alone(self, short, tokenizer_folder):
         batches, others = (ClipBatches(short, "language", tokenizer_folder) for _ in range(2))
@@ -97,7 +94,7 @@ class TestResume:
 
     def test_weights_of_other_sizes_are_told(self, short, tmp_path):
         run = stage_run(short, tmp_path)
-        run.save()
+        run.loop.save()
         wider = replace(short, model=replace(short.model, llm_mlp=64))
         with pytest.raises(DataError, match="other sizes"):
             stage_run(wider, tmp_path)
@@ -109,7 +106,7 @@ class TestStart:
             run = StageRun(recipe, name, tmp_path)
             for parameter in run.model.parameters():
                 torch.nn.init.constant_(parameter, 1.0 if name == "vision" else 2.0)
-            run._finish()
+            run.loop._finish()
         model = stage_run(recipe, tmp_path, "distil").model
         assert (model.patch_heads.name.weight == 1).all()
         assert (model.network.visual_encoder.vision_model.embeddings.class_embedding == 1).all()
@@ -126,7 +123,7 @@ class TestStart:
 class TestFailures:
     def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(self, short, tmp_path):
         run = stage_run(short, tmp_path)
-        run.save()
+        run.loop.save()
         torch.nn.init.constant_(run.model.network.llm.model.norm.weight, float("nan"))
         with pytest.raises(DataError, match=r"the loss of step 0 is nan; its batch is saved as .*bad_batch\.pt"):
             run.run()
@@ -150,16 +147,16 @@ class TestFailures:
 
     def test_a_save_that_fails_leaves_the_one_before_it(self, short, tmp_path, monkeypatch):
         run = stage_run(short, tmp_path)
-        run.save()
+        run.loop.save()
         before = {path.name: path.read_bytes() for path in Snapshots(run.folder).newest().iterdir()}
-        run.step = 3
+        run.loop.step = 3
 
         def full(*arguments):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            run.save()
+            run.loop.save()
         newest = Snapshots(run.folder).newest()
         assert {path.name: path.read_bytes() for path in newest.iterdir()} == before
         assert [path.name for path in run.folder.iterdir()] == [newest.name]

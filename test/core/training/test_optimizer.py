@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from elysium_core.errors import BackendError
-from elysium_core.training.config import StageConfig
-from elysium_core.training.loop import learning_rate_factor
-from elysium_core.training.optimizer import MixedOptimizer
+from elysium_core.training.optimizer import MixedOptimizer, ScheduledAdamW
+from elysium_core.training.schedule import cosine_factor, linear_factor
 
 
 def make_network() -> torch.nn.ModuleDict:
@@ -85,15 +84,47 @@ def test_a_torch_without_muon_is_told(monkeypatch):
         make_optimizer(make_network())
 
 
-class TestSchedule:
-    STAGE = StageConfig(kind="joint", steps=100, warmup_steps=10, decay_from=0.5, final_lr=0.1)
+class TestAdamW:
+    @staticmethod
+    def make(network) -> ScheduledAdamW:
+        layer, head = network["layers_holder"]["layers"][0], network["head"]
+        groups = [{"params": list(layer.parameters()), "lr": 1.0}, {"params": list(head.parameters()), "lr": 0.1}]
+        return ScheduledAdamW(groups, weight_decay=0.5)
 
+    def test_groups_keep_their_ratio_and_only_matrices_decay(self):
+        optimizer = self.make(make_network())
+        optimizer.set_factor(0.5)
+        found = [(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in optimizer.shardable.param_groups]
+        assert found == [(0.5, 0.5, 2), (0.05, 0.5, 2), (0.5, 0.0, 1), (0.05, 0.0, 1)]
+
+    def test_a_saved_state_goes_on_exactly(self):
+        whole, halved = make_network(), make_network()
+        train(whole, self.make(whole), range(6))
+        optimizer = self.make(halved)
+        train(halved, optimizer, range(3))
+        again = self.make(halved)
+        again.load_state_dict(optimizer.state_dict())
+        train(halved, again, range(3, 6))
+        for name, parameter in whole.named_parameters():
+            assert torch.equal(parameter, halved.get_parameter(name)), name
+
+
+class TestLinear:
     @pytest.mark.parametrize(
         ("step", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (30, 1.0), (50, 1.0), (75, 0.55), (100, 0.1)]
     )
     def test_it_warms_up_stays_and_falls(self, step, factor):
-        assert learning_rate_factor(self.STAGE, step) == pytest.approx(factor)
+        found = linear_factor(step, 100, warmup_steps=10, decay_from=0.5, final=0.1)
+        assert found == pytest.approx(factor)
 
     def test_without_decay_it_stays_to_the_end(self):
-        stage = StageConfig(kind="joint", steps=10, warmup_steps=0, decay_from=1.0)
-        assert [learning_rate_factor(stage, step) for step in range(10)] == [1.0] * 10
+        assert [linear_factor(step, 10, warmup_steps=0, decay_from=1.0, final=0.03) for step in range(10)] == [1.0] * 10
+
+
+class TestCosine:
+    @pytest.mark.parametrize(("step", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
+    def test_it_warms_up_and_follows_half_a_cosine(self, step, factor):
+        assert cosine_factor(step, 100, warmup_share=0.1, final=0.0) == pytest.approx(factor)
+
+    def test_it_ends_at_the_share_that_was_asked_for(self):
+        assert cosine_factor(20, 20, warmup_share=0.0, final=0.25) == pytest.approx(0.25)

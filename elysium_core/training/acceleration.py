@@ -1,0 +1,230 @@
+"""One place for what differs between a CPU, a GPU and many GPUs: ``accelerate`` behind a few plain methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elysium_core.errors import BackendError, ConfigError
+
+PRECISIONS = ("float32", "bfloat16")
+"""In what a model is computed; weights and optimiser stay in float32."""
+
+_MIXED = {"float32": "no", "bfloat16": "bf16"}
+_DISTRIBUTED_VARIABLE = "WORLD_SIZE"
+
+
+def training_device(name: str) -> torch.device:
+    """The device to train on.
+
+    Args:
+        name: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        BackendError: There is no such device.
+    """
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackendError(f"{name!r} is not a device; use auto, cpu, cuda or cuda:N", code="DEVICE") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= cards):
+        raise BackendError(f"there is no device {name!r} to train on; this machine has {cards} CUDA devices", "DEVICE")
+    return device
+
+
+def process_count() -> int:
+    """Processes of this run, as ``accelerate launch`` (or torchrun) has set them up; 1 without it."""
+    return int(os.environ.get(_DISTRIBUTED_VARIABLE, "1"))
+
+
+class Acceleration:
+    """The processes of a run and how the model lies on them.
+
+    Single and data-parallel runs hold *whole* weights in every process. DeepSpeed ZeRO and FSDP
+    (chosen by the config file of ``accelerate launch``) are *sharded*: optimiser and, from ZeRO-3
+    on, weights are spread, and are saved by every process together.
+
+    Args:
+        device: As in :func:`training_device`.
+        precision: One of :data:`PRECISIONS`.
+        accumulate: Batches whose gradients are added up before a step.
+        find_unused: Some trained weights may take no part in a step (data-parallel only).
+
+    Raises:
+        BackendError: There is no such device, or ``accelerate`` or DeepSpeed is not installed.
+    """
+
+    def __init__(
+        self, device: str = "auto", precision: str = "float32", accumulate: int = 1, *, find_unused: bool = False
+    ) -> None:
+        place = training_device(device)
+        _require_packages()
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        if place.type == "cuda" and place.index is not None and process_count() == 1:
+            torch.cuda.set_device(place)
+        self._accelerator = Accelerator(
+            cpu=place.type == "cpu",
+            mixed_precision=_MIXED[precision],
+            gradient_accumulation_steps=accumulate,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
+        )
+        self.precision = precision
+        self.device: torch.device = place if process_count() == 1 else self._accelerator.device
+        self._accumulate = accumulate
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return int(self._accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes logs and checkpoints."""
+        return bool(self._accelerator.is_main_process)
+
+    @property
+    def kind(self) -> str:
+        """``single``, ``data_parallel``, ``deepspeed`` or ``fsdp``."""
+        name = self._accelerator.distributed_type.value
+        return {"DEEPSPEED": "deepspeed", "FSDP": "fsdp", "NO": "single"}.get(name, "data_parallel")
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a state can only be saved by all processes together."""
+        return self.kind in ("deepspeed", "fsdp")
+
+    @property
+    def whole_weights(self) -> bool:
+        """Whether this process alone could run the model: all but FSDP and ZeRO-3."""
+        return self.kind != "fsdp" and self._zero_stage() < 3
+
+    def _zero_stage(self) -> int:
+        plugin = getattr(self._accelerator.state, "deepspeed_plugin", None)
+        return 0 if plugin is None else int(plugin.zero_stage)
+
+    def prepare(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, batch: int, clip_norm: float
+    ) -> tuple[nn.Module, Any]:
+        """Place a model and its optimiser.
+
+        Args:
+            model: Float32, on any device.
+            optimizer: Of its trained parameters; None for one that needs no help (whole weights only).
+            batch: Samples a batch of one process, which DeepSpeed wants to know.
+            clip_norm: Largest norm of a gradient; DeepSpeed clips by itself.
+
+        Returns:
+            Both, wrapped.
+
+        Raises:
+            ConfigError: The launcher's config asks for sharding, which this model's optimiser cannot do.
+        """
+        if self.kind == "deepspeed":
+            settings = self._accelerator.state.deepspeed_plugin.deepspeed_config
+            settings["train_micro_batch_size_per_gpu"] = batch
+            settings["gradient_clipping"] = clip_norm
+        if optimizer is None:
+            if self.sharded:
+                raise ConfigError(
+                    f"a model trained from scratch cannot be sharded by {self.kind}; launch it with "
+                    "training/accelerate/data_parallel.yaml, or without accelerate"
+                )
+            return self._accelerator.prepare_model(model.to(self.device)), None
+        wrapped, prepared = self._accelerator.prepare(model, optimizer)
+        return wrapped, prepared
+
+    @contextmanager
+    def accumulating(self, model: nn.Module) -> Iterator[None]:
+        """One batch of a step; gradients are exchanged behind the last one only."""
+        with self._accelerator.accumulate(model):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a batch; they are *added up* over a step's batches, averaged over processes."""
+        # accelerate divides by the number of batches; the loss is already this batch's share of the step.
+        self._accelerator.backward(loss * self._accumulate if self._accumulate > 1 else loss)
+
+    def clip(self, model: nn.Module, parameters: list[nn.Parameter], largest: float) -> float:
+        """Clip the gradient to a norm; return the norm it had."""
+        if not self.sharded:
+            return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
+        norm = self._accelerator.clip_grad_norm_(model.parameters(), largest)
+        return 0.0 if norm is None else float(norm)
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Means over all processes; all of them must ask for the same keys."""
+        if self.world == 1:
+            return dict(values)
+        stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        return dict(zip(values, self._accelerator.reduce(stacked, "mean").tolist(), strict=True))
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            self._accelerator.wait_for_everyone()
+
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Do something in the main process while the others wait; its failure ends all of them.
+
+        Raises:
+            OSError: Whatever the main process met; the others end with a sentence of their own.
+        """
+        failure: OSError | None = None
+        if self.is_main:
+            try:
+                action()
+            except OSError as error:
+                failure = error
+        failed = self.mean({"failed": float(failure is not None)})["failed"] > 0
+        if failure is not None:
+            raise failure
+        if failed:
+            raise OSError("the main process could not write its files; see its message")
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """The model itself, without what prepares it for many processes."""
+        unwrapped: nn.Module = self._accelerator.unwrap_model(model)
+        return unwrapped
+
+    def whole_state(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """All weights, in the main process; elsewhere None. Every process must call it."""
+        if not self.sharded:
+            return self.unwrap(model).state_dict() if self.is_main else None
+        state: dict[str, Tensor] = self._accelerator.get_state_dict(model)
+        return state if self.is_main else None
+
+    def save_shards(self, folder: Path) -> None:
+        """Write this process's part of weights and optimiser; every process must call it."""
+        self._accelerator.save_state(str(folder))
+
+    def load_shards(self, folder: Path) -> None:
+        """Read what :meth:`save_shards` wrote, in as many processes."""
+        self._accelerator.load_state(str(folder))
+
+
+def _require_packages() -> None:
+    """Say in one sentence what is missing, before accelerate says it in twenty."""
+    if find_spec("accelerate") is None:
+        raise BackendError("training needs the package accelerate; run `pip install 'elysium-core[train]'`")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and find_spec("deepspeed") is None:
+        raise BackendError(
+            "the launcher's config asks for DeepSpeed, which is not installed; run "
+            "`pip install 'elysium-core[deepspeed]'`, or choose training/accelerate/fsdp.yaml"
+        )

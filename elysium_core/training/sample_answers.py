@@ -1,0 +1,120 @@
+"""Sample pictures of a training: the model answers questions of a batch, and both answers are drawn.
+
+The answers are greedy, as in inference; what it does with the truth in front of it would flatter it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elysium_core.geometry import Box
+from elysium_core.inference.engine import Request
+from elysium_core.inference.runtime import Runtime
+from elysium_core.inference.vision import TorchVision
+from elysium_core.io.overlay import draw_boxes, draw_tracks
+from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.text.box_text import parse_answer
+from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.tracking.types import TrackState, TrackUpdate
+
+_PICTURE_PX = 256
+_MOST_QUESTIONS = 4
+_MOST_FRAMES = 4
+_SPARE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAnswer:
+    """A question of a batch with both of its answers.
+
+    Attributes:
+        question: As asked.
+        wanted: The true answer.
+        given: The model's.
+        scores: One a frame, of the model's boxes.
+    """
+
+    question: str
+    wanted: str
+    given: str
+    scores: tuple[float, ...]
+
+
+def training_runtime(network: ElysiumNetwork, tokenizer: TextTokenizer) -> Runtime:
+    """A network in training as inference uses it: only torch follows changing weights."""
+    return Runtime(network, tokenizer, TorchVision(network))
+
+
+def answer_questions(
+    runtime: Runtime, images: NDArray[np.uint8], token_ids: Tensor, branch: Tensor, label_weight: Tensor
+) -> list[SampleAnswer]:
+    """Let the model answer the first question of each branch of one row of a batch.
+
+    Args:
+        runtime: The model.
+        images: (T, S, S, 3) RGB, the row's frames; T may be 0.
+        token_ids: (L,) of the row.
+        branch: (L,).
+        label_weight: (L,).
+
+    Returns:
+        At most four.
+    """
+    visual = runtime.encode_frames(list(images)) if len(images) else []
+    prefix = runtime.embed_clip(visual) if visual else None
+    pairs = list(_first_rounds(token_ids, branch, label_weight))[:_MOST_QUESTIONS]
+    decode = runtime.tokenizer.decode
+    answers = []
+    for question, wanted in pairs:
+        request = Request(runtime.embed(question), None, len(wanted) + _SPARE_TOKENS)
+        generation = runtime.new_engine().answer([request], prefix)[0]
+        scored = runtime.scored(generation, max(1, len(images)))
+        answers.append(SampleAnswer(decode(question), decode(wanted), scored.text, scored.scores))
+    return answers
+
+
+def _first_rounds(token_ids: Tensor, branch: Tensor, label_weight: Tensor) -> Iterator[tuple[list[int], list[int]]]:
+    """Question and answer ids of the first round of every branch."""
+    for number in range(1, int(branch.max()) + 1):
+        places = torch.nonzero(branch == number)[:, 0]
+        labelled = (label_weight[places] > 0).tolist()
+        ids = token_ids[places].tolist()
+        if True in labelled:
+            start = labelled.index(True)
+            end = labelled.index(False, start) if False in labelled[start:] else len(ids)
+            yield ids[:start], ids[start:end]
+
+
+def draw_sample(images: Sequence[NDArray[np.uint8]], answers: Sequence[SampleAnswer]) -> NDArray[np.uint8]:
+    """Draw answers over a clip's frames, side by side: the truth thin and white, the model's in colour.
+
+    Args:
+        images: RGB, all of one size, at least one; the first four are drawn.
+        answers: About these images.
+    """
+    count = len(images)
+    wanted = [parse_answer(answer.wanted, count).boxes for answer in answers]
+    given = [parse_answer(answer.given, count).boxes for answer in answers]
+    drawn = []
+    for frame, image in enumerate(images[:_MOST_FRAMES]):
+        updates = [
+            _update(str(number), frame, boxes[frame], answer)
+            for number, (answer, boxes) in enumerate(zip(answers, given, strict=True), 1)
+            if boxes[frame] is not None
+        ]
+        picture = draw_tracks(image, updates, scale=_PICTURE_PX / image.shape[0])
+        for number, boxes in enumerate(wanted, 1):
+            picture = draw_boxes(picture, [boxes[frame]], label=str(number))
+        drawn.append(picture)
+    return np.concatenate(drawn, axis=1)
+
+
+def _update(target: str, frame: int, box: Box | None, answer: SampleAnswer) -> TrackUpdate:
+    score = answer.scores[frame] if frame < len(answer.scores) else 0.0
+    return TrackUpdate(target, frame, box, score, TrackState.TRACKED, expression=answer.question)
