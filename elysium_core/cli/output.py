@@ -35,8 +35,12 @@ def box_fields(box: Box | None, width: int, height: int) -> dict[str, Any]:
 
 
 def configure_logging(verbose: bool) -> None:
-    """Send the log of the ``elysium_core`` loggers to stderr: warnings, or everything if ``verbose``."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="elysium: %(levelname)s: %(message)s")
+    """Send the log of the ``elysium_core`` loggers to stderr: warnings, or everything if ``verbose``.
+
+    Of other libraries only errors are shown, or warnings if ``verbose``: a user can do nothing about the rest.
+    """
+    level = logging.WARNING if verbose else logging.ERROR
+    logging.basicConfig(stream=sys.stderr, level=level, format="elysium: %(levelname)s: %(message)s")
     logging.getLogger("elysium_core").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -59,6 +63,8 @@ class Progress(AbstractContextManager["Progress"]):
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+                "left",
                 "{task.fields[note]}",
             )
             self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -23,6 +24,30 @@ def test_a_progress_bar_is_shown_on_a_terminal_and_nowhere_else(monkeypatch, cap
             progress.advance()
         assert ("track" in stream.getvalue()) is shown
     assert capsys.readouterr().out == ""
+
+
+LOGS = """
+import logging, sys
+from elysium_core.cli.output import configure_logging
+configure_logging(len(sys.argv) > 1)
+logging.getLogger("elysium_core.model").warning("ours")
+logging.getLogger("elysium_core.model").info("ours, in detail")
+logging.getLogger("somebody.else").warning("theirs")
+logging.getLogger("somebody.else").error("their error")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ([], ["WARNING: ours", "ERROR: their error"]),
+        (["--verbose"], ["WARNING: ours", "INFO: ours, in detail", "WARNING: theirs", "ERROR: their error"]),
+    ],
+)
+def test_what_other_libraries_warn_of_is_shown_on_request(arguments, shown):
+    command = [sys.executable, "-c", LOGS, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    assert done.stderr.splitlines() == [f"elysium: {line}" for line in shown]
 
 
 def test_results_are_one_line_each_and_strict_json(capsys):
