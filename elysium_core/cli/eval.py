@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,20 +14,29 @@ from typer.core import TyperGroup
 
 from elysium_core.cli import eval_synthetic
 from elysium_core.cli.models import DEFAULT_MODEL, load_model
-from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, VisionBackendOption
+from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, PickleOption, VisionBackendOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
 from elysium_core.evaluation.answers import AnswerLog
-from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, EvalRequest, make_report, prepare, unanswered
+from elysium_core.evaluation.benchmarks import (
+    ALL_TASKS,
+    BENCHMARKS,
+    TRACKING,
+    EvalRequest,
+    make_report,
+    prepare,
+    unanswered,
+)
+from elysium_core.evaluation.comparison import comparison_report, run_folders_below
 from elysium_core.evaluation.judge import EndpointJudge
 from elysium_core.evaluation.peers import load_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.questions import KIND as QUESTIONS
 from elysium_core.evaluation.questions import run_judge
 from elysium_core.evaluation.ranks import Ranks
-from elysium_core.evaluation.report import as_lines, write_report
-from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.evaluation.report import Report, as_lines, write_report
+from elysium_core.evaluation.run_folder import MANIFEST, read_manifest
 from elysium_core.evaluation.tracking_run import WORDS
 from elysium_core.tracking.config import MODES
 from elysium_core.tracking.types import PerceptionModel
@@ -75,14 +85,14 @@ def run(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help=f"{', '.join(BENCHMARKS)}.")],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of the data set.")],
     model: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--model",
             "-m",
-            help="nano, identity, a folder, a hub id, opencv:NAME, or hf:ID of a grounding model.",
+            help="nano, identity, a folder, a hub id, opencv:NAME, or hf:ID of a grounding model; repeatable.",
             rich_help_panel="Model",
         ),
-    ] = DEFAULT_MODEL,
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; goes on there.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set; its usual one if not given.")] = "",
     task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = "sot",
@@ -102,22 +112,25 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Run a model over a benchmark and report its scores.
+    """Run one model or several over a benchmark and report the scores.
 
     The annotations are read whole first, so that damaged data show at once. A run
     that was stopped goes on where it was when the same command is given again; with
     torchrun the processes share the work.
     """
+    models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    base = out or _default_folder(benchmark, split, task, models[0] if len(models) == 1 else "comparison")
     ranks = Ranks.from_environment()
     if judge_url and ranks.world_size > 1:
         raise ConfigError("--judge-url does not go with torchrun; give it to elysium eval report afterwards")
     request = EvalRequest(
         benchmark=benchmark,
         data=data,
-        out=out or _default_folder(benchmark, split, task, model),
-        model_name=model,
+        out=base,
+        model_name=models[0],
         split=split,
         task=task,
         words=words,
@@ -129,38 +142,53 @@ def run(
         ranks=ranks,
     )
     prepared = prepare(request)
-    perception = _load(model, ranks.device(device), dtype, vision_backend)
-    with Progress(f"eval {benchmark}", prepared.share) as progress:
-        for note in prepared.execute(perception):
-            progress.advance(note)
-    perception.close()
-    if ranks.world_size > 1 and (left := unanswered(request.out)):
+    folders = {name: base if len(models) == 1 else base / _as_file_name(name) for name in models}
+    for name, folder in folders.items():
+        perception = _load(name, ranks.device(device), dtype, vision_backend, allow_pickle_weights)
+        run_of_model = replace(prepared, request=replace(request, model_name=name, out=folder))
+        with Progress(f"eval {benchmark}, {name}", prepared.share) as progress:
+            for note in run_of_model.execute(perception):
+                progress.advance(note)
+        perception.close()
+    if ranks.world_size > 1 and (left := sum(unanswered(folder) for folder in folders.values())):
         # The process that finishes last reports.
         sys.stderr.write(f"elysium: process {ranks.rank} is done; {left} entries are still with the others\n")
         return
-    _judge(request.out, judge_url, judge_model)
-    _report(request.out, (), json)
+    for folder in folders.values():
+        _judge(folder, judge_url, judge_model)
+    _report(list(folders.values()), base, (), json)
 
 
 @app.command("report")
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that elysium eval wrote.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that elysium eval wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where a comparison of several folders goes.")
+    ] = None,
     protocol: ProtocolsOption = None,
     judge_url: JudgeUrlOption = "",
     judge_model: JudgeModelOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Score the results in a folder again, by any protocol; the data set is not needed."""
-    _judge(directory, judge_url, judge_model)
-    _report(directory, tuple(protocol or ()), json)
+    """Score results again, by any protocol; the data set is not needed. Several folders are compared."""
+    folders = directories
+    if len(directories) == 1 and not (directories[0] / MANIFEST).is_file():
+        # The folder of a comparison holds one run folder for each model.
+        folders = run_folders_below(directories[0]) or directories
+    where = out or (directories[0] if len(directories) == 1 else directories[0].parent / "comparison")
+    for folder in folders:
+        _judge(folder, judge_url, judge_model)
+    _report(folders, where, tuple(protocol or ()), json)
 
 
 app.command("synthetic")(eval_synthetic.command)
 
 
-def _load(name: str, device: str, dtype: str, vision_backend: str) -> PerceptionModel:
+def _load(name: str, device: str, dtype: str, vision_backend: str, allow_pickle_weights: bool) -> PerceptionModel:
     peer = load_peer(name, device)
-    return load_model(name, device, dtype, vision_backend) if peer is None else peer
+    if peer is not None:
+        return peer
+    return load_model(name, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
 
 
 def _judge(folder: Path, url: str, model: str) -> None:
@@ -174,8 +202,16 @@ def _judge(folder: Path, url: str, model: str) -> None:
             progress.advance(question_id)
 
 
-def _report(folder: Path, protocols: tuple[str, ...], json: bool) -> None:
-    made = make_report(folder, protocols)
+def _report(folders: list[Path], out: Path, protocols: tuple[str, ...], json: bool) -> None:
+    """Report one run, or compare several; what cannot be compared is reported run by run."""
+    if len(folders) > 1 and all(read_manifest(folder).kind == TRACKING for folder in folders):
+        _write(out, comparison_report(folders, out, protocols), json)
+        return
+    for folder in folders:
+        _write(folder, make_report(folder, protocols), json)
+
+
+def _write(folder: Path, made: Report, json: bool) -> None:
     paths = write_report(folder, made)
     if json:
         emit({"title": made.title, "facts": made.facts, "warnings": list(made.warnings), **made.scores})
@@ -187,4 +223,8 @@ def _report(folder: Path, protocols: tuple[str, ...], json: bool) -> None:
 
 
 def _default_folder(*words: str) -> Path:
-    return Path("runs") / "eval" / "-".join(re.sub(r"[^\w.+-]+", "_", word) for word in words if word)
+    return Path("runs") / "eval" / "-".join(_as_file_name(word) for word in words if word)
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)

@@ -64,8 +64,10 @@ class CaptionScorer:
         # The tools print their progress on stdout, which belongs to the results.
         with contextlib.redirect_stdout(sys.stderr):
             try:
-                answer_tokens = self._tokenizer.tokenize(_captions(answers))
-                reference_tokens = self._tokenizer.tokenize(_captions(references))
+                # One Java process for both; its start is most of the time.
+                tokens = self._tokenizer.tokenize(_captions([*answers, *references]))
+                answer_tokens = {index: tokens[index] for index in range(len(answers))}
+                reference_tokens = {index: tokens[len(answers) + index] for index in range(len(references))}
                 meteor, meteor_each = self._meteor.compute_score(reference_tokens, answer_tokens)
                 cider, cider_each = self._cider.compute_score(reference_tokens, answer_tokens)
             except (OSError, ValueError, AssertionError) as error:

@@ -112,8 +112,11 @@ def grounding_report(folder: Path) -> Report:
     if not records:
         raise DataError(f"{str(folder)!r} holds no answer yet; run elysium eval {manifest.benchmark} first")
     truths = [record["truth"] for record in records]
+    missing = len(manifest.entries) - len(records)
+    boxes = [record["box"] for record in records]
     scores = {
-        manifest.model: score_grounding([record["box"] for record in records], truths),
+        # A sentence without an answer is wrong whatever its true box is.
+        manifest.model: score_grounding(boxes + [None] * missing, truths + [[0.0, 0.0, 1.0, 1.0]] * missing),
         "perfect": score_grounding(list(truths), truths),
         "whole image": score_grounding([list(Box(0, 0, 1, 1))] * len(truths), truths),
         "centre": score_grounding([[0.25, 0.25, 0.75, 0.75]] * len(truths), truths),
@@ -123,17 +126,15 @@ def grounding_report(folder: Path) -> Report:
     for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
         rows.append([f"{row.model}, figure of the paper", f"{row.figures['Acc@0.5']:.2f}", "-", "-"])
         notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
-    missing = len(manifest.entries) - len(records)
-    mine = scores[manifest.model]
     return Report(
         title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, rec",
         facts={
             "Protocol": "Acc@0.5 over sentences, overlap >= 0.5",
-            "Sentences": f"{mine.sentences} of {len(manifest.entries)}",
-            "Sentences without a box": str(mine.without_box),
+            "Sentences": f"{len(records)} of {len(manifest.entries)}",
+            "Unparseable answers": str(sum(box is None for box in boxes)),
             "Version": manifest.version,
         },
-        warnings=[f"{missing} sentences have no answer yet and are left out."] if missing else [],
+        warnings=[f"{missing} sentences have no answer yet and count as wrong."] if missing else [],
         tables=[Table("Acc@0.5", ["", "Acc@0.5", "without a box", "ties"], rows, notes)],
         scores={name: {"accuracy": s.accuracy, "ties": s.ties, "sentences": s.sentences} for name, s in scores.items()},
     )

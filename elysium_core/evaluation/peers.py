@@ -7,6 +7,11 @@ from elysium_core.tracking.types import PerceptionModel
 _OPENCV, _HF = "opencv:", "hf:"
 
 
+def is_peer(name: str) -> bool:
+    """Tell whether a model name as on the command line means a model of another project."""
+    return name.startswith((_OPENCV, _HF))
+
+
 def load_peer(name: str, device: str = "auto") -> PerceptionModel | None:
     """Load ``opencv:NAME`` or ``hf:ID``; None if ``name`` is one of ours.
 

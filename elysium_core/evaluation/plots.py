@@ -13,14 +13,16 @@ from elysium_core.evaluation.protocols import Protocol, Summary
 from elysium_core.evaluation.scoring import Scores
 from elysium_core.io.files import atomic_path
 
-# The model is drawn last and strongest; what it is measured against stays in the background.
+# Models are drawn last and strongest; what they are measured against stays in the background.
 _STYLES: dict[str, dict[str, Any]] = {
     "perfect": {"color": "#7f7f7f", "linestyle": ":"},
     "rounded": {"color": "#7f7f7f", "linestyle": "--"},
     "frozen": {"color": "#d95f02", "linestyle": "-."},
     "centre": {"color": "#e6ab02", "linestyle": "-."},
 }
-_MODEL_STYLE: dict[str, Any] = {"color": "#1b6ca8", "linewidth": 2.5, "zorder": 3}
+# Colours that stay apart in print and for the colour-blind (Okabe and Ito); beyond them the line changes, too.
+_MODEL_COLORS = ("#1b6ca8", "#cc3311", "#009e73", "#cc79a7", "#56b4e9", "#000000")
+_MODEL_LINES = ("-", "--", ":")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class _Plot:
     thresholds: Floats
     curve: str
     number: str
+    heading: str
+    marked: float | None = None
 
 
 def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -> list[str]:
@@ -52,27 +56,39 @@ def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -
     for plot in _plots(protocol):
         figure = figure_class(figsize=(7.5, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        for name in sorted(scores, key=lambda name: name not in _STYLES):
-            _draw_curve(axes, plot, name, scores[name])
+        if plot.marked is not None:
+            axes.axvline(plot.marked, color="#bbbbbb", linewidth=1)
+        for name, style in _styles(scores).items():
+            _draw_curve(axes, plot, name, scores[name], style)
         axes.set(xlabel=plot.x_label, ylabel="share of frames", title=plot.title, ylim=(0, 1.02))
         axes.set_xlim(0, float(plot.thresholds[-1]))
         axes.grid(alpha=0.3)
         # Beside the axes: inside it would hide a curve on some data.
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, title=f"tracker [{plot.heading}]")
         with atomic_path(folder / plot.file) as temporary:
             figure.savefig(temporary, dpi=150)
         names.append(plot.file)
     return names
 
 
-def _draw_curve(axes: Any, plot: _Plot, name: str, scores: Scores) -> None:
+def _styles(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    """Return how each line looks, in the order of drawing."""
+    styles = {name: _STYLES[name] for name in scores if name in _STYLES}
+    for number, name in enumerate(name for name in scores if name not in _STYLES):
+        line, color = divmod(number, len(_MODEL_COLORS))
+        style = {"color": _MODEL_COLORS[color], "linestyle": _MODEL_LINES[line % len(_MODEL_LINES)]}
+        styles[name] = style | {"linewidth": 2.5, "zorder": 3}
+    return styles
+
+
+def _draw_curve(axes: Any, plot: _Plot, name: str, scores: Scores, style: Mapping[str, Any]) -> None:
     value = getattr(scores, plot.number)
     label = name if value is None else f"{name} [{100 * value:.1f}]"
-    axes.plot(plot.thresholds, getattr(scores, plot.curve), label=label, **_STYLES.get(name, _MODEL_STYLE))
+    axes.plot(plot.thresholds, getattr(scores, plot.curve), label=label, **style)
 
 
 def _plots(protocol: Protocol) -> list[_Plot]:
-    number = "auc" if protocol.auc is not Summary.NONE else "average_overlap"
+    number, heading = ("average_overlap", "AO") if protocol.auc is Summary.NONE else ("auc", "AUC")
     plots = [
         _Plot(
             "success.png",
@@ -81,6 +97,7 @@ def _plots(protocol: Protocol) -> list[_Plot]:
             protocol.overlap_thresholds,
             "success",
             number,
+            heading,
         )
     ]
     if protocol.precision is not Summary.NONE:
@@ -92,6 +109,8 @@ def _plots(protocol: Protocol) -> list[_Plot]:
                 protocol.pixel_thresholds,
                 "precision_px",
                 "precision",
+                "P",
+                _marked(protocol.precision, protocol.pixel_thresholds),
             )
         )
     if protocol.norm_precision is not Summary.NONE:
@@ -103,9 +122,16 @@ def _plots(protocol: Protocol) -> list[_Plot]:
                 protocol.norm_thresholds,
                 "precision_norm",
                 "norm_precision",
+                "P_norm",
+                _marked(protocol.norm_precision, protocol.norm_thresholds),
             )
         )
     return plots
+
+
+def _marked(summary: Summary, thresholds: Floats) -> float | None:
+    """Return where a curve's height is the number in the legend, None where the number is not a height."""
+    return float(thresholds[20]) if summary is Summary.AT_20 else None
 
 
 def _figure_class() -> Any:

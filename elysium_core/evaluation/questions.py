@@ -77,18 +77,22 @@ def questions_report(folder: Path) -> Report:
     facts = {
         "Protocol": "Video-ChatGPT judge: yes / no and 0..5",
         "Questions": f"{len(answers)} answered of {len(manifest.entries)}, {len(judged)} judged",
+        "Empty answers": str(sum(not record["prediction"].strip() for record in answers.values())),
         "Judge": ", ".join(judges) or "none yet",
         "Replies of the judge that could not be read (count as no / 0)": str(
             sum(not record["readable"] for record in judged.values())
         ),
         "Version": manifest.version,
     }
+    # A question without an answer is answered wrongly; one whose answer waits for the judge is not.
+    verdicts = [_verdict(record) for record in judged.values()]
+    verdicts += [Verdict(correct=False, score=0)] * (len(manifest.entries) - len(answers))
     return Report(
         title=f"{manifest.model} on {manifest.benchmark} {manifest.split}",
         facts=facts,
         warnings=_warnings(manifest, len(answers), len(judged), len({r["judge"] for r in judged.values()})),
-        tables=[_table(manifest, judged)] if judged else [],
-        scores=dict(score_verdicts([_verdict(r) for r in judged.values()])) if judged else {},
+        tables=[_table(manifest, verdicts)] if judged else [],
+        scores=dict(score_verdicts(verdicts)) if judged else {},
     )
 
 
@@ -99,7 +103,7 @@ def _verdict(record: dict[str, Any]) -> Verdict:
 def _warnings(manifest: Manifest, answered: int, judged: int, judges: int) -> list[str]:
     warnings = []
     if answered < len(manifest.entries):
-        warnings.append(f"{len(manifest.entries) - answered} questions have no answer yet and are left out.")
+        warnings.append(f"{len(manifest.entries) - answered} questions have no answer yet and count as no / 0.")
     if judged < answered:
         warnings.append(f"{answered - judged} answers are not judged; give --judge-url and --judge-model.")
     if judges > 1:
@@ -107,8 +111,8 @@ def _warnings(manifest: Manifest, answered: int, judged: int, judges: int) -> li
     return warnings
 
 
-def _table(manifest: Manifest, judged: dict[str, dict[str, Any]]) -> Table:
-    scores = score_verdicts([_verdict(record) for record in judged.values()])
+def _table(manifest: Manifest, verdicts: list[Verdict]) -> Table:
+    scores = score_verdicts(verdicts)
     rows = [[manifest.model, percent(scores["accuracy"]), f"{scores['score']:.2f}"]]
     notes = ["Accuracies of two judges differ by points; compare only figures of one judge."]
     for row in published_rows(manifest.benchmark, manifest.split, manifest.task):

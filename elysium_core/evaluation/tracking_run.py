@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from elysium_core.data.readers.labelled_recording import LabelledRecording
-from elysium_core.errors import BoxError, ConfigError, DataError
+from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
 from elysium_core.evaluation.results import TrackResult, result_path, write_result
 from elysium_core.geometry import Box
@@ -110,15 +110,15 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
     """
     task.check(recording)
     answers = _Answers(recording.frame_count)
-    seconds, frame_size, last_index = 0.0, recording.frame_size, -1
+    seconds, frame_size, last_index, refusal = 0.0, recording.frame_size, -1, ""
     for frame in recording.frames:
         if frame.index >= recording.frame_count:
             raise _wrong_length(recording, "more")
         frame_size = frame_size or (frame.width, frame.height)
         start = time.perf_counter()
         if last_index < 0:
-            _start_target(tracker, recording, task, frame_size)
-        updates = tracker.step(frame)
+            refusal = _start_target(tracker, recording, task, frame_size)
+        updates = [] if refusal else tracker.step(frame)
         seconds += time.perf_counter() - start
         answers.store(updates, frame_size)
         last_index = frame.index
@@ -126,6 +126,8 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
         raise _wrong_length(recording, "fewer")
     start = time.perf_counter()
     answers.store(tracker.flush(), frame_size)
+    if refusal:
+        answers.refuse(refusal)
     seconds += time.perf_counter() - start
     return TrackResult(
         name=recording.name,
@@ -157,6 +159,10 @@ class _Answers:
                 if update.box is not None:
                     self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(*frame_size)])[0]
 
+    def refuse(self, reason: str) -> None:
+        """Give every frame the same reason for having no box."""
+        self._reasons = [reason] * len(self.boxes)
+
     def failures(self) -> dict[str, int]:
         missing = np.flatnonzero(np.isnan(self.boxes).any(axis=1))
         # "score 0.18 is low" and "score 0.19 is low" are one reason.
@@ -165,13 +171,19 @@ class _Answers:
 
 def _start_target(
     tracker: Tracker, recording: LabelledRecording, task: TrackingTask, frame_size: tuple[int, int]
-) -> None:
+) -> str:
+    """Tell the tracker its target; return why it refuses the words, empty if it takes them."""
     if task.task == "rsot":
-        tracker.add(expression=task.expression_of(recording))
-        return
+        try:
+            tracker.add(expression=task.expression_of(recording))
+        except ExpressionError as error:
+            # A sentence that the model refuses is a failure of the model, not of the data.
+            return f"the model refuses the words ({error.code})"
+        return ""
     try:
         x, y, w, h = (float(value) for value in recording.boxes_xywh_px[0])
         tracker.add(box=Box.from_xywh_px(x, y, w, h, *frame_size))
+        return ""
     except BoxError as error:
         raise DataError(f"the first box in {str(recording.truth_file)!r} cannot start a track: {error}") from error
 

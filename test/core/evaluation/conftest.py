@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elysium_core.evaluation import comparison, tracking_report
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.tracking.types import TrackState, TrackUpdate
@@ -18,6 +19,19 @@ SIZE = (64, 48)
 def square(index: int) -> tuple[int, int, int, int]:
     """Where the target is in frame ``index``: x, y, w, h [px]."""
     return 4 + 5 * index, 10 + index, 16, 20
+
+
+@pytest.fixture
+def plots():
+    """Ask for real plots; see ``_plots_only_where_asked``."""
+
+
+@pytest.fixture(autouse=True)
+def _plots_only_where_asked(request, monkeypatch):
+    """Leave plots out of reports that a test makes for their figures: drawing takes longer than everything else."""
+    if "plots" not in request.fixturenames:
+        for module in (comparison, tracking_report):
+            monkeypatch.setattr(module, "draw_plots", lambda *arguments: [])
 
 
 @pytest.fixture

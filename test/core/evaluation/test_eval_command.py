@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -28,20 +29,29 @@ def use_model(monkeypatch):
     """Make every name load this model."""
 
     def use(model):
-        monkeypatch.setattr(eval_command, "load_model", lambda *arguments: model)
+        monkeypatch.setattr(eval_command, "load_model", lambda *arguments, **settings: model)
         return model
 
     return use
 
 
-def test_one_command_from_recordings_to_a_report(elysium, make_recording, tmp_path):
+def test_one_command_from_recordings_to_a_report(elysium, make_recording, plots, tmp_path):
+    pytest.importorskip("matplotlib", reason="plots are part of the extra [eval]")
     root = make_recording("a")
     make_recording("b")
     result = elysium("folder", "--data", root, "--model", "identity", "--out", tmp_path / "run")
     assert result.exit_code == 0
     assert "identity on own recordings, sot" in result.stdout
     assert "2 of 2" in result.stdout
-    for name in ("report.md", "report.html", "scores.json", "run.json", "recordings/a.json", "boxes/b.txt"):
+    for name in (
+        "report.md",
+        "report.html",
+        "scores.json",
+        "run.json",
+        "recordings/a.json",
+        "boxes/b.txt",
+        "success.png",
+    ):
         assert (tmp_path / "run" / name).is_file()
     scores = json.loads((tmp_path / "run/scores.json").read_text())["protocols"]["ope-lasot"]
     assert scores["identity"]["auc"] == scores["frozen"]["auc"] < scores["perfect"]["auc"]
@@ -119,7 +129,9 @@ def test_opencv_runs_in_the_same_harness(elysium, make_recording, tmp_path):
     assert json.loads(result.stdout)["protocols"]["ope-lasot"]["opencv:MIL"]["frames"] == 6
 
 
-def test_refcoco_questions_and_descriptions(elysium, make_recording, tmp_path):
+def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch, tmp_path):
+    # METEOR itself runs in test_language_tasks.
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     line = {"image": "a.png", "sent": "the mug", "bbox": [0, 0, 40, 40], "width": 40, "height": 40, "split": "val"}
     data = tmp_path / "language"
     data.mkdir()
@@ -166,7 +178,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(elysium, make_recording, tmp_
 def test_damaged_data_stop_the_run_before_a_model_is_loaded(elysium, make_recording, monkeypatch, tmp_path):
     root = make_recording()
     (root / "mug/gt.txt").write_text("1,2,3,4\n1,2\n")
-    monkeypatch.setattr(eval_command, "load_model", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(eval_command, "load_model", lambda *arguments, **settings: pytest.fail("a model was loaded"))
     result = elysium("folder", "--data", root, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "line 2 of" in result.stderr

@@ -134,7 +134,6 @@ class TestDescriptions:
         assert any("need Java" in warning for warning in report.warnings)
         assert any("1 recordings have no description" in warning for warning in report.warnings)
 
-    @pytest.mark.slow
     def test_meteor_and_cider_of_the_worked_example(self):
         pytest.importorskip("pycocoevalcap", reason="METEOR and CIDEr are part of the extra [eval]")
         if shutil.which("java") is None:

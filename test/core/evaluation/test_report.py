@@ -165,7 +165,7 @@ def test_plots_show_the_curves_the_protocol_defines(tmp_path):
         assert (np.abs(pixels.astype(int) - (27, 108, 168)).sum(axis=1) < 30).any(), "the model's blue line"
 
 
-def test_without_matplotlib_a_sentence_takes_the_place_of_the_plots(tmp_path, monkeypatch):
+def test_without_matplotlib_a_sentence_takes_the_place_of_the_plots(plots, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     store(tmp_path)
     report = tracking_report(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from elysium_core.data.readers import folder
 from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.readers.frame_sources import VideoFrames
-from elysium_core.errors import ConfigError, DataError
+from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_result
 from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
@@ -190,3 +190,13 @@ class TestRanks:
         assert Ranks(3, 4, 1).device("auto") == "cuda:1"
         assert Ranks(3, 4, 1).device("cpu") == "cpu"
         assert Ranks().device("auto") == "auto"
+
+
+def test_words_that_a_model_refuses_are_its_failure_and_do_not_stop_the_run(make_recording, scripted_tracker):
+    class Refusing(scripted_tracker):
+        def add(self, expression="", box=None):
+            raise ExpressionError("this model knows no 'white square'", code="EXPR_UNKNOWN")
+
+    result = track(make_recording(), Refusing(), task="rsot")
+    assert result.unanswered == 6
+    assert result.failures == {"the model refuses the words (EXPR_UNKNOWN)": 6}

@@ -1,0 +1,149 @@
+"""What the report of one tracking run and that of several have in common: columns, rows, facts in figures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from elysium_core.evaluation.baselines import BASELINES, run_baseline
+from elysium_core.evaluation.peers import is_peer
+from elysium_core.evaluation.protocols import (
+    DEFAULT_PROTOCOL,
+    REFERENCE_PROTOCOL,
+    Protocol,
+    Summary,
+    get_protocol,
+)
+from elysium_core.evaluation.published import PAPER, published_rows
+from elysium_core.evaluation.report import Table, counted, percent
+from elysium_core.evaluation.results import TrackResult
+from elysium_core.evaluation.run_folder import Manifest
+from elysium_core.evaluation.scoring import Scores, score_benchmark
+
+Figures = dict[str, Scores]
+"""Name of tracker -> its scores by one protocol; models come before baselines."""
+
+# Properties of the project's own models; in another's they only have their default.
+_OURS = frozenset({"coordinate_levels", "clip_length", "parameters"})
+
+
+def name_in_tables(model: str) -> str:
+    """Return what a model is called in tables: as asked for, unless that is the name of a baseline."""
+    return f"model {model}" if model in BASELINES else model
+
+
+def describe_task(manifest: Manifest) -> str:
+    """Say what the tracker was told, and which of its boxes count."""
+    told = "the first box is given" if manifest.task == "sot" else f"words are given ({manifest.words})"
+    if is_peer(manifest.model):
+        return f"{manifest.task}: {told}; every box counts"
+    least = manifest.score_threshold
+    threshold = f"boxes scoring less than {least:g} are not sure" if least else "every box counts"
+    return f"{manifest.task}: {told}; tracking mode {manifest.mode}, {threshold}"
+
+
+def describe_model(manifest: Manifest) -> str:
+    """Say what ran where; what means nothing for models of other projects is left out."""
+    device = {key: value for key, value in manifest.device.items() if not (is_peer(manifest.model) and key in _OURS)}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in device.items()) or manifest.model
+
+
+def counts_by_reason(counts: Iterable[Mapping[str, int]]) -> str:
+    """Return the sum of counts by reason, as a report prints it."""
+    return counted(sum((Counter(count) for count in counts), Counter()))
+
+
+def frames_per_second(results: Sequence[TrackResult]) -> str:
+    """Return the frames a second of a run's tracking time, without reading frames; ``-`` if it was not measured."""
+    seconds = sum(result.seconds for result in results)
+    return f"{sum(result.frame_count for result in results) / seconds:.1f}" if seconds > 0 else "-"
+
+
+def name_protocols(protocols: Sequence[Protocol]) -> str:
+    """Return the names of protocols, each that is not comparable marked as such."""
+    return ", ".join(p.name + ("" if p.comparable else " (not comparable)") for p in protocols)
+
+
+def protocols_to_print(names: Sequence[str]) -> list[Protocol]:
+    """Return the protocols of a report; the released scorer never stands alone nor first.
+
+    Raises:
+        ConfigError: A protocol is unknown.
+    """
+    right = [name for name in dict.fromkeys(names) if name != REFERENCE_PROTOCOL]
+    right = right or [DEFAULT_PROTOCOL]
+    chosen = [*right, REFERENCE_PROTOCOL] if REFERENCE_PROTOCOL in names else right
+    return [get_protocol(name) for name in chosen]
+
+
+def baseline_figures(results: list[TrackResult], protocol: Protocol) -> Figures:
+    """Score every baseline on the recordings that were answered."""
+    # A baseline has an answer wherever there is a result; recordings still to be run tell it nothing.
+    scores = {name: score_benchmark(run_baseline(name, results), protocol) for name in BASELINES}
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def columns(protocol: Protocol) -> list[tuple[str, str]]:
+    """Return heading and attribute of each figure the protocol defines."""
+    found = []
+    if protocol.auc is not Summary.NONE:
+        found.append(("AUC" if protocol.auc is Summary.MEAN else "AUC (area)", "auc"))
+    if protocol.norm_precision is not Summary.NONE:
+        at = protocol.norm_precision is Summary.AT_20
+        found.append(("P_norm@0.20" if at else "P_norm (area 0..0.5)", "norm_precision"))
+    if protocol.precision is not Summary.NONE:
+        at = protocol.precision is Summary.AT_20
+        found.append(("P@20px" if at else "P (area 0..50px)", "precision"))
+    return [*found, ("AO", "average_overlap"), ("SR@0.5", "success_50"), ("SR@0.75", "success_75")]
+
+
+def protocol_table(protocol: Protocol, figures: Figures, manifest: Manifest) -> Table:
+    """Return the table of one protocol; where figures may be compared, the paper's stand below, marked as its own.
+
+    Args:
+        protocol: Whose figures they are.
+        figures: Rows of the table.
+        manifest: Names benchmark, split and task.
+    """
+    wanted = columns(protocol)
+    headings = ["", *(heading for heading, _ in wanted)]
+    rows = [[name, *(percent(getattr(scores, key)) for _, key in wanted)] for name, scores in figures.items()]
+    counted_frames = next((scores.frames for scores in figures.values()), 0)
+    notes = [f"Rules of: {protocol.source}. {counted_frames} frames in the denominator."]
+    if not protocol.comparable:
+        title = f"{protocol.name} (not comparable)"
+        notes.append("Not comparable with anything: it limits all coordinates to 100 px, see docs/evaluation.md.")
+        return Table(title, headings, rows, notes)
+    for published in published_rows(manifest.benchmark, manifest.split, manifest.task):
+        values = [_published_cell(published.figures, heading) for heading, _ in wanted]
+        rows.append([f"{published.model}, figure of the paper", *values])
+        notes.append(f"{published.model}: printed in the {PAPER}, not measured here; {published.note}.")
+    return Table(protocol.name, headings, rows, notes)
+
+
+def _published_cell(figures: dict[str, float], heading: str) -> str:
+    value = figures.get(re.split(r"[@ ]", heading, maxsplit=1)[0])
+    return "-" if value is None else f"{value:.1f}"
+
+
+def figures_as_json(figures: Figures) -> dict[str, Any]:
+    """Return all figures and curves of one protocol for programs, 0..1."""
+    return {name: _scores_json(scores) for name, scores in figures.items()}
+
+
+def _scores_json(scores: Scores) -> dict[str, Any]:
+    return {
+        "auc": scores.auc,
+        "norm_precision": scores.norm_precision,
+        "norm_precision_mean": scores.norm_precision_mean,
+        "precision": scores.precision,
+        "average_overlap": scores.average_overlap,
+        "success_50": scores.success_50,
+        "success_75": scores.success_75,
+        "frames": scores.frames,
+        "success_curve": scores.success.tolist(),
+        "precision_curve": scores.precision_px.tolist(),
+        "norm_precision_curve": scores.precision_norm.tolist(),
+    }
