@@ -1,110 +1,227 @@
-"""A stream that goes on: does memory grow, and how long does a frame take."""
+"""A stream that goes on: does anything grow, and how long does a frame take."""
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from elysium_core.evaluation.engine_cost import Subject, script
 from elysium_core.evaluation.engine_recording import IndexedVision, RecordingRuntime, indexed_frame, stamp_ns
-from elysium_core.evaluation.memory import held_bytes
+from elysium_core.evaluation.memory import allocated_bytes, held_bytes
 from elysium_core.frames import Frame
 from elysium_core.tracking.stream import StreamTracker
 
 CAMERA_PX = (640, 480)
 """Width and height of the pictures that a model with a vision encoder is shown."""
 
+MIN_FRAMES = 20
+"""Fewer frames show no growth."""
+
+LIMIT = 0.01
+"""What grows by a smaller share than this does not grow."""
+
+_SPAN_FRAMES = 1000
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a stream holds at one moment; None where the system does not tell.
+
+    Attributes:
+        kv_tokens: Tokens that there has been memory for.
+        memory_bytes: Memory of the process, or on the GPU.
+        allocated_bytes: The part of it that is in use.
+        python_blocks: Small objects of Python.
+    """
+
+    kv_tokens: int
+    memory_bytes: int | None
+    allocated_bytes: int | None
+    python_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class SoakCost:
-    """A long stream with one target.
+    """A long stream. A *span* is 1000 frames, or a tenth of a shorter run; the first one is warming up.
 
     Attributes:
         window: ``anchor`` or ``growing``.
         frames: Frames seen.
+        targets: Targets followed at any moment.
+        swaps: Targets that were removed and started anew.
         vision: Whether pictures of 640x480 px went through the vision encoder, or visual tokens were ready.
-        ms: Time of ``step``: median, 95th and 99th percentile [ms], without the first tenth.
+        ms: Time of ``step``: median, 95th and 99th percentile [ms], without the first span.
         frames_per_second: Of the same frames.
-        passes_early: Forward passes a frame in the second tenth.
-        passes_late: The same in the last tenth.
-        memory_mib: Memory held after the first tenth [MiB]; None where the system does not tell.
-        memory_growth: Its growth from there to the end, as a share.
-        kv_early: Tokens there was memory for in the first tenth.
-        kv_late: The same at the end.
+        passes_early: Forward passes a frame in the second span.
+        passes_late: The same in the last span.
+        early: What was held after the first span.
+        late: What was held at the end.
     """
 
     window: str
     frames: int
+    targets: int
+    swaps: int
     vision: bool
     ms: tuple[float, float, float]
     frames_per_second: float
     passes_early: float
     passes_late: float
-    memory_mib: float | None
-    memory_growth: float | None
-    kv_early: int
-    kv_late: int
+    early: Holdings
+    late: Holdings
+
+    @property
+    def growth(self) -> dict[str, float | None]:
+        """Growth from early to late as a share, by what grows; None where the system does not tell."""
+        pairs = {
+            "KV": (self.early.kv_tokens, self.late.kv_tokens),
+            "memory": (self.early.memory_bytes, self.late.memory_bytes),
+            "allocated": (self.early.allocated_bytes, self.late.allocated_bytes),
+            "Python objects": (self.early.python_blocks, self.late.python_blocks),
+            "passes": (self.passes_early, self.passes_late),
+        }
+        return {name: late / early - 1 if early and late is not None else None for name, (early, late) in pairs.items()}
+
+    @property
+    def grown(self) -> list[str]:
+        """Names of what grew by :data:`LIMIT` or more."""
+        return [name for name, share in self.growth.items() if share is not None and share >= LIMIT]
+
+    @property
+    def memory_mib(self) -> float | None:
+        """Memory held after the first span [MiB]."""
+        return self.early.memory_bytes / _MIB if self.early.memory_bytes else None
+
+    @property
+    def memory_growth(self) -> float | None:
+        """Growth of the memory, as a share."""
+        return self.growth["memory"]
+
+    @property
+    def kv_early(self) -> int:
+        """Tokens there was memory for after the first span."""
+        return self.early.kv_tokens
+
+    @property
+    def kv_late(self) -> int:
+        """The same at the end."""
+        return self.late.kv_tokens
 
 
-def measure_soak(subject: Subject, window: str, frames: int, advance: Callable[[], object] = lambda: None) -> SoakCost:
-    """Follow one target for long.
+def measure_soak(
+    subject: Subject,
+    window: str,
+    frames: int,
+    advance: Callable[[], object] = lambda: None,
+    *,
+    targets: int = 1,
+    swap_every: int = 0,
+) -> SoakCost:
+    """Follow targets for long.
 
     Args:
         subject: Its scene is played there and back.
         window: Window of the stream.
-        frames: Frames, >= 20.
+        frames: Frames, >= :data:`MIN_FRAMES`.
         advance: Called after every frame.
+        targets: Targets at any moment, at most those of the scene.
+        swap_every: After this many frames the oldest target is removed and started anew; 0 = never [frames].
+
+    Raises:
+        ValueError: Targets are to be swapped, and answers are scripted: a script knows one order of targets.
     """
-    runtime, make_frame = _player(subject)
-    tracker = StreamTracker(runtime, subject.following(window, 1))
-    tracker.add(box=subject.scene.boxes[0][0])
+    if swap_every and subject.scripted:
+        raise ValueError("targets can be swapped only if the model speaks for itself")
+    run = _Run(subject, window, targets)
     seconds, passes = np.zeros(frames), np.zeros(frames, np.int64)
-    settled = frames // 10
-    memory = kv = 0
+    span = min(_SPAN_FRAMES, frames // 10)
+    swaps = 0
+    early = None
     for step in range(frames):
-        frame = make_frame(step)
-        started = time.perf_counter()
-        tracker.step(frame)
-        seconds[step] = time.perf_counter() - started
-        passes[step] = tracker.stats.llm_passes
-        if step == settled:
-            memory, kv = held_bytes(subject.runtime.device) or 0, runtime.kv_tokens
+        seconds[step] = run.step(step)
+        passes[step] = run.tracker.stats.llm_passes
+        if swap_every and step % swap_every == swap_every - 1:
+            run.swap_oldest(step)
+            swaps += 1
+        if step == span:
+            early = run.holdings()
         advance()
-    end = held_bytes(subject.runtime.device) or 0
-    asked, timed = np.diff(passes), seconds[settled:]
+    asked, timed = np.diff(passes), seconds[span:]
     p50, p95, p99 = (float(value) for value in np.percentile(1000 * timed, (50, 95, 99)))
+    late = run.holdings()
     return SoakCost(
         window=window,
         frames=frames,
+        targets=targets,
+        swaps=swaps,
         vision=not subject.scripted,
         ms=(p50, p95, p99),
         frames_per_second=float(len(timed) / timed.sum()),
-        passes_early=float(asked[settled : 2 * settled].mean()),
-        passes_late=float(asked[-settled:].mean()),
-        memory_mib=memory / _MIB if memory else None,
-        memory_growth=end / memory - 1 if memory else None,
-        kv_early=kv,
-        kv_late=runtime.kv_tokens,
+        passes_early=float(asked[span : 2 * span].mean()),
+        passes_late=float(asked[-span:].mean()),
+        early=early or late,
+        late=late,
     )
 
 
-def _player(subject: Subject) -> tuple[RecordingRuntime, Callable[[int], Frame]]:
-    """A runtime for an endless stream, and what makes its frames."""
-    base, scene, rate_hz = subject.runtime, subject.scene, subject.rate_hz
-    spans = ([scene.place(step)] for step in itertools.count(1))
-    if subject.scripted:
-        runtime = RecordingRuntime(base, IndexedVision(subject.visual), script(subject, [0], spans))
-        return runtime, lambda step: indexed_frame(scene.place(step), step, rate_hz)
-    pictures = [cv2.resize(image, CAMERA_PX) for image in scene.images]
+class _Run:
+    """One endless stream."""
 
-    def make_frame(step: int) -> Frame:
-        return Frame(pictures[scene.place(step)], stamp_ns=stamp_ns(step, rate_hz), index=step)
+    def __init__(self, subject: Subject, window: str, targets: int) -> None:
+        self._scene, self._device = subject.scene, subject.runtime.device
+        # In the order in which they were added.
+        self._tracks = list(subject.scene.boxes[:targets])
+        self._runtime, self._make_frame = self._player(subject)
+        self.tracker = StreamTracker(self._runtime, subject.following(window, targets))
+        for track in self._tracks:
+            self.tracker.add(box=track[0])
 
-    return RecordingRuntime(base, base.vision), make_frame
+    def step(self, step: int) -> float:
+        """Show the next frame; return how long the answer took [s]."""
+        frame = self._make_frame(step)
+        started = time.perf_counter()
+        self.tracker.step(frame)
+        return time.perf_counter() - started
+
+    def swap_oldest(self, step: int) -> None:
+        """Stop the oldest target, and start it anew where it is."""
+        oldest = self._tracks.pop(0)
+        self.tracker.remove(self.tracker.target_ids[0])
+        self.tracker.add(box=oldest[self._scene.place(step)])
+        self._tracks.append(oldest)
+
+    def holdings(self) -> Holdings:
+        """What is held now; what is garbage has gone."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return Holdings(
+            kv_tokens=self._runtime.kv_tokens,
+            memory_bytes=held_bytes(self._device),
+            allocated_bytes=allocated_bytes(self._device),
+            python_blocks=sys.getallocatedblocks(),
+        )
+
+    def _player(self, subject: Subject) -> tuple[RecordingRuntime, Callable[[int], Frame]]:
+        """A runtime for an endless stream, and what makes its frames."""
+        base, scene, rate_hz = subject.runtime, subject.scene, subject.rate_hz
+        if subject.scripted:
+            spans = ([scene.place(step)] for step in itertools.count(1))
+            answers = script(subject, range(len(self._tracks)), spans)
+            runtime = RecordingRuntime(base, IndexedVision(subject.visual), answers)
+            return runtime, lambda step: indexed_frame(scene.place(step), step, rate_hz)
+        pictures = [cv2.resize(image, CAMERA_PX) for image in scene.images]
+
+        def make_frame(step: int) -> Frame:
+            return Frame(pictures[scene.place(step)], stamp_ns=stamp_ns(step, rate_hz), index=step)
+
+        return RecordingRuntime(base, base.vision), make_frame

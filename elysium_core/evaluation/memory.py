@@ -6,6 +6,7 @@ import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -47,6 +48,33 @@ def held_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return _read_bytes(_STATUS, "VmRSS")
+
+
+def allocated_bytes(device: torch.device) -> int | None:
+    """Memory that is in use, without what allocators keep for later; None if not known.
+
+    Torch's tensors on a GPU; on the CPU everything from the C allocator, which leaves out
+    Python's small objects: :func:`sys.getallocatedblocks` counts those.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)  # of glibc since 2.33
+    if mallinfo is None:
+        return None
+    mallinfo.restype = _MallocInfo
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
+
+
+class _MallocInfo(ctypes.Structure):
+    """What ``mallinfo2`` of glibc returns [bytes, or numbers of blocks]."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
 
 
 def free_bytes(device: torch.device) -> int | None:
