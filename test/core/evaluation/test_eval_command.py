@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +96,21 @@ def test_processes_of_torchrun_share_the_work(elysium, make_recording, monkeypat
     assert "2 entries are still with the others" in outputs[0].stderr
     assert outputs[0].stdout == ""
     assert "3 of 3" in outputs[1].stdout
+
+
+@pytest.mark.slow
+def test_torchrun_itself_gives_the_scores_of_one_process(elysium, make_recording, tmp_path):
+    for name in "abcde":
+        root = make_recording(name)
+    words = ["eval", "folder", "--data", str(root), "--model", "identity", "--json", "--out"]
+    one = elysium(*words[1:], tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "elysium_core.cli", *words]
+    several = subprocess.run([*launch, str(tmp_path / "two")], capture_output=True, text=True, timeout=300, check=True)
+    # The process that is done last reports; both may be, and then both say the same.
+    for line in several.stdout.splitlines():
+        assert json.loads(line)["protocols"] == json.loads(one.stdout)["protocols"]
+    assert several.stdout
+    assert sorted(path.stem for path in (tmp_path / "two/recordings").iterdir()) == list("abcde")
 
 
 def test_rsot_and_limit(elysium, make_recording, use_model, scripted_model, tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from typer.testing import CliRunner
 
+from elysium_core.cli.app import app
 from elysium_core.errors import BackendError, ConfigError, ModelFileError, TargetError
 from elysium_core.evaluation.peers import load_peer
 from elysium_core.evaluation.peers_hf import parse_written_box
@@ -230,6 +234,19 @@ class TestHub:
         (update,) = tracker.step(frame)
         assert update.box == Box(0.25, 0, 0.5, 1)
         assert tracker.stats.parse_failures == {"no box in the answer": 1}
+
+    def test_one_command_compares_it_on_own_recordings(self, detector_folder, writer_folder, make_recording, tmp_path):
+        data, out = make_recording(), tmp_path / "run"
+        words = ["folder", "--data", data, "--task", "rsot", "--device", "cpu", "--out", out, "--json"]
+        peers = ["-m", "identity", "-m", f"hf:{detector_folder}", "-m", f"hf:{writer_folder}?scale=100"]
+        result = CliRunner().invoke(app, ["eval", *map(str, words), *peers], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        scores = json.loads(result.stdout)["protocols"]["ope-lasot"]
+        assert [name.partition(":")[0] for name in scores][:3] == ["identity", "hf", "hf"]
+        assert scores[peers[5]]["auc"] == 0.0, "random weights write no box"
+        assert scores["perfect"]["auc"] == pytest.approx(20 / 21)
+        report = (out / "report.md").read_text()
+        assert "no box in the answer" in report
 
     def test_a_box_alone_is_refused(self, detector_folder):
         model = load_peer(f"hf:{detector_folder}", "cpu")
