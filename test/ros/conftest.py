@@ -20,6 +20,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -205,6 +206,20 @@ class Tester:
         name = camera if camera in self.cameras else next(iter(self.cameras))
         return self.objects[name].of(self.cameras[name].send())
 
+    @staticmethod
+    def states(message: TrackedObjectArray) -> list[tuple[int, int]]:
+        """Id and state of each object of a message."""
+        return [(o.id, o.state) for o in message.objects]
+
+    def set_parameters(self, **values: Any) -> list[Any]:
+        """Set parameters, whose dots are written as two underscores; return the node's verdict on each."""
+        parameters = [
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()
+        ]
+        return list(
+            self.client.call(SetParameters, "set_parameters", SetParameters.Request(parameters=parameters)).results
+        )
+
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the node by a signal and check that it ended as it should."""
         os.kill(self.process.pid, how)
@@ -214,9 +229,9 @@ class Tester:
         assert "Traceback" not in output, output
 
 
-@pytest.fixture(scope="module")
-def test_node() -> Iterator[Node]:
-    """A node of the test process that spins for the whole module."""
+@contextmanager
+def spinning_node() -> Iterator[Node]:
+    """A node of the test process that spins while the block runs."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = Node("tester", context=context)
@@ -239,8 +254,8 @@ def test_node() -> Iterator[Node]:
     rclpy.shutdown(context=context)
 
 
-@pytest.fixture(scope="module")
-def start_tracker(test_node: Node) -> Iterator[Callable[..., Tester]]:
+@contextmanager
+def starting_trackers(test_node: Node) -> Iterator[Callable[..., Tester]]:
     """Start tracker nodes; those that still run at the end must end cleanly on SIGTERM."""
     testers: list[Tester] = []
 
@@ -259,3 +274,27 @@ def start_tracker(test_node: Node) -> Iterator[Callable[..., Tester]]:
     for tester in testers:
         if tester.process.is_alive:
             tester.end()
+
+
+class Harness:
+    """For folders whose tests share one node: the above, to be used in fixtures of another scope."""
+
+    node = staticmethod(spinning_node)
+    trackers = staticmethod(starting_trackers)
+
+
+@pytest.fixture(scope="session")
+def harness() -> type[Harness]:
+    return Harness
+
+
+@pytest.fixture(scope="module")
+def test_node() -> Iterator[Node]:
+    with spinning_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def start_tracker(test_node: Node) -> Iterator[Callable[..., Tester]]:
+    with starting_trackers(test_node) as start:
+        yield start
