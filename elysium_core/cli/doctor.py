@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -64,6 +65,15 @@ def _python_and_core() -> Iterator[Check]:
     yield Check("python", recent, platform.python_version(), "install Python 3.10 or newer", required=True)
     for package in ("numpy", "opencv-python-headless", "av", "pillow", "transformers", "safetensors"):
         yield _package(package, "pip install elysium-core", required=True)
+
+
+def _extras() -> Iterator[Check]:
+    yield _package("sentencepiece", "pip install sentencepiece protobuf, for tokenizers that are a tokenizer.model")
+    yield _package("accelerate", "pip install accelerate tensorboard, to train")
+    yield _package("matplotlib", "pip install 'elysium-core[eval]' for the plots of evaluations")
+    yield _package("pycocoevalcap", "pip install 'elysium-core[eval]' for METEOR and CIDEr")
+    java = shutil.which("java")
+    yield Check("java", java is not None, java or "not found", "METEOR and CIDEr need a Java runtime")
 
 
 def _torch() -> Iterator[Check]:
@@ -159,6 +169,7 @@ def _is_importable(module: str) -> bool:
 
 GROUPS: tuple[Callable[[], Iterator[Check]], ...] = (
     _python_and_core,
+    _extras,
     _torch,
     _backends,
     _ros,
