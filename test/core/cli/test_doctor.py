@@ -12,9 +12,7 @@ def test_this_installation_is_usable(elysium):
     assert outcome.code == 0
     assert report["usable"] is True
     names = [check["name"] for check in report["checks"]]
-    assert {"python", "torch", "cuda", "transformers", "onnxruntime", "tensorrt", "ROS messages", "java"} <= set(
-        names
-    )
+    assert {"python", "torch", "cuda", "transformers", "onnxruntime", "tensorrt", "ROS messages", "java"} <= set(names)
     assert len(names) == len(set(names))
     assert all(check["ok"] or check["remedy"] for check in report["checks"])
 
