@@ -13,8 +13,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
-# Each has what the other lacks: 4-bit weights and kernels for int8, and fp8.
-QUANTIZE = ["bitsandbytes>=0.46", "torchao>=0.13"]
+QUANTIZE = ["bitsandbytes>=0.46"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]

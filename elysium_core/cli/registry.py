@@ -55,6 +55,7 @@ BENCHES: tuple[Verb, ...] = (
     Verb("engine", "elysium_core.cli.bench_engine", "Passes, tokens and time of the language model."),
     Verb("vision", "elysium_core.cli.bench_vision", "Tokens, time and memory of the vision encoder and adapters."),
     Verb("soak", "elysium_core.cli.bench_soak", "Whether anything grows over ten thousand frames."),
+    Verb("gpu", "elysium_core.cli.bench_gpu", "All that only a GPU can tell, in one run and one report."),
     Verb("node", "elysium_core.cli.bench_node", "Latency of the ROS 2 node, stamp to stamp."),
     Verb("data", "elysium_core.cli.bench_data", "Samples a second of the data pipeline."),
 )

@@ -170,8 +170,20 @@ def row_shape(size: VisionSize, row: AblationRow) -> tuple[AdapterConfig, int]:
     return AdapterConfig(row.adapter, patches, kept, size.width), grid * size.patch_px
 
 
-def build_row(size: VisionSize, row: AblationRow) -> ElysiumNetwork:
-    """A network of random weights whose language model has no layers."""
+NO_LLM = LlamaSize.from_dict(
+    {"vocab_size": 1, "hidden_size": 1, "intermediate_size": 1, "num_hidden_layers": 0, "num_attention_heads": 1}
+)
+"""A language model without layers; its width is the size's."""
+
+
+def build_row(size: VisionSize, row: AblationRow, llm: LlamaSize = NO_LLM) -> ElysiumNetwork:
+    """A network of random weights.
+
+    Args:
+        size: Sizes of the vision half; its ``llm_width`` is the width of the language model.
+        row: Adapter, resolution and number of tokens.
+        llm: Sizes of the language model, by default one without layers.
+    """
     adapter, side_px = row_shape(size, row)
     vision = CLIPVisionConfig(
         hidden_size=size.width,
@@ -181,16 +193,8 @@ def build_row(size: VisionSize, row: AblationRow) -> ElysiumNetwork:
         image_size=side_px,
         patch_size=size.patch_px,
     )
-    llm = LlamaSize.from_dict(
-        {
-            "vocab_size": 1,
-            "hidden_size": size.llm_width,
-            "intermediate_size": 1,
-            "num_hidden_layers": 0,
-            "num_attention_heads": 1,
-        }
-    )
-    return ElysiumNetwork(ElysiumConfig(llm="", vision="", adapter=adapter), vision, llm).eval()
+    config = ElysiumConfig(llm="", vision="", adapter=adapter)
+    return ElysiumNetwork(config, vision, replace(llm, width=size.llm_width)).eval()
 
 
 def _facts(size: VisionSize, row: AblationRow) -> VisionCost:

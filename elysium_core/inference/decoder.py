@@ -1,4 +1,4 @@
-"""What the engine needs of a language model, whoever runs its layers."""
+"""What engine and runtime need of a language model, whoever runs its layers."""
 
 from __future__ import annotations
 
@@ -35,4 +35,17 @@ class Decoder(Protocol):
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for ``capacity`` tokens or more."""
+        ...
+
+
+class StreamDecoder(Decoder, Protocol):
+    """A decoder that keeps things for speed."""
+
+    @property
+    def description(self) -> str:
+        """How passes are run, for reports."""
+        ...
+
+    def release(self) -> None:
+        """Free what is kept for speed and not in use."""
         ...

@@ -1,4 +1,4 @@
-"""Fewer bits for the language model's matrices: int8, nf4 and fp8, by bitsandbytes and torchao.
+"""Fewer bits for the language model's matrices: int8 and nf4 by bitsandbytes, fp8 by torch itself.
 
 The matrices of the decoder's layers are quantised, one layer after the other on its way to
 the device; embeddings, norms, head and the vision half stay as they are. Answers are then
@@ -20,6 +20,7 @@ from torch import nn
 
 from elysium_core.errors import BackendError
 from elysium_core.inference.failures import device_errors
+from elysium_core.inference.fp8_linear import KERNELS_SINCE, Fp8Linear, has_kernels
 from elysium_core.inference.recorded_decoder import CAPACITY
 from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.model.elysium import ElysiumNetwork
@@ -27,12 +28,11 @@ from elysium_core.model.llama import Llama
 
 NONE = "none"
 QUANTIZATIONS = (NONE, "int8", "nf4", "fp8")
-"""``int8``: weights and activations; ``nf4``: weights, 4 bits; ``fp8``: weights and activations on a GPU from compute
-capability 8.9 on, weights alone on a CPU, which shows the drift and saves no time."""
+"""``int8`` and ``fp8``: weights and what they are multiplied with; ``nf4``: weights alone, 4 bits. A GPU multiplies fp8
+from compute capability 8.9 on; on a CPU, all of them show the drift and save no time."""
 
 # Bits of a weight with its share of the scales.
 _BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
-_PACKAGES = MappingProxyType({"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp8": "torchao"})
 _FP8_CAPABILITY = (8, 9)
 _NF4_BLOCK = 64
 # What two windows of a stream need beside the weights.
@@ -48,10 +48,19 @@ def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> N
     """
     if kind not in QUANTIZATIONS:
         raise BackendError(f"quantization {kind!r} is not one of {', '.join(QUANTIZATIONS)}", code="QUANTIZATION")
-    if kind == NONE:
-        return
-    _import(_PACKAGES[kind], kind)
-    if kind != "fp8" or device.type != "cuda":
+    if kind in ("int8", "nf4"):
+        _bitsandbytes(kind)
+    if kind == "fp8":
+        _check_fp8(device, dtype)
+
+
+def _check_fp8(device: torch.device, dtype: torch.dtype) -> None:
+    if not has_kernels():
+        raise BackendError(
+            f"quantization 'fp8' needs torch {KERNELS_SINCE} or newer, and this is {torch.__version__}",
+            code="QUANTIZATION",
+        )
+    if device.type != "cuda":
         return
     major, minor = torch.cuda.get_device_capability(device)
     if (major, minor) < _FP8_CAPABILITY:
@@ -191,19 +200,20 @@ def count_parameters(network: ElysiumNetwork) -> int:
 
 
 def _to_int8(layer: nn.Module, device: torch.device) -> None:
-    bnb = _import("bitsandbytes", "int8")
+    bnb = _bitsandbytes("int8")
     for name, linear in _linears(layer).items():
         # No columns are held out in full precision (threshold 0): to find them, the host would have to wait for
         # the GPU in every layer, and a pass could not be recorded.
         new = bnb.nn.Linear8bitLt(
             linear.in_features, linear.out_features, bias=False, has_fp16_weights=False, threshold=0.0
         )
-        new.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+        # Quantised on its way from the computer's memory to the device, and only then.
+        new.weight = bnb.nn.Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         layer.set_submodule(name, new.to(device).eval())
 
 
 def _to_nf4(layer: nn.Module, device: torch.device) -> None:
-    bnb = _import("bitsandbytes", "nf4")
+    bnb = _bitsandbytes("nf4")
     for name, linear in _linears(layer).items():
         dtype = linear.weight.dtype
         new = bnb.nn.Linear4bit(
@@ -214,12 +224,8 @@ def _to_nf4(layer: nn.Module, device: torch.device) -> None:
 
 
 def _to_fp8(layer: nn.Module, device: torch.device) -> None:
-    torchao = _import("torchao.quantization", "fp8")
-    if device.type == "cuda":
-        config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
-    else:
-        config = torchao.Float8WeightOnlyConfig()
-    torchao.quantize_(layer, config, device=device)
+    for name, linear in _linears(layer).items():
+        layer.set_submodule(name, Fp8Linear(linear, device).eval())
 
 
 _CHANGES: MappingProxyType[str, Callable[[nn.Module, torch.device], None]] = MappingProxyType(
@@ -231,24 +237,18 @@ def _linears(layer: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
 
 
-def _import(package: str, kind: str) -> Any:
-    # Both greet with warnings about parts of theirs that are not used here.
-    talkers = [logging.getLogger(name) for name in ("bitsandbytes", "torchao", "torch.utils._pytree")]
-    levels = [talker.level for talker in talkers]
-    for talker in talkers:
-        talker.setLevel(logging.ERROR)
+def _bitsandbytes(kind: str) -> Any:
+    # It says in every single product that values are rounded, which is what was asked for.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
-        return importlib.import_module(package)
+        return importlib.import_module("bitsandbytes")
     except (ImportError, OSError, RuntimeError) as error:
-        name = package.partition(".")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise BackendError(
-            f"quantization {kind!r} needs the package {name!r}, which is not installed or does not work "
-            f"({str(error).strip().partition(chr(10))[0]}); pip install 'elysium-core[quantize]'",
+            f"quantization {kind!r} needs the package 'bitsandbytes', which is not installed or does not work "
+            f"({reason}); pip install 'elysium-core[quantize]'",
             code="QUANTIZATION",
         ) from error
-    finally:
-        for talker, level in zip(talkers, levels, strict=True):
-            talker.setLevel(level)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.errors import BackendError, ExpressionError
+from elysium_core.inference.decoder import StreamDecoder
 from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
 from elysium_core.inference.failures import device_errors
 from elysium_core.inference.side_stream import SideStream, Take
-from elysium_core.inference.static_decoder import StaticDecoder, build_decoder
+from elysium_core.inference.static_decoder import build_decoder
 from elysium_core.inference.vision import VisionBackend
 from elysium_core.model.config import ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
@@ -30,6 +32,7 @@ from elysium_core.text.expression import clean_expression
 from elysium_core.text.tokenizer import TextTokenizer
 
 _EXAMPLES = 8
+_MOST_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,15 @@ class Runtime:
         network: ElysiumNetwork,
         tokenizer: TextTokenizer,
         vision: VisionBackend,
-        decoder: StaticDecoder | None = None,
+        decoder: StreamDecoder | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.vision = vision
-        self.decoder = decoder or build_decoder(network.llm)
+        self.decoder: StreamDecoder = decoder or build_decoder(network.llm)
         self._known = _word_pattern(self.config.vocabulary)
         self._side = SideStream(self.device)
-        self._ahead: _Ahead | None = None
+        self._ahead: deque[_Ahead] = deque(maxlen=_MOST_AHEAD)
 
     @property
     def config(self) -> ElysiumConfig:
@@ -116,9 +119,8 @@ class Runtime:
         Raises:
             BackendError: Memory does not suffice (``MEMORY``), or the device failed.
         """
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and len(images) == 1 and images[0] is ahead.image:
-            return list(ahead.take())
+        if len(images) == 1 and (take := self._encoded_ahead(images[0])) is not None:
+            return list(take())
         try:
             return list(self._start_encoding(images)())
         except BackendError as error:
@@ -131,8 +133,9 @@ class Runtime:
     def prefetch(self, image: NDArray[np.uint8]) -> bool:
         """Start to encode an image before it is asked about, beside what the language model is about to do.
 
-        The next call of :meth:`encode_frames` finds the result if it is about this very
-        array, which must not be changed meanwhile; any other call drops it.
+        :meth:`encode_frames` finds the result if it is asked about this very array, which must
+        not be changed meanwhile. The newest two are kept: the image that the language model is
+        about to read, and the one after it.
 
         Returns:
             Whether it was started: only on a GPU, where it costs next to nothing to ask.
@@ -141,10 +144,18 @@ class Runtime:
             return False
         try:
             with torch.inference_mode():
-                self._ahead = _Ahead(image, self._start_encoding([image]))
+                self._ahead.append(_Ahead(image, self._start_encoding([image])))
         except BackendError:  # will be said when the image is asked about
-            self._ahead = None
-        return self._ahead is not None
+            return False
+        return True
+
+    def _encoded_ahead(self, image: NDArray[np.uint8]) -> Take | None:
+        """The result for an image, which is then forgotten with all that are older; None if there is none."""
+        if not any(ahead.image is image for ahead in self._ahead):
+            return None
+        while (ahead := self._ahead.popleft()).image is not image:
+            pass
+        return ahead.take
 
     def _start_encoding(self, images: Sequence[NDArray[np.uint8]]) -> Take:
         with device_errors("the vision encoder"):

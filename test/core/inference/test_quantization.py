@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from elysium_core.errors import BackendError
-from elysium_core.inference import quantization
 from elysium_core.inference.gpu import check_gpu, runs_on, why_no_gpu
 from elysium_core.inference.padded_pass import COLUMN_STEP
 from elysium_core.inference.quantization import (
@@ -31,10 +30,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 GIB = 1 << 30
 KINDS = [kind for kind in QUANTIZATIONS if kind != "none"]
 
-needs_packages = pytest.mark.skipif(
-    find_spec("bitsandbytes") is None or find_spec("torchao") is None,
-    reason="needs bitsandbytes and torchao (the extra quantize)",
-)
+needs_packages = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes (the extra quantize)")
 
 
 @pytest.fixture
@@ -119,11 +115,17 @@ def test_an_unknown_quantisation_is_named_before_anything_is_loaded():
     assert caught.value.code == "QUANTIZATION"
 
 
-@pytest.mark.parametrize(("kind", "package"), [("int8", "bitsandbytes"), ("nf4", "bitsandbytes"), ("fp8", "torchao")])
-def test_a_missing_package_is_named(monkeypatch, kind, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(BackendError, match=rf"'{kind}' needs the package '{package}'.*elysium-core\[quantize\]"):
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_missing_package_is_named(monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(BackendError, match=rf"'{kind}' needs the package 'bitsandbytes'.*elysium-core\[quantize\]"):
         check_quantization(kind, CPU, torch.float32)
+
+
+def test_a_torch_without_fp8_is_named(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "scaled_mm")
+    with pytest.raises(BackendError, match=r"'fp8' needs torch 2\.10 or newer, and this is "):
+        check_quantization("fp8", CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,6 @@ def test_a_missing_package_is_named(monkeypatch, kind, package):
     ],
 )
 def test_fp8_on_a_gpu_that_has_none(monkeypatch, capability, dtype, said):
-    monkeypatch.setattr(quantization, "_import", lambda package, kind: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     if not said:
         check_quantization("fp8", CUDA, dtype)

@@ -132,10 +132,23 @@ def test_a_prefetched_image_is_encoded_once(ahead, frames):
     assert runtime.prefetch(first)
     assert runtime.encode_frames([first])[0].equal(expected)
     assert given == [1, 1]
-    runtime.prefetch(first)
     assert not runtime.encode_frames([second])[0].equal(expected), "another image is another one"
-    runtime.encode_frames([first])
-    assert given == [1, 1, 1, 1, 1], "what was prefetched in vain is not kept"
+
+
+def test_the_next_image_is_encoded_before_this_one_is_read(ahead, frames):
+    runtime, given = ahead
+    images = [frame.image for frame in frames[:5]]
+    expected = [runtime.encode_frames([image])[0] for image in images]
+    del given[:]
+    for number, image in enumerate(images[:-1]):
+        runtime.prefetch(images[number + 1])
+        assert runtime.encode_frames([image])[0].equal(expected[number])
+    assert len(given) == 5, "every image once"
+    for image in images:
+        runtime.prefetch(image)
+    assert len(runtime._ahead) == 2, "what nobody asks about is not kept"
+    runtime.encode_frames([images[4]])
+    assert len(runtime._ahead) == 0, "nor what is older than what was asked about"
 
 
 def test_an_image_of_equal_content_is_not_taken_for_the_prefetched_one(ahead, frames):
@@ -159,7 +172,7 @@ def test_what_fails_ahead_is_said_when_it_is_asked_for(ahead, frames, monkeypatc
 
 def test_a_cpu_does_nothing_ahead(runtime, frames):
     assert not runtime.prefetch(frames[0].image)
-    assert runtime._ahead is None
+    assert not runtime._ahead
 
 
 def test_vision_without_memory_is_tried_again_when_some_is_freed(runtime, frames, monkeypatch):
