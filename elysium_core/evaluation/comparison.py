@@ -27,6 +27,7 @@ from elysium_core.evaluation.tracking_tables import (
     frames_per_second,
     name_in_tables,
     name_protocols,
+    near_frozen,
     protocol_table,
     protocols_to_print,
 )
@@ -73,6 +74,7 @@ def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[st
     tables = [protocol_table(protocol, figures[protocol], first.manifest) for protocol in chosen]
     tables += [_recordings_table(entrants, truth, chosen[0]), _runs_table(entrants)]
     warnings, plots = _warnings(entrants), []
+    warnings += [text for entrant in entrants for text in near_frozen(entrant.name, figures[chosen[0]])]
     try:
         plots = draw_plots(out, chosen[0], figures[chosen[0]])
     except ConfigError as error:

@@ -26,12 +26,12 @@ from elysium_core.evaluation.tracking_tables import (
     frames_per_second,
     name_in_tables,
     name_protocols,
+    near_frozen,
     protocol_table,
     protocols_to_print,
 )
 from elysium_core.io.files import atomic_path
 
-_NEAR_FROZEN = 0.05
 _MOST_NAMES = 10
 
 
@@ -69,7 +69,7 @@ def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
     figures = {protocol: _all_scores(run, protocol) for protocol in chosen}
     tables = [protocol_table(protocol, figures[protocol], manifest) for protocol in chosen]
     tables.append(_recordings_table(run, chosen[0]))
-    warnings += _nearness(run, figures[chosen[0]])
+    warnings += near_frozen(name_in_tables(manifest.model), figures[chosen[0]])
     plots: list[str] = []
     try:
         plots = draw_plots(folder, chosen[0], figures[chosen[0]])
@@ -146,17 +146,6 @@ def _warnings(run: _Run) -> list[str]:
     if not run.scored:
         warnings.append("The data set tells the first boxes only: send boxes/*.txt to its server for the scores.")
     return warnings
-
-
-def _nearness(run: _Run, figures: Figures) -> list[str]:
-    model, frozen = figures.get(name_in_tables(run.manifest.model)), figures.get("frozen")
-    if model is None or frozen is None or model.average_overlap - frozen.average_overlap > _NEAR_FROZEN:
-        return []
-    sentence = (
-        f"The average overlap of {percent(model.average_overlap)} is not clearly above that of a box that never moves "
-        f"({percent(frozen.average_overlap)}): these recordings do not show that the model tracks."
-    )
-    return [sentence]
 
 
 def _some(names: Iterable[str]) -> str:

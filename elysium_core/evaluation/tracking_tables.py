@@ -27,6 +27,7 @@ Figures = dict[str, Scores]
 
 # Properties of the project's own models; in another's they only have their default.
 _OURS = frozenset({"coordinate_levels", "clip_length", "parameters"})
+_NEAR_FROZEN = 0.05
 
 
 def name_in_tables(model: str) -> str:
@@ -83,6 +84,18 @@ def baseline_figures(results: list[TrackResult], protocol: Protocol) -> Figures:
     # A baseline has an answer wherever there is a result; recordings still to be run tell it nothing.
     scores = {name: score_benchmark(run_baseline(name, results), protocol) for name in BASELINES}
     return {name: value for name, value in scores.items() if value is not None}
+
+
+def near_frozen(name: str, figures: Figures) -> list[str]:
+    """Return the sentence that a reader must know when a tracker is not clearly above a box that never moves."""
+    model, frozen = figures.get(name), figures.get("frozen")
+    if model is None or frozen is None or model.average_overlap - frozen.average_overlap > _NEAR_FROZEN:
+        return []
+    sentence = (
+        f"The average overlap of {name}, {percent(model.average_overlap)}, is not clearly above that of a box that "
+        f"never moves ({percent(frozen.average_overlap)}): these recordings do not show that it tracks."
+    )
+    return [sentence]
 
 
 def columns(protocol: Protocol) -> list[tuple[str, str]]:

@@ -53,6 +53,8 @@ def test_one_table_holds_every_tracker_and_the_baselines(store, tmp_path):
     assert table["perfect"]["AUC"] == "95.24"
     assert float(table["nano"]["AUC"]) > float(table["opencv:MIL"]["AUC"])
     assert report.scores["protocols"]["ope-lasot"]["nano"]["precision"] == 1.0
+    (warning,) = report.warnings
+    assert warning.startswith("The average overlap of opencv:MIL, 12.50, is not clearly above that of a box that never")
     each = rows(report, 1)
     assert list(each["one"]) == ["recording", "frames", "nano", "opencv:MIL", "frozen"]
     assert each["one"]["nano"] == table["nano"]["AUC"]
