@@ -18,6 +18,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -47,6 +48,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -60,7 +62,7 @@ def command(
     rounds = read_conversation(history) if history else []
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
-    loaded = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+    loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
 
     def ask(asked: str) -> None:
         answer = loaded.ask(clip, asked, history=rounds)

@@ -10,6 +10,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -28,13 +29,16 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
     """Describe a whole image or video."""
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
-    text = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights).caption(clip)
+    text = load_model(
+        model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights
+    ).caption(clip)
     if json:
         emit({"text": text, "frames": [picture.index for picture in clip]})
     else:

@@ -14,6 +14,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -37,6 +38,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -52,9 +54,9 @@ def command(
             clip = sample_recording(recording, frames)
         size = (recording.width, recording.height)
     position = next(number for number, picture in enumerate(clip) if picture.index == frame)
-    text = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights).describe(
-        clip, parsed, frame_index=position
-    )
+    text = load_model(
+        model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights
+    ).describe(clip, parsed, frame_index=position)
     if json:
         seen = [picture.index for picture in clip]
         emit({"text": text, **box_fields(parsed, *size), "frame": frame, "frames": seen})

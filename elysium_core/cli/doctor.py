@@ -16,7 +16,7 @@ import typer
 import elysium_core
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
-from elysium_core.errors import ModelFileError
+from elysium_core.errors import BackendError, ModelFileError
 
 _MISSING = 1
 
@@ -86,15 +86,29 @@ def _torch() -> Iterator[Check]:
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {free >> 20} of {total >> 20} MiB free"
-        yield Check("cuda", True, name)
+        yield Check("cuda", *_programs(name))
     else:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
         yield Check("cuda", False, f"no CUDA device ({built})", "nano runs on the CPU; the 7B model wants a GPU")
 
 
+def _programs(name: str) -> tuple[bool, str, str]:
+    """Whether this torch runs on the GPU; what was found, and the remedy."""
+    import torch
+
+    from elysium_core.inference.gpu import check_gpu
+
+    try:
+        check_gpu(torch.device("cuda:0"))
+    except BackendError as error:
+        return False, name, str(error)
+    return True, name, ""
+
+
 def _backends() -> Iterator[Check]:
     yield _package("onnxruntime", "pip install 'elysium-core[onnx]' for the ONNX vision backend")
     yield _tensorrt()
+    yield _package("bitsandbytes", "pip install 'elysium-core[quantize]' for int8 and nf4 language models")
 
 
 def _tensorrt() -> Check:

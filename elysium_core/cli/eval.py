@@ -14,7 +14,14 @@ from typer.core import TyperGroup
 
 from elysium_core.cli import eval_synthetic
 from elysium_core.cli.models import DEFAULT_MODEL, load_model
-from elysium_core.cli.options import DeviceOption, DtypeOption, JsonOption, PickleOption, VisionBackendOption
+from elysium_core.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    PickleOption,
+    QuantizeOption,
+    VisionBackendOption,
+)
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
@@ -112,6 +119,7 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -144,7 +152,7 @@ def run(
     prepared = prepare(request)
     folders = {name: base if len(models) == 1 else base / _as_file_name(name) for name in models}
     for name, folder in folders.items():
-        perception = _load(name, ranks.device(device), dtype, vision_backend, allow_pickle_weights)
+        perception = _load(name, ranks.device(device), dtype, vision_backend, quantize, allow_pickle_weights)
         run_of_model = replace(prepared, request=replace(request, model_name=name, out=folder))
         with Progress(f"eval {benchmark}, {name}", prepared.share) as progress:
             for note in run_of_model.execute(perception):
@@ -184,11 +192,13 @@ def report(
 app.command("synthetic")(eval_synthetic.command)
 
 
-def _load(name: str, device: str, dtype: str, vision_backend: str, allow_pickle_weights: bool) -> PerceptionModel:
+def _load(
+    name: str, device: str, dtype: str, vision_backend: str, quantize: str, allow_pickle_weights: bool
+) -> PerceptionModel:
     peer = load_peer(name, device)
     if peer is not None:
         return peer
-    return load_model(name, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+    return load_model(name, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
 
 
 def _judge(folder: Path, url: str, model: str) -> None:

@@ -16,6 +16,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VisionBackendOption,
 )
 from elysium_core.cli.output import Progress, emit, say
@@ -31,6 +32,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -41,7 +43,7 @@ def command(
     stopped goes on where it was when the same command is given again.
     """
     folder = out or Path("runs") / "eval" / ("synthetic-" + re.sub(r"[^\w.+-]+", "_", model))
-    perception = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+    perception = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
     with Progress("eval synthetic", len(clip_names(limit))) as progress:
         for name in run_synthetic(perception, model, folder, limit):
             progress.advance(name)

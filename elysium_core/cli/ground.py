@@ -15,6 +15,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VisionBackendOption,
 )
 from elysium_core.cli.output import box_fields, emit, say
@@ -34,6 +35,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -44,7 +46,7 @@ def command(
     if render:
         check_image_name(render)
     frame = Frame(read_image(image))
-    loaded = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+    loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
     groundings = [loaded.ground(frame, text) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):
         fields = _fields(text, grounding, frame)

@@ -14,6 +14,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     vision_backend: str = "auto",
+    quantization: str = "none",
     *,
     allow_pickle_weights: bool = False,
 ) -> PerceptionModel:
@@ -25,6 +26,7 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
         vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``.
+        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``.
         allow_pickle_weights: Also read ``pytorch_model*.bin``, if there are no safetensors.
 
     Raises:
@@ -42,6 +44,7 @@ def load_model(
         device=device,
         dtype=dtype,
         vision_backend=vision_backend,
+        quantization=quantization,
         allow_pickle_weights=allow_pickle_weights,
     )
     fit_threads(model.info.parameters)

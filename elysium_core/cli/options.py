@@ -19,6 +19,10 @@ DtypeOption = Annotated[
 VisionBackendOption = Annotated[
     str, typer.Option("--vision-backend", help="auto, torch, onnx or tensorrt.", rich_help_panel="Model")
 ]
+QuantizeOption = Annotated[
+    str,
+    typer.Option("--quantize", help="Of the language model: none, int8, nf4 or fp8.", rich_help_panel="Model"),
+]
 PickleOption = Annotated[
     bool,
     typer.Option(

@@ -19,6 +19,7 @@ from elysium_core.cli.options import (
     JsonOption,
     ModelOption,
     PickleOption,
+    QuantizeOption,
     VideoArgument,
     VisionBackendOption,
 )
@@ -66,6 +67,7 @@ def command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
+    quantize: QuantizeOption = "none",
     allow_pickle_weights: PickleOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -92,7 +94,7 @@ def command(
             max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
         )
         done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
-        loaded = load_model(model, device, dtype, vision_backend, allow_pickle_weights=allow_pickle_weights)
+        loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
         if clip_length is None:
             config = replace(config, clip_length=usable_clip_length(loaded.info.clip_length))
         tracker = loaded.tracker(mode=mode, config=config)
