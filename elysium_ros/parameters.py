@@ -191,6 +191,10 @@ class Settings:
         "generation.max_new_tokens", "max_new_tokens", Change.ANY_TIME,
         "Longest answer the model may write; at least 20 for each frame of clip.length.", "tokens",
     )  # fmt: skip
+    draft_tokens: int = _tracking(
+        "generation.draft_tokens", "draft_tokens", Change.ANY_TIME,
+        "Other guesses than the likeliest that a pass may check; 0 = none. Never changes an answer.", "tokens",
+    )  # fmt: skip
     describe_period_s: float = _parameter(
         "describe.period", 0.0, Change.ANY_TIME,
         "Describe each tracked target by itself this often; 0 = only when asked.", limits=(0.0, 600.0), unit="s",
@@ -253,6 +257,7 @@ class Settings:
             remove_after_s=self.remove_after_s,
             reground_period_s=self.reground_period_s,
             max_new_tokens=self.max_new_tokens,
+            draft_tokens=self.draft_tokens,
         )
 
     def _cross_checks(self) -> Iterable[str]:

@@ -31,6 +31,8 @@ class Subject:
         visual: Visual tokens (K, D) of the scene's frames.
         rate_hz: Frames a second.
         scripted: Whether the answers are the truth instead of the model's own, as for random weights.
+        draft_tokens: See :class:`elysium_core.tracking.config.TrackingConfig`.
+        clip_length: Frames of a growing window and of a clip; None = as the checkpoint recommends.
     """
 
     runtime: Runtime
@@ -38,16 +40,24 @@ class Subject:
     visual: Sequence[Tensor]
     rate_hz: float = 30.0
     scripted: bool = False
+    draft_tokens: int = TrackingConfig().draft_tokens
+    clip_length: int | None = None
+
+    @property
+    def clips_of(self) -> int:
+        """Frames of a growing window and of a clip."""
+        return self.clip_length or self.runtime.config.clip_length
 
     def following(self, window: str, targets: int) -> TrackingConfig:
         """Settings of nothing but following: no box is doubted, nothing is asked for by words or given up."""
         return TrackingConfig(
             window=window,
-            clip_length=self.runtime.config.clip_length,
+            clip_length=self.clips_of,
             max_targets=targets,
             score_threshold=0.0,
             remove_after_s=0.0,
             reground_period_s=0.0,
+            draft_tokens=self.draft_tokens,
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.inference.draft_tree import ROOT, DraftTree
 from elysium_core.inference.engine import Engine, EngineCounters, Generation, Request
 from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.vision import VisionBackend
@@ -125,13 +126,31 @@ class RecordingEngine(Engine):
         if self._prefix:
             self._prefix = [torch.cat(self._prefix)[:length]]
 
-    def _accept(self, branch: Any, chosen: list[int], logprob: list[float]) -> int:
+    def _accept(self, branch: Any, chosen: list[int], logprob: list[float]) -> list[int]:
         if self._answers:
-            answer = self._answers[branch.owner - 1]
-            start = len(branch.result.token_ids)
-            rest = [*answer[start : start + len(chosen)]]
-            chosen = rest + [self._eos_id] * (len(chosen) - len(rest))
+            rest = self._answers[branch.owner - 1][len(branch.result.token_ids) :]
+            chosen = scripted_choice(branch.draft, [*rest, self._eos_id])
         return super()._accept(branch, chosen, logprob)
+
+
+def scripted_choice(draft: DraftTree, answer: Sequence[int]) -> list[int]:
+    """What a model that will write ``answer`` says behind the root and behind each drafted token.
+
+    Behind a wrong token it says what was guessed there: it gives nothing away that a real model might not.
+    """
+    first_child: dict[int, int] = {}
+    for token, parent in zip(draft.token_ids, draft.parents, strict=True):
+        first_child.setdefault(parent, token)
+    right = {ROOT: 0}
+    chosen = [answer[0]]
+    for index, (token, parent) in enumerate(zip(draft.token_ids, draft.parents, strict=True)):
+        place = right.get(parent)
+        if place is not None and place + 1 < len(answer) and answer[place] == token:
+            right[index] = place + 1
+            chosen.append(answer[place + 1])
+        else:
+            chosen.append(first_child.get(index, answer[-1]))
+    return chosen
 
 
 class IndexedVision:

@@ -3,11 +3,12 @@
 Knows no images, boxes, text or ROS. It keeps the keys and values of a shared *prefix*
 (the frames) and answers any number of *requests* behind it in common forward passes.
 
-Each request brings a drafter that guesses its whole answer. Guess and question are run
-in one pass; the longest part of the guess that the model itself would have written is
-accepted, the model's own token is taken where they part, and the rest is guessed anew.
-The result is exactly greedy decoding: a draft changes the number of passes, never a
-token. Without a drafter this is plain one-token-a-pass decoding.
+Each request brings a drafter that guesses its whole answer, or several that share their
+openings as a tree. Guesses and question are run in one pass; the longest part of a guess
+that the model itself would have written is accepted, the model's own token is taken where
+they part, and the rest is guessed anew, now that it is known what the model says behind
+the guessed tokens. The result is exactly greedy decoding: a draft changes the number of
+passes, never a token. Without a drafter this is plain one-token-a-pass decoding.
 
 Requests that open with the same words share them: the common stem is fed once.
 
@@ -17,7 +18,7 @@ Shapes: P prefix tokens, R requests, T new tokens of one pass, S tokens in memor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,12 +28,13 @@ from torch import Tensor
 
 from elysium_core.errors import BackendError
 from elysium_core.inference.decoder import Decoder
+from elysium_core.inference.draft_tree import ROOT, Drafter, DraftTree
 from elysium_core.inference.failures import device_errors
 
-Drafter = Callable[[Sequence[int]], Sequence[int]]
-"""Given the token ids written so far, guesses the ids that follow (end token included)."""
-
 _PREFIX = 0
+# Owner of what was drafted and is not a part of any answer.
+_NOBODY = -1
+_NO_DRAFT = DraftTree((), ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,15 +88,34 @@ class EngineCounters:
 
 @dataclass(slots=True)
 class _Branch:
-    """A request while it is being answered."""
+    """A request while it is being answered.
+
+    Attributes:
+        request: What is asked.
+        owner: Its number, from 1.
+        position: Place of the first token it feeds next.
+        question: (Q, D), what of the question is still to be fed; empty after the first pass.
+        newest: The model's last word, still to be fed; none before the first pass.
+        draft: What is guessed behind them.
+        is_cut: Whether the draft is only a part of what was guessed.
+        said: What the model says behind each token of the draft; empty if the draft was cut.
+    """
 
     request: Request
     owner: int
     position: int
-    pending: Tensor
-    draft: list[int] = field(default_factory=list)
+    question: Tensor
+    newest: list[int] = field(default_factory=list)
+    draft: DraftTree = _NO_DRAFT
+    is_cut: bool = False
+    said: Sequence[int] = ()
     result: Generation = field(default_factory=Generation)
     done: bool = False
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have to be fed before the draft."""
+        return len(self.question) + len(self.newest)
 
 
 class Engine:
@@ -173,44 +194,63 @@ class Engine:
         return [branch.result for branch in branches]
 
     def _pass(self, branches: Sequence[_Branch], prefix: Tensor | None = None) -> None:
-        """Feed what each branch has pending, behind it a draft, and take over what the model confirms."""
-        parts: list[Tensor] = []
-        owners: list[int] = []
-        positions: list[int] = []
-        if prefix is not None:
-            parts.append(prefix)
-            owners += [_PREFIX] * len(prefix)
-            positions += range(self._cache.length, self._cache.length + len(prefix))
-        wanted: list[int] = []
-        for branch in branches:
-            branch.draft = self._draft(branch)
-            fed = branch.pending
-            if branch.draft:
-                ids = torch.tensor(branch.draft, device=fed.device)
-                fed = torch.cat([fed, self._llm.embed(ids)])
-            first_wanted = len(owners) + len(branch.pending) - 1
-            wanted += range(first_wanted, first_wanted + len(branch.draft) + 1)
-            parts.append(fed)
-            owners += [branch.owner] * len(fed)
-            positions += range(branch.position, branch.position + len(fed))
+        """Feed what each branch has pending, behind it its draft, and take over what the model confirms."""
         start = self._cache.length
-        hidden = self._forward(torch.cat(parts), owners, positions)
-        self._confirm(branches, hidden[wanted], start + (0 if prefix is None else len(prefix)))
+        shared = 0 if prefix is None else len(prefix)
+        owners, positions = [_PREFIX] * shared, [*range(start, start + shared)]
+        wanted: list[int] = []
+        trees: list[tuple[int, DraftTree]] = []
+        for branch in branches:
+            self._draft(branch)
+            behind = branch.position + branch.pending
+            drafted = len(owners) + branch.pending
+            owners += [branch.owner] * (branch.pending + len(branch.draft))
+            positions += [*range(branch.position, behind), *(behind + depth for depth in branch.draft.depths())]
+            wanted += range(drafted - 1, len(owners))
+            if not branch.draft.is_chain:
+                trees.append((drafted, branch.draft))
+        hidden = self._forward(self._fed(branches, prefix), owners, positions, trees)
+        self._confirm(branches, hidden[wanted], start + shared)
 
-    def _draft(self, branch: _Branch) -> list[int]:
-        if branch.request.drafter is None:
-            return []
-        room = branch.request.max_new_tokens - len(branch.result.token_ids) - 1
-        return list(branch.request.drafter(branch.result.token_ids))[: max(0, room)]
+    def _draft(self, branch: _Branch) -> None:
+        drafter, written = branch.request.drafter, branch.result.token_ids
+        if drafter is None:
+            return
+        guess = drafter(written, branch.said)
+        tree = guess if isinstance(guess, DraftTree) else DraftTree.chain(guess)
+        branch.draft = tree.within(max(0, branch.request.max_new_tokens - len(written) - 1))
+        branch.is_cut = len(branch.draft) < len(tree)
 
-    def _forward(self, embeddings: Tensor, owners: list[int], positions: list[int]) -> Tensor:
-        """Run T new tokens; returns hidden states (T, D)."""
+    def _fed(self, branches: Sequence[_Branch], prefix: Tensor | None) -> Tensor:
+        """Embeddings of one pass: the prefix, and for each branch its question, its newest word and its draft."""
+        ids = [token for branch in branches for token in (*branch.newest, *branch.draft.token_ids)]
+        words = self._llm.embed(torch.tensor(ids, dtype=torch.long, device=branches[0].question.device))
+        if prefix is None and not any(len(branch.question) for branch in branches):
+            return words
+        parts, done = [] if prefix is None else [prefix], 0
+        for branch in branches:
+            count = len(branch.newest) + len(branch.draft)
+            parts += [branch.question, words[done : done + count]]
+            done += count
+        return torch.cat(parts)
+
+    def _forward(
+        self,
+        embeddings: Tensor,
+        owners: list[int],
+        positions: list[int],
+        trees: Sequence[tuple[int, DraftTree]] = (),
+    ) -> Tensor:
+        """Run T new tokens, among them trees that begin at some of them; returns hidden states (T, D)."""
         start, count = self._cache.length, len(owners)
         self._reserve(start + count)
         self._owner[start : start + count] = owners
         columns, rows = self._owner[: start + count], np.asarray(owners)
         allowed = (columns[None] == _PREFIX) | (columns[None] == rows[:, None])
         allowed &= np.arange(start + count)[None] <= (start + np.arange(count))[:, None]
+        for first, tree in trees:
+            block = slice(first, first + len(tree))
+            allowed[block, start + first : start + first + len(tree)] = tree.sights()
         device = embeddings.device
         mask = torch.from_numpy(allowed).to(device)[None, None]
         place = torch.tensor([positions], device=device)
@@ -222,45 +262,51 @@ class Engine:
     def _confirm(self, branches: Sequence[_Branch], hidden: Tensor, start: int) -> None:
         """Compare drafts with what the model writes. ``hidden``: rows of every branch in turn."""
         logits = self._llm.logits(hidden)
-        best = logits.argmax(-1)
-        logprob = torch.log_softmax(logits, -1).gather(-1, best[:, None])[:, 0].tolist()
-        if not all(math.isfinite(value) for value in logprob):
+        highest, best = logits.max(-1)
+        logprob = (highest - logits.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, logprob)):
             raise BackendError("the language model's output is not a number; use float32 or bfloat16", code="MODEL_NAN")
         chosen = best.tolist()
         row = 0
         for branch in branches:
             count = len(branch.draft) + 1
-            fed = len(branch.pending) + len(branch.draft)
-            accepted = self._accept(branch, chosen[row : row + count], logprob[row : row + count])
+            kept = self._accept(branch, chosen[row : row + count], logprob[row : row + count])
+            drafted = start + branch.pending
+            start = drafted + len(branch.draft)
             # Rejected drafts stay in memory, but nobody may look at them any more.
-            kept = len(branch.pending) + accepted
-            self._owner[start + kept : start + fed] = -1
-            branch.position += kept
-            start += fed
+            self._owner[drafted:start] = _NOBODY
+            self._owner[[drafted + index for index in kept]] = branch.owner
+            branch.position += branch.pending + len(kept)
+            branch.question, branch.newest = branch.question[:0], branch.result.token_ids[-1:]
             row += count
-            if not branch.done:
-                last = torch.tensor(branch.result.token_ids[-1:], device=hidden.device)
-                branch.pending = self._llm.embed(last)
 
-    def _accept(self, branch: _Branch, chosen: list[int], logprob: list[float]) -> int:
-        """Take over the agreeing part of the draft and the model's next token; returns drafts accepted."""
-        result = branch.result
+    def _accept(self, branch: _Branch, chosen: list[int], logprob: list[float]) -> list[int]:
+        """Take over the part of the draft that agrees, and the model's next token.
+
+        Args:
+            branch: With its draft of N tokens.
+            chosen: N + 1 tokens that the model writes: behind what is pending, and behind each token of the draft.
+            logprob: Of each of them.
+
+        Returns:
+            Indices of the drafted tokens that have become part of the answer.
+        """
+        result, way = branch.result, branch.draft.follow(chosen)
+        branch.said = () if branch.is_cut else chosen[1:]
         result.passes += 1
         result.drafted += len(branch.draft)
-        for i, token in enumerate(chosen):
-            agrees = i < len(branch.draft) and branch.draft[i] == token
-            result.accepted += agrees
+        for step, at in enumerate((ROOT, *way)):
+            token = chosen[at + 1]
+            result.accepted += step < len(way)
             if token == self._eos_id:
                 result.finished = branch.done = True
-                return i
+                return way[:step]
             result.token_ids.append(token)
-            result.logprobs.append(logprob[i])
+            result.logprobs.append(logprob[at + 1])
             if len(result.token_ids) >= branch.request.max_new_tokens:
                 branch.done = True
-                return i
-            if not agrees:
-                return i
-        raise AssertionError("the token behind the draft never agrees with it")
+                return way[:step]
+        return way
 
     def _reserve(self, tokens: int) -> None:
         if tokens <= self._cache.capacity:

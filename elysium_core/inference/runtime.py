@@ -19,7 +19,8 @@ from torch import Tensor
 
 from elysium_core.errors import BackendError, ExpressionError
 from elysium_core.inference.decoder import StreamDecoder
-from elysium_core.inference.engine import Drafter, Engine, EngineCounters, Generation, Request
+from elysium_core.inference.draft_tree import Drafter
+from elysium_core.inference.engine import Engine, EngineCounters, Generation, Request
 from elysium_core.inference.failures import device_errors
 from elysium_core.inference.side_stream import SideStream, Take
 from elysium_core.inference.static_decoder import build_decoder

@@ -162,7 +162,7 @@ class ClipTracker(ModelTracker):
         draft = AnswerDraft(self._runtime.tokenizer, "", format_track([cue or _MIDDLE] * count))
         # The setting speaks about clips of ``clip_length``; a recording that is one clip may be longer.
         allowed = self._config.max_new_tokens * max(count, self._config.clip_length) // self._config.clip_length
-        return self._runtime.request(question, (), draft, min(len(draft(())) + _SPARE_TOKENS, allowed))
+        return self._runtime.request(question, (), draft, min(draft.expected_tokens + _SPARE_TOKENS, allowed))
 
     def _read(self, answer: Generation, count: int) -> list[Observation]:
         scored = self._runtime.scored(answer, count)

@@ -1,8 +1,9 @@
 """Guesses of an answer whose form is known and whose boxes have hardly moved.
 
-The guess is text: the template with the last box in it. Where the model departs in a
-digit, the rest is guessed anew with the nearest value that still fits; later frames
-are guessed to repeat the box that was written last.
+The guess is text: the template with the last box in it. Around it may grow a small tree
+of other digits, as far as they are likely enough to pay for themselves. Where the model
+departs, the rest is guessed anew from what it said about the numbers behind that place:
+it read them off the same frame, if behind a wrong digit.
 """
 
 from __future__ import annotations
@@ -10,12 +11,36 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
+from elysium_core.inference.draft_tree import DraftTree, DraftTrie
 from elysium_core.text.box_text import LEVELS
 from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.tracking.box_tree import NO_TREE, TreeBudget, grow
+from elysium_core.tracking.number_tokens import number_tokens
+from elysium_core.tracking.residuals import Residuals
 
 _FIELD = re.compile(r"[0-9]+")
 _BOX = re.compile(r"\[[^\[\]]*\]")
+_LONGEST_NUMBER = len(str(LEVELS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drafted:
+    """What was drafted last.
+
+    Attributes:
+        text: The guess.
+        ids: Its tokens, the end token included.
+        known: Number of them that had been written.
+        trie: The tree of those behind.
+    """
+
+    text: str
+    ids: Sequence[int]
+    known: int
+    trie: DraftTrie
 
 
 class AnswerDraft:
@@ -25,26 +50,77 @@ class AnswerDraft:
         tokenizer: Of the model.
         given: The part of the answer that the model was given.
         guess: The whole answer as guessed, beginning with ``given``.
+        residuals: How the last box of an answer differs from its guess as a rule; None = one guess, no tree.
+        budget: Of the tree.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, given: str, guess: str) -> None:
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        given: str,
+        guess: str,
+        residuals: Residuals | None = None,
+        budget: TreeBudget = NO_TREE,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._numbers = number_tokens(tokenizer)
         self.guess = guess
         self._given_boxes = len(_BOX.findall(given))
         self.given_ids = self._shared_ids(given, guess)
+        self._residuals, self._budget = residuals, budget
+        self._last: _Drafted | None = None
 
-    def __call__(self, written: Sequence[int]) -> Sequence[int]:
-        """Ids that should follow ``written``, the end token included; empty when the form was left."""
+    @property
+    def expected_tokens(self) -> int:
+        """Tokens of the whole guess that are still to be written, the end token included."""
+        return len(self._tokenizer.encode_answer(self.guess)) - len(self.given_ids) + 1
+
+    def __call__(self, written: Sequence[int], said: Sequence[int] = ()) -> DraftTree:
+        """Guess what follows ``written``, the end token included; nothing when the form was left.
+
+        See :class:`elysium_core.inference.draft_tree.Drafter`.
+        """
         sofar = [*self.given_ids, *written]
         beginning = self._tokenizer.decode(sofar)
-        text = complete(self._carried(beginning), beginning)
-        if text is None:
-            return ()
-        ids = self._tokenizer.encode_answer(text)
+        heard = self._heard(self._last, said) if said and self._last is not None else None
+        text = complete(heard or self._carried(beginning), beginning)
+        ids = [] if text is None else self._tokenizer.encode_answer(text)
         # A guess whose tokens do not continue what was written would be rejected anyway.
-        if ids[: len(sofar)] != sofar:
-            return ()
-        return [*ids[len(sofar) :], self._tokenizer.eos_id]
+        if text is None or ids[: len(sofar)] != sofar:
+            self._last = None
+            return DraftTree((), ())
+        ids.append(self._tokenizer.eos_id)
+        self._last = _Drafted(text, ids, len(sofar), DraftTrie())
+        self._last.trie.add(ids[len(sofar) :])
+        if not written and self._residuals is not None:
+            grow(self._last.trie, ids, len(sofar), self._numbers, self._residuals, self._budget)
+        return self._last.trie.tree()
+
+    def _heard(self, last: _Drafted, said: Sequence[int]) -> str | None:
+        """The last guess, with the numbers that the model said in its place; None where tokens hide the numbers."""
+        fields, runs = list(_FIELD.finditer(last.text)), self._numbers.runs(last.ids)
+        if len(fields) != len(runs):
+            return None
+        behind = last.trie.shared(last.ids[last.known :])
+        text, place = "", 0
+        for field, (begin, _) in zip(fields, runs, strict=True):
+            value = field.group(0)
+            if begin > last.known:
+                value = self._spoken(last.trie, behind[begin - last.known - 1], said, int(value)) or value
+            text += last.text[place : field.start()] + value
+            place = field.end()
+        return text + last.text[place:]
+
+    def _spoken(self, trie: DraftTrie, node: int | None, said: Sequence[int], wanted: int) -> str | None:
+        """The number that the model said behind a node, as far as the tree goes, and else near what was wanted."""
+        digits = ""
+        while node is not None and len(digits) < _LONGEST_NUMBER:
+            digit = self._numbers.digit(said[node])
+            if not digit:
+                return digits or None
+            digits += digit
+            node = trie.child(node, said[node])
+        return _nearest(digits, wanted)
 
     def _carried(self, beginning: str) -> str:
         """The guess with the newest box of the model's own in place of all later ones."""
@@ -102,6 +178,7 @@ def complete(guess: str, written: str) -> str | None:
     return result + tail if tail.startswith(rest) else None
 
 
+@lru_cache(maxsize=4096)
 def _nearest(digits: str, wanted: int) -> str | None:
     """The number 0..100 that begins with ``digits`` and is nearest to ``wanted``."""
     fitting = [str(value) for value in range(LEVELS + 1) if str(value).startswith(digits)]

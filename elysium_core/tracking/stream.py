@@ -11,8 +11,10 @@ from torch import Tensor
 from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.tracking.box_tree import TreeBudget
 from elysium_core.tracking.grounding import ground_answers, observations
 from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.residuals import Residuals
 from elysium_core.tracking.target import Observation, Target
 from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_core.tracking.window import Window
@@ -20,6 +22,9 @@ from elysium_core.tracking.window import Window
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
 _SAME_PLACE_IOU = 0.5
 _ANCHOR_FRAMES = 2
+# What a drafted token has to promise, as a share of a pass. A pass of a small model on a processor costs as much as
+# some 60 of its tokens; on a GPU, tokens are free until a pass is bound by arithmetic, at about 200.
+_LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +53,7 @@ class StreamTracker(ModelTracker):
         # Where a target can be picked up when no window holds it.
         self._sights: dict[str, _Sight] = {}
         self._windows: list[Window] = []
+        self._residuals: dict[str, Residuals] = {}
         self._newest: Frame | None = None
         self._newest_tokens: Tensor | None = None
 
@@ -93,6 +99,7 @@ class StreamTracker(ModelTracker):
     def _forget(self, target_id: str) -> None:
         super()._forget(target_id)
         self._sights.pop(target_id, None)
+        self._residuals.pop(target_id, None)
         self._leave_windows(target_id)
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Observation]:
@@ -131,11 +138,19 @@ class StreamTracker(ModelTracker):
         """Boxes given for this frame, and what every window says about it."""
         self._pick_up()
         seen: dict[str, Observation] = {}
+        budget = self._tree_budget()
         for window in self._windows:
             guesses = {name: box for name in window.members if (box := self._targets[name].last_box) is not None}
-            seen |= window.look(live, guesses)
+            residuals = {name: self._residuals.setdefault(name, Residuals()) for name in window.members}
+            seen |= window.look(live, guesses, residuals, budget)
         self._windows = [window for window in self._windows if window.members]
         return seen | {name: Observation(box, 1.0) for name, box in self._given.items()}
+
+    def _tree_budget(self) -> TreeBudget:
+        """The more targets, the fewer guesses about each: a pass is then full without them."""
+        watched = sum(len(window.members) for window in self._windows)
+        gain = _LEAST_GAIN.get(self._runtime.device.type, _LEAST_GAIN["cpu"])
+        return TreeBudget(self._config.draft_tokens // max(1, watched), gain)
 
     def _pick_up(self) -> None:
         """Open windows for targets that are in none, but were seen somewhere; one for each frame they were seen in."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,9 +19,11 @@ from torch import Tensor
 from elysium_core.geometry import Box
 from elysium_core.inference.engine import EngineCounters, Generation, Request
 from elysium_core.inference.runtime import Runtime
-from elysium_core.text.box_text import format_box, format_track
+from elysium_core.text.box_text import format_box, format_track, quantize
 from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.tracking.box_tree import NO_TREE, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft
+from elysium_core.tracking.residuals import Residuals
 from elysium_core.tracking.target import Observation
 
 _SPARE_TOKENS = 16
@@ -79,13 +82,21 @@ class Window:
         """Stop asking about a target."""
         self._members.pop(target_id, None)
 
-    def look(self, live: Tensor, guesses: Mapping[str, Box]) -> dict[str, Observation]:
+    def look(
+        self,
+        live: Tensor,
+        guesses: Mapping[str, Box],
+        residuals: Mapping[str, Residuals] = MappingProxyType({}),
+        budget: TreeBudget = NO_TREE,
+    ) -> dict[str, Observation]:
         """Append a live frame and ask where every member is in it.
 
         Args:
             live: Visual tokens (K, D) of the frame.
             guesses: Where a member is thought to be, by target id: only drafts, the
                 answers do not depend on them.
+            residuals: How members' answers differ from guesses; they learn from the answers.
+            budget: Of the tree of guesses about each member that has residuals.
 
         Returns:
             One observation a member.
@@ -93,10 +104,17 @@ class Window:
         number = self.frames + 1
         appended = self._runtime.embed_frame(live, number)
         prefix = self._with_opening(appended)
-        drafts = {name: self._draft(member, guesses.get(name)) for name, member in self._members.items()}
+        guessed = {name: guesses.get(name, member.boxes[-1]) for name, member in self._members.items()}
+        drafts = {
+            name: self._draft(member, guessed[name], residuals.get(name), budget)
+            for name, member in self._members.items()
+        }
         requests = [self._request(member, drafts[name]) for name, member in self._members.items()]
         answers = self._engine.answer(requests, prefix)
         seen = {name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)}
+        for name in residuals.keys() & seen.keys():
+            if (box := seen[name].box) is not None:
+                residuals[name].learn(quantize(guessed[name]), quantize(box))
         if self._max_frames == 2:
             self._engine.crop(self._engine.prefix_length - len(appended))
         else:
@@ -112,17 +130,18 @@ class Window:
         self._opening = None
         return torch.cat([opening, appended])
 
-    def _draft(self, member: _Member, guess: Box | None) -> AnswerDraft:
+    def _draft(self, member: _Member, guess: Box, residuals: Residuals | None, budget: TreeBudget) -> AnswerDraft:
         given = format_track([*member.boxes, member.boxes[-1]])
         known = given[: given.rindex(f" Frame {len(member.boxes) + 1}:")]
-        return AnswerDraft(self._runtime.tokenizer, known, format_track([*member.boxes, guess or member.boxes[-1]]))
+        answer = format_track([*member.boxes, guess])
+        return AnswerDraft(self._runtime.tokenizer, known, answer, residuals, budget)
 
     def _request(self, member: _Member, draft: AnswerDraft) -> Request:
         if member.expression:
             question = fill(PUBLISHED[RSOT], expression=member.expression)
         else:
             question = fill(PUBLISHED[SOT], box=format_box(member.boxes[0]))
-        longest = min(len(draft(())) + _SPARE_TOKENS, self._max_new_tokens)
+        longest = min(draft.expected_tokens + _SPARE_TOKENS, self._max_new_tokens)
         return self._runtime.request(question, draft.given_ids, draft, longest)
 
     def _read(self, answer: Generation, number: int) -> Observation:

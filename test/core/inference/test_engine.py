@@ -5,6 +5,7 @@ import torch
 
 from elysium_core.errors import BackendError
 from elysium_core.inference import engine as engine_module
+from elysium_core.inference.draft_tree import DraftTree, DraftTrie
 from elysium_core.inference.engine import Engine, EngineCounters, Request
 
 TOKENS = 24
@@ -29,14 +30,14 @@ def plain(llm, question, prefix=None, eos_id=NO_EOS, tokens=TOKENS):
 
 def replay(answer, eos_id):
     """The right draft, whatever has been written."""
-    return lambda written: [*answer, eos_id][len(written) :]
+    return lambda written, said=(): [*answer, eos_id][len(written) :]
 
 
 def drafters(answer, eos_id, vocabulary):
     """Guesses of every kind, good and bad."""
     random = torch.Generator().manual_seed(len(answer))
 
-    def noisy(written):
+    def noisy(written, said=()):
         guess = [*answer, eos_id][len(written) :]
         wrong = torch.rand(len(guess), generator=random) < 0.3
         return [(token + 1) % vocabulary if bad else token for token, bad in zip(guess, wrong, strict=True)]
@@ -44,13 +45,27 @@ def drafters(answer, eos_id, vocabulary):
     return {
         "none": None,
         "right": replay(answer, eos_id),
-        "empty": lambda written: (),
-        "wrong": lambda written: [(token + 1) % vocabulary for token in answer[len(written) :]],
+        "chain, as a tree": lambda written, said=(): DraftTree.chain([*answer, eos_id][len(written) :]),
+        "empty": lambda written, said=(): (),
+        "wrong": lambda written, said=(): [(token + 1) % vocabulary for token in answer[len(written) :]],
         "noisy": noisy,
-        "over-long": lambda written: [*answer, eos_id, *answer * 4][len(written) :],
-        "ends too early": lambda written: [*answer[len(written) :][:3], eos_id, *answer],
-        "never ends": lambda written: [*answer, *answer * 4][len(written) :],
+        "over-long": lambda written, said=(): [*answer, eos_id, *answer * 4][len(written) :],
+        "ends too early": lambda written, said=(): [*answer[len(written) :][:3], eos_id, *answer],
+        "tree": lambda written, said=(): grown(answer, eos_id, len(written), vocabulary),
+        "never ends": lambda written, said=(): [*answer, *answer * 4][len(written) :],
     }
+
+
+def grown(answer, eos_id, start, vocabulary):
+    """A tree in which the right way leaves a wrong one after every second token, and wrong ones leave it."""
+    trie = DraftTrie()
+    rest = [*answer, eos_id][start:]
+    for turn in range(len(rest)):
+        wrong = [(token + 1) % vocabulary for token in rest[turn : turn + 3]]
+        trie.add([*rest[:turn], *wrong])
+        if turn % 2:
+            trie.add(rest[: turn + 2])
+    return trie.tree()
 
 
 def test_plain_decoding_is_that_of_transformers(llm, embed, judge):
@@ -85,7 +100,57 @@ def test_a_right_draft_needs_one_pass_and_a_wrong_one_no_more_than_none(llm, emb
     assert passes["right"] == passes["over-long"] == 1
     assert passes["never ends"] == 1, "the end token is the model's own word behind a right draft"
     assert 1 < passes["noisy"] < undrafted
+    assert passes["chain, as a tree"] == 1
+    assert 1 <= passes["tree"] < undrafted
     assert 1 < passes["ends too early"] < undrafted
+
+
+def test_the_right_branch_of_a_tree_is_found_in_one_pass(llm, embed, judge):
+    prompt = embed("Where is the mug? ASSISTANT:")
+    right = judge(prompt, TOKENS)
+    trie = DraftTrie()
+    for depth in (0, 3, 7):
+        trie.add([*right[:depth], *((token + 1) % llm.size.vocab for token in right[depth : depth + 5])])
+    trie.add(right[:-1])
+    tree = trie.tree()
+    result = Engine(llm, NO_EOS).answer([Request(prompt, lambda written, said=(): tree, TOKENS)])[0]
+    assert (result.token_ids, result.passes) == (right, 1)
+    assert (result.drafted, result.accepted) == (len(tree), TOKENS - 1)
+    assert result.logprobs == pytest.approx(plain(llm, prompt).logprobs, abs=1e-4)
+
+
+def test_drafters_hear_what_is_said_behind_every_token(llm, embed, judge):
+    prefix, prompt = embed("Frame 1: "), embed("Where is the mug? ASSISTANT:")
+    right = judge(torch.cat([prefix, prompt]), 8)
+    tree = DraftTree((right[0], 5, 6, right[1], 7, 8), (-1, 0, 1, 0, 3, -1))
+    heard = []
+
+    def drafter(written, said=()):
+        heard.append(list(said))
+        return tree if not written else ()
+
+    other = Request(embed("what? ASSISTANT:"), None, 2)
+    Engine(llm, NO_EOS).answer([other, Request(prompt, drafter, 8)], prefix)
+    ways = [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4], [5]]
+    expected = [
+        judge(torch.cat([prefix, prompt, llm.embed(torch.tensor([tree.token_ids[n] for n in way]))]), 1)[0]
+        for way in ways
+    ]
+    assert heard[0] == []
+    assert heard[1] == expected
+
+
+def test_a_tree_that_is_cut_is_not_heard(llm, embed):
+    heard = []
+
+    def drafter(written, said=()):
+        heard.append(list(said))
+        return DraftTree((3, 4, 5, 6), (-1, 0, 1, -1))
+
+    result = Engine(llm, NO_EOS).answer([Request(embed("where?"), drafter, 3)])[0]
+    assert result.drafted >= 3
+    assert heard[1:] == [[]] * (len(heard) - 1)
+    assert len(heard) > 1
 
 
 def test_packed_requests_do_not_see_each_other(llm, embed, judge):
@@ -124,7 +189,7 @@ def test_counters_are_exact(llm, embed):
     counters = EngineCounters()
     drafter = replay([*answer[:5], (answer[5] + 1) % llm.size.vocab, *answer[6:]], 0)
 
-    def once(written):
+    def once(written, said=()):
         return drafter(written) if not written else ()
 
     result = Engine(llm, NO_EOS, counters=counters).answer([Request(question, once, TOKENS)], prefix)[0]
@@ -146,6 +211,25 @@ def test_the_stem_that_questions_share_is_fed_once(llm, embed, judge):
     for question, result in zip(questions, results, strict=True):
         assert result.token_ids == judge(torch.cat([prefix, question]), 1)
     assert engine.prefix_length == len(prefix), "the stem is not part of what is kept"
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_questions_that_differ_in_the_middle_share_what_is_before(llm, place):
+    ids = torch.arange(20, 27)
+    questions = [llm.embed(ids)]
+    ids[place] = 9
+    questions.append(llm.embed(ids))
+    assert engine_module._common_stem(questions) == place
+    assert engine_module._common_stem([*questions, questions[0]]) == place
+
+
+def test_equally_long_questions_that_differ_in_the_middle_are_answered_apart(llm, embed, judge):
+    prefix = embed("Frame 1: ")
+    questions = [embed(f"the box [{number},34,56,78] in Frame 1. ASSISTANT:") for number in (12, 92, 12)]
+    assert len(set(map(len, questions))) == 1
+    engine = Engine(llm, NO_EOS)
+    results = engine.answer([Request(question, None, TOKENS) for question in questions], prefix)
+    assert [r.token_ids for r in results] == [judge(torch.cat([prefix, q]), TOKENS) for q in questions]
 
 
 def test_equal_questions_keep_their_last_token(llm, embed, judge):
@@ -207,7 +291,7 @@ def test_an_end_token_inside_a_draft_ends_the_answer(llm, embed, judge):
     right = judge(prompt, TOKENS)
     eos = right[7]
     first = right.index(eos)
-    result = Engine(llm, eos).answer([Request(prompt, lambda written: right[len(written) :], TOKENS)])[0]
+    result = Engine(llm, eos).answer([Request(prompt, lambda written, said=(): right[len(written) :], TOKENS)])[0]
     assert (result.token_ids, result.finished, result.passes) == (right[:first], True, 1)
     assert result.accepted == first + 1, "the end token was drafted, too"
 

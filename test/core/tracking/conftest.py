@@ -20,7 +20,7 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.inference.runtime import Runtime
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
-from elysium_core.model.kv_cache import KVCache
+from elysium_core.model.kv_cache import KVCache, KVMemory, KVShape
 from elysium_core.text.tokenizer import TextTokenizer
 
 OBJECTS = ("mug", "apple", "teddy bear")
@@ -76,7 +76,10 @@ class OracleLlama:
         return rows
 
     def new_cache(self, capacity):
-        return KVCache(1, 1, WIDTH, capacity, torch.device("cpu"), torch.float32)
+        return KVCache(KVMemory(KVShape(1, 1, WIDTH, torch.device("cpu"), torch.float32), capacity))
+
+    def release(self):
+        """Every cache has memory of its own; there is nothing to free."""
 
     def __call__(self, embeddings, positions, mask, cache):
         places = positions[..., None].expand(-1, -1, WIDTH).float()
@@ -149,7 +152,7 @@ def oracle(tiny_folder):
         tokenizer = TextTokenizer.from_folder(tiny_folder / "llm")
         config = ElysiumConfig("llm", "vision", AdapterConfig(), window=window, vocabulary=tuple(vocabulary))
         network = SimpleNamespace(config=config, llm=OracleLlama(tokenizer))
-        return Runtime(network, tokenizer, OracleVision())
+        return Runtime(network, tokenizer, OracleVision(), network.llm)
 
     return make
 

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.tracking.residuals import Residuals
+
+LEVEL = st.integers(0, 100)
+BOX = st.tuples(LEVEL, LEVEL, LEVEL, LEVEL)
+
+
+@given(st.lists(st.tuples(BOX, BOX), max_size=20), st.integers(0, 3), LEVEL)
+def test_chances_are_chances_of_values_that_can_be_written(answers, coordinate, guess):
+    residuals = Residuals()
+    for guessed, answered in answers:
+        residuals.learn(guessed, answered)
+    chances = residuals.chances(coordinate, guess)
+    assert guess in chances
+    assert all(0 <= value <= 100 and chance > 0 for value, chance in chances.items())
+    assert sum(chances.values()) <= 1 + 1e-9
+
+
+@given(BOX)
+def test_other_boxes_are_other_boxes_and_likely_ones_come_first(guess):
+    boxes = Residuals().boxes(guess)
+    assert guess not in [box for _, box in boxes]
+    assert len({box for _, box in boxes}) == len(boxes) > 0
+    chances = [chance for chance, _ in boxes]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) < 1
+
+
+def test_what_was_answered_becomes_likely_and_fades():
+    residuals = Residuals()
+    before = residuals.chances(0, 50)
+    assert max(before, key=before.get) == 50
+    for _ in range(20):
+        residuals.learn((50, 50, 50, 50), (52, 50, 50, 50))
+    moved = residuals.chances(0, 50)
+    assert max(moved, key=moved.get) == 52
+    assert residuals.chances(1, 50)[50] > before[50]
+    assert residuals.boxes((50, 50, 50, 50))[0][1] == (52, 50, 50, 50)
+    for _ in range(40):
+        residuals.learn((50, 50, 50, 50), (50, 50, 50, 50))
+    assert residuals.chances(0, 50)[52] == pytest.approx(before[52], abs=0.05)
+
+
+def test_jumps_make_everything_else_less_likely():
+    residuals = Residuals()
+    before = residuals.chances(2, 50)[50]
+    residuals.learn((50, 50, 50, 50), (50, 50, 90, 50))
+    assert residuals.chances(2, 50)[50] < before
+    assert 90 not in residuals.chances(2, 50)
