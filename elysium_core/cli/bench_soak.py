@@ -48,9 +48,9 @@ def command(
 ) -> None:
     """Follow targets for long; exit code 1 if anything grows by 1 % or more.
 
-    Pictures of 640x480 px go through the whole model. What is held after the first
+    Pictures of 640x480 px go through the whole model. What is held after about a
     thousand frames is compared with what is held at the end, and the forward passes
-    of the second thousand with those of the last.
+    of the next as many frames with those of the last.
     """
     import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -51,7 +52,10 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class SoakCost:
-    """A long stream. A *span* is 1000 frames, or a tenth of a shorter run; the first one is warming up.
+    """A long stream.
+
+    A *span* is a thousand frames, or a tenth of a shorter run, less what is not a whole round of the scene and of the
+    swaps: what happens in two spans is then the same. The first span is warming up.
 
     Attributes:
         window: ``anchor`` or ``growing``.
@@ -143,7 +147,7 @@ def measure_soak(
         raise ValueError("targets can be swapped only if the model speaks for itself")
     run = _Run(subject, window, targets)
     seconds, passes = np.zeros(frames), np.zeros(frames, np.int64)
-    span = min(_SPAN_FRAMES, frames // 10)
+    span = _span(frames, 2 * (len(subject.scene.images) - 1), swap_every)
     swaps = 0
     early = None
     for step in range(frames):
@@ -171,6 +175,13 @@ def measure_soak(
         early=early or late,
         late=late,
     )
+
+
+def _span(frames: int, round_frames: int, swap_every: int) -> int:
+    """Length of what is compared [frames]; see :class:`SoakCost`."""
+    longest = min(_SPAN_FRAMES, frames // 10)
+    whole = math.lcm(round_frames, swap_every or 1)
+    return longest - longest % whole or longest
 
 
 class _Run:

@@ -11,7 +11,7 @@ import torch
 
 from elysium_core.evaluation import engine_workload as workload
 from elysium_core.evaluation.engine_cost import Subject
-from elysium_core.evaluation.engine_soak import Holdings, SoakCost, measure_soak
+from elysium_core.evaluation.engine_soak import Holdings, SoakCost, _span, measure_soak
 from elysium_core.evaluation.memory import allocated_bytes
 from elysium_core.geometry import Box
 from elysium_core.tasks import Elysium
@@ -62,6 +62,14 @@ def test_a_script_knows_one_order_of_targets(subject: Subject) -> None:
         measure_soak(subject, "anchor", 20, targets=2, swap_every=5)
     steady = measure_soak(subject, "anchor", 20, targets=3)
     assert (steady.swaps, steady.kv_early) == (0, steady.kv_late)
+
+
+@pytest.mark.parametrize(
+    ("frames", "round_frames", "swap_every", "span"),
+    [(10_000, 70, 50, 700), (10_000, 70, 0, 980), (1_000_000, 4, 1, 1000), (200, 70, 50, 20), (20, 4, 0, 2)],
+)
+def test_a_span_is_of_whole_rounds_where_one_fits(frames, round_frames, swap_every, span) -> None:
+    assert _span(frames, round_frames, swap_every) == span
 
 
 def test_what_grows_is_named() -> None:
