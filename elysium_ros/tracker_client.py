@@ -35,6 +35,20 @@ _POLL_S = 0.005
 _MODEL_TIMEOUT_S = 35.0
 
 
+# The first reply to a new client can be lost: the service may not have discovered the client yet. What changes nothing,
+# or nothing more when it is done twice, is asked again until there is an answer.
+_REPEAT_S = 2.0
+_REPEATABLE = frozenset({"get_state", "pause", "reset"})
+# The node refuses these at once and does nothing. They are asked before the first request that must not be done twice.
+_GREETINGS: dict[str, Any] = {
+    "track": Track.Request(wait_timeout=-1.0),
+    "stop": StopTracking.Request(id=2**32 - 1),
+    "describe": Describe.Request(timeout=-1.0),
+    "ground": Ground.Request(timeout=-1.0),
+    "change_state": ChangeState.Request(transition=Transition(label="none")),
+}
+
+
 class NoAnswerError(ElysiumError):
     """A service, a topic or a state did not appear in time."""
 
@@ -93,6 +107,7 @@ class TrackerClient:
         self._check = check
         # A client that lives long cannot lose a reply to discovery, so each is made once.
         self._clients: dict[str, Any] = {}
+        self._met: set[str] = set()
 
     def track(
         self,
@@ -181,10 +196,30 @@ class TrackerClient:
         remedy = "is the node running, under this name and in this ROS_DOMAIN_ID?"
         complaint = f"there was no service {full_name}"
         wait_until(client.service_is_ready, self._timeout_s, complaint, remedy, self._check)
+        if name in _REPEATABLE:
+            return self._ask_until_answered(client, full_name, request, timeout_s or self._timeout_s)
+        if name in _GREETINGS and name not in self._met:
+            self._ask_until_answered(client, full_name, _GREETINGS[name], self._timeout_s)
+            self._met.add(name)
+        return self._ask(client, full_name, request, timeout_s or self._timeout_s)
+
+    def _ask_until_answered(self, client: Any, full_name: str, request: Any, timeout_s: float) -> Any:
+        """Send a request again and again; see :data:`_REPEATABLE`."""
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > _REPEAT_S:
+            try:
+                return self._ask(client, full_name, request, _REPEAT_S)
+            except NoAnswerError:
+                continue
+        try:
+            return self._ask(client, full_name, request, max(0.0, left_s))
+        except NoAnswerError:
+            raise NoAnswerError(f"service {full_name} did not answer within {timeout_s:g} s") from None
+
+    def _ask(self, client: Any, full_name: str, request: Any, timeout_s: float) -> Any:
         future = client.call_async(request)
         try:
-            complaint = f"service {full_name} did not answer"
-            wait_until(future.done, timeout_s or self._timeout_s, complaint, check=self._check)
+            wait_until(future.done, timeout_s, f"service {full_name} did not answer", check=self._check)
         finally:
             client.remove_pending_request(future)
         return future.result()
