@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from elysium_core.tracking.grounding import ground_answers
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.types import Grounding, ModelInfo, Tracker
 
+_LOG = logging.getLogger(__name__)
+
 QUESTION_FRAMES = 16
 """Frames a question about a video is answered from, evenly spread (paper, section 4.3)."""
 
@@ -58,6 +61,7 @@ class Elysium:
         self._runtime: Runtime | None = runtime
         self._checkpoint: Checkpoint | None = checkpoint
         self.info = info
+        self._warned: set[str] = set()
 
     @classmethod
     def from_pretrained(
@@ -85,7 +89,7 @@ class Elysium:
                 safetensors; they are converted by an isolated process that loads weights only.
             quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``
                 (:mod:`elysium_core.inference.quantization`); answers are no longer quite the same.
-            cuda_graphs: Replay recorded passes of the language model on a GPU.
+            cuda_graphs: Replay recorded passes on a GPU.
             fast_resize: Resize images on the device instead of by PIL; they may differ by one
                 step of 255 from those the model was trained on.
 
@@ -119,7 +123,9 @@ class Elysium:
         network = checkpoint.network.eval()
         tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
         tokenizer.check_fits(network.llm.size.vocab)
-        vision = build_vision(vision_backend, network, checkpoint.folder, fast_resize=fast_resize)
+        vision = build_vision(
+            vision_backend, network, checkpoint.folder, fast_resize=fast_resize, cuda_graphs=cuda_graphs
+        )
         decoder = build_decoder(network.llm, cuda_graphs=cuda_graphs)
         runtime = Runtime(network, tokenizer, vision, decoder)
         info = ModelInfo(
@@ -229,14 +235,26 @@ class Elysium:
                 is too long.
         """
         words = clean_expression(question)
+        self._warn_untrained("questions")
         rounds = [(clean_expression(asked), clean_answer(answer)) for asked, answer in history]
         chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
         return self._write([frame.image for frame in chosen], words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
         """Describe a whole image or video."""
+        self._warn_untrained("captions")
         chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
         return self._write([frame.image for frame in chosen], PUBLISHED[CAPTION], max_new_tokens)
+
+    def _warn_untrained(self, task: str) -> None:
+        """Say once for each task that a model which only knows names has not learnt it."""
+        if self.runtime.config.vocabulary and task not in self._warned:
+            self._warned.add(task)
+            _LOG.warning(
+                "this model was trained to find, follow and name things, not for %s: its answer means nothing "
+                "(load a larger model)",
+                task,
+            )
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
         """Make a tracker for one stream.
@@ -259,7 +277,8 @@ class Elysium:
         side = self.runtime.network.visual_encoder.side_px
         tracker = self.tracker()
         tracker.add(box=Box(0.25, 0.25, 0.75, 0.75))
-        for index in range(2):
+        # On a GPU passes are recorded when their shapes come again.
+        for index in range(6 if self.runtime.device.type == "cuda" else 2):
             tracker.step(Frame(np.zeros((side, side, 3), np.uint8), index=index))
 
     def prefetch(self, frame: Frame) -> bool:

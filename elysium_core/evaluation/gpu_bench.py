@@ -27,6 +27,7 @@ from elysium_core.inference.failures import device_errors
 from elysium_core.inference.quantization import NONE, QUANTIZATIONS, check_quantization
 from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.static_decoder import build_decoder
+from elysium_core.inference.vision_choice import build_vision
 from elysium_core.io.files import atomic_path
 
 _MIB = 1 << 20
@@ -200,8 +201,9 @@ class GpuBench:
         for targets in self._settings.targets:
             yield measure_following(runtime, settings, targets, rates)
         if settings.device.type == "cuda":
-            decoder = build_decoder(runtime.network.llm, cuda_graphs=False)
-            eager = Runtime(runtime.network, runtime.tokenizer, runtime.vision, decoder)
+            network = runtime.network
+            vision, decoder = build_vision("torch", network), build_decoder(network.llm, cuda_graphs=False)
+            eager = Runtime(network, runtime.tokenizer, vision, decoder)
             yield measure_following(eager, settings, self._settings.targets[0], rates)
 
     def _quantised(self) -> Iterator[dict[str, Any]]:

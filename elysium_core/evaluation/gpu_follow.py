@@ -29,7 +29,7 @@ from elysium_core.inference.frame_upload import FrameUpload
 from elysium_core.inference.quantization import quantize
 from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.static_decoder import build_decoder
-from elysium_core.inference.vision import TorchVision
+from elysium_core.inference.vision_choice import build_vision
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.model.llama import LlamaSize
 from elysium_core.tracking.stream import StreamTracker
@@ -84,9 +84,8 @@ def full_runtime(settings: FollowSettings, *, quantization: str = "none", cuda_g
     network = random_network(settings.vision, llm, settings.device, settings.dtype)
     if quantization != "none":
         quantize(network, quantization, settings.device)
-    return Runtime(
-        network, tokenizer, TorchVision(network, fast_resize=True), build_decoder(network.llm, cuda_graphs=cuda_graphs)
-    )
+    vision = build_vision("torch", network, fast_resize=True, cuda_graphs=cuda_graphs)
+    return Runtime(network, tokenizer, vision, build_decoder(network.llm, cuda_graphs=cuda_graphs))
 
 
 def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, rates: Rates) -> dict[str, Any]:

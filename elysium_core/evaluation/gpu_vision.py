@@ -23,7 +23,7 @@ from elysium_core.inference.export import describe_graph, export_described
 from elysium_core.inference.tensorrt_engine import build_engine, describe_engine, gpu_architecture, import_tensorrt
 from elysium_core.inference.tensorrt_vision import TensorrtVision
 from elysium_core.inference.vision import TorchVision, VisionBackend
-from elysium_core.inference.vision_choice import graph_precision
+from elysium_core.inference.vision_choice import build_vision, graph_precision
 from elysium_core.model.elysium import ElysiumNetwork
 
 _BATCHES = (1, 8)
@@ -49,6 +49,9 @@ def measure_vision_backends(
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "torch": _measure(TorchVision(network), images, expected, device, repeats),
     }
+    if device.type == "cuda":
+        recorded = build_vision("torch", network, cuda_graphs=True)
+        report["torch_recorded"] = _measure(recorded, images, expected, device, repeats)
     with tempfile.TemporaryDirectory(prefix="elysium-bench-") as folder:
         report["tensorrt"] = _tensorrt(network, Path(folder), images, expected, repeats)
     return report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.inference.cuda_graph import Program
 from elysium_core.inference.frame_upload import FrameUpload
+from elysium_core.inference.recorded_encoder import RecordedEncoder
 from elysium_core.model.elysium import ElysiumNetwork
 
 
@@ -30,16 +32,23 @@ class TorchVision:
     Args:
         network: In eval mode, on its device.
         fast_resize: See :class:`elysium_core.inference.frame_upload.FrameUpload`.
+        record: See :class:`elysium_core.inference.recorded_encoder.RecordedEncoder`.
     """
 
     name = "torch"
 
-    def __init__(self, network: ElysiumNetwork, *, fast_resize: bool = False) -> None:
+    def __init__(
+        self,
+        network: ElysiumNetwork,
+        *,
+        fast_resize: bool = False,
+        record: Callable[[Program], Program] | None = None,
+    ) -> None:
         self._network = network
+        self._encode = RecordedEncoder(network, record)
         self._upload = FrameUpload(network.visual_encoder.side_px, fast_resize=fast_resize)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See :class:`VisionBackend`; pixels cross to the device as bytes and are normalised there."""
-        pixels = self._upload(images, self._network.llm.lm_head.weight.device)
-        return self._network.encode_frames(self._upload.transform.normalize(pixels))
+        return self._encode(self._upload(images, self._network.llm.lm_head.weight.device))

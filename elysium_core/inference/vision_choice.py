@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from elysium_core.errors import BackendError
+from elysium_core.inference.cuda_graph import CudaRecorder
 from elysium_core.inference.described_file import stale_reason
 from elysium_core.inference.export import ONNX_NAME, GraphDescription, cache_folder, describe_graph, export_described
 from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
@@ -48,7 +49,12 @@ def check_backend(backend: str, device: torch.device) -> None:
 
 
 def build_vision(
-    backend: str, network: ElysiumNetwork, shipped: Path | None = None, *, fast_resize: bool = False
+    backend: str,
+    network: ElysiumNetwork,
+    shipped: Path | None = None,
+    *,
+    fast_resize: bool = False,
+    cuda_graphs: bool = False,
 ) -> VisionBackend:
     """Make a vision backend.
 
@@ -64,6 +70,7 @@ def build_vision(
         shipped: Folder of the weights.
         fast_resize: Resize images on the device, as torch and TensorRT can
             (:class:`elysium_core.inference.frame_upload.FrameUpload`).
+        cuda_graphs: Where torch runs it on a GPU, replay one recorded pass for single images.
 
     Raises:
         BackendError: The backend that was asked for by name cannot be had; says why.
@@ -74,8 +81,8 @@ def build_vision(
     if backend == "onnx":
         return _onnx_vision(network, shipped)
     if backend == "auto":
-        return _best_vision(network, shipped, fast_resize)
-    return TorchVision(network, fast_resize=fast_resize)
+        return _best_vision(network, shipped, fast_resize, cuda_graphs)
+    return _torch_vision(network, fast_resize, cuda_graphs)
 
 
 def graph_precision(network: ElysiumNetwork) -> str:
@@ -88,13 +95,19 @@ def graph_precision(network: ElysiumNetwork) -> str:
     return "float16" if half_on_gpu else "float32"
 
 
-def _best_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:
+def _torch_vision(network: ElysiumNetwork, fast_resize: bool, cuda_graphs: bool) -> VisionBackend:
+    device = _device(network)
+    record = CudaRecorder(device) if cuda_graphs and device.type == "cuda" else None
+    return TorchVision(network, fast_resize=fast_resize, record=record)
+
+
+def _best_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool, cuda_graphs: bool) -> VisionBackend:
     try:
         found = _found_tensorrt(network, shipped, fast_resize) or _found_onnx(network, shipped)
     except BackendError as error:
         _logger.warning("the vision encoder runs on torch, because: %s", error)
         found = None
-    return found or TorchVision(network, fast_resize=fast_resize)
+    return found or _torch_vision(network, fast_resize, cuda_graphs)
 
 
 def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend | None:

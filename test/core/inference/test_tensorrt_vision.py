@@ -202,7 +202,9 @@ def test_auto_on_a_gpu_without_tensorrt_is_torch(network, cache, monkeypatch, ca
 def test_the_first_use_on_a_gpu_builds_in_the_cache_and_the_second_finds_it(cached_graph, network, monkeypatch):
     used, built = [], []
     monkeypatch.setattr(vision_choice, "_device", lambda network: CUDA)
-    monkeypatch.setattr(vision_choice, "TensorrtVision", lambda engine, wanted, *rest: used.append((engine, wanted)))
+    monkeypatch.setattr(
+        vision_choice, "TensorrtVision", lambda engine, wanted, *rest, **named: used.append((engine, wanted))
+    )
     monkeypatch.setattr(vision_choice, "graph_precision", lambda network: "float32")
     monkeypatch.setattr(
         vision_choice, "build_engine", lambda *how: built.append(how) or tensorrt_engine.build_engine(*how)
