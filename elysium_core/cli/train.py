@@ -13,7 +13,8 @@ import yaml
 
 from elysium_core.cli.output import Progress, say
 from elysium_core.errors import ConfigError
-from elysium_core.training.config import Recipe, load_recipe
+from elysium_core.training.config import Recipe
+from elysium_core.training.recipes import AnyRecipe, load_any_recipe
 
 COMMAND_SETTINGS = {"context_settings": {"allow_interspersed_args": True}}
 
@@ -24,22 +25,46 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/<name> if omitted.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Run this stage alone, in this process.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages that may run side by side.")] = 2,
+    launcher: Annotated[
+        Path | None,
+        typer.Option("--accelerate", metavar="CONFIG.yaml", help="Many GPUs: how; see training/accelerate/."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
     """Train a model by a recipe; a run that was stopped goes on where it was."""
-    from elysium_core.training.run import claim_run, run_recipe, run_stage
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    settings = load_recipe(recipe, overrides)
+    settings = load_any_recipe(recipe, overrides or [])
     folder = out or Path("runs") / settings.name
-    if stage is not None:
-        if stage not in settings.stages:
-            raise ConfigError(f"{recipe} has no stage {stage!r}; it has {', '.join(settings.stages)}")
-        run_stage(settings, stage, folder)
-        return
-    say(resolved(settings))
     if dry_run:
-        return
+        say(resolved(settings))
+    elif stage is not None:
+        _run_stage(settings, recipe, stage, folder)
+    else:
+        _run_all(settings, recipe, overrides or [], folder, jobs, launcher)
+
+
+def _run_stage(settings: AnyRecipe, recipe: Path, stage: str, folder: Path) -> None:
+    from elysium_core.training.run import run_stage
+
+    if stage not in settings.stages:
+        raise ConfigError(f"{recipe} has no stage {stage!r}; it has {', '.join(settings.stages)}")
+    run_stage(settings, stage, folder)
+
+
+def _run_all(
+    settings: AnyRecipe, recipe: Path, overrides: list[str], folder: Path, jobs: int, launcher: Path | None
+) -> None:
+    from elysium_core.training.acceleration import check_launcher, process_count
+    from elysium_core.training.run import claim_run, run_recipe
+
+    if process_count() > 1:
+        raise ConfigError(
+            f"{process_count()} processes cannot share a whole recipe; launch one stage with --stage, or leave the "
+            "launching to --accelerate CONFIG.yaml"
+        )
+    if launcher is not None:
+        check_launcher(launcher)
+    say(resolved(settings))
     claim_run(settings, folder)
     _estimate(settings, folder)
     with Progress("train", sum(planned.steps for planned in settings.stages.values())) as progress:
@@ -51,20 +76,23 @@ def command(
                 progress.advance()
                 done += 1
 
-        checkpoint = run_recipe(settings, recipe, overrides or [], folder, jobs, advance)
+        checkpoint = run_recipe(settings, recipe, overrides, folder, jobs, advance, launcher)
     say(f"the checkpoint is in {checkpoint}; use it with --model {checkpoint}")
 
 
-def _estimate(recipe: Recipe, folder: Path) -> None:
+def _estimate(recipe: AnyRecipe, folder: Path) -> None:
     """Say what the run will cost, on stderr."""
     from elysium_core.training.estimate import estimate_stages
+    from elysium_core.training.finetune.estimate import estimate_finetune
     from elysium_core.training.run import steps_done
 
-    for stage in estimate_stages(recipe, steps_done(recipe, folder)):
+    done = steps_done(recipe, folder)
+    tried = estimate_stages(recipe, done) if isinstance(recipe, Recipe) else estimate_finetune(recipe, done)
+    for stage in tried:
         sys.stderr.write(f"elysium: {stage}\n")
 
 
-def resolved(recipe: Recipe) -> str:
+def resolved(recipe: AnyRecipe) -> str:
     """The whole recipe as YAML, defaults included."""
     return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from elysium_core.errors import BackendError, ConfigError
@@ -68,7 +69,7 @@ class Acceleration:
         self, device: str = "auto", precision: str = "float32", accumulate: int = 1, *, find_unused: bool = False
     ) -> None:
         place = training_device(device)
-        _require_packages()
+        _require_packages(deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true")
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
@@ -219,12 +220,30 @@ class Acceleration:
         self._accelerator.load_state(str(folder))
 
 
-def _require_packages() -> None:
+def _require_packages(*, deepspeed: bool) -> None:
     """Say in one sentence what is missing, before accelerate says it in twenty."""
     if find_spec("accelerate") is None:
-        raise BackendError("training needs the package accelerate; run `pip install 'elysium-core[train]'`")
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and find_spec("deepspeed") is None:
+        raise BackendError("training needs the package accelerate; run `pip install accelerate`")
+    if deepspeed and find_spec("deepspeed") is None:
         raise BackendError(
             "the launcher's config asks for DeepSpeed, which is not installed; run "
-            "`pip install 'elysium-core[deepspeed]'`, or choose training/accelerate/fsdp.yaml"
+            "`pip install 'elysium-core[train]'`, or choose training/accelerate/fsdp.yaml"
         )
+
+
+def check_launcher(path: Path) -> None:
+    """Check a config file of ``accelerate launch`` before any process is started with it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no such file.
+        BackendError: It asks for what is not installed.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the accelerate config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict) or "distributed_type" not in settings:
+        raise ConfigError(f"{path} is no accelerate config: it has no distributed_type")
+    _require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin, get_type_hints
-
-import yaml
 
 from elysium_core.data.synthetic.assets import SYSTEM_PHOTO_FOLDERS
-from elysium_core.errors import ConfigError
 from elysium_core.training.recipe_checks import check_recipe
+from elysium_core.training.recipe_file import read_recipe, read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,104 +156,11 @@ class Recipe:
     device: str = "auto"
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe and apply ``key.sub=value`` overrides.
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe of training from scratch and apply ``key.sub=value`` overrides.
 
     Raises:
         ConfigError: The file cannot be read, or has unknown keys, wrong types or values
             out of range; all of them are named at once.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold settings, not {type(raw).__name__}")
-    for override in overrides or []:
-        _override(raw, override)
-    problems: list[str] = []
-    recipe = _build(Recipe, raw, "", problems)
-    # Ranges are only looked at where every value has its type.
-    problems = problems or check_recipe(recipe)
-    if problems:
-        raise ConfigError(f"{path}: " + "; ".join(problems))
-    return cast("Recipe", recipe)
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise ConfigError(f"override {override!r} is not key=value")
-    *parents, leaf = key.split(".")
-    node = raw
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} has no settings below it")
-    try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML") from error
-
-
-def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
-    """Build a dataclass from a mapping, collecting every problem instead of stopping at the first."""
-    if not isinstance(raw, dict):
-        problems.append(f"{where.rstrip('.') or 'the recipe'} must be a group of settings, not {raw!r}")
-        return None
-    hints = get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}
-    problems += [f"unknown key {where}{key}" for key in raw if key not in known]
-    values = {key: _convert(hints[key], value, f"{where}{key}", problems) for key, value in raw.items() if key in known}
-    required = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(raw))
-    problems += [f"missing key {where}{key}" for key in missing]
-    return None if missing else kind(**values)
-
-
-def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """Return a value as its type; what cannot be one is a problem."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where + ".", problems)
-    if get_origin(hint) is dict:
-        return _convert_group(get_args(hint)[1], value, where, problems)
-    if get_origin(hint) is tuple:
-        return _convert_list(get_args(hint), value, where, problems)
-    if hint is float:
-        value = _as_float(value)
-    if not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
-        problems.append(f"{where} must be {hint.__name__}, not {value!r}")
-    return value
-
-
-def _convert_group(kind: Any, value: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        problems.append(f"{where} must be a group of named entries, not {value!r}")
-        return {}
-    return {str(name): _convert(kind, entry, f"{where}.{name}", problems) for name, entry in value.items()}
-
-
-def _convert_list(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        problems.append(f"{where} must be a list, not {value!r}")
-        return ()
-    if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-        problems.append(f"{where} must have {len(kinds)} entries, not {value!r}")
-        return ()
-    return tuple(_convert(kinds[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value))
-
-
-def _as_float(value: Any) -> Any:
-    """Whole numbers are floats too, and so is 1e-3, which YAML takes for text."""
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value) if isinstance(value, (int, str)) else value
-    except ValueError:
-        return value
+    return read_recipe(path, read_settings(path, overrides), Recipe, check_recipe)

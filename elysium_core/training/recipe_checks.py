@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 KINDS = ("vision", "language", "distil", "joint")
 """What a stage can train; :mod:`elysium_core.training.stages` has one step function for each."""
 
-_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 # Names of other things in the folder of a run.
-_TAKEN = {"tokenizer", "checkpoint"}
+TAKEN_NAMES = {"tokenizer", "checkpoint"}
 _MOST_FRAMES = 32
 # 256 bytes, 3 special tokens, and the letters that the texts of the tasks need.
 _SMALLEST_VOCABULARY = 320
@@ -80,7 +80,7 @@ def _check_stages(recipe: Recipe) -> Iterator[str]:
     seen: set[str] = set()
     for name, stage in recipe.stages.items():
         where = f"stages.{name}"
-        if not _STAGE_NAME.match(name) or name in _TAKEN:
+        if not STAGE_NAME.match(name) or name in TAKEN_NAMES:
             yield f"{where}: a stage cannot be called {name!r}"
         for other in (*stage.init, *stage.after):
             if other not in seen:

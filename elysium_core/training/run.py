@@ -21,6 +21,9 @@ from elysium_core.io.files import atomic_path
 from elysium_core.model.checkpoint import save_checkpoint
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.config import Recipe
+from elysium_core.training.finetune.checks import require_inputs
+from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
 from elysium_core.training.loop import DONE_NAME
 from elysium_core.training.nano_model import (
     build_network,
@@ -29,6 +32,7 @@ from elysium_core.training.nano_model import (
     llm_settings,
     vision_settings,
 )
+from elysium_core.training.recipes import AnyRecipe
 from elysium_core.training.records import last_step
 from elysium_core.training.scratch import TOKENIZER_FOLDER, StageRun
 from elysium_core.training.snapshots import find_weights
@@ -40,12 +44,13 @@ _TIED = "llm.lm_head.weight"
 
 
 def run_recipe(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     recipe_path: Path,
     overrides: Sequence[str],
     folder: Path,
     jobs: int,
     on_progress: Callable[[int], None] | None = None,
+    launcher: Path | None = None,
 ) -> Path:
     """Run all stages that are not done yet, then write the checkpoint.
 
@@ -56,26 +61,31 @@ def run_recipe(
         recipe_path: Its file, for the processes of the stages.
         overrides: ``key=value`` texts, likewise.
         folder: Folder of the run.
-        jobs: Most stages at once.
+        jobs: Most stages at once; stages of fine-tuning always run one after the other.
         on_progress: Told about twice a second how many steps are done in all.
+        launcher: Config file of ``accelerate launch``, which then starts each stage in many processes.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
         ConfigError: The folder holds a run of another model.
-        DataError: A stage failed; its log is named.
+        DataError: A stage failed; its log is named. Or what a recipe of fine-tuning reads is not there.
     """
     claim_run(recipe, folder)
-    # The stages share the tokenizer, so it is made before any of them starts.
-    build_tokenizer(trainable_names()[: recipe.data.names], recipe.model.vocab_size, folder / TOKENIZER_FOLDER)
+    if isinstance(recipe, FineTuneRecipe):
+        jobs = 1
+    else:
+        # The stages share the tokenizer, so it is made before any of them starts.
+        build_tokenizer(trainable_names()[: recipe.data.names], recipe.model.vocab_size, folder / TOKENIZER_FOLDER)
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting := [name for name in recipe.stages if not (folder / name / DONE_NAME).exists()]:
             _collect(running, folder)
             for name in waiting:
                 if name not in running and len(running) < jobs and _ready(recipe, name, folder):
-                    running[name] = _start(name, recipe_path, overrides, folder, recipe.stages[name].threads)
+                    threads = recipe.stages[name].threads
+                    running[name] = _start(name, recipe_path, overrides, folder, threads, launcher)
             if on_progress is not None:
                 on_progress(sum(steps_done(recipe, folder).values()))
             time.sleep(_POLL_S)
@@ -83,18 +93,23 @@ def run_recipe(
             process.wait()
     finally:
         _stop(running)
+    if isinstance(recipe, FineTuneRecipe):
+        return folder / recipe.export / CHECKPOINT_FOLDER
     return export_stage(recipe, folder)
 
 
-def claim_run(recipe: Recipe, folder: Path) -> None:
+def claim_run(recipe: AnyRecipe, folder: Path) -> None:
     """Make a run's folder, or check that it holds a run of the same model.
 
     Raises:
         ConfigError: Weights or tokenizer in it would not fit the recipe.
+        DataError: What a recipe of fine-tuning reads is not there.
     """
+    if isinstance(recipe, FineTuneRecipe):
+        require_inputs(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.json"
-    wanted = asdict(recipe.model) | {"names": recipe.data.names}
+    wanted = _identity(recipe)
     if not path.is_file():
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
@@ -105,16 +120,27 @@ def claim_run(recipe: Recipe, folder: Path) -> None:
         raise ConfigError(f"{folder} holds a run of a model with {'; '.join(changed)}; choose another --out")
 
 
-def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
-    """Run one stage in this process, to its end."""
+def _identity(recipe: AnyRecipe) -> dict[str, object]:
+    """What must stay the same in a folder from one command to the next, as JSON gives it back."""
+    if isinstance(recipe, FineTuneRecipe):
+        return asdict(recipe.base)
+    return asdict(recipe.model) | {"names": recipe.data.names}
+
+
+def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+    """Run one stage in this process (one of many under ``accelerate launch``), to its end."""
     claim_run(recipe, folder)
+    if (folder / name / DONE_NAME).exists():
+        return
+    if isinstance(recipe, FineTuneRecipe):
+        FineTuneStageRun(recipe, name, folder).run()
+        return
     run = StageRun(recipe, name, folder)
-    if not run.done:
-        run.start()
-        run.run()
+    run.start()
+    run.run()
 
 
-def steps_done(recipe: Recipe, folder: Path) -> dict[str, int]:
+def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:
     """Steps that each stage has done, as far as its log tells."""
     done = {}
     for name, stage in recipe.stages.items():
@@ -163,16 +189,20 @@ def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Pa
     return target
 
 
-def _ready(recipe: Recipe, name: str, folder: Path) -> bool:
-    stage = recipe.stages[name]
-    return all((folder / other / DONE_NAME).exists() for other in (*stage.init, *stage.after))
+def _ready(recipe: AnyRecipe, name: str, folder: Path) -> bool:
+    if isinstance(recipe, FineTuneRecipe):
+        needed: tuple[str, ...] = (recipe.stages[name].init,) if recipe.stages[name].init else ()
+    else:
+        needed = (*recipe.stages[name].init, *recipe.stages[name].after)
+    return all((folder / other / DONE_NAME).exists() for other in needed)
 
 
 def _start(
-    name: str, recipe_path: Path, overrides: Sequence[str], folder: Path, threads: int
+    name: str, recipe_path: Path, overrides: Sequence[str], folder: Path, threads: int, launcher: Path | None = None
 ) -> subprocess.Popen[bytes]:
     _LOG.info("stage %s starts; its log is %s", name, folder / f"{name}.log")
-    command = [sys.executable, "-m", "elysium_core.cli", "train", str(recipe_path), *overrides]
+    launch = [] if launcher is None else ["-m", "accelerate.commands.launch", "--config_file", str(launcher)]
+    command = [sys.executable, *launch, "-m", "elysium_core.cli", "train", str(recipe_path), *overrides]
     command += ["--stage", name, "--out", str(folder)]
     # Waiting threads that spin take the core from those that work.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -41,7 +41,7 @@ def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRec
         place = f"line {number} of {str(path)!r}"
         name = _unique_name(item, number, seen)
         seen.add(name)
-        yield _recording(root, path, item, name, place)
+        yield recording_of_line(root, path, item, name, place)
 
 
 def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
@@ -53,7 +53,19 @@ def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
     return f"line-{number}"
 
 
-def _recording(root: Path, path: Path, item: dict[str, Any], name: str, place: str) -> LabelledRecording:
+def recording_of_line(root: Path, path: Path, item: dict[str, Any], name: str, place: str) -> LabelledRecording:
+    """Make a recording of one line.
+
+    Args:
+        root: The folder that its frames are named relative to.
+        path: The file of the line.
+        item: Its content.
+        name: Of the recording.
+        place: The line, for messages.
+
+    Raises:
+        DataError: A field or a frame is missing or damaged.
+    """
     frames = item.get("frames")
     boxes = item.get("box")
     if not isinstance(frames, list) or not isinstance(boxes, list) or not frames or len(frames) != len(boxes):

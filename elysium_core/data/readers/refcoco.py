@@ -110,16 +110,29 @@ def write_jsonl(samples: Iterable[GroundingSample], path: Path) -> int:
 
 def _from_lines(path: Path) -> Iterator[GroundingSample]:
     for number, item in iterate_json_objects(path):
-        place = f"line {number} of {str(path)!r}"
-        try:
-            box, width, height = item["bbox"], int(item["width"]), int(item["height"])
-            sample = GroundingSample(
-                str(number), str(item["image"]), str(item["sent"]), _box(box), width, height, str(item["split"])
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{place} lacks or misspells a field ({error!r})") from error
-        _require_inside(sample, place)
-        yield sample
+        yield sample_of_line(item, number, f"line {number} of {str(path)!r}")
+
+
+def sample_of_line(item: dict[str, Any], number: int, place: str) -> GroundingSample:
+    """Make a sample of one line of the JSON lines form.
+
+    Args:
+        item: Its content.
+        number: Its number, from 1.
+        place: The line, for messages.
+
+    Raises:
+        DataError: A field is missing or wrong.
+    """
+    try:
+        box, width, height = item["bbox"], int(item["width"]), int(item["height"])
+        sample = GroundingSample(
+            str(number), str(item["image"]), str(item["sent"]), _box(box), width, height, str(item["split"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{place} lacks or misspells a field ({error!r})") from error
+    _require_inside(sample, place)
+    return sample
 
 
 def _from_refs(refs_path: Path, instances_path: Path) -> Iterator[GroundingSample]:

@@ -87,7 +87,7 @@ def test_wrong_types_are_told(recipe_file, override, problem):
         ("model.llm_heads=3", "twice model.llm_heads = 3"),
         ("model.llm_layers=0", "model.llm_layers = 0"),
         ("model.vocab_size=100", "model.vocab_size = 100"),
-        ("data.names=41", "are held out for tests"),
+        ("data.names=100000", "are held out for tests"),
         ("data.names=3", "under data.names = 3"),
         ("data.frame_weights=[1.0]", "data.frame_weights"),
         ("data.object_weights=[0.5, 0.2, 0.2]", "add up to 1"),

@@ -1,0 +1,1 @@
+"""Fine-tuning of pretrained models on real data: mixtures of data sets, the published stages."""

@@ -1,0 +1,311 @@
+"""Data sets by layout, each as a list of samples that is read item by item.
+
+Lines are found again by their place in the file: a set of a million lines costs one number a
+line, and what is wrong with a line is told when it is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.data.readers.annotation_files import read_json
+from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS
+from elysium_core.data.readers.elysiumtrack import recording_of_line
+from elysium_core.data.readers.frame_sources import VIDEO_SUFFIXES, FrameSource, PictureFrames, VideoFrames
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco, sample_of_line
+from elysium_core.data.readers.video_qa import READERS as VIDEO_QA
+from elysium_core.data.readers.video_qa import read_video_qa
+from elysium_core.errors import BoxError, DataError
+from elysium_core.geometry import Box
+from elysium_core.training.finetune.config import SourceConfig
+from elysium_core.training.finetune.samples import LabelledObject, Sample
+
+_IMAGE_SLOTS = ("<image>", "<video>")
+_ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
+
+
+class SampleSource(Protocol):
+    """A data set."""
+
+    def __len__(self) -> int:
+        """Number of items, bad ones included."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one item.
+
+        Raises:
+            DataError: It cannot be used; the message names file and line.
+        """
+        ...
+
+
+class LineFile:
+    """A file of JSON lines (or one JSON list, which is held in memory) with access to any line.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It cannot be read or is empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._items: list[Any] | None = None
+                if file.read(1).strip() == b"[":
+                    self._items = read_json(path)
+                file.seek(0)
+                lengths = [(number, len(line), bool(line.strip())) for number, line in enumerate(file, 1)]
+        except OSError as error:
+            raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+        starts = np.cumsum([0, *(length for _, length, _ in lengths)])
+        filled = [place for place, (_, _, used) in enumerate(lengths) if used]
+        self._starts: NDArray[np.int64] = starts[filled] if filled else np.zeros(0, np.int64)
+        self._numbers: NDArray[np.int64] = np.asarray(filled, np.int64) + 1
+        if len(self) == 0:
+            raise DataError(f"{str(path)!r} is empty; it needs one JSON object a line")
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._starts) if self._items is None else len(self._items)
+
+    def place(self, index: int) -> str:
+        """Where an item is, for messages."""
+        if self._items is not None:
+            return f"item {index + 1} of {str(self.path)!r}"
+        return f"line {self._numbers[index]} of {str(self.path)!r}"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one item.
+
+        Raises:
+            DataError: It is no JSON object.
+        """
+        value = self._parse(index) if self._items is None else self._items[index]
+        if not isinstance(value, dict):
+            raise DataError(f"{self.place(index)} is a JSON {type(value).__name__} where an object {{...}} is needed")
+        return value
+
+    def _parse(self, index: int) -> Any:
+        with self.path.open("rb") as file:
+            file.seek(int(self._starts[index]))
+            try:
+                return json.loads(file.readline())
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{self.place(index)} is no valid JSON ({error}); repair or delete it") from error
+
+
+class LineSource:
+    """A data set of JSON lines.
+
+    Args:
+        config: Its settings.
+        path: The file.
+        parse: Makes a sample of an item; may raise KeyError, TypeError or ValueError of a bad one.
+    """
+
+    def __init__(self, config: SourceConfig, path: Path, parse: Callable[[dict[str, Any], Path, str], Sample]) -> None:
+        self._lines = LineFile(path)
+        self._media = Path(config.media) if config.media else path.parent
+        self._parse = parse
+
+    def __len__(self) -> int:
+        """Number of lines."""
+        return len(self._lines)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one line; see :class:`SampleSource`."""
+        place = self._lines.place(index)
+        item = self._lines[index]
+        try:
+            return self._parse(item, self._media, place)
+        except DataError as error:
+            raise DataError(str(error) if place in str(error) else f"{place}: {error}") from error
+        except (KeyError, TypeError, ValueError, BoxError) as error:
+            raise DataError(f"{place} lacks or misspells a field ({error!r})") from error
+
+
+class ListSource:
+    """A data set whose annotations are read at once; pictures are not.
+
+    Args:
+        items: Its items.
+        convert: Makes a sample of one.
+    """
+
+    def __init__(self, items: Sequence[Any], convert: Callable[[Any], Sample]) -> None:
+        self._items, self._convert = items, convert
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one item; see :class:`SampleSource`."""
+        return self._convert(self._items[index])
+
+
+def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
+    """LLaVA's form: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``."""
+    turns = [(_ROLES[turn["from"]], _without_slots(str(turn["value"]))) for turn in item["conversations"]]
+    turns = turns[1:] if turns and turns[0][0] == "answer" else turns
+    questions, answers = turns[0::2], turns[1::2]
+    if not answers or any(q[0] != "question" for q in questions) or any(a[0] != "answer" for a in answers):
+        raise DataError(f"{place} needs 'conversations' in which human and gpt take turns")
+    rounds = tuple((question, answer) for (_, question), (_, answer) in zip(questions, answers, strict=False))
+    return Sample(place, _media(item, media, place), rounds)
+
+
+def parse_grounding(item: dict[str, Any], media: Path, place: str) -> Sample:
+    """``image``, and ``objects`` of ``expression`` and ``box`` (x1, y1, x2, y2 in 0..1)."""
+    objects = tuple(LabelledObject(_words(entry["expression"]), Box(*entry["box"])) for entry in item["objects"])
+    if not objects:
+        raise DataError(f"{place} names no objects")
+    return Sample(place, _picture(media, str(item["image"]), place), objects=objects)
+
+
+def _words(value: Any) -> str:
+    words = " ".join(str(value).split())
+    if not words:
+        raise ValueError("an expression is empty")
+    return words
+
+
+def _without_slots(text: str) -> str:
+    for slot in _IMAGE_SLOTS:
+        text = text.replace(slot, "")
+    return text.strip()
+
+
+def _media(item: dict[str, Any], media: Path, place: str) -> FrameSource | None:
+    if "frames" in item:
+        return PictureFrames(media, [str(name) for name in item["frames"]])
+    if "video" in item:
+        path = media / str(item["video"])
+        if not path.is_file() or path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise DataError(f"{place} names the video {str(path)!r}, which is missing or no video")
+        return VideoFrames(path)
+    return _picture(media, str(item["image"]), place) if "image" in item else None
+
+
+def _picture(media: Path, name: str, place: str) -> PictureFrames:
+    if not (media / name).is_file():
+        raise DataError(f"{place} names the image {str(media / name)!r}, which is missing")
+    return PictureFrames(media, [name])
+
+
+def sample_of_recording(recording: LabelledRecording) -> Sample:
+    """A labelled recording as a sample that follows its target.
+
+    Raises:
+        DataError: Its boxes refer to pictures of unknown size, or only the first is known.
+    """
+    place = f"{recording.name} of {str(recording.truth_file)!r}"
+    if recording.first_box_only:
+        raise DataError(f"{place} tells only its first box; choose a training split")
+    size = recording.frame_size or _size_of_first(recording)
+    boxes = (_box_or_none(row, size) for row in recording.boxes_xywh_px)
+    return Sample(place, recording.frames, track=tuple(boxes), expression=recording.expression)
+
+
+def _size_of_first(recording: LabelledRecording) -> tuple[int, int]:
+    frame = next(iter(recording.frames))
+    return frame.width, frame.height
+
+
+def _box_or_none(row: NDArray[np.float64], size: tuple[int, int]) -> Box | None:
+    if not np.isfinite(row).all():
+        return None
+    try:
+        x, y, w, h = row.tolist()
+        return Box.from_xywh_px(x, y, w, h, *size)
+    except BoxError:  # wholly outside the picture, or without area: not there to be seen
+        return None
+
+
+def _refcoco(config: SourceConfig) -> SampleSource:
+    root, split = Path(config.path), config.split or "train"
+    pictures = Path(config.media) if config.media else root
+
+    def convert(sample: GroundingSample) -> Sample:
+        place = f"{config.reader} {sample.sample_id} in {str(root)!r}"
+        path = find_image(pictures, sample.image)
+        try:
+            box = Box.from_px(*sample.box_xyxy_px, sample.width, sample.height, clip=True)
+        except BoxError as error:
+            raise DataError(f"{place}: {error}") from error
+        return Sample(place, PictureFrames(path.parent, [path.name]), objects=(LabelledObject(sample.expression, box),))
+
+    lines = root / f"{config.reader}.jsonl"
+    if not lines.is_file():
+        return ListSource(list(read_refcoco(root, config.reader, split)), convert)
+    file = LineFile(lines)
+    # Lines that are bad are kept, to be told when they are drawn.
+    wanted = [index for index in range(len(file)) if _split_of(file, index) in (split, None)]
+    return ListSource(wanted, lambda index: convert(sample_of_line(file[index], index + 1, file.place(index))))
+
+
+def _split_of(file: LineFile, index: int) -> str | None:
+    try:
+        return str(file[index]["split"])
+    except (DataError, KeyError):
+        return None
+
+
+def _elysiumtrack(config: SourceConfig) -> SampleSource:
+    root = Path(config.path)
+    path = root / f"ElysiumTrack-{config.split or '1M'}.json"
+
+    def parse(item: dict[str, Any], media: Path, place: str) -> Sample:
+        return sample_of_recording(recording_of_line(media, path, item, str(item.get("id", place)), place))
+
+    return LineSource(SourceConfig(config.reader, media=config.media or config.path), path, parse)
+
+
+def _tracking(config: SourceConfig) -> SampleSource:
+    benchmark = TRACKING_BENCHMARKS[config.reader]
+    recordings = list(benchmark.read(Path(config.path), config.split or benchmark.default_split))
+    return ListSource(recordings, sample_of_recording)
+
+
+def _video_qa(config: SourceConfig) -> SampleSource:
+    questions = list(read_video_qa(Path(config.path), config.reader, config.split or "train"))
+    return ListSource(
+        questions,
+        lambda item: Sample(
+            f"question {item.question_id} of {config.reader}", VideoFrames(item.video), ((item.question, item.answer),)
+        ),
+    )
+
+
+READERS: dict[str, Callable[[SourceConfig], SampleSource]] = {
+    "conversation": lambda config: LineSource(config, Path(config.path), parse_conversation),
+    "grounding": lambda config: LineSource(config, Path(config.path), parse_grounding),
+    **dict.fromkeys(SPLITS, _refcoco),
+    **dict.fromkeys(TRACKING_BENCHMARKS, _tracking),
+    "elysiumtrack": _elysiumtrack,
+    **dict.fromkeys(VIDEO_QA, _video_qa),
+}
+"""Layouts by name; what each is, is told in docs/training.md."""
+
+
+def open_source(config: SourceConfig) -> SampleSource:
+    """Open a data set.
+
+    Raises:
+        DataError: Its annotations cannot be read, or hold nothing.
+    """
+    source = READERS[config.reader](config)
+    if len(source) == 0:
+        raise DataError(f"{config.path!r} has nothing of reader {config.reader!r}, split {config.split!r}")
+    return source

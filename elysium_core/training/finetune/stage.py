@@ -1,0 +1,190 @@
+"""A stage of fine-tuning: what :mod:`elysium_core.training.loop` runs on real data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from elysium_core.errors import ConfigError, DataError
+from elysium_core.model.checkpoint import load_checkpoint
+from elysium_core.model.token_selector import TokenSelector
+from elysium_core.tasks import DTYPES
+from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.training.acceleration import Acceleration
+from elysium_core.training.ema import WeightAverage
+from elysium_core.training.finetune.base import StartingPoint, load_base, starting_point
+from elysium_core.training.finetune.batches import DataBatches, FineTuneBatch, PromptLayout
+from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.model import FineTuneModel, checkpoint_activations, choose_trained
+from elysium_core.training.loop import DONE_NAME, TrainingLoop
+from elysium_core.training.optimizer import ScheduledAdamW
+from elysium_core.training.records import Evaluation
+from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
+from elysium_core.training.schedule import cosine_factor
+from elysium_core.training.stage_work import LoopSettings
+
+CHECKPOINT_FOLDER = "checkpoint"
+
+_NETWORK = "network."
+_TIED = frozenset({"network.llm.lm_head.weight"})
+_EVALUATION_BATCHES = 4
+_MOST_PICTURES = 4
+_VALIDATION_SALT = 1_000_003
+
+
+class FineTuneStageRun:
+    """One stage of a run, with its files in ``<folder>/<stage>``; its result is the checkpoint in there.
+
+    Args:
+        recipe: The recipe.
+        name: Stage name.
+        folder: Folder of the whole run.
+
+    Raises:
+        DataError: The stage it starts from is not finished.
+        ConfigError: It asks for what its processes cannot do.
+        ModelFileError: The base cannot be loaded.
+    """
+
+    def __init__(self, recipe: FineTuneRecipe, name: str, folder: Path) -> None:
+        self.recipe, self.name = recipe, name
+        self.stage = recipe.stages[name]
+        self.folder = folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.acceleration = Acceleration(recipe.device, recipe.precision, self.stage.accumulate)
+        self.start = self._starting_point(folder)
+        network = self.start.network
+        self.settings = self._loop_settings(tied=network.llm.size.tied)
+        if isinstance(network.adapter, TokenSelector):
+            network.adapter.gate = self.stage.gate
+        self.layout = PromptLayout(
+            str(self.start.llm_folder),
+            self.start.config.system_text,
+            self.start.config.adapter.out_token_num,
+            network.visual_encoder.side_px,
+        )
+        self._number = list(recipe.stages).index(name)
+        self.loop = self._build_loop(FineTuneModel(network))
+        self._held_out: list[FineTuneBatch] = []
+
+    def _starting_point(self, folder: Path) -> StartingPoint:
+        if not self.stage.init:
+            return load_base(self.recipe.base, self.recipe.seed)
+        before = folder / self.stage.init
+        if not (before / DONE_NAME).exists():
+            raise DataError(f"stage {self.name} starts from {self.stage.init}, which is not finished; run it first")
+        return starting_point(load_checkpoint(before / CHECKPOINT_FOLDER, dtype=DTYPES["float32"]))
+
+    def _loop_settings(self, *, tied: bool) -> LoopSettings:
+        stage = self.stage
+        return LoopSettings(
+            steps=stage.steps,
+            batch=stage.batch,
+            accumulate=stage.accumulate,
+            clip_norm=stage.clip_norm,
+            log_every=stage.log_every,
+            save_every_s=stage.save_every_s,
+            evaluate_every=stage.evaluate_every,
+            workers=stage.workers,
+            threads=stage.threads,
+            tied=_TIED if tied else frozenset(),
+        )
+
+    def _build_loop(self, model: FineTuneModel) -> TrainingLoop:
+        stage = self.stage
+        groups = choose_trained(model, stage)
+        if not groups:
+            raise ConfigError(f"stages.{self.name}.trained = {list(stage.trained)} has nothing to learn: gate is hard")
+        if stage.gradient_checkpointing:
+            checkpoint_activations(model)
+        if stage.ema and self.acceleration.sharded:
+            raise ConfigError(
+                f"stages.{self.name}.ema = {stage.ema} needs whole weights in each process; set it to 0, or launch "
+                "with training/accelerate/data_parallel.yaml"
+            )
+        if not self.acceleration.sharded:
+            model.to(self.acceleration.device)
+        average = WeightAverage(model, stage.ema) if stage.ema else None
+        optimizer = ScheduledAdamW(groups, stage.weight_decay)
+        return TrainingLoop(self, model, optimizer, self.acceleration, self.folder, average)
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage has finished."""
+        return (self.folder / DONE_NAME).exists()
+
+    @property
+    def batches(self) -> DataBatches:
+        """The stage's mixture."""
+        return DataBatches(self.recipe, self.stage, self.stage.mixture, self.layout, self._number)
+
+    def run(self) -> None:
+        """Train to the last step, from where it was killed if it was.
+
+        Raises:
+            DataError: A data set cannot be read at all, or loss or gradient is not finite.
+            OSError: A state or a record cannot be written; the state before it is kept.
+        """
+        self.batches.sizes()
+        self.loop.resume()
+        self.loop.run()
+
+    def seed(self, number: int) -> int:
+        """Seed of what is random inside the model, which is nothing but what PyTorch itself may draw."""
+        return int(np.random.SeedSequence([self.recipe.seed, self._number, number]).generate_state(1)[0])
+
+    def rate_factor(self, step: int) -> float:
+        """Learning rate of a step as a share of the peak."""
+        stage = self.stage
+        return cosine_factor(step, stage.steps, warmup_share=stage.warmup_share, final=stage.final_lr)
+
+    def weight(self, batch: FineTuneBatch) -> float:
+        """Answer tokens of a batch, by their weights."""
+        return float(batch.label_weight[:, 1:].sum())
+
+    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Losses of the answers."""
+        losses: dict[str, Tensor] = model(batch)
+        return losses
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Losses on validation data, and answers drawn over it by the main process."""
+        if not self._held_out:
+            shares = dict.fromkeys(self.recipe.validation, 1.0)
+            batches = DataBatches(self.recipe, self.stage, shares, self.layout, _VALIDATION_SALT)
+            # The same batches for any number of processes: all look at all of them.
+            self._held_out = [batches[number] for number in range(_EVALUATION_BATCHES)]
+        sums: dict[str, float] = {}
+        for batch in self._held_out:
+            for key, value in model(batch.to(self.acceleration.device)).items():
+                sums[key] = sums.get(key, 0.0) + float(value) / _EVALUATION_BATCHES
+        return Evaluation(sums, self._pictures(model) if self.acceleration.is_main else {})
+
+    def _pictures(self, model: nn.Module) -> dict[str, NDArray[np.uint8]]:
+        if not self.acceleration.whole_weights:
+            return {}
+        unwrapped = self.acceleration.unwrap(model)
+        if not isinstance(unwrapped, FineTuneModel):
+            raise TypeError(f"the model became a {type(unwrapped).__name__}")
+        runtime = training_runtime(unwrapped.network, TextTokenizer.from_folder(self.layout.tokenizer_folder))
+        batch = self._held_out[0]
+        ends = batch.frame_counts.cumsum(0).tolist()
+        pictures: dict[str, NDArray[np.uint8]] = {}
+        for row, (count, end) in enumerate(zip(batch.frame_counts.tolist(), ends, strict=True)):
+            if count and len(pictures) < _MOST_PICTURES:
+                images = batch.images[end - count : end].numpy()
+                tokens = (batch.token_ids[row], batch.branch[row], batch.label_weight[row])
+                pictures[f"answers-{row}"] = draw_sample(list(images), answer_questions(runtime, images, *tokens))
+        return pictures
+
+    def finish(self, weights: dict[str, Tensor]) -> None:
+        """Write the checkpoint."""
+        network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
+        longest = max(self.start.config.clip_length, self.stage.frames[1])
+        start = replace(self.start, config=replace(self.start.config, clip_length=longest))
+        start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[self.recipe.stored_as])

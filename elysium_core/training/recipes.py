@@ -1,0 +1,27 @@
+"""Any recipe: a file with ``base`` fine-tunes a pretrained model, one without trains from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from elysium_core.training.config import Recipe
+from elysium_core.training.finetune.checks import check_finetune
+from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.recipe_checks import check_recipe
+from elysium_core.training.recipe_file import read_recipe, read_settings
+
+AnyRecipe = Recipe | FineTuneRecipe
+
+
+def load_any_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """Read a recipe and apply ``key.sub=value`` overrides.
+
+    Raises:
+        ConfigError: The file cannot be read, or has unknown keys, wrong types or values
+            out of range; all of them are named at once.
+    """
+    raw = read_settings(path, overrides)
+    if "base" in raw:
+        return read_recipe(path, raw, FineTuneRecipe, check_finetune)
+    return read_recipe(path, raw, Recipe, check_recipe)

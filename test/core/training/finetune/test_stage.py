@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from elysium_core.errors import ConfigError, DataError
+from elysium_core.model.checkpoint import load_checkpoint
+from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.stage import FineTuneStageRun
+from elysium_core.training.recipes import load_any_recipe
+from elysium_core.training.run import run_stage
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def change(recipe: FineTuneRecipe, **values) -> FineTuneRecipe:
+    return replace(recipe, stages={name: replace(stage, **values) for name, stage in recipe.stages.items()})
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "all" / "checkpoint" / "model.safetensors")
+
+
+def losses_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "all" / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def run_until_killed(recipe, folder: Path, step: int, saved_at: int) -> None:
+    run = FineTuneStageRun(recipe, "all", folder)
+    train_step = run.loop.train_step
+
+    def step_or_die(batches):
+        if run.loop.step == saved_at:
+            run.loop.save()
+        if run.loop.step == step:
+            raise KilledError
+        return train_step(batches)
+
+    run.loop.train_step = step_or_die
+    with pytest.raises(KilledError):
+        run.run()
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, ema):
+    recipe = change(recipe, ema=ema)
+    run_stage(recipe, "all", tmp_path / "whole")
+    run_until_killed(recipe, tmp_path / "killed", 3, 2)
+    run_stage(recipe, "all", tmp_path / "killed")
+    expected, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed")
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        assert torch.equal(weight, found[name]), name
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
+    assert [line["step"] for line in losses_of(tmp_path / "whole")] == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def gradients(recipe_file, tmp_path):
+    """Gradient of the first step with some settings, in some processes."""
+    root = Path(__file__).resolve().parents[4]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+
+    def _gradients(*overrides: str, processes: int = 1) -> dict[str, torch.Tensor]:
+        out = tmp_path / f"{processes}-{'-'.join(overrides)}.safetensors"
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        program = Path(__file__).with_name("dump_gradients.py")
+        command = [sys.executable, *(launch if processes > 1 else []), str(program)]
+        command += [str(recipe_file), str(tmp_path / out.stem), str(out), *overrides]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return load_file(out)
+
+    return _gradients
+
+
+@pytest.mark.timeout(300)
+def test_how_a_batch_is_divided_changes_no_gradient(gradients):
+    whole = gradients("stages.all.batch=4")
+    divided = {
+        "two processes": gradients("stages.all.batch=2", processes=2),
+        "two batches": gradients("stages.all.batch=2", "stages.all.accumulate=2"),
+        "two of two": gradients("stages.all.batch=1", "stages.all.accumulate=2", processes=2),
+    }
+    for how, found in divided.items():
+        assert found.keys() == whole.keys()
+        for name, gradient in whole.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=f"{how}: {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_that_were_killed_go_on_exactly(recipe_file, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, "-m", "elysium_core.cli", "train", str(recipe_file), "stages.all.save_every_s=0"]
+    command += ["stages.all.steps=30", "--stage", "all", "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], env=environment, capture_output=True, check=True)
+
+    log = tmp_path / "cut" / "all" / "log.jsonl"
+    killed = subprocess.Popen(
+        [*command, str(tmp_path / "cut")], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while killed.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < 5):
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "cut" / "all" / "done").exists()
+
+    subprocess.run([*command, str(tmp_path / "cut")], env=environment, capture_output=True, check=True)
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    for name, weight in weights_of(tmp_path / "whole").items():
+        assert torch.equal(weights_of(tmp_path / "cut")[name], weight), name
+
+
+@pytest.mark.parametrize(
+    ("trained", "moved"),
+    [
+        (("selector", "projector"), ("adapter.", "llm_proj.")),
+        (("llm",), ("llm.",)),
+        (("vision",), ("visual_encoder.",)),
+    ],
+)
+def test_only_what_is_trained_moves(recipe, tmp_path, tiny_folder, trained, moved):
+    run_stage(change(recipe, trained=trained, steps=1, warmup_share=0.0), "all", tmp_path)
+    before = load_checkpoint(tiny_folder, dtype=torch.float32).network.state_dict()
+    after = weights_of(tmp_path)
+    changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all(name.startswith(moved) for name in changed)
+
+
+def test_rates_are_scaled_by_module(recipe, tmp_path):
+    run = FineTuneStageRun(change(recipe, lr_scale={"vision": 0.1}), "all", tmp_path)
+    assert {group["lr"] for group in run.loop.optimizer.shardable.param_groups} == {1e-3, 1e-4}
+
+
+def test_forgotten_activations_change_no_gradient(recipe, tmp_path):
+    run_stage(change(recipe, steps=2), "all", tmp_path / "kept")
+    run_stage(change(recipe, steps=2, gradient_checkpointing=True), "all", tmp_path / "again")
+    for name, weight in weights_of(tmp_path / "kept").items():
+        torch.testing.assert_close(weights_of(tmp_path / "again")[name], weight, msg=name)
+
+
+def test_evaluations_leave_values_and_pictures(settings, write_recipe, tmp_path, data_folder):
+    settings["data"]["held_out"] = settings["data"]["boxes"]
+    settings["validation"] = ["held_out"]
+    settings["stages"]["all"] |= {"evaluate_every": 2}
+    run_stage(load_any_recipe(write_recipe(settings)), "all", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "all" / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert all(line["total"] > 0 for line in lines)
+    pictures = sorted(path.name for path in (tmp_path / "all" / "pictures").iterdir())
+    assert pictures[0] == "00000002-answers-0.png"
+    assert len(pictures) == 8
+    assert any((tmp_path / "all" / "tensorboard").iterdir())
+
+
+def test_bad_lines_are_skipped_counted_and_named(settings, write_recipe, tmp_path, data_folder):
+    lines = [json.loads(line) for line in (data_folder / "boxes.jsonl").read_text().splitlines()]
+    lines[1]["image"] = "gone.png"
+    lines[2]["objects"][0]["box"] = [0.5, 0.2, 0.1, 0.6]
+    path = tmp_path / "damaged.jsonl"
+    path.write_text("\n".join([*map(json.dumps, lines), "{not json"]))
+    settings["data"]["boxes"]["path"] = str(path)
+    settings["stages"]["all"]["mixture"] = {"boxes": 1}
+    run_stage(load_any_recipe(write_recipe(settings)), "all", tmp_path / "run")
+    skipped = (tmp_path / "run" / "all" / "skipped.jsonl").read_text()
+    reasons = [json.loads(line)["reason"] for line in skipped.splitlines()]
+    assert len(reasons) == 3
+    for number, word in ((2, "gone.png"), (3, "reversed"), (5, "no valid JSON")):
+        assert any(f"line {number} of" in reason and word in reason for reason in reasons), reasons
+
+
+def test_data_that_is_all_bad_ends_the_run(settings, write_recipe, tmp_path):
+    path = tmp_path / "empty.jsonl"
+    path.write_text('{"image": "gone.png", "objects": []}\n')
+    settings["data"]["boxes"]["path"] = str(path)
+    settings["stages"]["all"]["mixture"] = {"boxes": 1}
+    with pytest.raises(DataError, match=r"samples of data.boxes in a row cannot be used; the last: line 1 of"):
+        run_stage(load_any_recipe(write_recipe(settings)), "all", tmp_path / "run")
+
+
+def test_a_stage_without_anything_to_learn_is_refused(recipe, tmp_path):
+    with pytest.raises(ConfigError, match="has nothing to learn: gate is hard"):
+        FineTuneStageRun(change(recipe, trained=("selector",), gate="hard"), "all", tmp_path)
+
+
+def test_a_stage_that_is_not_finished_is_named(settings, write_recipe, tmp_path):
+    settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
+    with pytest.raises(DataError, match="stage more starts from all, which is not finished"):
+        run_stage(load_any_recipe(write_recipe(settings)), "more", tmp_path)
