@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.errors import DataError
+from elysium_core.inference.runtime import Runtime
+from elysium_core.text.box_text import parse_answer
+from elysium_core.training.batches import VISUAL_SLOT
+from elysium_core.training.finetune.batches import DataBatches, PromptLayout
+from elysium_core.training.finetune.config import SourceConfig
+from elysium_core.training.finetune.questions import AskedClip, Dialogue, ask
+from elysium_core.training.finetune.samples import choose_frames
+from elysium_core.training.finetune.sources import LineFile, open_source
+
+
+@pytest.fixture
+def stage(recipe):
+    return recipe.stages["all"]
+
+
+class TestFrames:
+    @given(
+        st.integers(0, 2**32 - 1),
+        st.integers(1, 80),
+        st.tuples(st.integers(1, 8), st.integers(0, 24)),
+        st.tuples(st.integers(1, 30), st.integers(0, 30)),
+    )
+    def test_they_are_in_order_and_at_one_distance(self, seed, available, count, interval):
+        low, high = count[0], count[0] + count[1]
+        short, long = interval[0], interval[0] + interval[1]
+        found = choose_frames(np.random.default_rng(seed), range(available), (low, high), (short, long))
+        assert min(low, available) <= len(found) <= high
+        steps = set(np.diff(found).tolist())
+        assert len(steps) <= 1
+        assert all(1 <= step <= long for step in steps)
+        assert 0 <= found[0] <= found[-1] < available
+
+
+class TestLines:
+    def test_any_line_is_found(self, tmp_path):
+        path = tmp_path / "lines.jsonl"
+        path.write_text('{"a": 1}\n\n{"a": "ü"}\n{"a": 3}')
+        lines = LineFile(path)
+        assert [lines[n]["a"] for n in (2, 0, 1)] == [3, 1, "ü"]
+        assert lines.place(1).startswith("line 3 of")
+
+    def test_a_list_is_read_too(self, tmp_path):
+        path = tmp_path / "list.json"
+        path.write_text('[{"a": 1},\n {"a": 2}]')
+        lines = LineFile(path)
+        assert (len(lines), lines[1]["a"]) == (2, 2)
+
+    @pytest.mark.parametrize("content", ["", "\n\n"])
+    def test_an_empty_file_is_told(self, tmp_path, content):
+        path = tmp_path / "empty.jsonl"
+        path.write_text(content)
+        with pytest.raises(DataError, match="is empty"):
+            LineFile(path)
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ({"image": "000.png", "conversations": [{"from": "gpt", "value": "x"}]}, "take turns"),
+            ({"image": "000.png", "conversations": [{"from": "cat", "value": "x"}]}, "misspells"),
+            ({"image": "no.png", "conversations": [{"from": "human", "value": "x"}]}, "needs|missing"),
+            ({"image": "000.png"}, "conversations"),
+            (["x"], "JSON list"),
+        ],
+    )
+    def test_a_bad_line_is_named(self, data_folder, tmp_path, line, reason):
+        path = tmp_path / "bad.jsonl"
+        path.write_text(json.dumps({"a": 1}) + "\n" + json.dumps(line))
+        source = open_source(SourceConfig("conversation", str(path), str(data_folder / "pictures")))
+        with pytest.raises(DataError, match=reason) as told:
+            source[1]
+        assert "line 2 of" in str(told.value)
+
+
+class TestQuestions:
+    def test_a_track_is_asked_in_frames_that_show_it(self, recipe, stage):
+        source = open_source(recipe.data["track"])
+        sample = source[0]
+        assert sample.track[3] is None
+        for seed in range(20):
+            clip = ask(sample, stage, (), np.random.default_rng(seed))
+            assert 2 <= len(clip.images) <= 4
+            for dialogue in clip.dialogues:
+                if dialogue.answers_boxes:
+                    boxes = parse_answer(dialogue.rounds[0][1], len(clip.images)).boxes
+                    assert all(box is not None for box in boxes)
+
+    def test_tasks_narrow_what_is_asked(self, recipe, stage):
+        sample = open_source(recipe.data["ref"])[0]
+        clip = ask(sample, stage, ("reg",), np.random.default_rng(0))
+        assert [dialogue.rounds[0][1] for dialogue in clip.dialogues] == ["the mug"]
+        with pytest.raises(DataError, match="cannot be asked sot"):
+            ask(sample, stage, ("sot",), np.random.default_rng(0))
+
+    def test_the_slot_of_the_picture_is_no_text(self, recipe, stage):
+        clip = ask(open_source(recipe.data["chat"])[0], stage, (), np.random.default_rng(0))
+        assert clip.dialogues == [Dialogue((("What is it?", "the mug"), ("Where?", "at [10,20,30,40]")))]
+
+
+class TestLayout:
+    @pytest.fixture
+    def batches(self, recipe, stage, tiny_folder, runtime) -> DataBatches:
+        config = runtime.config
+        layout = PromptLayout(str(tiny_folder / "llm"), config.system_text, config.adapter.out_token_num, 32)
+        return DataBatches(recipe, stage, stage.mixture, layout, 0)
+
+    def test_a_conversation_is_what_inference_reads(self, batches, runtime: Runtime):
+        batches.sizes()
+        image = np.zeros((32, 32, 3), np.uint8)
+        rounds = (("What is it?", "the mug"), ("Where?", "at [10,20,30,40]"))
+        row = batches._builder.build(AskedClip([image], [Dialogue(rounds)]))
+        visual = runtime.encode_frames([image])
+        tokenizer = runtime.tokenizer
+        found = []
+        engine = runtime.new_engine()
+        engine.answer = lambda requests, prefix: [found.append((requests, prefix))]
+        runtime.new_engine = lambda: engine
+        runtime.ask(visual, "Where?", history=[rounds[0]])
+        ((request,), prefix) = found[0]
+        ids = torch.tensor(row.ids)
+        answer = [*tokenizer.encode_answer(rounds[1][1]), tokenizer.eos_id]
+        asked = ids[torch.tensor(row.branch) == 1][: -len(answer)]
+        assert torch.equal(runtime.network.llm.embed(asked), request.embeddings)
+        assert (torch.tensor(row.branch) == 0).sum() == len(prefix)
+        assert row.positions == list(range(len(row.ids)))
+        labelled = ids[torch.tensor(row.weight) > 0].tolist()
+        first = [*tokenizer.encode_answer("the mug"), tokenizer.eos_id]
+        assert labelled == first + answer
+        digits = [tokenizer.token_text(i) for i, digit in zip(row.ids, row.digit, strict=True) if digit]
+        assert "".join(digits) == "10203040"
+
+    def test_slots_and_pictures_agree(self, batches):
+        for number in range(5):
+            batch = batches[number]
+            assert batch.frame_counts.sum() == len(batch.images)
+            slots = (batch.token_ids == VISUAL_SLOT).sum(1)
+            assert slots.tolist() == (6 * batch.frame_counts).tolist()
+            assert ((batch.label_weight > 0).sum(1) > 0).all()
+
+    def test_batches_are_numbered_through_processes(self, recipe, stage, batches):
+        large = batches[1]
+        halves = DataBatches(recipe, replace(stage, batch=2), stage.mixture, batches._layout, 0)
+        assert torch.equal(large.images, torch.cat([halves[2].images, halves[3].images]))
+
+    def test_what_does_not_fit_is_left_out(self, recipe, stage, batches):
+        short = DataBatches(recipe, replace(stage, max_tokens=60), {"chat": 1.0}, batches._layout, 0)
+        batch = short[0]
+        assert batch.token_ids.shape[1] <= 60
+        shorter = DataBatches(recipe, replace(stage, max_tokens=12), {"chat": 1.0}, batches._layout, 0)
+        with pytest.raises(DataError, match="no question fits into max_tokens = 12"):
+            shorter[0]
