@@ -153,6 +153,19 @@ def test_caption_asks_the_published_question(tiny, frames, expected):
     assert tiny.caption(frames[:4], max_new_tokens=8) == expected(PUBLISHED[CAPTION], frames[:4], 8)
 
 
+def test_a_model_that_only_knows_names_says_so_once_for_each_task(closed_folder, tiny, frames, caplog):
+    caplog.set_level("WARNING", logger="elysium_core")
+    model = Elysium.from_pretrained(closed_folder)
+    for _ in range(2):
+        model.ask(frames[:1], "What is it?", 2)
+        model.caption(frames[:1], 2)
+    said = [record.getMessage() for record in caplog.records if "was trained to" in record.getMessage()]
+    assert [any(task in line for line in said) for task in ("questions", "captions")] == [True, True]
+    assert len(said) == 2
+    tiny.ask(frames[:1], "What is it?", 2)
+    assert len([r for r in caplog.records if "was trained to" in r.getMessage()]) == 2
+
+
 def test_answers_do_not_depend_on_what_was_asked_before(tiny, frames):
     first = tiny.ask(frames[:2], "What is it?", 8)
     tiny.ground(frames[5], "the mug")
