@@ -135,9 +135,8 @@ class DraftTrie:
     def shared(self, token_ids: Sequence[int]) -> list[int]:
         """Nodes of the opening that a guess has in common with the tree."""
         nodes: list[int] = []
-        node: int | None = ROOT
         for token in token_ids:
-            node = self._children.get((node, token))
+            node = self.child(nodes[-1] if nodes else ROOT, token)
             if node is None:
                 break
             nodes.append(node)

@@ -19,9 +19,10 @@ from elysium_core.text.box_text import LEVELS
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.tracking.box_tree import NO_TREE, TreeBudget, grow
 from elysium_core.tracking.number_tokens import number_tokens
-from elysium_core.tracking.residuals import Residuals
+from elysium_core.tracking.residuals import COORDINATES, Residuals
 
 _FIELD = re.compile(r"[0-9]+")
+_OPEN_NUMBER = re.compile(r"[0-9]+\Z")
 _BOX = re.compile(r"\[[^\[\]]*\]")
 _LONGEST_NUMBER = len(str(LEVELS))
 
@@ -83,7 +84,7 @@ class AnswerDraft:
         sofar = [*self.given_ids, *written]
         beginning = self._tokenizer.decode(sofar)
         heard = self._heard(self._last, said) if said and self._last is not None else None
-        text = complete(heard or self._carried(beginning), beginning)
+        text = complete(self._recalled(heard or self._carried(beginning), beginning), beginning)
         ids = [] if text is None else self._tokenizer.encode_answer(text)
         # A guess whose tokens do not continue what was written would be rejected anyway.
         if text is None or ids[: len(sofar)] != sofar:
@@ -103,16 +104,32 @@ class AnswerDraft:
             return None
         behind = last.trie.shared(last.ids[last.known :])
         text, place = "", 0
-        for field, (begin, _) in zip(fields, runs, strict=True):
+        for turn, (field, (begin, _)) in enumerate(zip(fields, runs, strict=True)):
             value = field.group(0)
             if begin > last.known:
-                value = self._spoken(last.trie, behind[begin - last.known - 1], said, int(value)) or value
+                coordinate = turn - (len(fields) - COORDINATES)
+                value = self._spoken(last.trie, behind[begin - last.known - 1], said, int(value), coordinate) or value
             text += last.text[place : field.start()] + value
             place = field.end()
         return text + last.text[place:]
 
-    def _spoken(self, trie: DraftTrie, node: int | None, said: Sequence[int], wanted: int) -> str | None:
-        """The number that the model said behind a node, as far as the tree goes, and else near what was wanted."""
+    def _recalled(self, guess: str, beginning: str) -> str:
+        """The guess, with what was answered before for the number that has just been begun."""
+        digits = _OPEN_NUMBER.search(beginning)
+        if self._residuals is None or digits is None:
+            return guess
+        fields = list(_FIELD.finditer(guess))
+        turn = len(_FIELD.findall(beginning)) - 1
+        coordinate = turn - (len(fields) - COORDINATES)
+        if not 0 <= coordinate < COORDINATES or fields[turn].group(0).startswith(digits.group(0)):
+            return guess
+        value = self._residuals.recall(coordinate, digits.group(0))
+        return guess if value is None else guess[: fields[turn].start()] + str(value) + guess[fields[turn].end() :]
+
+    def _spoken(
+        self, trie: DraftTrie, node: int | None, said: Sequence[int], wanted: int, coordinate: int
+    ) -> str | None:
+        """The number that the model said behind a node; where the tree ends, one answered before or near ``wanted``."""
         digits = ""
         while node is not None and len(digits) < _LONGEST_NUMBER:
             digit = self._numbers.digit(said[node])
@@ -120,6 +137,10 @@ class AnswerDraft:
                 return digits or None
             digits += digit
             node = trie.child(node, said[node])
+        if self._residuals is not None and len(digits) == 1 and coordinate >= 0:
+            remembered = self._residuals.recall(coordinate, digits)
+            if remembered is not None:
+                return str(remembered)
         return _nearest(digits, wanted)
 
     def _carried(self, beginning: str) -> str:

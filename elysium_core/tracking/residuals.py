@@ -7,6 +7,7 @@ likely ones.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -23,6 +24,8 @@ _PRIOR = {0: 3.0, 1: 0.6, 2: 0.2, 3: 0.1, 4: 0.05}
 _FADING = 0.9
 # Values of one coordinate that are combined with those of the others.
 _COMBINED = 3
+# Answers whose very values are remembered.
+_REMEMBERED = 16
 
 
 class Residuals:
@@ -31,6 +34,7 @@ class Residuals:
     def __init__(self) -> None:
         self._seen: list[dict[int, float]] = [{} for _ in range(COORDINATES)]
         self._rest = [0.0] * COORDINATES
+        self._recent: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
 
     def learn(self, guess: Sequence[int], answer: Sequence[int]) -> None:
         """Take in an answer.
@@ -39,6 +43,7 @@ class Residuals:
             guess: The four coordinates that were guessed, 0..LEVELS.
             answer: Those that were answered.
         """
+        self._recent.appendleft(tuple(answer))
         for coordinate, (guessed, answered) in enumerate(zip(guess, answer, strict=True)):
             seen = self._seen[coordinate]
             for difference in seen:
@@ -63,6 +68,14 @@ class Residuals:
         }
         total = sum(counts.values()) + self._rest[coordinate]
         return {value: count / total for value, count in counts.items() if 0 <= value <= LEVELS}
+
+    def recall(self, coordinate: int, digits: str) -> int | None:
+        """The newest answer for one coordinate that begins with ``digits``; None if there is none.
+
+        A model that is of two minds goes back and forth between the same places.
+        """
+        values = (answer[coordinate] for answer in self._recent)
+        return next((value for value in values if str(value).startswith(digits)), None)
 
     def boxes(self, guess: Sequence[int]) -> list[tuple[float, tuple[int, ...]]]:
         """Other boxes than the guessed one that an answer may have, likely ones first, with their chances."""

@@ -277,3 +277,15 @@ def test_numbers_that_are_one_token_grow_no_tree():
     tokenizer = TOKENIZERS["numbers in one"]
     draft = AnswerDraft(tokenizer, "", "[10,20,30,40].", learnt((1, 1, 1, 1)), TreeBudget(256, 0.0))
     assert draft(()).is_chain
+
+
+def test_a_second_digit_is_that_of_the_last_time():
+    tokenizer = TOKENIZERS["single characters"]
+    residuals = Residuals()
+    residuals.learn((30, 30, 60, 60), (30, 47, 60, 60))
+    residuals.learn((30, 30, 60, 60), (30, 30, 60, 60))
+    draft = AnswerDraft(tokenizer, "", format_track([STILL]), residuals)
+    opened = tokenizer.encode_answer("[30,4")
+    assert tokenizer.decode([*opened, *drafted_ids(draft, opened)]) == "[30,47,60,60]."
+    closed = tokenizer.encode_answer("[30,41,5")
+    assert tokenizer.decode([*closed, *drafted_ids(draft, closed)]) == "[30,41,59,60]."

@@ -52,3 +52,15 @@ def test_jumps_make_everything_else_less_likely():
     residuals.learn((50, 50, 50, 50), (50, 50, 90, 50))
     assert residuals.chances(2, 50)[50] < before
     assert 90 not in residuals.chances(2, 50)
+
+
+def test_values_are_recalled_the_newest_first_and_not_for_ever():
+    residuals = Residuals()
+    assert residuals.recall(0, "6") is None
+    for x1 in (66, 5, 62, 41):
+        residuals.learn((0, 0, 99, 99), (x1, 7, 99, 99))
+    assert [residuals.recall(0, digits) for digits in ("6", "66", "5", "4", "9")] == [62, 66, 5, 41, None]
+    assert residuals.recall(1, "6") is None
+    for _ in range(20):
+        residuals.learn((0, 0, 99, 99), (1, 7, 99, 99))
+    assert residuals.recall(0, "6") is None
