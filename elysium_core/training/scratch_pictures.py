@@ -54,7 +54,7 @@ def _question_pictures(model: TrainingModel, batch: Batch, tokenizer: TextTokeni
 def _patch_pictures(model: TrainingModel, batch: Batch) -> dict[str, NDArray[np.uint8]]:
     frames = min(_MOST_CLIPS, len(batch.images))
     tokens = model.network.visual_encoder(model.transform.normalize(batch.images[:frames]))
-    _, told = model.patch_heads(tokens)
+    *_, told = model.patch_heads(tokens)
     pictures = {}
     for frame in range(frames):
         owners, truth = batch.patch_object[frame], batch.patch_box[frame]

@@ -162,6 +162,23 @@ class TestFailures:
         assert [path.name for path in run.folder.iterdir()] == [newest.name]
 
 
+class TestEvaluation:
+    @pytest.mark.parametrize(("name", "pictures"), [("vision", 4), ("language", 0), ("joint", 2)])
+    def test_it_leaves_losses_and_pictures_and_changes_nothing(self, recipe, tmp_path, name, pictures):
+        stage = replace(recipe.stages[name], steps=3, init=(), frames=3, evaluate_every=0)
+        plain, looked = (replace(recipe, stages={name: replace(stage, evaluate_every=n)}, export=name) for n in (0, 2))
+        for folder, kind in (("plain", plain), ("looked", looked)):
+            stage_run(kind, tmp_path / folder, name).run()
+        weights = [load_file(tmp_path / folder / name / "state.safetensors") for folder in ("plain", "looked")]
+        assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+        (line,) = (tmp_path / "looked" / name / "evaluations.jsonl").read_text().splitlines()
+        assert json.loads(line)["step"] == 2
+        assert json.loads(line)["total"] > 0
+        drawn = tmp_path / "looked" / name / "pictures"
+        assert len(list(drawn.iterdir()) if drawn.exists() else []) == pictures
+        assert any((tmp_path / "looked" / name / "tensorboard").iterdir())
+
+
 class TestSnapshots:
     @staticmethod
     def write(text: str):

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from elysium_core.cli.app import app
+from elysium_core.errors import BackendError, ConfigError
+from elysium_core.training import acceleration
+from elysium_core.training.acceleration import Acceleration, check_launcher
+
+TRAINING = Path(__file__).resolve().parents[3] / "training"
+CONFIGS = sorted((TRAINING / "accelerate").glob("*.yaml"))
+
+
+def without(monkeypatch, package: str) -> None:
+    """Let a package look as if it were not installed."""
+    found = acceleration.find_spec
+    monkeypatch.setattr(acceleration, "find_spec", lambda name: None if name == package else found(name))
+
+
+class TestLauncher:
+    @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+    def test_the_shipped_configs_are_what_accelerate_reads(self, monkeypatch, path):
+        monkeypatch.setattr(acceleration, "find_spec", lambda name: object())
+        check_launcher(path)
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        assert load_config_from_file(str(path)).distributed_type.value in path.read_text()
+
+    @pytest.mark.parametrize("name", ["zero2", "zero3"])
+    def test_without_deepspeed_one_sentence_says_so(self, monkeypatch, name):
+        without(monkeypatch, "deepspeed")
+        with pytest.raises(BackendError, match="DeepSpeed, which is not installed; run `pip install"):
+            check_launcher(TRAINING / "accelerate" / f"{name}.yaml")
+        check_launcher(TRAINING / "accelerate" / "fsdp.yaml")
+
+    @pytest.mark.parametrize(("content", "reason"), [("a: [", "not YAML"), ("a: 1", "no accelerate config")])
+    def test_other_files_are_refused(self, tmp_path, content, reason):
+        path = tmp_path / "config.yaml"
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=reason):
+            check_launcher(path)
+        with pytest.raises(ConfigError, match="cannot read"):
+            check_launcher(tmp_path / "none.yaml")
+
+
+class TestProcess:
+    def test_one_process_holds_whole_weights(self):
+        place = Acceleration("cpu")
+        assert (place.rank, place.world, place.is_main, place.kind) == (0, 1, True, "single")
+        assert place.whole_weights
+        assert not place.sharded
+        assert place.mean({"a": 2.0}) == {"a": 2.0}
+
+    def test_without_accelerate_one_sentence_says_so(self, monkeypatch):
+        without(monkeypatch, "accelerate")
+        with pytest.raises(BackendError, match="needs the package accelerate"):
+            Acceleration("cpu")
+
+    def test_a_failure_of_the_main_process_is_raised(self):
+        def full() -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space left"):
+            Acceleration("cpu").on_main(full)
+
+
+class TestCommand:
+    def test_a_launcher_starts_one_stage(self, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        outcome = CliRunner().invoke(app, ["train", str(TRAINING / "nano.yaml")])
+        assert outcome.exit_code == 2
+        assert "launch one stage with --stage" in outcome.stderr
+
+    def test_unfilled_paths_end_the_command_with_one_line(self, tmp_path):
+        outcome = CliRunner().invoke(
+            app, ["train", str(TRAINING / "published_stage2.yaml"), "--out", str(tmp_path / "run")]
+        )
+        assert outcome.exit_code == 2
+        assert outcome.stderr.count("\n") == 1
+        assert "base.checkpoint is not filled in" in outcome.stderr
+        assert "data.videochat.path is not filled in; data.cogvlm.path is not filled in" in outcome.stderr
+        assert not (tmp_path / "run").exists()
