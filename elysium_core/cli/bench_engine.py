@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,9 @@ from elysium_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from elysium_core.evaluation.engine_cost import Subject
+
+    _Maker = Callable[[float, int], Subject]
+    """Makes what is measured, of a rate [Hz] and a number of targets."""
 
 RANDOM = "random"
 _WINDOWS = ("anchor", "growing")
@@ -36,6 +40,9 @@ def command(
         str, typer.Option("--model", "-m", help="nano, a folder, a hub id that was pulled, or random.")
     ] = DEFAULT_MODEL,
     size: Annotated[str, typer.Option("--size", help="Of a random model: tiny, nano or paper (7B).")] = "nano",
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, max=128, help="Of a random model, where memory is short.")
+    ] = None,
     visual_tokens: Annotated[
         int | None, typer.Option("--visual-tokens", min=1, max=1024, help="Of a random model, a frame.")
     ] = None,
@@ -49,16 +56,27 @@ def command(
         list[int] | None, typer.Option("--targets", help="Targets, 1..16; repeatable; 1, 2, 4, 8, 16 by default.")
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=33, max=500, help="Frames of a recording.")] = 36,
+    clip_length: Annotated[
+        int | None,
+        typer.Option("--clip-length", min=2, max=32, help="Frames of transformers' clips; else the model's."),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option("--draft-tokens", min=0, max=256, help="Of the draft's tree; 0 = one guess alone.")
+    ] = None,
     turns: Annotated[
         int, typer.Option("--turns", min=0, max=1000, help="Timed turns against transformers; 0 = counters only.")
     ] = 9,
     soak: Annotated[
         int, typer.Option("--soak", min=0, max=1_000_000, help="Frames of the long run; 0 = none, else 20 or more.")
     ] = 300,
+    clock: Annotated[
+        str, typer.Option("--clock", help="wall, or processor where others use the machine, too.")
+    ] = "wall",
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Processor threads of torch.")] = 1,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     allow_pickle_weights: PickleOption = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw what was measured into this PNG file.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure passes, tokens, memory and time of following targets.
@@ -69,19 +87,37 @@ def command(
     """
     import torch
 
+    from elysium_core.evaluation.engine_plot import check_plot, draw_plot
+    from elysium_core.evaluation.paired_times import CLOCKS
+
     plan = _Plan(
         windows=_chosen("--window", window, _WINDOWS, _WINDOWS.__contains__),
         rates_hz=_chosen("--rate", rate, _RATES_HZ, lambda hz: 0.1 <= hz <= 1000),
         targets=sorted(_chosen("--targets", targets, _TARGETS, lambda count: 1 <= count <= _MOST_TARGETS)),
+        clip_length=clip_length,
         turns=turns,
+        clock=clock,
         soak=soak,
     )
+    if clock not in CLOCKS:
+        raise ConfigError(f"--clock {clock!r} is not one of {', '.join(CLOCKS)}")
+    if plot is not None:
+        check_plot(plot)
     if 0 < soak < 20:
         raise ConfigError(f"--soak {soak} is too short to show growth; use 20 frames or more")
     torch.set_num_threads(threads)
-    make_subject = _maker(model, size, visual_tokens, frames, device, dtype, allow_pickle_weights)
-    report = _report(make_subject(plan.rates_hz[0], 1), model, threads)
+    if model == RANDOM:
+        make_subject = _random_maker(size, layers, visual_tokens, frames, device, dtype)
+    elif visual_tokens is not None or layers is not None:
+        raise ConfigError("--visual-tokens and --layers go with --model random; a trained model has its own")
+    else:
+        make_subject = _trained_maker(model, frames, device, dtype, allow_pickle_weights)
+    if draft_tokens is not None:
+        make_subject = _with_draft_tokens(make_subject, draft_tokens)
+    report = _report(make_subject(plan.rates_hz[0], 1), model, threads) | {"clock": clock}
     _measure(report, make_subject, plan, _quiet if json else _show)
+    if plot is not None:
+        draw_plot(plot, report)
     if json:
         emit(report)
 
@@ -93,7 +129,9 @@ class _Plan:
     windows: Sequence[str]
     rates_hz: Sequence[float]
     targets: Sequence[int]
+    clip_length: int | None
     turns: int
+    clock: str
     soak: int
 
 
@@ -116,43 +154,48 @@ def _chosen(
     return chosen
 
 
-def _maker(
-    model: str,
-    size: str,
-    visual_tokens: int | None,
-    frames: int,
-    device: str,
-    dtype: str,
-    allow_pickle_weights: bool,
-) -> Callable[[float, int], Subject]:
-    """Load the model once; what is returned makes a scene for it: ``(rate_hz, targets) -> subject``."""
+def _trained_maker(model: str, frames: int, device: str, dtype: str, allow_pickle_weights: bool) -> _Maker:
+    """Load a model once; what is returned makes a scene for it."""
     from elysium_core.evaluation import engine_workload as workload
     from elysium_core.evaluation.engine_cost import Subject
-    from elysium_core.tasks import Elysium, resolve_device, resolve_dtype
+    from elysium_core.tasks import Elysium
 
-    if model != RANDOM:
-        if visual_tokens is not None:
-            raise ConfigError("--visual-tokens goes with --model random; a trained model has its own")
-        loaded = Elysium.from_pretrained(model, device=device, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
-        runtime = loaded.runtime
-        side_px = runtime.network.visual_encoder.side_px
+    loaded = Elysium.from_pretrained(model, device=device, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
+    runtime = loaded.runtime
+    side_px = runtime.network.visual_encoder.side_px
 
-        def make(rate_hz: float, targets: int) -> Subject:
-            scene = workload.draw_scene(_SEED, frames, targets, rate_hz, side_px)
-            return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
+    def make(rate_hz: float, targets: int) -> Subject:
+        scene = workload.draw_scene(_SEED, frames, targets, rate_hz, side_px)
+        return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
 
-        return make
+    return make
+
+
+def _random_maker(
+    size: str, layers: int | None, visual_tokens: int | None, frames: int, device: str, dtype: str
+) -> _Maker:
+    """Draw the weights of a model once; what is returned makes a scene for it."""
+    from elysium_core.evaluation import engine_workload as workload
+    from elysium_core.evaluation.engine_cost import Subject
+    from elysium_core.tasks import resolve_device, resolve_dtype
+
     if size not in workload.SIZES:
         raise ConfigError(f"--size {size!r} is not one of {', '.join(workload.SIZES)}")
+    chosen = workload.SIZES[size]
+    chosen = replace(chosen, layers=layers or chosen.layers)
     place = resolve_device(device)
-    runtime = workload.random_runtime(workload.SIZES[size], place, resolve_dtype(dtype, place))
-    visual = workload.random_visual_tokens(runtime, frames, visual_tokens or workload.SIZES[size].visual_tokens)
+    runtime = workload.random_runtime(chosen, place, resolve_dtype(dtype, place))
+    visual = workload.random_visual_tokens(runtime, frames, visual_tokens or chosen.visual_tokens)
 
-    def make_scripted(rate_hz: float, targets: int) -> Subject:
+    def make(rate_hz: float, targets: int) -> Subject:
         scene = workload.draw_scene(_SEED, frames, targets, rate_hz, _SCENE_PX)
         return Subject(runtime, scene, visual, rate_hz, scripted=True)
 
-    return make_scripted
+    return make
+
+
+def _with_draft_tokens(make: _Maker, draft_tokens: int) -> _Maker:
+    return lambda rate_hz, targets: replace(make(rate_hz, targets), draft_tokens=draft_tokens)
 
 
 def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
@@ -179,7 +222,7 @@ def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
 
 def _measure(
     report: dict[str, Any],
-    make_subject: Callable[[float, int], Subject],
+    make_subject: _Maker,
     plan: _Plan,
     show: Callable[[Sequence[str]], None],
 ) -> None:
@@ -188,7 +231,7 @@ def _measure(
     from elysium_core.evaluation.engine_peers import measure_peers
     from elysium_core.evaluation.engine_soak import measure_soak
 
-    with Progress("engine", len(plan.windows) * (len(plan.rates_hz) + 2 + plan.soak)) as bar:
+    with Progress("engine", len(plan.windows) * (len(plan.rates_hz) + 1 + plan.soak) + 1) as bar:
         streams = []
         for window, rate_hz in product(plan.windows, plan.rates_hz):
             streams.append(measure_streams(make_subject(rate_hz, _STREAMS), window))
@@ -200,16 +243,14 @@ def _measure(
             packings += measure_packing(many, window, plan.targets)
             bar.advance(f"{window}, targets")
         show(packing_lines(packings))
-        comparisons = []
-        for window in plan.windows:
-            comparisons.append(measure_peers(many, window, plan.turns))
-            bar.advance(f"{window}, transformers")
-        show(peer_lines(comparisons))
+        comparison = measure_peers(many, plan.windows, plan.turns, plan.clip_length, plan.clock)
+        bar.advance("transformers")
+        show(peer_lines(comparison))
         soaks = [measure_soak(many, window, plan.soak, bar.advance) for window in plan.windows if plan.soak]
         show(soak_lines(soaks))
     report |= {
         "streams": [asdict(cost) for cost in streams],
         "packing": [asdict(cost) | {"token_ratio": cost.token_ratio} for cost in packings],
-        "peers": [comparison.as_json() for comparison in comparisons],
+        "peers": comparison.as_json(),
         "soak": [asdict(cost) for cost in soaks],
     }

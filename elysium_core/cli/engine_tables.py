@@ -43,26 +43,23 @@ def packing_lines(costs: Sequence[PackingCost]) -> list[str]:
     return [*lines, ""]
 
 
-def peer_lines(comparisons: Sequence[PeerComparison]) -> list[str]:
+def peer_lines(comparison: PeerComparison) -> list[str]:
     """Ours and transformers', and how many times faster ours is."""
-    lines = []
-    for comparison in comparisons:
-        lines += [
-            f"Against transformers' generate: one target, {comparison.frames} frames, {comparison.window} window",
-            f"{'way':<20}{'passes/frame':>14}{'tokens/frame':>14}{'seconds':>10}  same answers",
-        ]
-        for peer in comparison.peers:
-            seconds = "" if peer.seconds is None else f"{peer.seconds:.3f}"
-            same = "" if peer.identical is None else f"{peer.identical}/{peer.answers}"
-            lines.append(f"{peer.name:<20}{peer.passes:>14.2f}{peer.tokens:>14.1f}{seconds:>10}  {same}".rstrip())
-        for (baseline, ours), ratio in comparison.ratios.items():
-            told = ratio.refused
-            if not told:
-                low, middle, high = ratio.quartiles
-                told = f"{middle:.1f}x faster ({low:.1f}..{high:.1f})"
-            lines.append(f"{ours} against {baseline}: {told}")
-        lines.append("")
-    return lines
+    lines = [
+        f"Against transformers' generate: one target, {comparison.frames} frames, clips of {comparison.clip_length}",
+        f"{'way':<28}{'passes/frame':>14}{'tokens/frame':>14}{'seconds':>10}  same answers",
+    ]
+    for peer in comparison.peers:
+        seconds = "" if peer.seconds is None else f"{peer.seconds:.3f}"
+        same = "" if peer.identical is None else f"{peer.identical}/{peer.answers}"
+        lines.append(f"{peer.name:<28}{peer.passes:>14.2f}{peer.tokens:>14.1f}{seconds:>10}  {same}".rstrip())
+    for (baseline, ours), ratio in comparison.ratios.items():
+        told = ratio.refused
+        if not told:
+            low, middle, high = ratio.quartiles
+            told = f"{middle:.1f}x faster ({low:.1f}..{high:.1f})"
+        lines.append(f"{ours} against {baseline}: {told}")
+    return [*lines, ""]
 
 
 def soak_lines(costs: Sequence[SoakCost]) -> list[str]:

@@ -6,8 +6,9 @@ tokenizer, drafts and parsing are on our account alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,17 @@ from elysium_core.tracking.types import TrackerStats
 MIN_FRAMES = SINGLE_CLIP_FRAMES + 1
 """Shorter recordings are one clip by the paper's protocol, not several."""
 
-STREAM, CLIP = "stream", "clip"
-HF_LIVE, HF_CONTINUED, HF_CLIPS = "hf live", "hf live, continued", "hf clips"
-RATIOS = ((HF_LIVE, STREAM), (HF_CONTINUED, STREAM), (HF_CLIPS, STREAM), (HF_CLIPS, CLIP))
-"""Baseline and ours of every ratio that is told."""
+CLIP, HF_LIVE, HF_CLIPS = "clip", "hf live", "hf clips"
+
+
+def stream_name(window: str) -> str:
+    """Name of our stream with a window."""
+    return f"stream, {window}"
+
+
+def same_prompts_name(name: str) -> str:
+    """Name of transformers answering the very prompts of one of our streams."""
+    return f"hf, prompts of {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,10 @@ class PeerCost:
     """One way of answering the same frames.
 
     Attributes:
-        name: ``stream`` and ``clip`` are ours. ``hf live`` writes the whole answer anew for every frame,
-            ``hf live, continued`` only the newest box behind the boxes so far (the stream's own prompts),
-            ``hf clips`` the answer of every clip.
+        name: ``stream, ...`` and ``clip`` are ours. ``hf live`` is the published way for every new frame: the
+            growing clip anew, its whole answer from the first word on. ``hf clips`` is the published evaluation:
+            the answer of every clip, when the clip is complete. ``hf, prompts of ...`` writes the newest box
+            alone, behind exactly what our stream was asked.
         passes: Forward passes a frame.
         tokens: Tokens fed a frame.
         seconds: Median time of the whole run [s]; None if it was not timed.
@@ -57,13 +66,13 @@ class PeerComparison:
     """Our ways against transformers'.
 
     Attributes:
-        window: Window of the stream: ``anchor`` or ``growing``.
+        clip_length: Frames of a clip, and of a growing window, at most.
         frames: Frames of the recording.
         peers: Every way, measured.
-        ratios: Baseline and ours of :data:`RATIOS` -> how many times faster ours is; empty if nothing was timed.
+        ratios: Baseline and ours -> how many times faster ours is; empty if nothing was timed.
     """
 
-    window: str
+    clip_length: int
     frames: int
     peers: tuple[PeerCost, ...]
     ratios: Mapping[tuple[str, str], Ratio] = field(default_factory=dict)
@@ -71,7 +80,7 @@ class PeerComparison:
     def as_json(self) -> dict[str, Any]:
         """The same in JSON's own types."""
         return {
-            "window": self.window,
+            "clip_length": self.clip_length,
             "frames": self.frames,
             "peers": [asdict(peer) for peer in self.peers],
             "ratios": [
@@ -80,49 +89,103 @@ class PeerComparison:
         }
 
 
-def measure_peers(subject: Subject, window: str, turns: int) -> PeerComparison:
-    """Answer the same frames in five ways, compare the answers, and time them in turns.
+def measure_peers(
+    subject: Subject, windows: Sequence[str], turns: int, clip_length: int | None = None, clock: str = "wall"
+) -> PeerComparison:
+    """Answer the same frames in several ways, compare the answers, and time them in turns.
 
     Args:
         subject: Of at least :data:`MIN_FRAMES` frames; only its first target is followed.
-        window: Window of the stream.
+        windows: Windows of our streams.
         turns: Timed turns, after one that counts and compares; 0 = no times.
+        clip_length: Frames of a clip, and of a growing window, at most; None = as the checkpoint recommends, for one
+            that was trained on shorter clips than the published 8 does not keep to its form in those.
+        clock: See :data:`elysium_core.evaluation.paired_times.CLOCKS`.
     """
-    frames = len(subject.scene.images)
-    stream, clip = stream_runtime(subject, [0], keeps_prompts=True), _clip_runtime(subject, keeps_prompts=True)
-    followed, clips = run_stream(subject, stream, window, [0]), _run_clips(subject, clip)
-    peers = [
-        PeerCost(STREAM, sum(followed.passes) / frames, sum(followed.tokens) / frames),
-        PeerCost(CLIP, clips.llm_passes / frames, clips.llm_tokens / frames),
-    ]
-    hf = HfDecoder(subject.runtime.network.llm, subject.runtime.tokenizer.eos_id)
-    forced = subject.scripted
-    theirs: dict[str, Callable[[], list[list[int]]]] = {
-        HF_LIVE: lambda: [_generate_anew(hf, asked, forced) for asked in stream.asked],
-        HF_CONTINUED: lambda: [_generate(hf, asked, forced) for asked in stream.asked],
-        HF_CLIPS: lambda: [_generate(hf, asked, forced) for asked in clip.asked],
-    }
-    same_prompts = {} if forced else {HF_CONTINUED: stream, HF_CLIPS: clip}
-    for name, run in theirs.items():
-        hf.passes = hf.tokens = 0
-        answers = run()
-        cost = PeerCost(name, hf.passes / frames, hf.tokens / frames, answers=len(answers))
-        if name in same_prompts:
-            own = [asked.answer.token_ids for asked in same_prompts[name].asked]
-            cost = replace(cost, identical=sum(mine == other for mine, other in zip(own, answers, strict=True)))
-        peers.append(cost)
-    runs: dict[str, Callable[[], object]] = {
-        STREAM: lambda: run_stream(subject, stream_runtime(subject, [0]), window, [0]),
-        CLIP: lambda: _run_clips(subject, _clip_runtime(subject)),
-        **theirs,
-    }
-    times = time_in_turns(runs, turns, subject.runtime.device) if turns else {}
-    ratios = {pair: compare(times[pair[0]], times[pair[1]]) for pair in RATIOS if times}
-    return PeerComparison(window, frames, tuple(_with_time(peer, times) for peer in peers), ratios)
+    subject = replace(subject, clip_length=clip_length or subject.clips_of)
+    ours = _Ours(subject, windows)
+    theirs = _Theirs(subject, ours)
+    peers = [*ours.costs, *theirs.costs()]
+    runs = ours.runs | theirs.timed
+    times = time_in_turns(runs, turns, subject.runtime.device, clock) if turns else {}
+    pairs = [(baseline, name) for name in ours.runs for baseline in theirs.timed if times]
+    ratios = {(baseline, name): compare(times[baseline], times[name]) for baseline, name in pairs}
+    return PeerComparison(
+        subject.clips_of, len(subject.scene.images), tuple(_with_time(p, times) for p in peers), ratios
+    )
 
 
 def _with_time(peer: PeerCost, times: Mapping[str, Seconds]) -> PeerCost:
-    return replace(peer, seconds=float(np.median(times[peer.name]))) if times else peer
+    return replace(peer, seconds=float(np.median(times[peer.name]))) if peer.name in times else peer
+
+
+class _Ours:
+    """Our ways, run once; what they were asked is kept.
+
+    Attributes:
+        costs: What each has cost.
+        asked: Questions and answers of each, by name; those of a growing stream are always there.
+        runs: Each again, nothing kept.
+    """
+
+    def __init__(self, subject: Subject, windows: Sequence[str]) -> None:
+        frames = len(subject.scene.images)
+        self.costs: list[PeerCost] = []
+        self.asked: dict[str, list[Asked]] = {}
+        self.runs: dict[str, Callable[[], object]] = {}
+        for window in dict.fromkeys([*windows, "growing"]):
+            name, runtime = stream_name(window), stream_runtime(subject, [0], keeps_prompts=True)
+            run = run_stream(subject, runtime, window, [0])
+            self.asked[name] = runtime.asked
+            if window in windows:
+                self.costs.append(PeerCost(name, sum(run.passes) / frames, sum(run.tokens) / frames))
+                self.runs[name] = partial(_follow, subject, window)
+        runtime = _clip_runtime(subject, keeps_prompts=True)
+        stats = _run_clips(subject, runtime)
+        self.asked[CLIP] = runtime.asked
+        self.costs.append(PeerCost(CLIP, stats.llm_passes / frames, stats.llm_tokens / frames))
+        self.runs[CLIP] = lambda: _run_clips(subject, _clip_runtime(subject))
+
+
+def _follow(subject: Subject, window: str) -> object:
+    return run_stream(subject, stream_runtime(subject, [0]), window, [0])
+
+
+class _Theirs:
+    """transformers' ways of answering what we were asked.
+
+    Attributes:
+        timed: Those that are timed; the others only show that the answers are the same.
+    """
+
+    def __init__(self, subject: Subject, ours: _Ours) -> None:
+        self._frames = len(subject.scene.images)
+        self._hf = hf = HfDecoder(subject.runtime.network.llm, subject.runtime.tokenizer.eos_id)
+        self._forced = forced = subject.scripted
+        growing = ours.asked[stream_name("growing")]
+        self.timed: dict[str, Callable[[], list[list[int]]]] = {
+            HF_LIVE: lambda: [_generate_anew(hf, asked, forced) for asked in growing],
+            HF_CLIPS: lambda: [_generate(hf, asked, forced) for asked in ours.asked[CLIP]],
+        }
+        self._judged = {HF_CLIPS: ours.asked[CLIP]}
+        self._judged |= {same_prompts_name(name): ours.asked[name] for name in ours.runs if name != CLIP}
+
+    def costs(self) -> list[PeerCost]:
+        """Run each once, and compare the answers."""
+        alike = {name: partial(self._answer_all, asked) for name, asked in self._judged.items()}
+        return [self._cost(name, run) for name, run in (alike | self.timed).items()]
+
+    def _answer_all(self, asked: Sequence[Asked]) -> list[list[int]]:
+        return [_generate(self._hf, one, self._forced) for one in asked]
+
+    def _cost(self, name: str, run: Callable[[], list[list[int]]]) -> PeerCost:
+        self._hf.passes = self._hf.tokens = 0
+        answers = run()
+        cost = PeerCost(name, self._hf.passes / self._frames, self._hf.tokens / self._frames, answers=len(answers))
+        if self._forced or name not in self._judged:
+            return cost
+        own = [asked.answer.token_ids for asked in self._judged[name]]
+        return replace(cost, identical=sum(mine == other for mine, other in zip(own, answers, strict=True)))
 
 
 def _generate(hf: HfDecoder, asked: Asked, forced: bool) -> list[int]:
@@ -137,7 +200,7 @@ def _generate_anew(hf: HfDecoder, asked: Asked, forced: bool) -> list[int]:
 
 
 def _clip_runtime(subject: Subject, **keeps: bool) -> RecordingRuntime:
-    spans = ClipWindow(subject.runtime.config.clip_length, 1).spans(len(subject.scene.images))
+    spans = ClipWindow(subject.clips_of, 1).spans(len(subject.scene.images))
     clips = (range(start, stop) for start, stop in spans)
     return RecordingRuntime(subject.runtime, IndexedVision(subject.visual), script(subject, [0], clips), **keeps)
 

@@ -18,6 +18,8 @@ from transformers import CLIPVisionConfig
 from elysium_core.data.synthetic.assets import sprite_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
+from elysium_core.errors import BackendError
+from elysium_core.evaluation.memory import free_bytes
 from elysium_core.geometry import Box
 from elysium_core.inference.failures import device_errors
 from elysium_core.inference.runtime import Runtime
@@ -36,6 +38,8 @@ NAMES = 40
 # Objects then keep about 0.72 of their coordinates from frame to frame at 30 Hz, as LaSOT's do (on the 0..100 grid).
 _TIME_UNITS_A_SECOND = 1.75
 _VOCABULARY = 1024
+# The rest is for keys and values, and for what others need.
+_USABLE_MEMORY = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +127,7 @@ def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, 
     Raises:
         BackendError: The device has too little memory (``MEMORY``).
     """
+    _check_memory(size, device, dtype)
     tokenizer = _bench_tokenizer()
     llm = LlamaSize.from_dict(
         {
@@ -145,6 +150,22 @@ def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, 
         for weight in network.parameters():
             torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.ones_(weight)
     return Runtime(network, tokenizer, TorchVision(network))
+
+
+def _check_memory(size: DecoderSize, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a model that does not fit before the system ends the process for it."""
+    layer = 4 * size.width**2 + 3 * size.width * size.mlp_width
+    needed = (2 * size.vocab * size.width + size.layers * layer) * dtype.itemsize
+    free = free_bytes(device)
+    if free is None or needed <= _USABLE_MEMORY * free:
+        return
+    fitting = int((_USABLE_MEMORY * free / dtype.itemsize - 2 * size.vocab * size.width) // layer)
+    remedy = f"--layers {fitting}" if fitting > 0 else "a smaller --size"
+    raise BackendError(
+        f"random weights of this size need {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')}, and "
+        f"{free / 2**30:.1f} GiB of memory are free; use {remedy}, or --dtype bfloat16",
+        code="MEMORY",
+    )
 
 
 def random_visual_tokens(runtime: Runtime, frames: int, tokens: int) -> list[torch.Tensor]:

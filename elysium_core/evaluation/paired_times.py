@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+"""What may be told as time: what passes, or what this process has computed, which others on the machine change less."""
+
 MAX_SPREAD = 0.30
 """Largest spread of a baseline's times, (upper quartile - lower quartile) / median, at which a ratio is told."""
 
@@ -31,7 +34,12 @@ class Ratio:
     refused: str = ""
 
 
-def time_in_turns(runs: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, Seconds]:
+def time_in_turns(
+    runs: Mapping[str, Callable[[], object]],
+    turns: int,
+    device: torch.device,
+    clock: str = "wall",
+) -> dict[str, Seconds]:
     """Seconds of each run in each turn: A, B, C, A, B, C, ...
 
     A change of the machine's load meets all of them. Nothing is warmed up here.
@@ -40,15 +48,17 @@ def time_in_turns(runs: Mapping[str, Callable[[], object]], turns: int, device: 
         runs: What to time, by name.
         turns: How often.
         device: What has to be waited for.
+        clock: One of :data:`CLOCKS`.
     """
+    now = CLOCKS[clock]
     times = {name: np.empty(turns) for name in runs}
     for turn in range(turns):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = now()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times[name][turn] = time.perf_counter() - started
+            times[name][turn] = now() - started
     return times
 
 

@@ -32,20 +32,30 @@ def test_json_is_one_object(elysium):
     (packing,) = report["packing"]
     assert packing["identical"] == packing["boxes"] == 66
     assert packing["token_ratio"] < 1
-    (peers,) = report["peers"]
-    assert peers["ratios"] == []
+    peers = report["peers"]
+    assert (peers["ratios"], peers["clip_length"]) == ([], 8)
     assert [peer["identical"] for peer in peers["peers"]] == [None] * 5
     (soak,) = report["soak"]
-    assert soak["kv_early"] == soak["kv_late"]
+    assert soak["early"]["kv_tokens"] == soak["late"]["kv_tokens"]
 
 
 def test_a_model_of_ones_own_is_compared_with_transformers(elysium, tiny_folder):
-    outcome = elysium("bench", "engine", "--model", tiny_folder, *SHORT)
+    outcome = elysium("bench", "engine", "--model", tiny_folder, *SHORT, "--clip-length", 3)
     assert outcome.code == 0
-    assert "hf live, continued" in outcome.out
+    assert "hf, prompts of stream, anchor" in outcome.out
     assert "32/32" in outcome.out
-    assert "5/5" in outcome.out
+    assert "16/16" in outcome.out
     assert "Long run" in outcome.out
+
+
+def test_what_was_measured_is_drawn(elysium, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    plot = tmp_path / "engine.png"
+    options = ("--model", "random", "--size", "tiny", "--layers", 1, "--draft-tokens", 0, "--clip-length", 4)
+    outcome = elysium("bench", "engine", *options, *SHORT, "--plot", plot, "--json")
+    assert outcome.code == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert outcome.lines[0]["peers"]["clip_length"] == 4
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,11 @@ def test_a_model_of_ones_own_is_compared_with_transformers(elysium, tiny_folder)
         (("--targets", 17), "--targets 17"),
         (("--rate", 0), "--rate 0"),
         (("--soak", 5), "--soak 5 is too short"),
-        (("--visual-tokens", 9), "--visual-tokens goes with --model random"),
+        (("--visual-tokens", 9), "go with --model random"),
+        (("--clock", "sun"), "--clock 'sun'"),
+        (("--layers", 2), "go with --model random"),
+        (("--plot", "engine.svg"), "engine.svg is not a PNG file"),
+        (("--draft-tokens", 257), "--draft-tokens"),
         (("--model", "/nowhere/at/all"), "/nowhere/at/all"),
         (("--frames", 8), "--frames"),
         (("--device", "abacus", "--model", "random"), "'abacus'"),
