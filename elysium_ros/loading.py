@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from elysium_core.errors import ModelFileError
@@ -11,19 +12,53 @@ from elysium_core.tracking.types import PerceptionModel
 from elysium_ros.parameters import Settings
 
 
-def load_model(path: str, device: str = "auto", precision: str = "auto", backend: str = "auto") -> PerceptionModel:
-    """Load a model.
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which model to load, and how; two that are equal load the same.
 
-    Args:
+    Attributes:
         path: ``identity``, ``nano``, or a checkpoint folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
         backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``, for the vision encoder.
+        quantization: ``none``, ``int8``, ``nf4`` or ``fp8``, of the language model.
+        cuda_graphs: Replay recorded passes on a GPU.
+        fast_resize: Resize images on the device instead of by PIL.
+        allow_pickle_weights: Accept ``pytorch_model*.bin`` files where there are no safetensors.
+    """
+
+    path: str
+    device: str = "auto"
+    precision: str = "auto"
+    backend: str = "auto"
+    quantization: str = "none"
+    cuda_graphs: bool = True
+    fast_resize: bool = False
+    allow_pickle_weights: bool = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ModelChoice:
+        """Return what the settings name."""
+        return cls(
+            path=settings.model_path,
+            device=settings.model_device,
+            precision=settings.model_precision,
+            backend=settings.model_backend,
+            quantization=settings.model_quantization,
+            cuda_graphs=settings.model_cuda_graphs,
+            fast_resize=settings.model_fast_resize,
+            allow_pickle_weights=settings.model_allow_pickle_weights,
+        )
+
+
+def load_model(choice: ModelChoice) -> PerceptionModel:
+    """Load a model; ``identity`` has nothing to load and ignores all options.
 
     Raises:
         ModelFileError: The folder or a file in it is missing, damaged or unsafe to read.
-        BackendError: The device or backend cannot be used on this machine.
+        BackendError: The device, backend or quantisation cannot be used on this machine.
     """
+    path = choice.path
     if path == "identity":
         return IdentityModel()
     if path.startswith(("/", "./", "../", "~")):
@@ -35,14 +70,18 @@ def load_model(path: str, device: str = "auto", precision: str = "auto", backend
     from elysium_core.inference.threads import fit_threads
     from elysium_core.tasks import Elysium
 
-    model: PerceptionModel = Elysium.from_pretrained(path, device=device, dtype=precision, vision_backend=backend)
+    model: PerceptionModel = Elysium.from_pretrained(
+        path,
+        device=choice.device,
+        dtype=choice.precision,
+        vision_backend=choice.backend,
+        quantization=choice.quantization,
+        cuda_graphs=choice.cuda_graphs,
+        fast_resize=choice.fast_resize,
+        allow_pickle_weights=choice.allow_pickle_weights,
+    )
     fit_threads(model.info.parameters)
     return model
-
-
-def load_configured_model(settings: Settings) -> PerceptionModel:
-    """Load the model that the settings name; raises as :func:`load_model`."""
-    return load_model(settings.model_path, settings.model_device, settings.model_precision, settings.model_backend)
 
 
 def gpu_memory_used() -> int:

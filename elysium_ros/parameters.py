@@ -154,6 +154,22 @@ class Settings:
         "model.precision", "auto", Change.INACTIVE, "Data type of weights and computation.",
         choices=("auto", "float32", "float16", "bfloat16"),
     )  # fmt: skip
+    model_quantization: str = _parameter(
+        "model.quantization", "none", Change.INACTIVE,
+        "Fewer bits for the language model's matrices; answers are then no longer quite the same.",
+        choices=("none", "int8", "nf4", "fp8"),
+    )  # fmt: skip
+    model_cuda_graphs: bool = _parameter(
+        "model.cuda_graphs", True, Change.INACTIVE, "Record passes on a GPU once and replay them; nothing on a CPU."
+    )
+    model_fast_resize: bool = _parameter(
+        "model.fast_resize", False, Change.INACTIVE,
+        "Resize images on the model's device instead of by PIL; pixels may differ by one step of 255.",
+    )  # fmt: skip
+    model_allow_pickle_weights: bool = _parameter(
+        "model.allow_pickle_weights", False, Change.INACTIVE,
+        "Accept pytorch_model*.bin files where there are no safetensors; only for authors you trust.",
+    )  # fmt: skip
     model_warmup: int = _parameter(
         "model.warmup", 1, Change.INACTIVE,
         "Passes of the whole model on activation, so that the first real image is not slow.",
@@ -266,6 +282,8 @@ class Settings:
             yield "model.path is empty; give a checkpoint folder, 'nano' or 'identity'"
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.model_device):
             yield f"model.device = {self.model_device!r} is not auto, cpu, cuda or cuda:N"
+        if self.model_fast_resize and self.model_backend == "onnx":
+            yield "model.fast_resize cannot be had with model.backend onnx; use torch or tensorrt, or set it to false"
         if self.max_new_tokens < 20 * self.clip_length:
             yield (
                 f"generation.max_new_tokens = {self.max_new_tokens} is too short for clip.length = {self.clip_length}; "

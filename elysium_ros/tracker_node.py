@@ -23,7 +23,7 @@ from elysium_ros.diagnostics import Condition
 from elysium_ros.executors import PoolExecutor, spin
 from elysium_ros.frame_statistics import Statistics
 from elysium_ros.lifecycle import ManagedNode
-from elysium_ros.loading import gpu_memory_used, load_configured_model
+from elysium_ros.loading import ModelChoice, gpu_memory_used, load_model
 from elysium_ros.mailbox import Mailbox
 from elysium_ros.narrator import Narrator
 from elysium_ros.parameter_server import ParameterServer
@@ -132,13 +132,12 @@ class TrackerNode(ManagedNode):
         self._outputs.close(_CLOSE_TIMEOUT_S)
 
     def _load(self) -> None:
-        settings = self.settings
-        key = (settings.model_path, settings.model_device, settings.model_precision, settings.model_backend)
+        choice = ModelChoice.from_settings(self.settings)
         begin_s = time.monotonic()
-        if self._runtime.load(lambda: load_configured_model(settings), key):
+        if self._runtime.load(lambda: load_model(choice), choice):
             info, took_s = self._runtime.model_info, time.monotonic() - begin_s
             where = f"on {info.device} ({info.backend}, {info.precision})" if info else ""
-            self.get_logger().info(f"loaded {settings.model_path!r} {where} in {took_s:.1f} s")
+            self.get_logger().info(f"loaded {choice.path!r} {where} in {took_s:.1f} s")
 
     def _start_timers(self) -> None:
         # On a steady clock: with simulated time the node must come up before /clock does.

@@ -25,6 +25,10 @@ ARGUMENTS = {
     "model": "nano, a folder with a checkpoint, or identity",
     "device": "auto, cpu, cuda or cuda:N",
     "backend": "of the vision encoder: auto, torch, onnx or tensorrt",
+    "quantization": "of the language model: none, int8, nf4 or fp8",
+    "cuda_graphs": "false: do not record and replay passes on a GPU",
+    "fast_resize": "true: resize images on the model's device",
+    "allow_pickle_weights": "true: accept pytorch_model*.bin files, from authors you trust",
     "expression": "what to track from the start, such as 'the red mug'",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
@@ -37,7 +41,9 @@ ARGUMENTS = {
     "respawn": "true: start the node again when it ends",
     "log_level": "debug, info, warn, error or fatal",
 }
-SWITCHES = ("use_sim_time", "autostart", "rviz", "foxglove", "respawn")
+SWITCHES = (
+    "cuda_graphs", "fast_resize", "allow_pickle_weights", "use_sim_time", "autostart", "rviz", "foxglove", "respawn",
+)  # fmt: skip
 
 # Argument: the node's parameter.
 TEXT_PARAMETERS = {
@@ -45,9 +51,16 @@ TEXT_PARAMETERS = {
     "model": "model.path",
     "device": "model.device",
     "backend": "model.backend",
+    "quantization": "model.quantization",
     "expression": "tracking.initial_expression",
 }
-SWITCH_PARAMETERS = {"use_sim_time": "use_sim_time", "autostart": "autostart"}
+SWITCH_PARAMETERS = {
+    "cuda_graphs": "model.cuda_graphs",
+    "fast_resize": "model.fast_resize",
+    "allow_pickle_weights": "model.allow_pickle_weights",
+    "use_sim_time": "use_sim_time",
+    "autostart": "autostart",
+}
 
 
 def generate_launch_description() -> LaunchDescription:

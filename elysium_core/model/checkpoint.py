@@ -206,7 +206,8 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
     if not allow_pickle:
         raise ModelFileError(
             f"{pickled[0]} is a pickle, which can run code when it is read; use a model with safetensors files, or, "
-            "if you trust its author, say allow_pickle_weights=True (on the command line: --allow-pickle-weights)",
+            "if you trust its author, say allow_pickle_weights=True (on the command line: --allow-pickle-weights; "
+            "in the node: model.allow_pickle_weights)",
             code="MODEL_UNSAFE",
         )
     if not torch_is_safe(torch.__version__):

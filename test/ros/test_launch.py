@@ -145,13 +145,14 @@ def test_empty_arguments_are_not_passed_on() -> None:
 def test_arguments_keep_their_type() -> None:
     from launch import LaunchContext
 
-    given = arguments(expression="no", model="1", autostart="false", cameras="front, rear")
+    given = arguments(expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true")
     values = load("track").explicit_parameters(given)
     evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
         "tracking.initial_expression": "no",
         "model.path": "1",
         "autostart": False,
+        "model.fast_resize": True,
         "cameras": ["front", "rear"],
     }
 

@@ -105,6 +105,9 @@ def test_any_values_give_settings_or_one_config_error(values):
         ({"cameras": ["a/b"]}, "'a/b' is not a valid"),
         ({"model.path": " "}, "model.path is empty"),
         ({"model.device": "gpu"}, "model.device = 'gpu'"),
+        ({"model.quantization": "int3"}, "model.quantization = 'int3' is not one of none, int8, nf4, fp8"),
+        ({"model.cuda_graphs": "false"}, "model.cuda_graphs must be bool, not 'false'"),
+        ({"model.fast_resize": True, "model.backend": "onnx"}, "model.fast_resize cannot be had with .* onnx; use"),
         ({"clip.length": 32}, "needs at least 640"),
         ({"tracking.initial_expression": "the <image>"}, "tracking.initial_expression: .*<image>"),
         ({"frame_timeout": 0.0, "publish.jpeg_quality": 0}, "frame_timeout.*publish.jpeg_quality"),
@@ -222,6 +225,9 @@ def test_a_parameter_that_is_fixed_while_active_says_so(make):
     result = harness.set(model__path="identity")
     assert not result.successful
     assert result.reason == "model.path can only be set while the node is not active; deactivate it first"
+    options = {"model__quantization": "int8", "model__cuda_graphs": False, "model__allow_pickle_weights": True}
+    for name, value in options.items():
+        assert "while the node is not active" in harness.set(**{name: value}).reason
     assert harness.set(model__path="nano").successful, "the value it has already"
     harness.active = False
     assert harness.set(model__path="identity").successful
