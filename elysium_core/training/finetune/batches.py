@@ -8,7 +8,7 @@ Shapes: B samples, F frames of all of them together, K visual tokens a frame, L 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from elysium_core.training.finetune.config import FineTuneRecipe, FineTuneStage
 from elysium_core.training.finetune.mixture import Mixture
 from elysium_core.training.finetune.questions import AskedClip, Dialogue, ask
 from elysium_core.training.finetune.sources import SampleSource, open_source
+from elysium_core.training.token_rows import TokenRow, row_tensors
 
 _MOST_SKIPS = 100
-_PADDING = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +74,6 @@ class FineTuneBatch:
         """Move every tensor to a device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "skipped"}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
-
-
-@dataclass(slots=True)
-class TokenRow:
-    """Tokens of one sample while they are laid out; the lists are of one length."""
-
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    branch: list[int] = field(default_factory=list)
-    weight: list[float] = field(default_factory=list)
-    digit: list[bool] = field(default_factory=list)
-
-    def extend(self, ids: Sequence[int], start: int, branch: int) -> None:
-        """Append tokens that are no labels."""
-        self.extend_labels(ids, start, branch, [0.0] * len(ids), [False] * len(ids))
-
-    def extend_labels(
-        self, ids: Sequence[int], start: int, branch: int, weights: Sequence[float], digits: Sequence[bool]
-    ) -> None:
-        """Append tokens with their weights in the loss."""
-        self.ids += ids
-        self.positions += range(start, start + len(ids))
-        self.branch += [branch] * len(ids)
-        self.weight += weights
-        self.digit += digits
 
 
 class SequenceBuilder:
@@ -230,20 +205,11 @@ class DataBatches(Dataset[FineTuneBatch]):
         return row, [torch.from_numpy(np.array(self._transform.resize(image))) for image in clip.images]
 
     def _collate(self, rows: Sequence[tuple[TokenRow, list[Tensor]]], skipped: Sequence[str]) -> FineTuneBatch:
-        length = max(len(row.ids) for row, _ in rows)
         images = [image for _, shown in rows for image in shown]
         side = self._layout.side_px
         return FineTuneBatch(
             images=torch.stack(images) if images else torch.zeros(0, side, side, 3, dtype=torch.uint8),
             frame_counts=torch.tensor([len(shown) for _, shown in rows]),
-            token_ids=_pad([row.ids for row, _ in rows], length, 0, torch.int64),
-            positions=_pad([row.positions for row, _ in rows], length, 0, torch.int64),
-            branch=_pad([row.branch for row, _ in rows], length, _PADDING, torch.int64),
-            label_weight=_pad([row.weight for row, _ in rows], length, 0.0, torch.float32),
-            is_digit=_pad([row.digit for row, _ in rows], length, False, torch.bool),
+            **row_tensors([row for row, _ in rows]),
             skipped=tuple(skipped),
         )
-
-
-def _pad(rows: Sequence[Sequence[float]], length: int, value: float, dtype: torch.dtype) -> Tensor:
-    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows], dtype=dtype)

@@ -11,8 +11,9 @@ from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.text.box_text import parse_answer
 from elysium_core.text.conversation import build_prompt
 from elysium_core.text.questions import REC, REG, RSOT, SOT, VIDEO_REG
-from elysium_core.training.batches import NOTHING, VISUAL_SLOT, Batch, draw_turns
+from elysium_core.training.batches import VISUAL_SLOT, Batch
 from elysium_core.training.losses import branch_mask, place_visual_tokens
+from elysium_core.training.turns import NOTHING, draw_turns
 
 SEED = 3
 
