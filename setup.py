@@ -33,6 +33,7 @@ EXTRAS = {
         "mypy>=1.11",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.9",
         "setuptools>=68,<80",
         # Builds engines on a machine without a GPU, so that building is tested everywhere.
