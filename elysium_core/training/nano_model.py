@@ -25,7 +25,7 @@ from elysium_core.text.build_tokenizer import save_tokenizer, train_tokenizer
 from elysium_core.text.conversation import frame_pieces, question_piece
 from elysium_core.text.questions import TRAINING, fill
 from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.training.config import NanoModelConfig
+from elysium_core.training.config import NanoModelConfig, SyntheticDataConfig
 
 MAX_FRAMES = 32
 # Prompts of a nano model open with "USER:" at once: a system text is of no use to it and costs time.
@@ -46,6 +46,11 @@ def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
         yield from [f"the {noun}"] * len(names)
         yield from (f"the {word} {noun}" for word in (*COLORS, "large", "small"))
         yield from (f"the {noun} {place}" for place in ("on the left", "on the right", "at the top", "at the bottom"))
+
+
+def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, ...]:
+    """Nouns that a model trained on such data understands: its names, and "object" if it learnt attributes."""
+    return tuple(names) if data.plain_share == 1 else (*names, ANY_OBJECT)
 
 
 def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
@@ -112,7 +117,7 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
         system_text=_SYSTEM_TEXT,
         clip_length=4,
         window="anchor",
-        vocabulary=(*names, ANY_OBJECT),
+        vocabulary=tuple(names),
     )
 
 

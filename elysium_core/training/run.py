@@ -29,6 +29,7 @@ from elysium_core.training.nano_model import (
     build_network,
     build_tokenizer,
     elysium_settings,
+    known_nouns,
     llm_settings,
     vision_settings,
 )
@@ -180,7 +181,7 @@ def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Pa
     save_checkpoint(
         target,
         network,
-        elysium_settings(recipe.model, names),
+        elysium_settings(recipe.model, known_nouns(names, recipe.data)),
         llm_settings(recipe.model, tokenizer.vocab_size),
         vision_settings(recipe.model).to_diff_dict(),
         dtype=torch.float16,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from elysium_core.text.conversation import build_prompt
 from elysium_core.text.questions import REC, REG, RSOT, SOT, VIDEO_REG
 from elysium_core.training.batches import VISUAL_SLOT, Batch
 from elysium_core.training.losses import branch_mask, place_visual_tokens
+from elysium_core.training.nano_model import known_nouns
 from elysium_core.training.turns import NOTHING, draw_turns
 
 SEED = 3
@@ -90,8 +93,6 @@ class TestTurns:
         assert absent > 10
 
     def test_words_are_the_truth_about_one_object_alone(self, recipe):
-        from dataclasses import replace
-
         data = replace(recipe.data, absent_share=0.0, plain_share=0.3)
         scene = SceneConfig(side_px=64, twin_share=0.5, dye_share=0.4)
         generator = ClipGenerator(trainable_names()[:12], [], 0, scene)
@@ -107,8 +108,6 @@ class TestTurns:
         assert kinds == {"name", "color", "size", "place"}
 
     def test_what_is_absent_may_be_there_in_another_colour(self, recipe):
-        from dataclasses import replace
-
         data = replace(recipe.data, absent_share=1.0)
         generator = ClipGenerator(trainable_names()[:12], [], 0, SceneConfig(side_px=64, dye_share=0.5))
         rng = np.random.default_rng(0)
@@ -123,8 +122,6 @@ class TestTurns:
         assert other_color > 5
 
     def test_there_are_never_more_than_asked_for(self, generator, recipe):
-        from dataclasses import replace
-
         data = replace(recipe.data, max_turns=2)
         rng = np.random.default_rng(0)
         clips = [generator.draw_with_target(1, 3, (0.5, 1.5)) for _ in range(10)]
@@ -280,3 +277,9 @@ class TestMask:
                 torch.testing.assert_close(packed[clip][alone], llm.logits(hidden)[0], atol=1e-4, rtol=1e-4)
                 compared += 1
         assert compared > len(batch.token_ids)
+
+
+def test_the_word_object_is_known_to_models_that_learnt_attributes(recipe):
+    names = ("apple", "car")
+    assert known_nouns(names, replace(recipe.data, plain_share=1.0)) == names
+    assert known_nouns(names, replace(recipe.data, plain_share=0.5)) == ("apple", "car", "object")
