@@ -29,7 +29,7 @@ class SceneConfig:
         vanish_share: Share of clips of several frames in which one object is gone from some
             frame on.
         twin_share: Share of clips of several objects in which two have the same name.
-        dye_share: Share of objects that are dyed in a colour.
+        dye_share: Share of objects that are dyed in a colour; of twins more are, once it is over 0.
         aspects: Height over width of the cameras the clips pretend to come from, one drawn
             a clip: a model sees every picture squashed to a square.
     """
