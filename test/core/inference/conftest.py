@@ -16,6 +16,28 @@ from elysium_core.model.checkpoint import load_checkpoint
 from elysium_core.model.elysium import ElysiumNetwork
 
 
+class Recordings:
+    """Records nothing, but counts."""
+
+    def __init__(self):
+        self.made = self.run = 0
+
+    def __call__(self, program):
+        self.made += 1
+
+        def replay():
+            self.run += 1
+            program()
+
+        return replay
+
+
+@pytest.fixture
+def record() -> Recordings:
+    """Stands in for CUDA graphs where there is no GPU."""
+    return Recordings()
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """The user's cache, empty."""

@@ -37,25 +37,9 @@ def llm(runtime):
 
 
 @pytest.fixture
-def recorded(llm):
+def recorded(llm, record):
     """A decoder that records and replays all it can."""
-    return RecordedDecoder(llm, Recordings(), capacity=COLUMN_STEP)
-
-
-class Recordings:
-    """Records nothing, but counts."""
-
-    def __init__(self):
-        self.made = self.run = 0
-
-    def __call__(self, program):
-        self.made += 1
-
-        def replay():
-            self.run += 1
-            program()
-
-        return replay
+    return RecordedDecoder(llm, record, capacity=COLUMN_STEP)
 
 
 def tree_mask(tokens, start, seed=0):
@@ -249,8 +233,7 @@ def test_a_pass_that_never_has_memory_is_named_and_the_next_may_have(llm, record
     assert [(answer.token_ids, answer.passes) for answer in engine.answer([request])] == expected
 
 
-def test_the_recording_that_was_used_least_goes_first(llm):
-    record = Recordings()
+def test_the_recording_that_was_used_least_goes_first(llm, record):
     decoder = RecordedDecoder(llm, record, capacity=COLUMN_STEP, most_programs=2)
 
     def run(tokens):
@@ -266,8 +249,8 @@ def test_the_recording_that_was_used_least_goes_first(llm):
     assert len(decoder._programs) == 2
 
 
-def test_larger_memory_makes_new_recordings_and_frees_the_old(llm):
-    decoder = RecordedDecoder(llm, Recordings(), capacity=COLUMN_STEP)
+def test_larger_memory_makes_new_recordings_and_frees_the_old(llm, record):
+    decoder = RecordedDecoder(llm, record, capacity=COLUMN_STEP)
     small = decoder.new_cache(1)
     for _ in range(3):
         decoder(embeddings(llm, 10), torch.arange(10)[None], tree_mask(10, 0), small)

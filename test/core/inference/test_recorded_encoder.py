@@ -14,24 +14,7 @@ def images():
     return list(np.random.default_rng(4).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
 
 
-class Recordings:
-    """Records nothing, but counts."""
-
-    def __init__(self):
-        self.made = self.run = 0
-
-    def __call__(self, program):
-        self.made += 1
-
-        def replay():
-            self.run += 1
-            program()
-
-        return replay
-
-
-def test_recorded_images_give_the_same_tokens_and_keep_them(network, images):
-    record = Recordings()
+def test_recorded_images_give_the_same_tokens_and_keep_them(network, images, record):
     plain, recorded = TorchVision(network), TorchVision(network, record=record)
     expected = [plain.encode([image])[0] for image in images]
     found = [recorded.encode([image])[0] for image in images]
@@ -39,16 +22,14 @@ def test_recorded_images_give_the_same_tokens_and_keep_them(network, images):
     assert (record.made, record.run) == (1, len(images) - 1)
 
 
-def test_several_images_at_once_are_not_recorded(network, images):
-    record = Recordings()
+def test_several_images_at_once_are_not_recorded(network, images, record):
     recorded = TorchVision(network, record=record)
     for _ in range(3):
         assert torch.allclose(recorded.encode(images), TorchVision(network).encode(images))
     assert record.made == 0
 
 
-def test_weights_that_have_moved_are_recorded_anew(network, images):
-    record = Recordings()
+def test_weights_that_have_moved_are_recorded_anew(network, images, record):
     recorded = TorchVision(network, record=record)
     for dtype in (torch.float32, torch.float64):
         network.to(dtype)
