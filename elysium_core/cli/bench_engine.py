@@ -20,15 +20,15 @@ from elysium_core.errors import ConfigError
 if TYPE_CHECKING:
     from elysium_core.evaluation.engine_cost import Subject
 
-    _Maker = Callable[[float, int], Subject]
-    """Makes what is measured, of a rate [Hz] and a number of targets."""
+    _Maker = Callable[[float, int, int], Subject]
+    """Makes what is measured, of a rate [Hz], a number of targets and the number of a scene."""
 
 RANDOM = "random"
 _WINDOWS = ("anchor", "growing")
 _RATES_HZ = (30.0, 10.0, 5.0)
 _TARGETS = (1, 2, 4, 8, 16)
 _MOST_TARGETS = 16
-_SEED = 7
+_SCENE = 7
 # Objects differ in how they move; one alone would tell little.
 _STREAMS = 8
 # Of pictures that no model looks at; in smaller ones, boxes would move in steps.
@@ -114,7 +114,7 @@ def command(
         make_subject = _trained_maker(model, frames, device, dtype, allow_pickle_weights)
     if draft_tokens is not None:
         make_subject = _with_draft_tokens(make_subject, draft_tokens)
-    report = _report(make_subject(plan.rates_hz[0], 1), model, threads) | {"clock": clock}
+    report = _report(make_subject(plan.rates_hz[0], 1, _SCENE), model, threads) | {"clock": clock}
     _measure(report, make_subject, plan, _quiet if json else _show)
     if plot is not None:
         draw_plot(plot, report)
@@ -164,8 +164,8 @@ def _trained_maker(model: str, frames: int, device: str, dtype: str, allow_pickl
     runtime = loaded.runtime
     side_px = runtime.network.visual_encoder.side_px
 
-    def make(rate_hz: float, targets: int) -> Subject:
-        scene = workload.draw_scene(_SEED, frames, targets, rate_hz, side_px)
+    def make(rate_hz: float, targets: int, number: int) -> Subject:
+        scene = workload.draw_scene(number, frames, targets, rate_hz, side_px)
         return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
 
     return make
@@ -187,15 +187,15 @@ def _random_maker(
     runtime = workload.random_runtime(chosen, place, resolve_dtype(dtype, place))
     visual = workload.random_visual_tokens(runtime, frames, visual_tokens or chosen.visual_tokens)
 
-    def make(rate_hz: float, targets: int) -> Subject:
-        scene = workload.draw_scene(_SEED, frames, targets, rate_hz, _SCENE_PX)
+    def make(rate_hz: float, targets: int, number: int) -> Subject:
+        scene = workload.draw_scene(number, frames, targets, rate_hz, _SCENE_PX)
         return Subject(runtime, scene, visual, rate_hz, scripted=True)
 
     return make
 
 
 def _with_draft_tokens(make: _Maker, draft_tokens: int) -> _Maker:
-    return lambda rate_hz, targets: replace(make(rate_hz, targets), draft_tokens=draft_tokens)
+    return lambda rate_hz, targets, number: replace(make(rate_hz, targets, number), draft_tokens=draft_tokens)
 
 
 def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
@@ -234,11 +234,12 @@ def _measure(
     with Progress("engine", len(plan.windows) * (len(plan.rates_hz) + 1 + plan.soak) + 1) as bar:
         streams = []
         for window, rate_hz in product(plan.windows, plan.rates_hz):
-            streams.append(measure_streams(make_subject(rate_hz, _STREAMS), window))
+            alone = [make_subject(rate_hz, 1, number) for number in range(_SCENE, _SCENE + _STREAMS)]
+            streams.append(measure_streams(alone, window))
             bar.advance(f"{window}, {rate_hz:g} Hz")
         show(stream_lines(streams))
         packings: list[PackingCost] = []
-        many = make_subject(plan.rates_hz[0], max(plan.targets))
+        many = make_subject(plan.rates_hz[0], max(plan.targets), _SCENE)
         for window in plan.windows:
             packings += measure_packing(many, window, plan.targets)
             bar.advance(f"{window}, targets")

@@ -182,23 +182,29 @@ def script(subject: Subject, targets: Sequence[int], spans: Iterable[Sequence[in
     return TrueAnswers([subject.scene.boxes[target] for target in targets], subject.runtime.tokenizer, spans)
 
 
-def measure_streams(subject: Subject, window: str) -> StreamCost:
-    """Count what following costs: every target of a scene in a stream of its own."""
+def measure_streams(subjects: Sequence[Subject], window: str) -> StreamCost:
+    """Count what following costs: every target of every scene in a stream of its own.
+
+    Args:
+        subjects: One model with one or more scenes, at one frame rate.
+        window: ``anchor`` or ``growing``.
+    """
     runs, answers = [], []
     kv_tokens = kv_used = 0
-    for target in range(len(subject.scene.boxes)):
-        runtime = stream_runtime(subject, [target], keeps_answers=True)
-        runs.append(run_stream(subject, runtime, window, [target]))
-        answers += runtime.generations
-        kv_tokens, kv_used = max(kv_tokens, runtime.kv_tokens), max(kv_used, runtime.kv_used)
+    for subject in subjects:
+        for target in range(len(subject.scene.boxes)):
+            runtime = stream_runtime(subject, [target], keeps_answers=True)
+            runs.append(run_stream(subject, runtime, window, [target]))
+            answers += runtime.generations
+            kv_tokens, kv_used = max(kv_tokens, runtime.kv_tokens), max(kv_used, runtime.kv_used)
     asked = [passes for run in runs for passes in run.passes[1:]]
     passes_of_answers, drafted = sum(answer.passes for answer in answers), sum(answer.drafted for answer in answers)
     return StreamCost(
         window=window,
-        rate_hz=subject.rate_hz,
+        rate_hz=subjects[0].rate_hz,
         streams=len(runs),
         frames=len(asked),
-        repeat_rate=subject.scene.repeat_rate,
+        repeat_rate=sum(subject.scene.repeat_rate for subject in subjects) / len(subjects),
         passes=sum(asked) / len(asked),
         passes_max=max(asked),
         passes_per_answer=passes_of_answers / len(answers),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from elysium_core.inference.draft_tree import DraftTrie
 from elysium_core.tracking.number_tokens import NumberTokens
@@ -57,7 +58,7 @@ def grow(
     guess = [int("".join(map(numbers.digit, ids[begin:end])) or 0) for begin, end in runs]
     most = len(trie) + budget.tokens
     branches = sorted(_openings(ids, runs, guess, numbers, residuals), key=lambda branch: -branch[0])
-    for gain, branch in [*branches, *_boxes(ids, runs, guess, numbers, residuals)]:
+    for gain, branch in chain(branches, _boxes(ids, runs, guess, numbers, residuals, budget.least_gain)):
         new = branch[known:]
         cost = len(new) - len(trie.shared(new))
         if cost and len(trie) + cost <= most and gain >= cost * budget.least_gain:
@@ -88,9 +89,10 @@ def _boxes(
     guess: Sequence[int],
     numbers: NumberTokens,
     residuals: Residuals,
+    least: float,
 ) -> Iterator[tuple[float, list[int]]]:
-    """Chances of other boxes, with the whole answer; likely ones first."""
-    for chance, box in residuals.boxes(guess):
+    """Chances of other boxes, with the whole answer; likely ones first, those under ``least`` left out."""
+    for chance, box in residuals.boxes(guess, least):
         answer: list[int] = []
         place = 0
         for value, (begin, end) in zip(box, runs, strict=True):

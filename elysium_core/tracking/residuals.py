@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import product
-from math import prod
+from heapq import nlargest
 
 from elysium_core.text.box_text import LEVELS
 
@@ -77,13 +76,21 @@ class Residuals:
         values = (answer[coordinate] for answer in self._recent)
         return next((value for value in values if str(value).startswith(digits)), None)
 
-    def boxes(self, guess: Sequence[int]) -> list[tuple[float, tuple[int, ...]]]:
-        """Other boxes than the guessed one that an answer may have, likely ones first, with their chances."""
-        values = []
+    def boxes(self, guess: Sequence[int], least: float = 0.0) -> list[tuple[float, tuple[int, ...]]]:
+        """Other boxes than the guessed one that an answer may have, likely ones first, with their chances.
+
+        Args:
+            guess: The four coordinates that are guessed, 0..LEVELS.
+            least: Boxes less likely than this are left out; a camera asks for these at every frame.
+        """
+        boxes: list[tuple[float, tuple[int, ...]]] = [(1.0, ())]
         for coordinate, guessed in enumerate(guess):
-            chances = self.chances(coordinate, guessed)
-            values.append(sorted(((chance, value) for value, chance in chances.items()), reverse=True)[:_COMBINED])
-        boxes = [
-            (prod(chance for chance, _ in parts), tuple(value for _, value in parts)) for parts in product(*values)
-        ]
+            chances = ((chance, value) for value, chance in self.chances(coordinate, guessed).items())
+            likely = nlargest(_COMBINED, chances)
+            boxes = [
+                (joint, (*values, value))
+                for so_far, values in boxes
+                for chance, value in likely
+                if (joint := so_far * chance) >= least
+            ]
         return sorted((box for box in boxes if box[1] != tuple(guess)), reverse=True)

@@ -105,13 +105,14 @@ class BatchBuilder:
         self._open_bracket = tokenizer.encode_answer("[")[0]
         self._close_bracket = tokenizer.encode_answer("[1]")[-1]
 
-    def draw(self, seed: int, batch_frames: int, frames: int = 0) -> Batch:
+    def draw(self, seed: int, batch_frames: int, frames: int = 0, objects: Sequence[int] = ()) -> Batch:
         """Draw one batch; the same seed gives the same batch.
 
         Args:
             seed: Decides clips and questions.
             batch_frames: Frames of the batch, B * T.
             frames: T; 0 draws it from the data's mixture.
+            objects: Numbers of objects a clip, each as often; empty draws from the data's mixture.
         """
         data = self._data
         self._generator.reseed(seed, 0)
@@ -121,8 +122,8 @@ class BatchBuilder:
         clips: list[SyntheticClip] = []
         turns: list[list[Turn]] = []
         while len(clips) < max(1, batch_frames // count):
-            objects = int(rng.choice(data.objects, p=data.object_weights))
-            clip = self._generator.draw_with_target(count, objects, gap)
+            shown = int(rng.choice(objects) if objects else rng.choice(data.objects, p=data.object_weights))
+            clip = self._generator.draw_with_target(count, shown, gap)
             clips.append(clip)
             turns.append(draw_turns(rng, clip, data, self._generator))
         return self.build(clips, turns)

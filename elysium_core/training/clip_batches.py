@@ -36,7 +36,8 @@ class ClipBatches(Dataset[Batch]):
         # Built by the process that uses it: photos and sprites are not copied between processes.
         self._builder = self._builder or self._make_builder()
         stage = self._recipe.stages[self._stage_name]
-        return self._builder.draw(step_seed(self._recipe, self._stage_name, step), stage.batch_frames, stage.frames)
+        seed = step_seed(self._recipe, self._stage_name, step)
+        return self._builder.draw(seed, stage.batch_frames, stage.frames, stage.objects)
 
     def _make_builder(self) -> BatchBuilder:
         recipe = self._recipe

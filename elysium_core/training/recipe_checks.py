@@ -89,6 +89,9 @@ def _check_stages(recipe: Recipe) -> Iterator[str]:
             yield f"{where} has {len(stage.parts)} parts for {len(stage.init)} init stages"
         if stage.frames and stage.frames not in recipe.data.frames:
             yield f"{where}.frames = {stage.frames} is not one of data.frames = {list(recipe.data.frames)}"
+        if stage.objects and not 1 <= min(stage.objects) <= max(stage.objects) < recipe.data.names:
+            names = recipe.data.names
+            yield f"{where}.objects = {list(stage.objects)} must be numbers from 1 to under data.names = {names}"
         yield from _check_numbers(where, stage)
         seen.add(name)
     if recipe.export not in recipe.stages:

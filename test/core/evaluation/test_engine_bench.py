@@ -81,7 +81,7 @@ def sizes(runtime, count):
 def test_counters_of_a_still_target_are_exact(scripted):
     subject = scripted([STILL] * 12)
     frame, question, answer = sizes(subject.runtime, 2)
-    cost = measure_streams(subject, "anchor")
+    cost = measure_streams([subject], "anchor")
     assert (cost.frames, cost.passes, cost.passes_max, cost.passes_per_answer) == (11, 1, 1, 1)
     assert (cost.acceptance, cost.whole_answers, cost.coordinates, cost.repeat_rate) == (1, 1, 1, 1)
     assert (cost.vision_encodes, cost.departures) == (1, 0)
@@ -94,7 +94,7 @@ def test_counters_of_a_still_target_are_exact(scripted):
 
 def test_counters_of_a_growing_window_are_exact(scripted):
     subject = scripted([STILL] * 15)
-    cost = measure_streams(subject, "growing")
+    cost = measure_streams([subject], "growing")
     tokens = 0
     for number in (2, 3, 4, 5, 6, 7, 8) * 2:
         frame, question, answer = sizes(subject.runtime, number)
@@ -108,7 +108,7 @@ def test_counters_of_a_growing_window_are_exact(scripted):
 def test_a_wrong_digit_costs_a_pass(scripted):
     subject = scripted([STILL, STILL, MOVED, MOVED, MOVED])
     frame, question, answer = sizes(subject.runtime, 2)
-    cost = measure_streams(subject, "anchor")
+    cost = measure_streams([subject], "anchor")
     assert (cost.passes, cost.passes_max) == (5 / 4, 2)
     assert cost.whole_answers == 3 / 4
     assert (cost.coordinates, cost.repeat_rate) == (15 / 16, 15 / 16)

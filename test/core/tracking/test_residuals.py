@@ -31,6 +31,12 @@ def test_other_boxes_are_other_boxes_and_likely_ones_come_first(guess):
     assert sum(chances) < 1
 
 
+@given(BOX, st.floats(0.0, 0.2))
+def test_boxes_below_a_chance_are_left_out_and_no_others(guess, least):
+    residuals = Residuals()
+    assert residuals.boxes(guess, least) == [box for box in residuals.boxes(guess) if box[0] >= least]
+
+
 def test_what_was_answered_becomes_likely_and_fades():
     residuals = Residuals()
     before = residuals.chances(0, 50)

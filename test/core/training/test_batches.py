@@ -52,6 +52,11 @@ class TestDrawing:
         assert len(batch.images) == 6
         assert len(batch.token_ids) == clips
 
+    def test_a_stage_may_show_crowds(self, builder):
+        batch = builder.draw(SEED, 6, 1, objects=[5])
+        assert batch.patch_object.max() == 4
+        assert builder.draw(SEED, 6, 1).patch_object.max() < 3
+
     def test_moving_keeps_everything(self, batch):
         moved = batch.to(torch.device("cpu"))
         assert moved.frames == batch.frames

@@ -99,6 +99,8 @@ def test_wrong_types_are_told(recipe_file, override, problem):
         ("stages.vision.kind=magic", "'magic' is not one of vision"),
         ("stages.vision.gate=open", "'open' is not one of hard"),
         ("stages.vision.frames=7", "stages.vision.frames = 7"),
+        ("stages.vision.objects=[0, 2]", "stages.vision.objects = [0, 2]"),
+        ("stages.vision.objects=[6]", "from 1 to under data.names = 6"),
         ("stages.vision.steps=0", "stages.vision.steps = 0"),
         ("stages.vision.lr=-1", "stages.vision.lr"),
         ("stages.vision.lr=.nan", "stages.vision.lr"),
