@@ -48,6 +48,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("curate", "elysium_core.cli.curate", "Turn captioned video into referring tracks."),
     Verb("export", "elysium_core.cli.export", "Export the vision encoder to ONNX or TensorRT."),
     Verb("pull", "elysium_core.cli.pull", "Download a model (the only verb that uses the network)."),
+    Verb("info", "elysium_core.cli.info", "Say what a model is and which names it knows."),
     Verb("doctor", "elysium_core.cli.doctor", "Check this installation and say what is missing."),
 )
 

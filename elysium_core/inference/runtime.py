@@ -108,7 +108,7 @@ class Runtime:
             names = self.config.vocabulary
             raise ExpressionError(
                 f"this model knows no object in {words!r}; it knows {len(names)} names, among them "
-                f"{', '.join(names[:_EXAMPLES])} (for free language load a larger model)",
+                f"{', '.join(names[:_EXAMPLES])} (`elysium info` lists them; for free language load a larger model)",
                 code="EXPR_UNKNOWN",
             )
         return words

@@ -12,6 +12,9 @@ from typing import Any
 from elysium_core.errors import ModelFileError
 from elysium_core.text.conversation import Prompt
 
+# Texts whose tokens are remembered: the questions and labels of many targets, and their answers of the last frames.
+_REMEMBERED = 512
+
 
 class TextTokenizer:
     """Encodes prompt pieces and answers with a Hugging Face tokenizer.
@@ -33,7 +36,7 @@ class TextTokenizer:
         self.eos_id = self._special(tokenizer, "eos")
         self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
         # Questions and frame labels repeat for ever; the tokenizer is then never asked twice.
-        self._cached = lru_cache(maxsize=4096)(self._encode)
+        self._cached = lru_cache(maxsize=_REMEMBERED)(self._encode)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> TextTokenizer:

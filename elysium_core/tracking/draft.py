@@ -199,8 +199,12 @@ def complete(guess: str, written: str) -> str | None:
     return result + tail if tail.startswith(rest) else None
 
 
-@lru_cache(maxsize=4096)
 def _nearest(digits: str, wanted: int) -> str | None:
     """The number 0..100 that begins with ``digits`` and is nearest to ``wanted``."""
-    fitting = [str(value) for value in range(LEVELS + 1) if str(value).startswith(digits)]
-    return min(fitting, key=lambda text: abs(int(text) - wanted), default=None)
+    return min(_numbers_from(digits), key=lambda text: abs(int(text) - wanted), default=None)
+
+
+@lru_cache(maxsize=2 * (LEVELS + 1))
+def _numbers_from(digits: str) -> tuple[str, ...]:
+    """The numbers 0..100 that begin with ``digits``."""
+    return tuple(text for text in map(str, range(LEVELS + 1)) if text.startswith(digits))

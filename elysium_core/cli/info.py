@@ -1,0 +1,111 @@
+"""``elysium info``: what a model is and which names it knows, from its settings alone."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elysium_core.cli.models import DEFAULT_MODEL
+from elysium_core.cli.options import JsonOption
+from elysium_core.cli.output import emit, say
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a checkpoint's settings and the headers of its weight files tell.
+
+    Attributes:
+        model: As it was asked for.
+        folder: Where it lies.
+        parameters: Of all its parts; None where its weights are not safetensors files, which are not opened for this.
+        input_px: Side of the square that every picture is scaled to [px].
+        patch_tokens: Tokens that the vision encoder makes of a frame.
+        visual_tokens: Tokens of a frame that the language model reads.
+        clip_length: Frames it should be shown at once.
+        window: What it should see of a stream: ``anchor`` or ``growing``.
+        names: Names it knows; empty if it knows a language.
+    """
+
+    model: str
+    folder: str
+    parameters: int | None
+    input_px: int
+    patch_tokens: int
+    visual_tokens: int
+    clip_length: int
+    window: str
+    names: tuple[str, ...]
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub id that was pulled.")
+    ] = DEFAULT_MODEL,
+    json: JsonOption = False,
+) -> None:
+    """Say what a model is and which names it knows.
+
+    Reads settings and headers only: it is as quick for a model of any size.
+    """
+    facts = read_facts(model)
+    if json:
+        emit(asdict(facts))
+        return
+    for line in _lines(facts):
+        say(line)
+
+
+def read_facts(model: str) -> ModelFacts:
+    """Read a model's settings.
+
+    Raises:
+        ModelFileError: It is not on this machine, or its settings cannot be read.
+    """
+    # transformers takes seconds to import, and no other verb should wait for it.
+    from elysium_core.model.base_settings import vision_config
+    from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
+    from elysium_core.model.locations import base_settings, checkpoint_folder
+
+    folder = checkpoint_folder(model)
+    config = ElysiumConfig.from_file(folder / CONFIG_NAME)
+    vision = vision_config(*base_settings(config.vision, folder))
+    return ModelFacts(
+        model=model,
+        folder=str(folder),
+        parameters=_parameters(folder),
+        input_px=vision.image_size,
+        patch_tokens=config.adapter.in_token_num,
+        visual_tokens=config.adapter.out_token_num,
+        clip_length=config.clip_length,
+        window=config.window,
+        names=config.vocabulary,
+    )
+
+
+def _parameters(folder: Path) -> int | None:
+    from elysium_core.model.weight_files import find_weight_files, read_headers
+
+    stored = read_headers(find_weight_files(folder))
+    return sum(prod(tensor.shape) for tensor in stored.values()) or None
+
+
+def _lines(facts: ModelFacts) -> list[str]:
+    count = "unknown, its weights are no safetensors files" if facts.parameters is None else f"{facts.parameters:,}"
+    side, tokens = facts.input_px, f"{facts.visual_tokens} of {facts.patch_tokens} tokens kept"
+    lines = [
+        f"{facts.model}: {facts.folder}",
+        f"  parameters   {count}",
+        f"  picture      {side}x{side} px, {tokens}",
+        f"  clips        {facts.clip_length} frames; streams: {facts.window} window",
+    ]
+    if not facts.names:
+        return [*lines, "  knows        open language"]
+    names = textwrap.wrap(", ".join(facts.names), _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return [*lines, f"  knows        {len(facts.names)} names and no others:", *names]
