@@ -26,18 +26,28 @@ def generate_launch_description() -> LaunchDescription:
     """Declare the arguments, start the source of the images, and include track.launch.py."""
     declarations = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
     track = PythonLaunchDescriptionSource(str(Path(__file__).with_name("track.launch.py")))
-    return LaunchDescription([*declarations, OpaqueFunction(function=source), IncludeLaunchDescription(track)])
+    return LaunchDescription(
+        [
+            *declarations,
+            OpaqueFunction(function=clock),
+            IncludeLaunchDescription(track),
+            # Behind the tracker: what that sets for processes (fastdds) then holds for the sender of the images, too.
+            OpaqueFunction(function=source),
+        ]
+    )
+
+
+def clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return what takes the time from the bag that track.launch.py plays."""
+    given = context.launch_configurations
+    with_bag = given.get("bag") and not given.get("use_sim_time")
+    return [SetLaunchConfiguration("use_sim_time", "true")] if with_bag else []
 
 
 def source(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return what the images come from; the bag itself is played by track.launch.py."""
+    """Return what the images come from, if that is a video."""
     given = context.launch_configurations
-    actions: list[LaunchDescriptionEntity] = []
-    if given.get("bag") and not given.get("use_sim_time"):
-        actions.append(SetLaunchConfiguration("use_sim_time", "true"))
-    if given["video"]:
-        actions.append(video(dict(given)))
-    return actions
+    return [video(dict(given))] if given["video"] else []
 
 
 def video(given: dict[str, str]) -> Node:

@@ -5,11 +5,12 @@
 An argument that is left empty is not passed on: the value of `params_file`, or else the node's own default, holds.
 """
 
+import os
 from pathlib import Path
 from typing import List  # noqa: UP035 - launch_ros compares with the names of typing
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -37,13 +38,18 @@ ARGUMENTS = {
     "rviz_config": "configuration of rviz; that of the package if empty",
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
+    "fastdds": "true: pictures through shared memory (config/fastdds.xml) for all that is started here",
     "bag": "bag to play with --clock beside the node",
     "respawn": "true: start the node again when it ends",
     "log_level": "debug, info, warn, error or fatal",
 }
 SWITCHES = (
-    "cuda_graphs", "fast_resize", "allow_pickle_weights", "use_sim_time", "autostart", "rviz", "foxglove", "respawn",
+    "cuda_graphs", "fast_resize", "allow_pickle_weights", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds",
+    "respawn",
 )  # fmt: skip
+
+# Of Fast DDS 2 (Humble, Jazzy), and of Fast DDS 3.
+FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 # Argument: the node's parameter.
 TEXT_PARAMETERS = {
@@ -77,7 +83,8 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the processes that the arguments ask for."""
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    actions: list[LaunchDescriptionEntity] = [tracker(given)]
+    actions: list[LaunchDescriptionEntity] = fastdds() if given["fastdds"] == "true" else []
+    actions.append(tracker(given))
     if given["rviz"] == "true":
         actions.append(if_installed("rviz2", rviz(given)))
     if given["foxglove"] == "true":
@@ -85,6 +92,14 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if given["bag"]:
         actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", given["bag"], "--clock"], output="screen"))
     return actions
+
+
+def fastdds() -> list[LaunchDescriptionEntity]:
+    """Return what makes processes that are started later use the packaged profile; a user's own choice stays."""
+    if any(name in os.environ for name in FASTDDS_VARIABLES):
+        return [LogInfo(msg="a file of Fast DDS profiles is set already, so fastdds:=true changes nothing")]
+    profile = Path(get_package_share_directory("elysium_ros")) / "config" / "fastdds.xml"
+    return [SetEnvironmentVariable(name, str(profile)) for name in FASTDDS_VARIABLES]
 
 
 def tracker(given: dict[str, str]) -> Node:

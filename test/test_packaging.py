@@ -202,6 +202,17 @@ def test_a_bare_python_of_the_environment_finds_the_messages(tmp_path: Path):
     assert result.stdout == "0.0\n", result.stderr
 
 
+@pytest.mark.parametrize("name", ["tracker_node", "video_node", "client", "elysium"])
+def test_what_ros2_run_and_launch_start_may_be_executed(name: str):
+    """ros2 says "executable not found" of a file that is there, but must not be executed."""
+    ament = pytest.importorskip("ament_index_python", reason="ROS is not installed")
+    executable = Path(ament.get_package_prefix("elysium_ros"), "lib", "elysium_ros", name)
+    assert os.access(executable, os.X_OK), executable
+    if name == "elysium":
+        result = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True)
+        assert result.stdout.startswith("elysium ")
+
+
 @pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_lock_files_pin_exactly(lock: Path):
     lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from elysium_ros.middleware import PROFILE_VARIABLES
 from elysium_ros.parameters import SPECS
 from elysium_ros.video_settings import VIDEO_SPECS
 
@@ -79,6 +80,10 @@ def test_arguments_set_parameters_that_exist() -> None:
     assert all(isinstance(SPECS[parameter].default, str) for parameter in tables["TEXT_PARAMETERS"].values())
     switches = {*tables["SWITCH_PARAMETERS"].values()} - {"use_sim_time"}
     assert all(isinstance(SPECS[parameter].default, bool) for parameter in switches)
+
+
+def test_fast_dds_is_told_as_the_demo_tells_it() -> None:
+    assert constants_of("track")["FASTDDS_VARIABLES"] == PROFILE_VARIABLES
 
 
 @pytest.mark.parametrize("name", LAUNCH_FILES)
@@ -155,6 +160,24 @@ def test_arguments_keep_their_type() -> None:
         "model.fast_resize": True,
         "cameras": ["front", "rear"],
     }
+
+
+@pytest.mark.ros_install
+def test_fast_dds_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from launch.actions import SetEnvironmentVariable
+
+    from launch import LaunchContext
+
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    actions = load("track").fastdds()
+    context = LaunchContext()
+    for action in actions:
+        assert isinstance(action, SetEnvironmentVariable)
+        action.execute(context)
+    assert all(Path(context.environment[name]).is_file() for name in PROFILE_VARIABLES)
+    monkeypatch.setenv(PROFILE_VARIABLES[1], "mine.xml")
+    assert not any(isinstance(action, SetEnvironmentVariable) for action in load("track").fastdds())
 
 
 @pytest.mark.ros_install
