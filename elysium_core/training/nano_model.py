@@ -115,7 +115,6 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
         ),
         feature_layer=-1,
         system_text=_SYSTEM_TEXT,
-        clip_length=4,
         window="anchor",
         vocabulary=tuple(names),
     )

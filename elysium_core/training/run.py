@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -178,10 +178,12 @@ def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Pa
         raise DataError(f"{path} belongs to a model of other sizes than the recipe's") from error
     if keys.unexpected_keys or set(keys.missing_keys) - {_TIED}:
         raise DataError(f"{path} belongs to another model than the recipe's")
+    settings = elysium_settings(recipe.model, known_nouns(names, recipe.data))
     save_checkpoint(
         target,
         network,
-        elysium_settings(recipe.model, known_nouns(names, recipe.data)),
+        # It has never seen longer ones.
+        replace(settings, clip_length=max(recipe.data.frames)),
         llm_settings(recipe.model, tokenizer.vocab_size),
         vision_settings(recipe.model).to_diff_dict(),
         dtype=torch.float16,

@@ -39,6 +39,7 @@ def images() -> list[np.ndarray]:
 def check_checkpoint(folder, images) -> None:
     """Load a checkpoint as a user would, and use every task of it."""
     model = Elysium.from_pretrained(folder, device="cpu")
+    assert model.info.clip_length == 3  # the longest clips of the recipe
     assert 0 <= model.ground(images[0], "the apple").score <= 1
     assert isinstance(model.describe(images, Box(0.1, 0.1, 0.5, 0.5)), str)
     tracker = model.tracker()
