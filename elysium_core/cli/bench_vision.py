@@ -41,6 +41,7 @@ def command(
     size, so that resizing is not counted.
     """
     from elysium_core.evaluation.vision_cost import ROWS, CostSettings, measure_vision
+    from elysium_core.inference.threads import SMALL_MODEL, fit_threads
     from elysium_core.tasks import resolve_device, resolve_dtype
 
     place = resolve_device(device)
@@ -53,6 +54,8 @@ def command(
         repeats=repeats,
         rows=ROWS,
     )
+    # As whoever runs such a model would.
+    fit_threads(SMALL_MODEL if size == "paper" else 0)
     with Progress("vision", len(settings.rows) * len(settings.backends)) as bar:
         costs = _shown(measure_vision(settings), bar, table=not json)
     if json:

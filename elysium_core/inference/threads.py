@@ -23,6 +23,15 @@ def fit_threads(parameters: int) -> int:
     Returns:
         The number of threads now in use.
     """
-    if parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    torch.set_num_threads(suitable_threads(parameters))
     return torch.get_num_threads()
+
+
+def suitable_threads(parameters: int) -> int:
+    """Threads that suit a model: one for a small one, else as many as torch uses.
+
+    Args:
+        parameters: Size of the model.
+    """
+    few = parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ
+    return 1 if few else torch.get_num_threads()

@@ -22,6 +22,7 @@ from elysium_core.inference.tensorrt_engine import (
     import_tensorrt,
 )
 from elysium_core.inference.tensorrt_vision import TensorrtVision, require_gpu
+from elysium_core.inference.threads import suitable_threads
 from elysium_core.inference.vision import TorchVision, VisionBackend
 from elysium_core.model.elysium import ElysiumNetwork
 
@@ -132,13 +133,17 @@ def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend 
         return None
     wanted = describe_graph(network, graph_precision(network))
     graph = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
-    return None if graph is None else OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
+    return None if graph is None else _start_onnx(graph, network, wanted)
 
 
 def _onnx_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
     wanted = describe_graph(network, graph_precision(network))
-    graph = _graph(network, shipped, wanted)
-    return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network))
+    return _start_onnx(_graph(network, shipped, wanted), network, wanted)
+
+
+def _start_onnx(graph: Path, network: ElysiumNetwork, wanted: GraphDescription) -> VisionBackend:
+    threads = suitable_threads(sum(weight.numel() for weight in network.parameters()))
+    return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network), threads)
 
 
 def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:

@@ -193,3 +193,19 @@ def test_float16_is_close(network, pictures, tmp_path):
 def test_bfloat16_is_refused_by_onnxruntime_in_one_sentence(network, tmp_path):
     with pytest.raises(BackendError, match=r"ONNX Runtime cannot use .*bfloat16"):
         start(export_onnx(network, tmp_path, "bfloat16"))
+
+
+def test_a_small_model_gets_one_thread(monkeypatch, exported, network):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    vision = build_vision("onnx", network, exported)
+    assert vision._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_nano_comes_with_the_graph_of_its_own_weights():
+    """Whoever has ONNX Runtime gets it without asking: it takes half of torch's time on a CPU."""
+    fast = Elysium.from_pretrained("nano", device="cpu")
+    slow = Elysium.from_pretrained("nano", device="cpu", vision_backend="torch")
+    assert fast.runtime.vision.name == "onnx", "write it again: elysium export --out elysium_core/weights/nano"
+    pictures = [np.random.default_rng(n).integers(0, 255, (96, 128, 3)).astype(np.uint8) for n in range(3)]
+    found, expected = (torch.stack(model.runtime.encode_frames(pictures)) for model in (fast, slow))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
