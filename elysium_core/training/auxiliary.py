@@ -109,31 +109,69 @@ def patch_losses(
 class Oracle(nn.Module):
     """Visual tokens made from the truth instead of from pixels (stands in for Vicuna's training).
 
-    A patch on an object becomes the sum of the word embeddings of its name and its colour
-    and an embedding of its box; a background patch a learned vector; both carry the patch's place.
+    A patch on an object becomes the sum of a vector of its name, the word embedding of its
+    colour and an embedding of its box; a background patch a learned vector; both carry the
+    patch's place.
+
+    The vectors of the names are the directions in which the vision encoder tells names
+    apart (:meth:`align`), so that a projector can produce them: a few hundred arbitrary
+    vectors are more than one of this width can be made to aim at.
 
     Args:
-        names: Names by index.
-        tokenizer: Encodes them.
+        names: V names by index.
+        tokenizer: Encodes names and colours.
         width: D.
+        vision_width: Width of a patch token.
     """
 
+    names: Tensor
     name_ids: Tensor
     name_weights: Tensor
     color_ids: Tensor
     color_weights: Tensor
 
-    def __init__(self, names: Sequence[str], tokenizer: TextTokenizer, width: int) -> None:
+    def __init__(self, names: Sequence[str], tokenizer: TextTokenizer, width: int, vision_width: int) -> None:
         super().__init__()
         for prefix, phrases in (("name", names), ("color", COLORS)):
             ids, weights = _word_table(tokenizer, phrases)
             self.register_buffer(f"{prefix}_ids", ids, persistent=False)
             self.register_buffer(f"{prefix}_weights", weights, persistent=False)
-        self.name = nn.Linear(width, width)
-        nn.init.eye_(self.name.weight)
+        self.register_buffer("names", F.normalize(torch.randn(len(names), vision_width), dim=-1))
+        self.name = nn.Linear(vision_width, width, bias=False)
+        self.color = nn.Linear(width, width)
+        for linear in (self.name, self.color):
+            nn.init.eye_(linear.weight)
         self.box = nn.Sequential(nn.Linear(4 + 8 * _FOURIER_BANDS, width), nn.GELU(), nn.Linear(width, width))
         self.place = nn.Linear(4 * _FOURIER_BANDS, width)
         self.background = nn.Parameter(0.02 * torch.randn(width))
+
+    @property
+    def name_count(self) -> int:
+        """V; as a patch's name, background."""
+        return len(self.names)
+
+    def name_tokens(self) -> Tensor:
+        """What each name adds to a token, (V, D)."""
+        named: Tensor = self.name(self.names)
+        return named
+
+    @torch.no_grad()
+    def align(self, heads: PatchHeads, embedding: nn.Embedding) -> None:
+        """Take the names' vectors from a trained vision encoder, and let word embeddings agree with them.
+
+        The embeddings change as little as is needed for the words of a name to add up to its
+        vector, so that the language model can compare and copy names from its first step on.
+
+        Args:
+            heads: Trained with the vision encoder; their rows for the names become unit vectors.
+            embedding: The LLM's word embeddings; changed in place.
+        """
+        rows = heads.name.weight[: self.name_count]
+        self.names.copy_(F.normalize(rows - rows.mean(0), dim=-1))
+        words = torch.zeros(self.name_count, embedding.num_embeddings, device=rows.device)
+        words.scatter_add_(1, self.name_ids[:-1], self.name_weights[:-1])
+        lacking = self.name_tokens() - words @ embedding.weight
+        embedding.weight += torch.linalg.pinv(words.double()).to(words) @ lacking
 
     def forward(
         self, embedding: nn.Embedding, patch_name: Tensor, patch_color: Tensor, patch_box: Tensor, centers: Tensor
@@ -150,11 +188,11 @@ class Oracle(nn.Module):
         Returns:
             (F, K, D).
         """
-        name = (embedding(self.name_ids[patch_name]) * self.name_weights[patch_name][..., None]).sum(-2)
+        solid = (patch_name < self.name_count)[..., None]
+        name = self.name_tokens()[patch_name.clamp(max=self.name_count - 1)]
         color = (embedding(self.color_ids[patch_color]) * self.color_weights[patch_color][..., None]).sum(-2)
         box = self.box(torch.cat([patch_box, fourier(patch_box)], dim=-1))
-        thing = self.name(name + color) + box
-        solid = (patch_name < len(self.name_ids) - 1)[..., None]
+        thing = name + self.color(color) + box
         return torch.where(solid, thing, self.background) + 0.3 * self.place(fourier(centers))
 
 

@@ -105,6 +105,8 @@ class StageConfig:
         init: Stages whose weights this one starts from, a later one over an earlier one.
         after: Stages that must be finished first (those of ``init`` always must).
         parts: For each entry of ``init``, prefixes of the weights taken; empty = all.
+        align_names: Before the first step, let the oracle's names and the word embeddings agree with
+            how the vision encoder tells names apart; needs ``patch_heads`` of a stage in ``init``.
         pointing_weight: Weight of the pointing loss.
         gate: How answers train the T-Selector's gate (:mod:`elysium_core.model.token_selector`);
             ``hard`` leaves it to its own loss.
@@ -130,6 +132,7 @@ class StageConfig:
     init: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     parts: tuple[tuple[str, ...], ...] = ()
+    align_names: bool = False
     pointing_weight: float = 0.5
     gate: str = "hard"
     frozen: tuple[str, ...] = ()

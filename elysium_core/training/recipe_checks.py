@@ -92,6 +92,8 @@ def _check_stages(recipe: Recipe) -> Iterator[str]:
         if stage.objects and not 1 <= min(stage.objects) <= max(stage.objects) < recipe.data.names:
             names = recipe.data.names
             yield f"{where}.objects = {list(stage.objects)} must be numbers from 1 to under data.names = {names}"
+        if stage.align_names and not stage.init:
+            yield f"{where}.align_names needs a stage in init whose patch_heads tell the names"
         yield from _check_numbers(where, stage)
         seen.add(name)
     if recipe.export not in recipe.stages:

@@ -48,7 +48,7 @@ def build_training_model(recipe: Recipe, tokenizer: TextTokenizer, pointing_weig
     return TrainingModel(
         network,
         PatchHeads(model.vision_width, len(names)),
-        Oracle(names, tokenizer, model.llm_width),
+        Oracle(names, tokenizer, model.llm_width, model.vision_width),
         pointing,
         pointing_weight,
     )
@@ -113,6 +113,8 @@ class StageRun:
                 raise DataError(f"stage {self.name} starts from {other}, which has left no {path}; run it first")
             parts = self.stage.parts[position] if self.stage.parts else ()
             load_weights(self.model, path, tuple(part + "." for part in parts))
+        if self.stage.align_names:
+            self.model.oracle.align(self.model.patch_heads, self.model.network.llm.model.embed_tokens)
 
     def run(self) -> None:
         """Train to the last step; see :meth:`TrainingLoop.run`."""

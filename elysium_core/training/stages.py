@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elysium_core.errors import ConfigError
@@ -79,8 +80,7 @@ def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
 
 def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     """Stage L: prompts and answers as ever, visual tokens from the truth."""
-    background = len(model.oracle.name_ids) - 1
-    kept = oracle_selection(batch.patch_name, background, model.network.config.adapter.out_token_num)
+    kept = oracle_selection(batch.patch_name, model.oracle.name_count, model.network.config.adapter.out_token_num)
     box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
     noisy = box + _BOX_NOISE * torch.randn_like(box)
     words = model.network.llm.model.embed_tokens
@@ -100,14 +100,14 @@ def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
 def distil_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     """Stage D: the projector's output for every patch approaches the oracle's token for it."""
     tokens, _, _, losses = _patch_terms(model, batch)
-    losses["distil"] = _distil_loss(model, batch, tokens)
-    return losses | {"total": 2 * losses["distil"] + _patch_total(losses)}
+    losses |= _distil_losses(model, batch, tokens)
+    return losses | {"total": _distil_total(losses) + _patch_total(losses)}
 
 
 def joint_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     """Stage J: answers from pixels, with everything learnt so far kept in place."""
     tokens, kept, kept_index, losses = _patch_terms(model, batch)
-    losses["distil"] = _distil_loss(model, batch, tokens)
+    losses |= _distil_losses(model, batch, tokens)
     visual = model.network.llm_proj(kept)
     losses |= language_losses(
         model.network.llm,
@@ -116,24 +116,48 @@ def joint_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
         _by_clip(visual, batch),
         _by_clip(batch.patch_object.gather(1, kept_index), batch),
     )
-    total = losses["answer"] + model.pointing_weight * losses["pointing"] + 2 * losses["distil"] + _patch_total(losses)
-    return losses | {"total": total}
+    answers = losses["answer"] + model.pointing_weight * losses["pointing"]
+    return losses | {"total": answers + _distil_total(losses) + _patch_total(losses)}
 
 
 def _patch_total(losses: dict[str, Tensor]) -> Tensor:
     return 0.5 * (losses["name"] + 5 * losses["box"]) + 0.3 * losses["gate"]
 
 
-def _distil_loss(model: TrainingModel, batch: Batch, tokens: Tensor) -> Tensor:
-    """Squared error to the oracle's tokens as a share of their variance, background weighing less."""
+def _distil_total(losses: dict[str, Tensor]) -> Tensor:
+    return 2 * losses["distil"] + 0.5 * losses["readout"]
+
+
+def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+    """How far the projector's tokens are from the oracle's.
+
+    Returns:
+        ``distil``: squared error as a share of the oracle's variance, background weighing less.
+        ``readout``: cross-entropy of each object patch's name, read off its token as whoever
+        knows the rest of it would: which name's token is the nearest. The squared error alone
+        is mostly of boxes, and is small long before names can be told apart.
+        ``readout_accuracy``: share that are nearest to the right one.
+    """
+    oracle = model.oracle
     with torch.no_grad():
         words = model.network.llm.model.embed_tokens
-        wanted = model.oracle(words, batch.patch_name, batch.patch_color, batch.patch_box, model.centers)
-        solid = batch.patch_name != len(model.oracle.name_ids) - 1
+        wanted = oracle(words, batch.patch_name, batch.patch_color, batch.patch_box, model.centers)
+        solid = batch.patch_name < oracle.name_count
         weight = torch.where(solid, 1.0, _BACKGROUND_DISTIL_WEIGHT)[..., None]
         variance = ((wanted - wanted.mean((0, 1))).square() * weight).mean()
+        names = oracle.name_tokens()
     projected = model.network.llm_proj(tokens)
-    return ((projected - wanted).square() * weight).mean() / variance
+    error = projected - wanted
+    distil = (error.square() * weight).mean() / variance
+    # A squared distance to each name's token, up to what all have in common.
+    truth = batch.patch_name[solid]
+    named = error[solid] + names[truth]
+    spread = error[solid].detach().square().mean().clamp(min=1e-6)
+    logits = (named @ names.T - 0.5 * names.square().sum(-1)) / spread
+    count = max(1, len(truth))
+    readout = F.cross_entropy(logits, truth, reduction="sum") / count
+    accuracy = (logits.argmax(-1) == truth).sum() / count
+    return {"distil": distil, "readout": readout, "readout_accuracy": accuracy.detach()}
 
 
 def _by_clip(per_frame: Tensor, batch: Batch) -> Tensor:

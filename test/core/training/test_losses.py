@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.errors import ConfigError
-from elysium_core.training.auxiliary import Oracle, PointingHeads, fourier, patch_centers, patch_losses
+from elysium_core.training.auxiliary import Oracle, PatchHeads, PointingHeads, fourier, patch_centers, patch_losses
 from elysium_core.training.stages import STAGES, oracle_selection, parameter_groups
 
 SEED = 3
@@ -63,6 +63,50 @@ def test_groups_hold_every_trained_parameter_once_with_its_rate(model, recipe, k
     for name, rate in named:
         is_vision = name.startswith(("network.visual_encoder", "network.adapter", "network.llm_proj", "patch_heads"))
         assert rate == (2e-3 if is_vision else 1e-3)
+
+
+class TestDistil:
+    @pytest.fixture
+    def batch(self, builder):
+        return builder.draw(SEED, 6, 1)
+
+    @staticmethod
+    def wanted(model, batch) -> torch.Tensor:
+        words = model.network.llm.model.embed_tokens
+        return model.oracle(words, batch.patch_name, batch.patch_color, batch.patch_box, model.centers).detach()
+
+    def test_the_oracles_own_tokens_are_perfect(self, model, batch):
+        model.network.llm_proj = Fixed(self.wanted(model, batch))
+        losses = model("distil", batch)
+        assert losses["distil"] == 0
+        assert losses["readout_accuracy"] == 1
+        assert losses["readout"] < 1e-3
+
+    def test_tokens_with_another_name_are_read_as_that(self, model, batch):
+        solid = batch.patch_name < model.oracle.name_count
+        other = torch.where(solid, (batch.patch_name + 1) % model.oracle.name_count, batch.patch_name)
+        model.network.llm_proj = Fixed(self.wanted(model, replace(batch, patch_name=other)))
+        losses = model("distil", batch)
+        assert losses["readout_accuracy"] == 0
+        assert losses["readout"] > 1
+        assert 0 < losses["distil"] < 1  # boxes and places are right
+
+    def test_pictures_without_objects_cost_nothing_to_read(self, model, batch):
+        empty = replace(batch, patch_name=torch.full_like(batch.patch_name, model.oracle.name_count))
+        losses = model("distil", empty)
+        assert losses["readout"] == 0
+        assert all(torch.isfinite(value) for value in losses.values())
+
+
+class Fixed(torch.nn.Module):
+    """A projector that always says the same."""
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.tokens
 
 
 def test_an_unknown_kind_is_refused(model, recipe):
@@ -126,7 +170,7 @@ class TestOracle:
     @pytest.fixture
     def oracle(self, tokenizer) -> Oracle:
         torch.manual_seed(0)
-        return Oracle(["apple", "teddy bear"], tokenizer, 16)
+        return Oracle(["apple", "teddy bear"], tokenizer, 16, 12)
 
     def test_a_token_tells_name_color_box_and_place(self, oracle, tokenizer):
         embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
@@ -146,6 +190,22 @@ class TestOracle:
         nothing = torch.tensor([[2, 2]])
         tokens = oracle(embedding, nothing, torch.tensor([[0, NO_WORD]]), torch.rand(1, 2, 4), place)[0]
         torch.testing.assert_close(tokens[0], tokens[1])
+
+    def test_names_take_the_directions_in_which_the_encoder_tells_them_apart(self, tokenizer):
+        names = ["apple", "teddy bear", "car"]
+        oracle, heads = Oracle(names, tokenizer, 16, 12), PatchHeads(12, len(names))
+        embedding = torch.nn.Embedding(tokenizer.vocab_size, 16)
+        before = embedding.weight.detach().clone()
+        oracle.align(heads, embedding)
+        rows = heads.name.weight[:3] - heads.name.weight[:3].mean(0)
+        torch.testing.assert_close(F.cosine_similarity(oracle.names, rows), torch.ones(3))
+        torch.testing.assert_close(oracle.names.norm(dim=-1), torch.ones(3))
+        for name, token in zip(names, oracle.name_tokens(), strict=True):
+            ids = tokenizer.encode_answer(f" {name}")
+            torch.testing.assert_close(embedding.weight[ids].sum(0) * len(ids) ** -0.5, token, atol=1e-4, rtol=0)
+        used = {token for name in names for token in tokenizer.encode_answer(f" {name}")}
+        others = [token for token in range(tokenizer.vocab_size) if token not in used]
+        assert torch.equal(embedding.weight[others], before[others])
 
     def test_a_good_gate_keeps_objects_first(self):
         names = torch.tensor([[5, 0, 5, 1, 5, 5], [0, 1, 2, 3, 5, 5]])

@@ -101,6 +101,7 @@ def test_wrong_types_are_told(recipe_file, override, problem):
         ("stages.vision.frames=7", "stages.vision.frames = 7"),
         ("stages.vision.objects=[0, 2]", "stages.vision.objects = [0, 2]"),
         ("stages.vision.objects=[6]", "from 1 to under data.names = 6"),
+        ("stages.language.align_names=true", "stages.language.align_names needs a stage in init"),
         ("stages.vision.steps=0", "stages.vision.steps = 0"),
         ("stages.vision.lr=-1", "stages.vision.lr"),
         ("stages.vision.lr=.nan", "stages.vision.lr"),

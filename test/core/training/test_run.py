@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import yaml
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
@@ -55,6 +59,15 @@ class TestStages:
             run_stage(recipe, name, tmp_path)
         assert steps_done(recipe, tmp_path) == {name: stage.steps for name, stage in recipe.stages.items()}
         check_checkpoint(export_stage(recipe, tmp_path), images)
+
+    def test_a_language_stage_takes_its_names_from_the_encoder(self, recipe, tmp_path):
+        aligned = replace(recipe.stages["language"], init=("vision",), parts=(("patch_heads",),), align_names=True)
+        recipe = replace(recipe, stages=recipe.stages | {"language": aligned})
+        for name in ("vision", "language"):
+            run_stage(recipe, name, tmp_path)
+        heads = load_file(tmp_path / "vision" / "state.safetensors")["patch_heads.name.weight"][:-1]
+        names = load_file(tmp_path / "language" / "state.safetensors")["oracle.names"]
+        torch.testing.assert_close(names, F.normalize(heads - heads.mean(0), dim=-1))
 
     def test_a_finished_stage_is_not_run_again(self, recipe, tmp_path):
         run_stage(recipe, "vision", tmp_path)
