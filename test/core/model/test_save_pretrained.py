@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from elysium_core.errors import BackendError, ModelFileError
+from elysium_core.inference.export import ONNX_NAME
 from elysium_core.model.checkpoint import load_checkpoint
 from elysium_core.model.locations import PACKAGED_WEIGHTS
 from elysium_core.tasks import Elysium
@@ -57,7 +58,9 @@ def test_the_published_layout_comes_back_byte_for_byte(published, tmp_path):
 
 def test_so_does_nano(tmp_path):
     load("nano").save_pretrained(tmp_path / "saved")
-    assert contents(tmp_path / "saved") == contents(PACKAGED_WEIGHTS / "nano")
+    shipped = contents(PACKAGED_WEIGHTS / "nano")
+    # The graph is made from the weights, by another command.
+    assert contents(tmp_path / "saved") == {name: shipped[name] for name in shipped if not name.startswith(ONNX_NAME)}
 
 
 def test_so_do_shards_with_their_index(sharded, tmp_path):
