@@ -209,7 +209,8 @@ class Settings:
     )  # fmt: skip
     draft_tokens: int = _tracking(
         "generation.draft_tokens", "draft_tokens", Change.ANY_TIME,
-        "Other guesses than the likeliest that a pass may check; 0 = none. Never changes an answer.", "tokens",
+        "Other guesses than the likeliest that a pass may check; 0 = none, -1 = 32 on a GPU and none on a CPU. "
+        "Never changes an answer.", "tokens",
     )  # fmt: skip
     describe_period_s: float = _parameter(
         "describe.period", 0.0, Change.ANY_TIME,

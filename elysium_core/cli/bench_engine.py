@@ -244,7 +244,8 @@ def _measure(
             packings += measure_packing(many, window, plan.targets)
             bar.advance(f"{window}, targets")
         show(packing_lines(packings))
-        comparison = measure_peers(many, plan.windows, plan.turns, plan.clip_length, plan.clock)
+        one = make_subject(plan.rates_hz[0], 1, _SCENE)
+        comparison = measure_peers(one, plan.windows, plan.turns, plan.clip_length, plan.clock)
         bar.advance("transformers")
         show(peer_lines(comparison))
         soaks = [measure_soak(many, window, plan.soak, bar.advance) for window in plan.windows if plan.soak]

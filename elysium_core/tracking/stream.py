@@ -25,6 +25,8 @@ _ANCHOR_FRAMES = 2
 # What a drafted token has to promise, as a share of a pass. A pass of a small model on a processor costs as much as
 # some 60 of its tokens; on a GPU, tokens are free until a pass is bound by arithmetic, at about 200.
 _LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
+# Unless told otherwise. On a processor, finding them takes longer than the passes they save (docs/benchmarks.md).
+_DRAFT_TOKENS = {"cuda": 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,8 +151,10 @@ class StreamTracker(ModelTracker):
     def _tree_budget(self) -> TreeBudget:
         """The more targets, the fewer guesses about each: a pass is then full without them."""
         watched = sum(len(window.members) for window in self._windows)
-        gain = _LEAST_GAIN.get(self._runtime.device.type, _LEAST_GAIN["cpu"])
-        return TreeBudget(self._config.draft_tokens // max(1, watched), gain)
+        kind, tokens = self._runtime.device.type, self._config.draft_tokens
+        if tokens < 0:
+            tokens = _DRAFT_TOKENS.get(kind, 0)
+        return TreeBudget(tokens // max(1, watched), _LEAST_GAIN.get(kind, _LEAST_GAIN["cpu"]))
 
     def _pick_up(self) -> None:
         """Open windows for targets that are in none, but were seen somewhere; one for each frame they were seen in."""
