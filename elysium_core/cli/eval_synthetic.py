@@ -20,6 +20,8 @@ from elysium_core.cli.options import (
     VisionBackendOption,
 )
 from elysium_core.cli.output import Progress, emit, say
+from elysium_core.errors import ConfigError
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import as_lines, write_report
 from elysium_core.evaluation.synthetic import clip_names, run_synthetic
 from elysium_core.evaluation.synthetic_report import synthetic_report
@@ -42,6 +44,8 @@ def command(
     there, by number of objects and beside answers that need no model. A run that was
     stopped goes on where it was when the same command is given again.
     """
+    if Ranks.from_environment().world_size > 1:
+        raise ConfigError("eval synthetic runs in one process; start it without torchrun")
     folder = out or Path("runs") / "eval" / ("synthetic-" + re.sub(r"[^\w.+-]+", "_", model))
     perception = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
     with Progress("eval synthetic", len(clip_names(limit))) as progress:

@@ -186,6 +186,18 @@ class TestRun:
         assert set(names.values()) == {30}
         assert len(clip_names(5)) == 20
 
+    def test_several_processes_are_refused(self, tmp_path, monkeypatch):
+        from typer.testing import CliRunner
+
+        from elysium_core.cli.app import app
+
+        for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+            monkeypatch.setenv(name, value)
+        outcome = CliRunner().invoke(app, ["eval", "synthetic", "--model", "identity", "--out", str(tmp_path / "run")])
+        assert outcome.exit_code == 2
+        assert "one process" in outcome.stderr
+        assert not (tmp_path / "run").exists()
+
     def test_the_command_prints_and_writes_the_figures(self, two_clips, tmp_path):
         from typer.testing import CliRunner
 
