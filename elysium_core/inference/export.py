@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -191,15 +192,16 @@ def _export(network: ElysiumNetwork, path: Path, wanted: GraphDescription) -> No
             program = torch.onnx.export(
                 graph,
                 (example,),
-                str(path),
                 dynamo=True,
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME, INDEX_NAME] if wanted.selects else [OUTPUT_NAME],
                 dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}},
                 opset_version=_OPSET,
-                external_data=False,
                 verbose=False,
             )
+            if program is not None:
+                _forget_sources(program.model)
+                program.save(str(path), external_data=False)
     except OSError:
         raise
     except Exception as error:
@@ -208,6 +210,23 @@ def _export(network: ElysiumNetwork, path: Path, wanted: GraphDescription) -> No
     shape = None if program is None else program.model.graph.inputs[0].shape
     if shape is None or isinstance(shape[0], int):  # a Python number in the network's code fixed it
         raise BackendError(f"the exported vision encoder has an input of {shape}, not of any number", code="EXPORT")
+
+
+def _forget_sources(model: Any) -> None:
+    """Take out what the exporter notes of every node: stack traces, with the paths of this machine.
+
+    Args:
+        model: An ``onnx_ir.Model``.
+    """
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            for noted in (node, *node.outputs):
+                noted.metadata_props.clear()
+                noted.doc_string = None
+        for noted in (graph, *graph.inputs):
+            noted.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
 
 
 def _as_exported(graph: VisionGraph, dtype: torch.dtype) -> VisionGraph:

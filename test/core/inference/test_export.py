@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from elysium_core.inference import export
 from elysium_core.inference.described_file import read_description, stale_reason
 from elysium_core.inference.export import PRECISIONS, cache_folder, describe_graph, export_onnx, vision_hash
 from elysium_core.model.checkpoint import load_checkpoint
+from elysium_core.model.locations import PACKAGED_WEIGHTS
 
 # An export takes seconds, but a machine may be busy with other things.
 pytestmark = pytest.mark.timeout(600)
@@ -57,6 +59,14 @@ def test_the_graph_takes_any_number_of_byte_images_and_says_which_patches_it_kep
         "visual_tokens": (onnx.TensorProto.FLOAT, ["any", 6, 32]),
         "kept_index": (onnx.TensorProto.INT64, ["any", 6]),
     }
+
+
+@pytest.mark.parametrize("folder", [None, PACKAGED_WEIGHTS / "nano"], ids=["new", "shipped"])
+def test_a_graph_tells_nothing_of_the_machine_that_made_it(exported, folder):
+    """The exporter would note for every node which line of which file it came from."""
+    content = ((folder or exported) / "vision.onnx").read_bytes()
+    assert str(Path(export.__file__).parents[2]).encode() not in content
+    assert b".py" not in content
 
 
 def test_the_layer_that_is_not_used_is_not_in_the_graph(exported, network):
@@ -121,11 +131,12 @@ def test_the_network_stays_as_it_is(network):
     ],
 )
 def test_an_export_that_fails_leaves_no_file(network, tmp_path, monkeypatch, error, said):
-    def fail(graph, example, path, **settings):
+    def fail(path, **settings):
         Path(path).write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(torch.onnx, "export", fail)
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **settings: SimpleNamespace(model=None, save=fail))
+    monkeypatch.setattr(export, "_forget_sources", lambda model: None)
     with pytest.raises(BackendError, match=said) as caught:
         export_onnx(network, tmp_path / "out")
     assert caught.value.code == "EXPORT"
