@@ -30,7 +30,7 @@ class TrackingConfig:
         max_new_tokens: Longest answer the model may write about ``clip_length`` frames [tokens].
         draft_tokens: Other guesses than the likeliest that a pass may check, for all targets
             together [tokens]; 0 = none; -1 = 32 on a GPU, where they are nearly free, and none on a
-            processor, where they cost more than they save. Changes how fast answers come, never an answer.
+            processor, where they do not pay. Changes how fast answers come, never an answer.
 
     Raises:
         ConfigError: A value is out of range; the message names all that are.

@@ -25,7 +25,7 @@ _ANCHOR_FRAMES = 2
 # What a drafted token has to promise, as a share of a pass. A pass of a small model on a processor costs as much as
 # some 60 of its tokens; on a GPU, tokens are free until a pass is bound by arithmetic, at about 200.
 _LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
-# Unless told otherwise. On a processor, finding them takes longer than the passes they save (docs/benchmarks.md).
+# Unless told otherwise. On a processor they have not been seen to pay (docs/benchmarks.md).
 _DRAFT_TOKENS = {"cuda": 32}
 
 
