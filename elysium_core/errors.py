@@ -8,6 +8,9 @@ reading prose.
 
 from __future__ import annotations
 
+GPU_LOST = "GPU_LOST"
+"""Code of the error after which a process cannot use its GPU any more; only a new process can."""
+
 
 class ElysiumError(Exception):
     """Base of everything elysium raises on purpose.

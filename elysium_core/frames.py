@@ -22,6 +22,7 @@ class Frame:
         image: RGB, uint8, shape (height, width, 3).
         stamp_ns: Time of capture [ns] in the source's clock, 0 if unknown.
         index: Number of the frame in its recording or stream, from 0.
+        arrived_s: When it arrived, on a steady clock [s]; stands in for a missing stamp. None if unknown.
 
     Raises:
         ImageError: The array is not RGB uint8 HWC, is empty, or is too large.
@@ -30,6 +31,7 @@ class Frame:
     image: NDArray[np.uint8]
     stamp_ns: int = 0
     index: int = 0
+    arrived_s: float | None = None
 
     def __post_init__(self) -> None:
         image = self.image

@@ -177,6 +177,15 @@ class Elysium:
     def _closed(self) -> BackendError:
         return BackendError(f"the model {self.info.name!r} has been closed; load it again")
 
+    def clean_words(self, expression: str) -> str:
+        """Clean a user's expression and refuse one in which this model knows no word.
+
+        Raises:
+            ExpressionError: It is empty, too long, or spells the protocol; ``EXPR_UNKNOWN``: none of
+                the names of a model with a closed vocabulary occurs.
+        """
+        return self.runtime.clean_words(expression)
+
     def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
         """Find one expression in one image (REC).
 

@@ -55,6 +55,11 @@ class InputState:
     ever_received: bool
     qos_problem: str
 
+    @property
+    def age_s(self) -> float:
+        """Time since the last image [s], infinite if there was none."""
+        return self.silence_s if self.ever_received else float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class InputTools:
@@ -202,10 +207,11 @@ class CameraInput:
         except StampError:
             self.mailbox.refuse()
             raise
-        if self._is_too_old(stamp_ns):
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else 0
+        if self._is_too_old(stamp_ns, age_ns):
             self.mailbox.refuse()
             return
-        verdict = self.mailbox.put(stamp_ns, message, len(message.data))
+        verdict = self.mailbox.put(stamp_ns, message, len(message.data), ahead=age_ns < -_FUTURE_NS)
         if verdict is Verdict.OUT_OF_ORDER:
             self._report("STAMP_ORDER", f"an image with the stamp {stamp_ns} ns came after a newer one and was dropped")
             return
@@ -213,11 +219,10 @@ class CameraInput:
             self._report("TIME_JUMP", f"the stamps went back to {stamp_ns} ns; all targets of the camera end")
         self._tools.notify()
 
-    def _is_too_old(self, stamp_ns: int) -> bool:
+    def _is_too_old(self, stamp_ns: int, age_ns: int) -> bool:
         if stamp_ns == 0:
             self._report("STAMP_ZERO", "the camera sets no stamps, so there is no latency and no check of the order")
             return False
-        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns
         limit_s = self._tools.settings().max_frame_age_s
         if limit_s and age_ns > limit_s * 1e9:
             self._report("FRAME_AGE", f"an image {age_ns / 1e9:.2f} s old was dropped (max_frame_age = {limit_s:g} s)")

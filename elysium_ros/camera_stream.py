@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elysium_core.errors import TargetError
@@ -84,7 +84,7 @@ class CameraStream:
         self._last_number = image.number
         taken_s = time.monotonic()
         try:
-            frame = self._decode(image.payload, image.stamp_ns, self._index)
+            frame = self._decoded(image, self._index)
         except Exception:
             self.skipped += 1
             raise
@@ -113,7 +113,11 @@ class CameraStream:
         """
         if self._last is not None and image.number == self._last.image.number:
             return self._last.frame
-        return self._decode(image.payload, image.stamp_ns, max(0, self._index - 1))
+        return self._decoded(image, max(0, self._index - 1))
+
+    def _decoded(self, image: Incoming, index: int) -> Frame:
+        # With the time of arrival: a camera may set no stamps, and frames are skipped.
+        return replace(self._decode(image.payload, image.stamp_ns, index), arrived_s=image.arrived_s)
 
     def remembered(self, stamp_ns: int) -> Incoming:
         """Return the image with this stamp, or the newest one for 0.

@@ -1,6 +1,6 @@
 """Talks to a running tracker node from the shell, where the ``ros2`` command is missing.
 
-    elysium ros track "the red mug"
+    elysium ros track "the cup"
     elysium ros objects --count 5
 
 ``elysium ros`` runs ``python -m elysium_ros.client``.
@@ -30,7 +30,7 @@ from elysium_ros.camera_messages import header_at, image_message
 from elysium_ros.conversions import box_to_message
 from elysium_ros.message_json import as_plain
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
-from elysium_ros.tracker_client import TRANSITIONS, NoAnswerError, TrackerClient, spinning
+from elysium_ros.tracker_client import STATES, TRANSITIONS, NoAnswerError, TrackerClient, spinning
 
 STATE_NAMES: dict[int, str] = {
     TrackedObject.STATE_TRACKED: "TRACKED",
@@ -76,14 +76,19 @@ class _Session:
                 yield queue.get(timeout=self.args.timeout)
             except Empty:
                 waited = f"nothing came on {name} within {self.args.timeout:g} s"
-                raise NoAnswerError(f"{waited}; is the node active, and does its camera send?") from None
+                remedy = "is the node active, does its camera send, and if it has names, is --camera one of them?"
+                raise NoAnswerError(f"{waited}; {remedy}") from None
+
+    def camera_topic(self, name: str) -> str:
+        """Return a topic of the camera that was asked for; the node with one unnamed camera has no more."""
+        return f"{self.args.camera}/{name}" if self.args.camera else name
 
     def box(self) -> Box2D | None:
         """Return ``--box`` in pixels of the camera's image, None if it was not given."""
         if self.args.box is None:
             return None
         # The message is in pixels, but a person may type fractions: only the node knows the camera's size.
-        size = next(self.messages(TrackedObjectArray, "objects"))
+        size = next(self.messages(TrackedObjectArray, self.camera_topic("objects")))
         width, height = size.image_width, size.image_height
         return box_to_message(parse_box(self.args.box, width, height), width, height)
 
@@ -154,16 +159,18 @@ def _status(session: _Session) -> _Reply:
 
 
 def _lifecycle(session: _Session) -> _Reply:
-    wanted = session.args.transition
-    success = session.client.change_state(wanted) if wanted else True
-    state = session.client.lifecycle_state()
+    wanted, client = session.args.transition, session.client
+    success = client.change_state(wanted) if wanted else True
+    if success and session.args.until:
+        client.wait_for_state(session.args.until, session.args.timeout)
+    state = client.lifecycle_state()
     sentence = state if success else f"{wanted} failed, the node is {state}; its log says why"
     return _Reply(success, sentence, {"success": success, "state": state})
 
 
 def _objects(session: _Session) -> _Reply:
     """Print messages as JSON lines, until ``--count`` or Ctrl-C."""
-    for seen, message in enumerate(session.messages(TrackedObjectArray, "objects"), start=1):
+    for seen, message in enumerate(session.messages(TrackedObjectArray, session.camera_topic("objects")), start=1):
         data = as_plain(message)
         for item in data["objects"]:
             item["state"] = STATE_NAMES.get(item["state"], item["state"])
@@ -213,8 +220,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(verb)
     for name in ("track", "stop", "describe", "ground"):
         sub[name].add_argument("--camera", default="", help="which camera; the only or first one if omitted")
+    sub["objects"].add_argument("--camera", default="", help="which camera, if the node's have names")
     for name in ("track", "describe"):
-        sub[name].add_argument("--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels")
+        sub[name].add_argument(
+            "--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels; where cameras have names, with --camera"
+        )
     sub["track"].add_argument("expression", nargs="?", default="", help="what to look for, such as 'the red mug'")
     sub["track"].add_argument("--add", action="store_true", help="keep following the camera's other targets")
     sub["track"].add_argument(
@@ -230,6 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     sub["objects"].add_argument("--count", type=int, default=0, help="stop after this many frames; 0 = never")
     sub["lifecycle"].add_argument(
         "transition", nargs="?", choices=sorted(TRANSITIONS), help="show the state if omitted"
+    )
+    sub["lifecycle"].add_argument(
+        "--until", choices=STATES, help="then wait for this state, at most for --timeout (a script's first line)"
     )
     return parser
 

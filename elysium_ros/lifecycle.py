@@ -22,6 +22,9 @@ from elysium_ros.guard import EventLog, Guard
 
 Step = Callable[[], None]
 
+GREETING = "none"
+"""Label of a transition that does not exist: a client's first request, which makes the service discover it."""
+
 
 class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node; a subclass overrides :meth:`configure`, :meth:`activate`, :meth:`deactivate`, :meth:`cleanup`.
@@ -149,6 +152,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         return any(label == wanted.label if wanted.label else id_ == wanted.id for id_, label, *_ in possible)
 
     def _complain(self, request: ChangeState.Request, why: str) -> None:
+        if request.transition.label == GREETING:
+            return
         wanted = _transition_name(request.transition)
         self.events.report("TRANSITION", f"asked to change state by {wanted}, but {why}")
 

@@ -85,24 +85,27 @@ class Mailbox:
         self._newest_stamp_ns = 0
         self._epoch = 0
 
-    def put(self, stamp_ns: int, payload: Any, size: int) -> Verdict:
+    def put(self, stamp_ns: int, payload: Any, size: int, *, ahead: bool = False) -> Verdict:
         """Take an image.
 
         Args:
             stamp_ns: Its stamp [ns], >= 0.
             payload: The message.
             size: Bytes that it holds.
+            ahead: The stamp lies in the future, so later ones are not measured against it: one such
+                image must not make all right ones look late.
         """
         with self._lock:
             self._received += 1
-            jumped = 0 < stamp_ns < self._newest_stamp_ns - TIME_JUMP_NS
-            if not jumped and 0 < stamp_ns <= self._newest_stamp_ns:
+            jumped = not ahead and 0 < stamp_ns < self._newest_stamp_ns - TIME_JUMP_NS
+            if not ahead and not jumped and 0 < stamp_ns <= self._newest_stamp_ns:
                 self._skip()
                 return Verdict.OUT_OF_ORDER
             if jumped:
                 self._forget()
                 self._epoch += 1
-            self._newest_stamp_ns = stamp_ns
+            if not ahead:
+                self._newest_stamp_ns = stamp_ns
             self._number += 1
             image = Incoming(self.camera, stamp_ns, payload, size, self._number, self._epoch)
             if self._waiting is not None:

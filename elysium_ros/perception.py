@@ -12,7 +12,6 @@ from typing import Any
 from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.text.expression import clean_expression
 from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.types import PerceptionModel, Tracker, TrackState, TrackUpdate
 from elysium_ros.camera_stream import CameraStream, Decode, Seen
@@ -74,7 +73,8 @@ class Hooks:
     Attributes:
         decode: Decodes an image.
         on_result: Hears of every frame.
-        report: Counts and logs a failure of the model or of an image; returns the sentence for a person.
+        report: Counts and logs a failure of the model or of an image; returns the sentence for a person, which
+            starts with the code.
     """
 
     decode: Decode
@@ -188,7 +188,7 @@ class Perception:
                 are followed as before.
         """
         stream = self.stream(request.camera)
-        words = clean_expression(request.expression) if request.expression or request.place is None else ""
+        words = self.model.clean_words(request.expression) if request.expression or request.place is None else ""
         place = None if request.place is None else self._find_place(stream, request.place, request.stamp_ns)
         replaced = [] if request.add else self.targets(stream.camera)
         self._check_room(len(replaced))
@@ -250,13 +250,20 @@ class Perception:
         try:
             updates = tracker.step(frame)
         except Exception as error:  # noqa: BLE001 - whatever a model raises costs this frame and no more
-            self._counters.failures += 1
-            self._counters.failures_in_a_row += 1
-            self._counters.last_failure = self._hooks.report(error)
+            self._count_failure(error)
             ours = [target for target in self._targets.values() if target.tracker is tracker]
             return [target.failed(frame, self._counters.last_failure) for target in ours]
-        self._counters.failures_in_a_row = 0
+        failure = tracker.stats.failure
+        if failure is None:
+            self._counters.failures_in_a_row = 0
+        else:
+            self._count_failure(failure)
         return updates
+
+    def _count_failure(self, error: Exception) -> None:
+        self._counters.failures += 1
+        self._counters.failures_in_a_row += 1
+        self._counters.last_failure = self._hooks.report(error)
 
     def _finish(
         self, stream: CameraStream, seen: Seen, updates: list[tuple[Tracker, TrackUpdate]], busy: list[Tracker]

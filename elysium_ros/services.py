@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +36,14 @@ from elysium_ros.runtime import MODEL_TIMEOUT_S, Runtime
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 from elysium_ros.start_requests import deadline, seconds, start_target
 from elysium_ros.targets import EndReason, Target, TargetEvent
+from elysium_ros.worker import WorkerError
 
 SERVICE_QOS = QoSProfile(depth=1000)
 """rclpy's default of 10 loses the rest of a burst of calls without a word."""
 
 MAX_WAITING_CALLS = 8
-"""Calls that may wait for the model at the same time; more wait their turn."""
+"""Calls of ``~/track`` that may wait for a box, and calls of ``~/describe`` and ``~/ground`` that may wait for the
+model, at the same time; one more of the former is refused, more of the latter wait their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class ServiceTools:
         publish_description: Publishes a finished text; returns the message.
         publish_status: Publishes a changed status.
         input_hint: Says why no image of a camera may be coming.
+        image_age_s: How long ago the newest image of a camera arrived [s], infinite if there was none.
         is_shutting_down: Whether the process is ending.
     """
 
@@ -61,6 +65,7 @@ class ServiceTools:
     publish_description: Callable[[Answer], ObjectDescription]
     publish_status: Callable[[], None]
     input_hint: Callable[[str], str]
+    image_age_s: Callable[[str], float]
     is_shutting_down: Callable[[], bool]
 
 
@@ -76,10 +81,14 @@ class Services:
         self._node = node
         self._tools = tools
         self._runtime = tools.runtime
-        waiting, quick = BoundedCallbackGroup(MAX_WAITING_CALLS), BoundedCallbackGroup(2)
-        self._create(Track, "track", self._track, waiting)
-        self._create(Describe, "describe", self._describe, waiting)
-        self._create(Ground, "ground", self._ground, waiting)
+        # A box may be waited for all day, so that has places of its own, and one callback more, which says that none
+        # is free; answers of the model are waited for elsewhere.
+        self._places = threading.BoundedSemaphore(MAX_WAITING_CALLS)
+        tracking, asking = BoundedCallbackGroup(MAX_WAITING_CALLS + 1), BoundedCallbackGroup(MAX_WAITING_CALLS)
+        quick = BoundedCallbackGroup(2)
+        self._create(Track, "track", self._track, tracking)
+        self._create(Describe, "describe", self._describe, asking)
+        self._create(Ground, "ground", self._ground, asking)
         self._create(StopTracking, "stop", self._stop, quick)
         self._create(SetBool, "pause", self._pause, quick)
         self._create(Trigger, "reset", self._reset, quick)
@@ -90,6 +99,12 @@ class Services:
 
     def _track(self, request: Track.Request, response: Track.Response) -> Track.Response:
         wait_s = seconds(request.wait_timeout, "wait_timeout")
+        if wait_s > 0 and not self._places.acquire(blocking=False):
+            raise WorkerError(
+                f"{MAX_WAITING_CALLS} calls of ~/track are waiting for their box already; "
+                "call without wait_timeout, or later",
+                code="BUSY",
+            )
         queue = EventQueue(self._tools.is_shutting_down)
         try:
             target = start_target(self._runtime, request, request.add, queue)
@@ -100,6 +115,8 @@ class Services:
                 self._wait_for_box(target, queue, wait_s, response)
         finally:
             queue.close()
+            if wait_s > 0:
+                self._places.release()
         return response
 
     def _wait_for_box(self, target: Target, queue: EventQueue, wait_s: float, response: Track.Response) -> None:
@@ -120,6 +137,8 @@ class Services:
         going_on = f"the search goes on as target {target.id}, ~/stop ends it"
         if last is None and self._runtime.paused:
             return f"PAUSED: inference is paused; {going_on}"
+        if last is None and self._tools.image_age_s(target.camera) < wait_s:
+            return f"TIMEOUT: images arrive, but the model gave no answer within {wait_s:g} s; {going_on}"
         if last is None:
             return f"NO_IMAGE: {self._tools.input_hint(target.camera)}; {going_on}"
         reason = last.view.update.reason if last.view is not None else ""

@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from elysium_core.errors import ConfigError, ElysiumError
+from elysium_ros.lifecycle import GREETING
 from elysium_ros.msg import Box2D
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 
@@ -30,7 +31,11 @@ TRANSITIONS: dict[str, int] = {
 }
 """Lifecycle transitions that can be asked for by name."""
 
+STATES = ("unconfigured", "inactive", "active", "finalized")
+"""Lifecycle states in which a node can stay."""
+
 _POLL_S = 0.005
+_STATE_POLL_S = 0.2
 # What the service itself takes as "0 = 30 s", plus the way there and back.
 _MODEL_TIMEOUT_S = 35.0
 
@@ -45,7 +50,7 @@ _GREETINGS: dict[str, Any] = {
     "stop": StopTracking.Request(id=2**32 - 1),
     "describe": Describe.Request(timeout=-1.0),
     "ground": Ground.Request(timeout=-1.0),
-    "change_state": ChangeState.Request(transition=Transition(label="none")),
+    "change_state": ChangeState.Request(transition=Transition(label=GREETING)),
 }
 
 
@@ -162,6 +167,22 @@ class TrackerClient:
     def lifecycle_state(self) -> str:
         """Return the lifecycle state, such as ``active``."""
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def wait_for_state(self, state: str, timeout_s: float) -> None:
+        """Wait until the node is in a lifecycle state; loading a model can take long.
+
+        Args:
+            state: One of :data:`STATES`.
+            timeout_s: Longest wait [s], also for a node that is not there yet.
+
+        Raises:
+            NoAnswerError: It was not in that state in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (present := self.lifecycle_state()) != state:
+            if time.monotonic() > deadline_s:
+                raise NoAnswerError(f"{self.tracker} was not {state} within {timeout_s:g} s, it is {present}")
+            time.sleep(_STATE_POLL_S)
 
     def change_state(self, transition: str, timeout_s: float = 120.0) -> bool:
         """Ask for a lifecycle transition; return whether it succeeded.

@@ -16,7 +16,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CameraInfo
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import GPU_LOST, ConfigError, ElysiumError
 from elysium_ros.camera_input import CameraInput, InputTools
 from elysium_ros.conversions import message_to_frame
 from elysium_ros.diagnostics import Condition
@@ -43,14 +43,18 @@ _HINT_PERIOD_S = 5.0
 _QUICK_THREADS = 10
 _CLOSE_TIMEOUT_S = 3.0
 
+EXIT_RESTART = 75
+"""Exit code of a process that cannot go on but can be started again (EX_TEMPFAIL of sysexits.h)."""
+
 
 class TrackerNode(ManagedNode):
     """Follows what a sentence or a box names in the images of one or more cameras."""
 
     def __init__(self) -> None:
         super().__init__("elysium")
+        self.exit_code = 0
         self._parameter_server = ParameterServer(
-            self, lambda: self._runtime.is_open, self.guard.callback(self._on_parameters)
+            self, lambda: self.state in ("activating", "active"), self.guard.callback(self._on_parameters)
         )
         self._inputs: dict[str, CameraInput] = {}
         self._statistics = Statistics()
@@ -61,7 +65,7 @@ class TrackerNode(ManagedNode):
             self, self.settings.cameras, lambda: self.settings, self._calibration, self._statistics, self.guard
         )
         self._runtime = Runtime(
-            Hooks(message_to_frame, self._on_result, self.guard.report),
+            Hooks(message_to_frame, self._on_result, self._on_failure),
             self._outputs.publish_description,
             self._is_shutting_down,
             self.why_inactive,
@@ -73,6 +77,7 @@ class TrackerNode(ManagedNode):
             self._outputs.publish_description,
             self._reporter.publish_status,
             lambda camera: self._inputs[camera].hint() if camera in self._inputs else "the node is not active",
+            lambda camera: self._inputs[camera].state().age_s if camera in self._inputs else float("inf"),
             self._is_shutting_down,
         )
         self._service_api = Services(self, tools)
@@ -107,7 +112,10 @@ class TrackerNode(ManagedNode):
             raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
         topics = ", ".join(camera_input.state().topic for camera_input in self._inputs.values())
         self.get_logger().info(f"active, listening to {topics}")
-        self._start_initial(settings.initial_expression)
+        # Warming up takes long: what was set meanwhile holds from the first image on.
+        config, expression = self.settings.tracking_config(), self.settings.initial_expression
+        self._runtime.post(lambda perception: perception.configure(config))
+        self._start_initial(expression)
         self._reporter.publish_status()
 
     def deactivate(self) -> None:
@@ -183,6 +191,14 @@ class TrackerNode(ManagedNode):
             self._published_ids = ids
             self._reporter.publish_status()
 
+    def _on_failure(self, error: Exception) -> str:
+        sentence = self.guard.report(error)
+        if isinstance(error, ElysiumError) and error.code == GPU_LOST:
+            self.get_logger().fatal(f"{sentence}; the node ends (respawn:=true of the launch file starts it again)")
+            self.exit_code = EXIT_RESTART
+            rclpy.try_shutdown(context=self.context)
+        return sentence
+
     def _on_parameters(self, settings: Settings, changed: set[str]) -> None:
         self._runtime.describe_period_s = settings.describe_period_s
         if not self._runtime.is_open:
@@ -233,13 +249,14 @@ class TrackerNode(ManagedNode):
 
 def make_executor(node: TrackerNode) -> PoolExecutor:
     """Return what runs the node's callbacks."""
-    return PoolExecutor(node, MAX_WAITING_CALLS + MAX_GOALS + _QUICK_THREADS)
+    return PoolExecutor(node, 2 * MAX_WAITING_CALLS + MAX_GOALS + _QUICK_THREADS)
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code.
 
-    With torch in the process, or a model that still runs, it does not return but ends the process, with exit code 0.
+    The code is 0, or ``EXIT_RESTART`` if a new process is needed to go on. With torch in the process, or a model that
+    still runs, it does not return but ends the process with that code.
     """
     gate = SignalGate()
     rclpy.init(args=args, signal_handler_options=NO_HANDLERS)
@@ -249,6 +266,7 @@ def main(args: list[str] | None = None) -> int:
         executor = make_executor(node)
         if gate.open():
             spin(executor, node.guard.report)
+        exit_code = node.exit_code
     finally:
         if node is not None:
             node.close()
@@ -257,8 +275,8 @@ def main(args: list[str] | None = None) -> int:
         # All is closed. Taking torch apart takes seconds, and aborts if a model still runs, or loads, in a thread.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(exit_code)
+    return exit_code
 
 
 if __name__ == "__main__":

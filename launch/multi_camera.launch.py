@@ -32,7 +32,7 @@ def generate_launch_description() -> LaunchDescription:
 def connect(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return one remapping for each topic that is named."""
     given = context.launch_configurations
-    cameras = split(given["cameras"])
+    cameras = [name for name in split(given["cameras"]) if name]
     pairs = [("image", split(given["images"])), ("camera_info", split(given["camera_infos"]))]
     return [
         SetRemap(src=f"{camera}/{topic}", dst=target)
@@ -43,5 +43,5 @@ def connect(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def split(text: str) -> list[str]:
-    """Split "front, rear"; nothing is an empty list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """Split "/front/image, /rear/image"; an empty place keeps its topic, nothing at all is an empty list."""
+    return [part.strip() for part in text.split(",")] if text.strip() else []

@@ -1,7 +1,7 @@
 """Plays a video or a bag and tracks in it.
 
-    ros2 launch elysium_ros replay.launch.py video:=street.mp4 expression:='the red car' rviz:=true
-    ros2 launch elysium_ros replay.launch.py bag:=recording/ image:=/camera/image_raw expression:='the red car'
+    ros2 launch elysium_ros replay.launch.py video:=street.mp4 expression:='the car' rviz:=true
+    ros2 launch elysium_ros replay.launch.py bag:=recording/ image:=/camera/image_raw expression:='the car'
 
 All arguments of track.launch.py work here, too; with a bag, `use_sim_time` is set.
 """
@@ -24,7 +24,12 @@ ARGUMENTS = {
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments, start the source of the images, and include track.launch.py."""
-    declarations = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
+    declarations = [
+        DeclareLaunchArgument(
+            name, default_value="", description=text, choices=["", "true", "false"] if name == "loop" else None
+        )
+        for name, text in ARGUMENTS.items()
+    ]
     track = PythonLaunchDescriptionSource(str(Path(__file__).with_name("track.launch.py")))
     return LaunchDescription(
         [
@@ -47,6 +52,11 @@ def clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def source(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return what the images come from, if that is a video."""
     given = context.launch_configurations
+    if given["video"] and given.get("cameras"):
+        raise RuntimeError(
+            f"video:={given['video']} is one camera, so it does not go with cameras:={given['cameras']}; "
+            "start a video_node for each with multi_camera.launch.py"
+        )
     return [video(dict(given))] if given["video"] else []
 
 
@@ -55,6 +65,9 @@ def video(given: dict[str, str]) -> Node:
     # The type keeps launch_ros from reading the text as YAML: the camera "0" would become a number.
     parameters: dict[str, object] = {"source": ParameterValue(given["video"], value_type=str)}
     parameters |= {"wait_for_subscribers": 1, "loop": given["loop"] == "true"}
+    # The tracker's "auto" takes images as they are where there are such.
+    if given.get("image_transport") in ("raw", "compressed"):
+        parameters["image_transport"] = given["image_transport"]
     if given["rate"]:
         parameters["rate"] = ParameterValue(given["rate"], value_type=float)
     return Node(

@@ -1,6 +1,6 @@
 """Starts the tracker node, and on request rviz, the Foxglove bridge and a bag.
 
-    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the red mug' rviz:=true
+    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the cup' rviz:=true
 
 An argument that is left empty is not passed on: the value of `params_file`, or else the node's own default, holds.
 """
@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import List  # noqa: UP035 - launch_ros compares with the names of typing
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -39,7 +48,7 @@ ARGUMENTS = {
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
     "fastdds": "true: pictures through shared memory (config/fastdds.xml) for all that is started here",
-    "bag": "bag to play with --clock beside the node",
+    "bag": "bag to play with --clock once the node is active",
     "respawn": "true: start the node again when it ends",
     "log_level": "debug, info, warn, error or fatal",
 }
@@ -47,6 +56,9 @@ SWITCHES = (
     "cuda_graphs", "fast_resize", "allow_pickle_weights", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds",
     "respawn",
 )  # fmt: skip
+
+# A large model is read from a slow disk for minutes.
+ACTIVE_TIMEOUT_S = "1800"
 
 # Of Fast DDS 2 (Humble, Jazzy), and of Fast DDS 3.
 FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -90,8 +102,23 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if given["foxglove"] == "true":
         actions.append(if_installed("foxglove_bridge", Node(package="foxglove_bridge", executable="foxglove_bridge")))
     if given["bag"]:
-        actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", given["bag"], "--clock"], output="screen"))
+        actions += bag_once_active(given)
     return actions
+
+
+def bag_once_active(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
+    """Return what plays the bag once the tracker listens: loading a model takes longer than many a bag."""
+    node = "/".join([given["namespace"].strip("/"), given["name"] or "elysium"]).lstrip("/")
+    client = ["ros2", "run", "elysium_ros", "client", "lifecycle", "--node", node]
+    waiter = ExecuteProcess(cmd=[*client, "--until", "active", "--timeout", ACTIVE_TIMEOUT_S], output="screen")
+    # A moment more, in which the player and the tracker find each other.
+    bag = ExecuteProcess(cmd=["ros2", "bag", "play", given["bag"], "--clock", "--delay", "1"], output="screen")
+    refusal = LogInfo(msg="the tracker did not become active, so the bag is not played; its log says why")
+
+    def play(event: ProcessExited, _: LaunchContext) -> LaunchDescriptionEntity:
+        return bag if event.returncode == 0 else refusal
+
+    return [RegisterEventHandler(OnProcessExit(target_action=waiter, on_exit=play)), waiter]
 
 
 def fastdds() -> list[LaunchDescriptionEntity]:
@@ -137,8 +164,8 @@ def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
 
 
 def camera_names(text: str) -> list[str]:
-    """Split "front, rear"."""
-    return [name.strip() for name in text.split(",")]
+    """Split "front, rear"; nothing between two commas is no camera."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def rviz(given: dict[str, str]) -> Node:

@@ -86,7 +86,7 @@ pip_install() {
   shift
   local machine
   machine=$("$VENV/bin/python" -c 'import platform as p; print("Python", p.python_version(), "on", p.system(), p.machine())')
-  logged "$step" "${step/requirements-/requirements/} could not be installed: a wheel for $machine is not to be had, or no package index was reached" \
+  logged "$step" "${step/requirements-/requirements/} could not be installed: a wheel for $machine is not to be had, versions do not go together, or no package index was reached" \
     "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
 }
 
@@ -114,12 +114,14 @@ install_locked() {
   done
 }
 
-# With ROS: what its Python packages were built against stays, above all numpy, whose C interface the messages use.
+# With ROS: numpy keeps its major version, because ROS's own packages (cv_bridge, the messages) were built against its C
+# interface. Within a major version a newer one serves what an older one built: Humble's 1.21 is too old for the rest.
 install_beside_ros() {
   local key
   key=$(hash_of setup.py)
   is_done requirements "$key" && return
-  "$VENV/bin/python" -c 'import numpy; print("numpy==" + numpy.__version__)' >"$LOGS/constraints.txt" 2>/dev/null || true
+  "$VENV/bin/python" -c 'import numpy; print("numpy" + ("<2" if numpy.__version__[0] == "1" else ">=2"))' \
+    >"$LOGS/constraints.txt" 2>/dev/null || true
   say "installing the requirements of setup.py beside ROS 2 ${ROS_DISTRO}"
   pip_install requirements -c "$LOGS/constraints.txt" -e '.[dev,bags]'
   command -v colcon >/dev/null || pip_install colcon colcon-common-extensions

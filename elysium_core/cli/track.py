@@ -147,6 +147,8 @@ def _refuse_to_overwrite(recording: Recording, path: Path | None) -> None:
 def _report(run: TrackRun, written: list[Path], json: bool) -> None:
     if run.recording.skipped:
         sys.stderr.write(f"elysium: {run.recording.skipped} frames could not be decoded and were skipped\n")
+    if run.failures:
+        sys.stderr.write(f"elysium: the model failed on {run.failures} frames, in the end because {run.failure}\n")
     if not json:
         for line in run.summary():
             say(line)

@@ -54,6 +54,7 @@ class TrackRun:
 
     Attributes:
         problem: Why the recording ended early, None if it did not.
+        failure: Why the model failed on a frame, the newest such reason; empty if it never did.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class TrackRun:
     ) -> None:
         self.recording = recording
         self.problem: VideoError | None = None
+        self.failure = ""
         self._tracker, self._targets = tracker, targets
         self._lines, self._drawing, self._emit_json, self._limit = lines, drawing, emit_json, limit
         self._done: dict[int, list[TrackUpdate]] = defaultdict(list)
@@ -95,7 +97,13 @@ class TrackRun:
             if stop.is_set:
                 break
         self._deliver([self._completed(update, self._target_of) for update in self._tracker.flush()])
+        self._note_failure()
         self._draw(len(self._waiting))
+
+    @property
+    def failures(self) -> int:
+        """Frames that the model failed on."""
+        return self._tracker.stats.failures
 
     def summary(self) -> Iterator[str]:
         """Yield one line a target: in how many frames it had which state, and its mean score."""
@@ -127,10 +135,15 @@ class TrackRun:
             if not self._target_of:
                 self._start_targets()
             self._deliver([self._completed(update, self._target_of) for update in self._tracker.step(frame)])
+            self._note_failure()
         if self._tracker.config.mode == "stream":
             self._answered = frame.index
         ready = sum(waiting.index <= self._answered for waiting in self._waiting)
         self._draw(max(ready, len(self._waiting) - _LONGEST_WAIT))
+
+    def _note_failure(self) -> None:
+        if self._tracker.stats.failure is not None:
+            self.failure = str(self._tracker.stats.failure)
 
     def _deliver(self, updates: Sequence[TrackUpdate], *, is_new: bool = True) -> None:
         """Count and write updates, and keep them for the drawing of their frames."""

@@ -70,6 +70,10 @@ class PeerModel(ABC):
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
         """Make a tracker; it answers every frame at once in any mode."""
 
+    def clean_words(self, expression: str) -> str:
+        """Clean an expression; what can be done with it :meth:`PeerTracker.check` says."""
+        return clean_expression(expression)
+
     def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
         """Refuse."""
         raise self._refusal()

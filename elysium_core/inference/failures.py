@@ -7,9 +7,20 @@ from contextlib import contextmanager
 
 import torch
 
-from elysium_core.errors import BackendError
+from elysium_core.errors import GPU_LOST, BackendError
 
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+# After these no call of this process to the GPU succeeds any more.
+_LOST_SIGNS = (
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out",
+    "uncorrectable ecc error",
+    "gpu is lost",
+)
 
 
 @contextmanager
@@ -23,7 +34,8 @@ def device_errors(what: str) -> Iterator[None]:
         what: Part of the model that runs in the block.
 
     Raises:
-        BackendError: Memory does not suffice (``MEMORY``), or the device failed (``BACKEND``).
+        BackendError: Memory does not suffice (``MEMORY``), the GPU cannot be used any more by this process
+            (``GPU_LOST``), or the device failed otherwise (``BACKEND``).
     """
     try:
         yield
@@ -33,5 +45,9 @@ def device_errors(what: str) -> Iterator[None]:
             raise BackendError(
                 f"{what} ran out of memory; use fewer targets, a shorter clip, a smaller dtype or a smaller model",
                 code="MEMORY",
+            ) from error
+        if any(sign in reason.lower() for sign in _LOST_SIGNS):
+            raise BackendError(
+                f"{what} failed: {reason}; this process cannot use its GPU any more, start it again", code=GPU_LOST
             ) from error
         raise BackendError(f"{what} failed: {reason}") from error

@@ -126,6 +126,7 @@ class ClipTracker(ModelTracker):
         if not self._targets:
             self._overlap = None
             return {}
+        self._stats.failure = None
         try:
             visual = self._encode(frames)
             started = time.perf_counter()
@@ -133,6 +134,8 @@ class ClipTracker(ModelTracker):
             self._stats.generate_s = time.perf_counter() - started
         except BackendError as error:
             self._overlap = None
+            self._stats.failure = error
+            self._stats.failures += len(frames)
             seen = {name: [Observation(None, 0.0, str(error))] * len(frames) for name in self._targets}
         return seen
 

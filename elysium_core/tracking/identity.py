@@ -103,6 +103,10 @@ class IdentityModel:
 
     info = ModelInfo(name="identity")
 
+    def clean_words(self, expression: str) -> str:
+        """Every name is known."""
+        return clean_expression(expression)
+
     def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
         """Answer with the whole frame."""
         clean_expression(expression)

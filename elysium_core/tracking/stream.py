@@ -108,6 +108,7 @@ class StreamTracker(ModelTracker):
         """One observation a target, whatever fails."""
         seen: dict[str, Observation] = {}
         started = time.perf_counter()
+        self._stats.failure = None
         try:
             self._place_given()
             self._newest, self._newest_tokens = frame, None
@@ -118,6 +119,8 @@ class StreamTracker(ModelTracker):
         except BackendError as error:
             # A window may lack what failed; start afresh from words, or from where the target was last seen.
             self._windows.clear()
+            self._stats.failure = error
+            self._stats.failures += 1
             seen = {name: Observation(None, 0.0, str(error)) for name in self._targets}
         self._stats.generate_s = time.perf_counter() - started
         self._count_engine()

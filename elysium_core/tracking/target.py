@@ -106,21 +106,26 @@ class Target:
 class StreamClock:
     """Time of a stream in seconds, that never runs backwards.
 
-    Stamps are used where the source gives them; otherwise frames are taken to come at
-    30 Hz. A source that jumps back (a bag that loops) adds nothing.
+    Stamps are used where the source gives them, else the times of arrival; where neither is
+    known, frames are taken to come at 30 Hz. A source that jumps back (a bag that loops)
+    adds nothing.
     """
 
     _DEFAULT_PERIOD_S = 1 / 30
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self._last_ns: int | None = None
+        self._last: tuple[int, float | None] | None = None
 
     def tick(self, frame: Frame) -> float:
         """Advance to a frame and return its time [s]."""
-        if frame.stamp_ns > 0 and self._last_ns:
-            self.now_s += max(0, frame.stamp_ns - self._last_ns) * 1e-9
-        elif self._last_ns is not None:
-            self.now_s += self._DEFAULT_PERIOD_S
-        self._last_ns = frame.stamp_ns
+        if self._last is not None:
+            last_ns, last_arrived_s = self._last
+            if frame.stamp_ns > 0 and last_ns > 0:
+                self.now_s += max(0, frame.stamp_ns - last_ns) * 1e-9
+            elif frame.arrived_s is not None and last_arrived_s is not None:
+                self.now_s += max(0.0, frame.arrived_s - last_arrived_s)
+            else:
+                self.now_s += self._DEFAULT_PERIOD_S
+        self._last = frame.stamp_ns, frame.arrived_s
         return self.now_s

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.config import TrackingConfig
@@ -88,6 +89,8 @@ class TrackerStats:
         llm_passes: Forward passes of the language model.
         llm_tokens: Tokens fed to the language model.
         parse_failures: Answers without a usable box, by reason.
+        failures: Frames that the model or its device failed on.
+        failure: Why the last step failed on its newest frame; None if it did not.
         encode_s: Wall time of image transform, vision encoder and selector in the last step [s].
         generate_s: Wall time of the language model in the last step [s].
     """
@@ -97,6 +100,8 @@ class TrackerStats:
     llm_passes: int = 0
     llm_tokens: int = 0
     parse_failures: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    failure: BackendError | None = None
     encode_s: float = 0.0
     generate_s: float = 0.0
 
@@ -212,6 +217,14 @@ class PerceptionModel(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What this model is."""
+        ...
+
+    def clean_words(self, expression: str) -> str:
+        """Return a user's expression as it would be asked.
+
+        Raises:
+            ExpressionError: It is empty, too long, spells the protocol, or this model knows nothing in it.
+        """
         ...
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:

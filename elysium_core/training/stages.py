@@ -125,7 +125,7 @@ def _patch_total(losses: dict[str, Tensor]) -> Tensor:
 
 
 def _distil_total(losses: dict[str, Tensor]) -> Tensor:
-    return 2 * losses["distil"] + 0.5 * losses["readout"]
+    return 2 * losses["distil"] + losses["readout"]
 
 
 def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:

@@ -46,7 +46,9 @@ class ScriptedTracker:
             node.create_service(kind, f"/scripted/{name}", self.kept(answer))
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node.create_publisher(TrackerStatus, "/scripted/status", latched).publish(TrackerStatus(model="identity"))
-        self.objects = node.create_publisher(TrackedObjectArray, "/scripted/objects", 10)
+        self.objects = [
+            node.create_publisher(TrackedObjectArray, f"/scripted/{topic}", 10) for topic in ("objects", "rear/objects")
+        ]
         node.create_timer(0.02, self.publish)
 
     def kept(self, answer):
@@ -59,7 +61,9 @@ class ScriptedTracker:
     def publish(self) -> None:
         message = TrackedObjectArray(image_width=200, image_height=100)
         message.objects = [TrackedObject(id=7, state=TrackedObject.STATE_LOST, box=BOX)]
-        self.objects.publish(message)
+        for publisher in self.objects:
+            publisher.publish(message)
+            message.camera = "rear"
 
     def yes(self, request, response):
         response.success = self.success
@@ -115,6 +119,8 @@ def run(*arguments: str) -> int:
         (["reset"], "reset\n"),
         (["lifecycle"], "inactive\n"),
         (["lifecycle", "activate"], "active\n"),
+        (["lifecycle", "activate", "--until", "active"], "active\n"),
+        (["lifecycle", "--until", "inactive"], "inactive\n"),
     ],
 )
 def test_each_verb_says_what_the_node_answered(
@@ -143,6 +149,19 @@ def test_json_is_the_whole_answer(tracker: ScriptedTracker, capsys: pytest.Captu
     assert run("--json", "track", "the mug") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["success"], answer["id"], answer["object"]["box"]["x_max"]) == (True, 7, 30.0)
+
+
+def test_the_objects_of_one_of_several_cameras(tracker: ScriptedTracker, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("objects", "--count", "1", "--camera", "rear") == 0
+    assert json.loads(capsys.readouterr().out)["camera"] == "rear"
+    assert run("track", "--box", "0.1,0.1,0.5,0.5", "--camera", "rear") == 0
+    [request] = [r for r in tracker.requests if isinstance(r, Track.Request) and r.wait_timeout >= 0]
+    assert (request.camera, request.box) == ("rear", Box2D(x_min=20.0, y_min=10.0, x_max=100.0, y_max=50.0))
+
+
+def test_waiting_for_a_state_ends(tracker: ScriptedTracker, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--node", "scripted", "--timeout", "2", "lifecycle", "--until", "active"]) == NO_ANSWER
+    assert "/scripted was not active within 2 s, it is inactive" in capsys.readouterr().err
 
 
 def test_objects_are_json_lines_with_names_of_states(

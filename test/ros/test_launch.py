@@ -203,3 +203,56 @@ def test_all_arguments_are_shown(name: str) -> None:
     description: LaunchDescription = load(name).generate_launch_description()
     shown = {argument.name for argument in description.get_launch_arguments()}
     assert shown >= {*declared(name), *declared("track")}
+
+
+@pytest.mark.ros_install
+def test_a_bag_waits_for_the_node_and_is_not_played_without_it() -> None:
+    from launch.actions import ExecuteProcess, LogInfo
+    from launch.events.process import ProcessExited
+
+    from launch import LaunchContext
+
+    registration, waiter = load("track").bag_once_active(arguments(bag="recording", namespace="/robot1"))
+    context = LaunchContext()
+
+    def after(returncode: int) -> object:
+        event = ProcessExited(action=waiter, name="", cmd=[], cwd=None, env=None, pid=1, returncode=returncode)
+        assert registration.event_handler.matches(event)
+        return registration.event_handler.handle(event, context)
+
+    bag = after(0)
+    assert isinstance(bag, ExecuteProcess)
+    words = [context.perform_substitution(part) for word in bag.cmd for part in word]
+    assert words[:5] == ["ros2", "bag", "play", "recording", "--clock"]
+    assert isinstance(after(3), LogInfo)
+
+
+@pytest.mark.ros_install
+def test_an_empty_place_keeps_its_camera_s_own_topic() -> None:
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update(cameras="front,rear,", images=",/rear/image_raw", camera_infos="")
+    [remap] = load("multi_camera").connect(context)
+    source, target = ("".join(map(context.perform_substitution, part)) for part in (remap.src, remap.dst))
+    assert (source, target) == ("rear/image", "/rear/image_raw")
+    assert load("track").camera_names("front, rear,") == ["front", "rear"]
+
+
+@pytest.mark.ros_install
+@pytest.mark.parametrize(("given", "sent"), [("", None), ("auto", None), ("compressed", "compressed")])
+def test_a_video_is_sent_as_the_tracker_listens(given: str, sent: str | None) -> None:
+    node = load("replay").video({"video": "a.mp4", "rate": "", "loop": "", "image_transport": given})
+    [parameters] = node._Node__parameters
+    names = {"".join(part.text for part in name): value for name, value in parameters.items()}
+    assert ("image_transport" in names) == (sent is not None)
+
+
+@pytest.mark.ros_install
+def test_a_video_is_one_camera() -> None:
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update(video="a.mp4", cameras="front")
+    with pytest.raises(RuntimeError, match="does not go with cameras:=front"):
+        load("replay").source(context)

@@ -347,7 +347,8 @@ def test_nan_in_a_frame_does_not_stay_in_memory(llm, embed, judge):
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "MEMORY"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "MEMORY"),
-        (RuntimeError("CUDA error: an illegal memory access\nmore text"), "BACKEND"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nmore text"), "GPU_LOST"),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "BACKEND"),
     ],
 )
 def test_failures_of_the_device_are_named(llm, embed, judge, monkeypatch, error, code):

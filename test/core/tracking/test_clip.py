@@ -256,6 +256,7 @@ def test_a_failure_is_the_reason_of_a_clip_without_boxes(tracker, short_clips, m
         }[part]
         broken.setattr(owner, name, fail)
         seen += follower.step(scene[10])
+        assert "CUDA is gone" in str(follower.stats.failure)
     seen += follower.step(scene[11]) + follower.flush()
     assert [u.frame_index for u in seen] == list(range(12))
     failed = [u for u in seen if u.state is not TRACKED]

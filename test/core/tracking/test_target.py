@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,6 +114,21 @@ def ticks(*stamps_ns):
 )
 def test_the_clock_of_a_stream(stamps_ns, seconds):
     assert ticks(*stamps_ns) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("frames", "seconds"),
+    [
+        (((0, 50.0), (0, 50.2), (0, 51.0)), (0, 0.2, 1.0)),  # a camera without stamps, of which frames are skipped
+        (((10**9, 50.0), (2 * 10**9, 50.1)), (0, 1.0)),  # stamps win
+        (((10**9, 50.0), (0, 50.1), (10**18, 50.3)), (0, 0.1, 0.3)),  # only some have stamps
+        (((0, 50.0), (0, 49.0)), (0, 0)),
+    ],
+)
+def test_times_of_arrival_stand_in_for_missing_stamps(frames, seconds):
+    clock = StreamClock()
+    times = [clock.tick(replace(at(stamp), arrived_s=arrived)) for stamp, arrived in frames]
+    assert times == pytest.approx(seconds)
 
 
 @given(st.lists(st.integers(0, 4_000_000_000), max_size=20))

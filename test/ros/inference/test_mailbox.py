@@ -37,6 +37,16 @@ def test_a_jump_back_in_time_starts_a_new_epoch_and_forgets_the_images():
     assert mailbox.put(9, "next", 1) is Verdict.KEPT
 
 
+def test_one_stamp_from_the_future_does_not_make_the_right_ones_late():
+    mailbox = Mailbox("", 4)
+    mailbox.put(10 * SECOND, "right", 1)
+    assert mailbox.put(25 * SECOND, "ahead", 1, ahead=True) is Verdict.KEPT
+    assert mailbox.take().image.payload == "ahead"
+    assert mailbox.put(10 * SECOND + 1, "right again", 1) is Verdict.KEPT
+    assert mailbox.take().image.epoch == 0
+    assert mailbox.put(10 * SECOND, "late", 1) is Verdict.OUT_OF_ORDER
+
+
 def test_images_without_a_stamp_are_all_taken():
     mailbox = Mailbox("", 4)
     assert [mailbox.put(0, n, 1) for n in range(3)] == [Verdict.KEPT] * 3

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from elysium_core.errors import TargetError
+from elysium_core.errors import BackendError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
@@ -99,6 +99,21 @@ def test_a_failing_model_makes_its_targets_lost_and_never_repeats_a_box(make_sce
     scene.see(3)
     assert scene.states() == [(1, "TRACKED")]
     assert scene.perception.standing_failure == ""
+
+
+def test_a_failure_that_the_tracker_has_survived_is_counted_and_reported(make_scene):
+    scene = make_scene()
+    scene.start("the red mug")
+    scene.see(1)
+    [tracker] = scene.perception.stream("").trackers
+    tracker.stats.failure = BackendError("the vision encoder ran out of memory", code="MEMORY")
+    scene.see(2)
+    assert scene.perception.failures == 1
+    assert "out of memory" in scene.perception.standing_failure
+    assert scene.reports == ["the vision encoder ran out of memory"]
+    tracker.stats.failure = None
+    scene.see(3)
+    assert (scene.perception.failures, scene.perception.standing_failure) == (1, "")
 
 
 def test_a_listener_hears_each_frame_then_the_end_and_may_leave(scene):

@@ -7,6 +7,7 @@ import pytest
 from elysium_core.errors import BoxError, ExpressionError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.identity import IdentityModel
 from elysium_ros.mailbox import Delivery
 from elysium_ros.targets import EndReason
 
@@ -86,14 +87,23 @@ def test_a_new_target_replaces_the_camera_s_others_unless_it_is_added(make_scene
     assert scene.states() == [(4, "TRACKED")], "REMOVED is said once"
 
 
-def test_a_refused_request_leaves_the_other_targets_alone(scene, at):
+class ModelOfMugs(IdentityModel):
+    def clean_words(self, expression):
+        if "mug" not in expression:
+            raise ExpressionError(f"this model knows no object in {expression!r}", code="EXPR_UNKNOWN")
+        return super().clean_words(expression)
+
+
+def test_a_refused_request_leaves_the_other_targets_alone(make_scene, at):
+    scene = make_scene(model=ModelOfMugs())
     scene.see(1)
     scene.start("the red mug")
     for arguments, error in [
         ({"expression": ""}, ExpressionError),
-        ({"expression": "the <image>"}, ExpressionError),
+        ({"expression": "the mug <image>"}, ExpressionError),
+        ({"expression": "the person in red"}, ExpressionError),
         ({"place": at(100, 100, 200, 200)}, BoxError),
-        ({"expression": "x", "camera": "rear"}, TargetError),
+        ({"expression": "a mug", "camera": "rear"}, TargetError),
         ({"place": at(0, 0, 9, 9), "stamp": 77}, TargetError),
     ]:
         with pytest.raises(error):

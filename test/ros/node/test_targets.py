@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile
 
 from elysium_ros.msg import Box2D, TrackedObject, TrackerStatus
 from elysium_ros.srv import Track
@@ -31,6 +32,24 @@ def test_tracking_by_words_waits_for_the_first_box(tracker):
     assert reply.object.state == TrackedObject.STATE_TRACKED
     assert tracker.objects[""].of(reply.header).objects[0] == reply.object
     assert tracker.states(tracker.see()) == [(reply.id, TrackedObject.STATE_TRACKED)]
+
+
+def test_a_call_that_waits_all_day_keeps_no_one_from_an_answer(tracker):
+    tracker.set_parameters(tracking__max_objects=16)
+    client = tracker.node.create_client(Track, tracker.topic("track"), qos_profile=QoSProfile(depth=100))
+    assert client.wait_for_service(30.0)
+    # No image comes, so there is no box to reply with.
+    futures = [client.call_async(Track.Request(expression="it", add=True, wait_timeout=60.0)) for _ in range(9)]
+    tracker.until(lambda: any(future.done() for future in futures), "the refusal of one")
+    [refused] = [future.result() for future in futures if future.done()]
+    assert refused.message.startswith("BUSY: 8 calls of ~/track are waiting")
+    assert tracker.client.describe(question="What is it?", timeout_s=5.0).success
+    assert tracker.client.track("it", add=True).success
+    tracker.see()
+    tracker.until(lambda: all(future.done() for future in futures), "the replies to the others")
+    assert sum(future.result().success for future in futures) == 8
+    tracker.node.destroy_client(client)
+    tracker.set_parameters(tracking__max_objects=4)
 
 
 def test_tracking_by_a_box_without_waiting(tracker):

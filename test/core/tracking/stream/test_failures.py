@@ -57,11 +57,13 @@ class TestFailures:
         updates = broken(follower, part, error, show.picture([mug(3), apple(3), bear(3)], 3))
         assert states(updates) == [UNCERTAIN] * 3
         assert all(update.box is None and update.score == 0 and reason in update.reason for update in updates)
+        assert reason in str(follower.stats.failure)
         for k in range(4, 8):
             updates = follower.step(show.picture([mug(k), apple(k), bear(k)], k))
             assert states(updates) == [TRACKED] * 3
             assert [update.box for update in updates] == [mug(k).truth, apple(k).truth, bear(k).truth]
         assert sum(follower.stats.parse_failures.values()) == 3
+        assert (follower.stats.failures, follower.stats.failure) == (1, None)
 
     @pytest.mark.parametrize("part", ["vision", "logits"])
     def test_in_the_first_look_of_a_window(self, tracker, broken, show, mug, apple, part):
