@@ -21,10 +21,8 @@ EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
     "quantize": QUANTIZE,
-    "train": ["deepspeed>=0.15; sys_platform == 'linux'", "webdataset>=0.2.100"],
-    "curate": ["ray>=2.9", "spacy>=3.7"],
+    "train": ["deepspeed>=0.15; sys_platform == 'linux'"],
     "eval": EVAL,
-    "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
     "dev": [
         *ONNX,
         *QUANTIZE,
@@ -34,6 +32,9 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
+        # Converts images as a second opinion.
+        "rosbags>=0.10",
+        "rosbags-image>=0.10",
         "ruff>=0.9",
         "setuptools>=68,<80",
         # Builds engines on a machine without a GPU, so that building is tested everywhere.

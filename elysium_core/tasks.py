@@ -26,6 +26,7 @@ from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.static_decoder import build_decoder
 from elysium_core.inference.vision_choice import build_vision, check_backend
 from elysium_core.model.checkpoint import Checkpoint
+from elysium_core.model.weight_files import fingerprint
 from elysium_core.text.box_text import LEVELS, format_box
 from elysium_core.text.expression import clean_answer, clean_expression
 from elysium_core.text.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
@@ -136,6 +137,7 @@ class Elysium:
             coordinate_levels=LEVELS,
             clip_length=network.config.clip_length,
             parameters=count_parameters(network),
+            weights=fingerprint({tensor.file for tensor in checkpoint.stored.values()}),
         )
         return cls(runtime, info, checkpoint)
 

@@ -205,7 +205,7 @@ class Settings:
     )  # fmt: skip
     max_new_tokens: int = _tracking(
         "generation.max_new_tokens", "max_new_tokens", Change.ANY_TIME,
-        "Longest answer the model may write; at least 20 for each frame of clip.length.", "tokens",
+        "Longest answer about up to 8 frames, longer in proportion about more; at least 20 a frame.", "tokens",
     )  # fmt: skip
     draft_tokens: int = _tracking(
         "generation.draft_tokens", "draft_tokens", Change.ANY_TIME,
@@ -285,10 +285,11 @@ class Settings:
             yield f"model.device = {self.model_device!r} is not auto, cpu, cuda or cuda:N"
         if self.model_fast_resize and self.model_backend == "onnx":
             yield "model.fast_resize cannot be had with model.backend onnx; use torch or tensorrt, or set it to false"
-        if self.max_new_tokens < 20 * self.clip_length:
+        needed = 20 * min(self.clip_length, 8)
+        if self.max_new_tokens < needed:
             yield (
                 f"generation.max_new_tokens = {self.max_new_tokens} is too short for clip.length = {self.clip_length}; "
-                f"it needs at least {20 * self.clip_length}"
+                f"it needs at least {needed}"
             )
         if self.initial_expression:
             try:

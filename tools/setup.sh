@@ -123,7 +123,7 @@ install_beside_ros() {
   "$VENV/bin/python" -c 'import numpy; print("numpy" + ("<2" if numpy.__version__[0] == "1" else ">=2"))' \
     >"$LOGS/constraints.txt" 2>/dev/null || true
   say "installing the requirements of setup.py beside ROS 2 ${ROS_DISTRO}"
-  pip_install requirements -c "$LOGS/constraints.txt" -e '.[dev,bags]'
+  pip_install requirements -c "$LOGS/constraints.txt" -e '.[dev]'
   command -v colcon >/dev/null || pip_install colcon colcon-common-extensions
   printf '%s\n' "$key" >"$STAMPS/requirements"
 }

@@ -19,6 +19,7 @@ from elysium_core.cli.options import (
     VisionBackendOption,
 )
 from elysium_core.cli.output import box_fields, emit, say
+from elysium_core.errors import VideoError
 from elysium_core.geometry import parse_box
 from elysium_core.io.sampling import sample_recording
 from elysium_core.io.video import open_video
@@ -49,11 +50,16 @@ def command(
     with open_video(video) as recording:
         parsed = parse_box(box, recording.width, recording.height)
         clip = sample_recording(recording, frames, first=frame)
-        if len(clip) == 1 and frame > 0:
+        if len(clip) == 1 and frames > 1 and frame > 0:
             # Nothing follows the last frame; what came before shows the object, too.
-            clip = sample_recording(recording, frames)
+            before = sample_recording(recording, frames)
+            clip = before if any(picture.index == frame for picture in before) else clip
         size = (recording.width, recording.height)
-    position = next(number for number, picture in enumerate(clip) if picture.index == frame)
+    position = next((number for number, picture in enumerate(clip) if picture.index == frame), None)
+    if position is None:
+        raise VideoError(
+            f"frame {frame} of {str(video)!r} cannot be read; choose another with --frame", code="VIDEO_FRAME"
+        )
     text = load_model(
         model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights
     ).describe(clip, parsed, frame_index=position)

@@ -124,7 +124,6 @@ def _ros() -> Iterator[Check]:
         ("ROS 2 (rclpy)", "rclpy", "run `make setup` in the repository, or source /opt/ros/<distro>/setup.bash"),
         ("ROS messages", "elysium_ros.msg", "run `make setup`, then source install/setup.bash"),
         ("cv_bridge", "cv_bridge", "optional: images are converted without it"),
-        ("rosbags", "rosbags", "pip install 'elysium-core[bags]' to read bags"),
     ):
         found = _is_importable(module)
         yield Check(name, found, "found" if found else "not found", remedy)

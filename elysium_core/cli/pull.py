@@ -28,7 +28,9 @@ _PICKLED_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 
 def command(
     hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="A model of the Hugging Face hub: owner/name.")],
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit; load it with --model owner/name@revision.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Download a model (the only verb that uses the network).
@@ -80,7 +82,8 @@ def _fetch(hub_id: str, revision: str | None, *, weights: bool) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    patterns = list(_TOKENIZER_AND_CONFIG)
+    # Also in folders below: a checkpoint may bring the tokenizer of its language model along.
+    patterns = [*_TOKENIZER_AND_CONFIG, *(f"*/{name}" for name in _TOKENIZER_AND_CONFIG)]
     if weights:
         names = [file.rfilename for file in HfApi().model_info(hub_id, revision=revision).siblings or ()]
         has_safe_weights = any(name.endswith(".safetensors") for name in names)

@@ -67,7 +67,7 @@ def command(
             "--dyed", metavar="SHARE", help=f"Things in another colour, 0..1; {_DEFAULTS.dye_share:g}. (train)"
         ),
     ] = None,
-    shards: Annotated[bool, typer.Option("--shards", help="Tar shards for webdataset instead of folders.")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="Tar shards (webdataset) instead of folders.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write generated clips: frames as PNG, and one JSON line an object as in ElysiumTrack.

@@ -79,6 +79,7 @@ class TrackRun:
         self._target_of: dict[str, str] = {}
         self._states: dict[str, Counter[TrackState]] = {target_id: Counter() for target_id in targets.ids}
         self._score_sum: dict[str, float] = defaultdict(float)
+        self._boxes: Counter[str] = Counter()
         for update in done:
             self._done[update.frame_index].append(self._completed(update))
         self._resume_at = max(self._done, default=-1)
@@ -109,7 +110,7 @@ class TrackRun:
         """Yield one line a target: in how many frames it had which state, and its mean score."""
         for target_id, expression in zip(self._targets.ids, self._targets.expressions, strict=True):
             states = self._states[target_id]
-            boxes = states[TrackState.TRACKED] + states[TrackState.UNCERTAIN]
+            boxes = self._boxes[target_id]
             mean = f"{self._score_sum[target_id] / boxes:.2f}" if boxes else "-"
             yield (
                 f"{target_id}  {expression or 'box'}: {sum(states.values())} frames, "
@@ -207,4 +208,5 @@ class TrackRun:
 
     def _count(self, update: TrackUpdate) -> None:
         self._states[update.target_id][update.state] += 1
+        self._boxes[update.target_id] += update.box is not None
         self._score_sum[update.target_id] += update.score

@@ -32,7 +32,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
     """Train a model by a recipe; a run that was stopped goes on where it was."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # Hours of work leave a log: a stage writes it to its file.
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", force=True)
+    logging.getLogger("elysium_core").setLevel(logging.INFO)
     settings = load_any_recipe(recipe, overrides or [])
     folder = out or Path("runs") / settings.name
     if dry_run:

@@ -112,6 +112,12 @@ class EvalRequest:
             score_threshold=usual if self.score_threshold is None else self.score_threshold,
         )
 
+    @property
+    def shown_frames(self) -> int | None:
+        """Frames shown with each question, None where whole recordings or single images are."""
+        usual = {questions.KIND: questions.FRAMES, describing.KIND: describing.FRAMES}
+        return (self.frames or usual[self.kind]) if self.kind in usual else None
+
     def recordings(self) -> Iterator[LabelledRecording]:
         """Read the recordings of a tracking data set, up to the limit."""
         return islice(get_tracking_benchmark(self.benchmark).read(self.data, self.real_split), self.limit)
@@ -225,6 +231,7 @@ def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
         score_threshold=request.tracking_config(model.info.clip_length).score_threshold if tracking else None,
         protocols=(request.protocols or (DEFAULT_PROTOCOL,)) if tracking else (),
         limit=request.limit,
+        frames=request.shown_frames,
         data=str(request.data),
         device=asdict(model.info),
         entries=run.entries,
@@ -246,5 +253,7 @@ def _item_runner(request: EvalRequest, model: PerceptionModel, log: AnswerLog) -
         return grounding.run_grounding(share(samples), model, request.data, log)
     if request.kind == questions.KIND:
         items = islice(read_video_qa(request.data, request.benchmark, request.real_split), request.limit)
-        return questions.run_questions(share(items), model, log, request.frames or questions.FRAMES)
-    return describing.run_descriptions(share(request.recordings()), model, log, request.frames or describing.FRAMES)
+        return questions.run_questions(share(items), model, log, request.shown_frames or questions.FRAMES)
+    return describing.run_descriptions(
+        share(request.recordings()), model, log, request.shown_frames or describing.FRAMES
+    )

@@ -167,6 +167,11 @@ def _counts(value: dict[str, int]) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in value.items()}
 
 
+def same_rows(written: Floats, boxes: Floats) -> bool:
+    """Whether boxes (N, 4) that were read from a result file are these, as the file holds them."""
+    return np.array_equal(written, _rows_from_json(_rows_to_json(boxes)), equal_nan=True)
+
+
 def _rows_to_json(boxes: Floats) -> list[list[float] | None]:
     return [[round(float(v), 3) for v in box] if np.isfinite(box).all() else None for box in boxes]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from elysium_core.evaluation.results import TrackResult, read_result, result_pat
 
 MANIFEST = "run.json"
 _MAY_CHANGE = {"protocols", "limit", "entries", "version", "data", "device"}
+# Of the device: what answers depend on.
+_MUST_STAY = ("backend", "precision", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Manifest:
         score_threshold: Score below which a tracked box is not sure; None where nothing is tracked.
         protocols: Tracking protocols to report.
         limit: Entries asked for at most, None for all.
+        frames: Frames shown with each question; None where that is not asked.
         data: Folder of the data set.
         device: Where the model ran, what it was: name, precision, weights.
         entries: Name of every entry -> its number of frames (1 where there are none to count).
@@ -47,6 +50,7 @@ class Manifest:
     score_threshold: float | None = None
     protocols: tuple[str, ...] = ()
     limit: int | None = None
+    frames: int | None = None
     data: str = ""
     device: Mapping[str, Any] = field(default_factory=dict)
     entries: Mapping[str, int] = field(default_factory=dict)
@@ -61,11 +65,17 @@ def open_run(folder: Path, manifest: Manifest) -> None:
     """
     if (folder / MANIFEST).is_file():
         before = read_manifest(folder)
-        for name in (f.name for f in fields(Manifest) if f.name not in _MAY_CHANGE):
-            old, new = getattr(before, name), getattr(manifest, name)
-            if old != new:
-                raise ConfigError(f"{str(folder)!r} holds a run with {name} {old!r}, not {new!r}; choose another --out")
+        for name, old, new in _differences(before, manifest):
+            raise ConfigError(f"{str(folder)!r} holds a run with {name} {old!r}, not {new!r}; choose another --out")
     write_json(folder / MANIFEST, asdict(manifest))
+
+
+def _differences(before: Manifest, now: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    """What would mix two runs up: names, and the values of both."""
+    pairs = [(f.name, getattr(before, f.name), getattr(now, f.name)) for f in fields(Manifest)]
+    # A run of an earlier version has not noted all of these.
+    pairs += [(name, before.device[name], now.device.get(name)) for name in _MUST_STAY if name in before.device]
+    yield from ((name, old, new) for name, old, new in pairs if name not in _MAY_CHANGE and old != new)
 
 
 def read_manifest(folder: Path) -> Manifest:

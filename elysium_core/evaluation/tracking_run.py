@@ -14,7 +14,7 @@ import numpy as np
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
-from elysium_core.evaluation.results import TrackResult, result_path, write_result
+from elysium_core.evaluation.results import TrackResult, read_result, result_path, same_rows, write_result
 from elysium_core.geometry import Box
 from elysium_core.tracking.types import Tracker, TrackUpdate
 
@@ -89,12 +89,21 @@ def run_recordings(
         One result a recording, None for one that was there before.
     """
     for recording in recordings:
-        if result_path(run_folder, recording.name).is_file():
+        if (path := result_path(run_folder, recording.name)).is_file():
+            _require_same_truth(read_result(path), recording, path)
             yield None
             continue
         result = track_recording(recording, make_tracker(), task)
         write_result(run_folder, result)
         yield result
+
+
+def _require_same_truth(result: TrackResult, recording: LabelledRecording, path: Path) -> None:
+    if not same_rows(result.truth_xywh_px, recording.boxes_xywh_px):
+        raise DataError(
+            f"{str(path)!r} was measured against other boxes than {str(recording.truth_file)!r} holds now; "
+            "delete it, or choose another --out"
+        )
 
 
 def track_recording(recording: LabelledRecording, tracker: Tracker, task: TrackingTask) -> TrackResult:

@@ -144,7 +144,9 @@ def parse_track_line(line: str) -> TrackUpdate:
     if not isinstance(target_id, str) or not target_id:
         raise DataError(f"target {target_id!r} is not the id of a target")
     box, state = _box(fields.get("box")), _state(fields.get("state"))
-    if (box is None) == (state in (TrackState.TRACKED, TrackState.UNCERTAIN)):
+    boxless = state in (TrackState.LOST, TrackState.REMOVED)
+    # A target that was sure a moment ago is UNCERTAIN, with a box or without.
+    if (box is None) != boxless and not (box is None and state is TrackState.UNCERTAIN):
         raise DataError(f"state {state.value} does not go with box {fields.get('box')!r:.80}")
     return TrackUpdate(
         target_id=target_id,

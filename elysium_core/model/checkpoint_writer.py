@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections import defaultdict
@@ -22,7 +23,9 @@ from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
 from elysium_core.model.locations import TOKENIZER_FILES, base_folder
 from elysium_core.model.manifest import MANIFEST_NAME, write_manifest
-from elysium_core.model.weight_files import SAFE_ENDING, SAFE_STEM, StoredTensor
+from elysium_core.model.weight_files import SAFE_ENDING, SAFE_STEM, StoredTensor, open_weights
+
+_logger = logging.getLogger(__name__)
 
 _SINGLE = f"{SAFE_STEM}{SAFE_ENDING}"
 _INDEX = f"{_SINGLE}.index.json"
@@ -160,7 +163,7 @@ def _write_weights(
     shards = _shards_as_before(network, stored) if max_shard_bytes is None else {}
     shards = shards or _shards_by_size(network, dtypes, max_shard_bytes or _DEFAULT_SHARD_BYTES)
     for name, shard in shards.items():
-        _write_shard(folder / name, shard, dtypes)
+        _write_shard(folder / name, shard, dtypes, stored)
     if list(shards) == [_SINGLE]:
         return
     total = sum(_stored_bytes(tensor, dtypes[key]) for shard in shards.values() for key, tensor in shard.items())
@@ -216,11 +219,27 @@ def _stored_bytes(tensor: Tensor, dtype: torch.dtype) -> int:
     return tensor.numel() * dtype.itemsize
 
 
-def _write_shard(path: Path, shard: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> None:
-    tensors = {name: tensor.to("cpu", dtypes[name]).contiguous() for name, tensor in shard.items()}
+def _write_shard(
+    path: Path, shard: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], stored: Mapping[str, StoredTensor]
+) -> None:
+    tensors = {name: _as_stored(tensor, dtypes[name], stored.get(name)) for name, tensor in shard.items()}
     save_file(tensors, path, metadata={"format": "pt"})
     # safetensors makes files that only their owner can read; the other files show what the user wants.
     shutil.copymode(path.parent / CONFIG_NAME, path)
+
+
+def _as_stored(tensor: Tensor, dtype: torch.dtype, origin: StoredTensor | None) -> Tensor:
+    """A weight as it is written: the origin's, if it differs in nothing but what its data type has rounded off."""
+    if origin is not None and origin.dtype == dtype != tensor.dtype:
+        try:
+            with open_weights(origin.file) as tensors:
+                original: Tensor = tensors.get_tensor(origin.key)
+        except ModelFileError:
+            _logger.warning("%s has gone, so %s is saved as %s has rounded it", origin.file, origin.key, tensor.dtype)
+        else:
+            if torch.equal(original.to(tensor.dtype), tensor.cpu()):
+                return original
+    return tensor.to("cpu", dtype).contiguous()
 
 
 def _publish(draft: Path, folder: Path) -> None:

@@ -63,11 +63,12 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
 
 
 def cached_folder(hub_id: str) -> Path | None:
-    """The snapshot of a hub model in the local cache, or None if it was never pulled."""
+    """The snapshot of a hub model (``owner/name`` or ``owner/name@revision``) in the local cache, None if it is not."""
     from huggingface_hub import try_to_load_from_cache
 
+    name, _, revision = hub_id.partition("@")
     try:
-        found = try_to_load_from_cache(hub_id, CONFIG_NAME)
+        found = try_to_load_from_cache(name, CONFIG_NAME, revision=revision or None)
     except ValueError:  # not spelled like a hub id
         return None
     return Path(found).parent if isinstance(found, str) else None

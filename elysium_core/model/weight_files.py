@@ -1,7 +1,8 @@
-"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights."""
+"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights but samples."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
+_SAMPLE_BYTES = 1 << 20
 # Computed from the config nowadays, stored by older versions of transformers.
 _DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
 _VISION, _INNER_VISION = "visual_encoder.", "visual_encoder.vision_model."
@@ -142,3 +144,19 @@ def _dtype(name: str, key: str, file: Path) -> torch.dtype:
     if name not in DTYPES:
         raise ModelFileError(f"{file} stores {key} as {name}; only {', '.join(DTYPES)} can be read")
     return DTYPES[name]
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Twelve hexadecimal digits that tell weight files from others, at the cost of a few MiB read; empty without files.
+
+    Training changes every weight, so the ends of a file tell as much as the whole of it.
+    """
+    digest = hashlib.sha256()
+    found = sorted((path for path in files if path.is_file()), key=lambda path: path.name)
+    for path in found:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {size}".encode() + file.read(_SAMPLE_BYTES))
+            file.seek(max(0, size - _SAMPLE_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()[:12] if found else ""

@@ -163,8 +163,8 @@ class ClipTracker(ModelTracker):
         else:
             question = fill(PUBLISHED[SOT], box=format_box(cue))
         draft = AnswerDraft(self._runtime.tokenizer, "", format_track([cue or _MIDDLE] * count))
-        # The setting speaks about clips of ``clip_length``; a recording that is one clip may be longer.
-        allowed = self._config.max_new_tokens * max(count, self._config.clip_length) // self._config.clip_length
+        # The setting speaks about the paper's clips; an answer about more frames is longer.
+        allowed = self._config.max_new_tokens * max(count, _PAPER_CLIP_FRAMES) // _PAPER_CLIP_FRAMES
         return self._runtime.request(question, (), draft, min(draft.expected_tokens + _SPARE_TOKENS, allowed))
 
     def _read(self, answer: Generation, count: int) -> list[Observation]:

@@ -27,7 +27,8 @@ class TrackingConfig:
         lost_after_s: Without a certain box for this long, a target is LOST [s].
         remove_after_s: LOST for this long, a target is REMOVED [s]; 0 = never.
         reground_period_s: Ask again by words this often, and while LOST [s]; 0 = off.
-        max_new_tokens: Longest answer the model may write about ``clip_length`` frames [tokens].
+        max_new_tokens: Longest answer the model may write about up to 8 frames [tokens]; about more,
+            longer in proportion.
         draft_tokens: Other guesses than the likeliest that a pass may check, for all targets
             together [tokens]; 0 = none; -1 = 32 on a GPU, where they are nearly free, and none on a
             processor, where they do not pay. Changes how fast answers come, never an answer.

@@ -118,6 +118,7 @@ class ModelInfo:
         coordinate_levels: Boxes are multiples of 1/levels of width and height.
         clip_length: Frames the checkpoint was trained to see at once.
         parameters: Number of weights.
+        weights: What tells these weights from others of the same name; empty if they have no files.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ModelInfo:
     coordinate_levels: int = 100
     clip_length: int = 8
     parameters: int = 0
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

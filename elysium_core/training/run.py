@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -42,6 +43,12 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
 _STOP_S = 10.0
 _TIED = "llm.lm_head.weight"
+_SETTINGS_NAME = "settings.json"
+# What may change between two commands: names, places, what is looked at, how fast it goes.
+_NOT_LEARNT_FROM = {"name", "stages", "export", "device", "validation", "stored_as"} | {
+    "threads", "workers", "evaluate_every", "log_every", "save_every_s",
+}  # fmt: skip
+_LONGEST_LIST = 500
 
 
 def run_recipe(
@@ -103,7 +110,7 @@ def claim_run(recipe: AnyRecipe, folder: Path) -> None:
     """Make a run's folder, or check that it holds a run of the same model.
 
     Raises:
-        ConfigError: Weights or tokenizer in it would not fit the recipe.
+        ConfigError: Weights or tokenizer in it would not fit the recipe, or a stage was finished with other settings.
         DataError: What a recipe of fine-tuning reads is not there.
     """
     if isinstance(recipe, FineTuneRecipe):
@@ -119,6 +126,53 @@ def claim_run(recipe: AnyRecipe, folder: Path) -> None:
     changed = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
     if changed:
         raise ConfigError(f"{folder} holds a run of a model with {'; '.join(changed)}; choose another --out")
+    for name in recipe.stages:
+        _check_finished_stage(recipe, name, folder)
+
+
+def _check_finished_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+    """Refuse to pass off a stage that was trained with other settings as this recipe's."""
+    changed = _changed_settings(recipe, name, folder)
+    if changed and (folder / name / DONE_NAME).exists():
+        raise ConfigError(
+            f"stage {name} in {folder} was trained with {changed}; choose another --out, "
+            f"or delete {folder / name} to train it again"
+        )
+
+
+def _changed_settings(recipe: AnyRecipe, name: str, folder: Path) -> str:
+    """What a stage was begun with and the recipe says otherwise; empty for a new stage."""
+    path = folder / name / _SETTINGS_NAME
+    if not path.is_file():
+        return ""
+    before, now = json.loads(path.read_text(encoding="utf-8")), _stage_settings(recipe, name)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return "; ".join(f"{key} {before.get(key)!r}, not {now.get(key)!r}" for key in changed)[:_LONGEST_LIST]
+
+
+def _note_settings(recipe: AnyRecipe, name: str, folder: Path) -> None:
+    """Write beside a stage what it is trained with."""
+    if changed := _changed_settings(recipe, name, folder):
+        _LOG.warning("stage %s was begun with %s; it goes on with the new settings", name, changed)
+    path = folder / name / _SETTINGS_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_stage_settings(recipe, name), indent=1) + "\n", encoding="utf-8")
+
+
+def _stage_settings(recipe: AnyRecipe, name: str) -> dict[str, Any]:
+    """All that decides what a stage learns, by dotted keys, as JSON gives it back."""
+    shared = {key: value for key, value in asdict(recipe).items() if key not in _NOT_LEARNT_FROM}
+    stage = {key: value for key, value in asdict(recipe.stages[name]).items() if key not in _NOT_LEARNT_FROM}
+    settings: dict[str, Any] = json.loads(json.dumps(_flat({**shared, f"stages.{name}": stage}), default=str))
+    return settings
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
 
 
 def _identity(recipe: AnyRecipe) -> dict[str, object]:
@@ -133,6 +187,7 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     claim_run(recipe, folder)
     if (folder / name / DONE_NAME).exists():
         return
+    _note_settings(recipe, name, folder)
     if isinstance(recipe, FineTuneRecipe):
         FineTuneStageRun(recipe, name, folder).run()
         return

@@ -108,7 +108,7 @@ def test_any_values_give_settings_or_one_config_error(values):
         ({"model.quantization": "int3"}, "model.quantization = 'int3' is not one of none, int8, nf4, fp8"),
         ({"model.cuda_graphs": "false"}, "model.cuda_graphs must be bool, not 'false'"),
         ({"model.fast_resize": True, "model.backend": "onnx"}, "model.fast_resize cannot be had with .* onnx; use"),
-        ({"clip.length": 32}, "needs at least 640"),
+        ({"generation.max_new_tokens": 159}, "needs at least 160"),
         ({"tracking.initial_expression": "the <image>"}, "tracking.initial_expression: .*<image>"),
         ({"frame_timeout": 0.0, "publish.jpeg_quality": 0}, "frame_timeout.*publish.jpeg_quality"),
         ({"model.pth": "x"}, "there is no parameter 'model.pth'"),
@@ -198,7 +198,7 @@ def test_a_good_value_is_taken_and_told(make):
         ({"tracking__score_threshold": 7.0}, "tracking.score_threshold"),
         ({"tracking__score_threshold": "high"}, "type"),
         ({"model__backend": "magic"}, "model.backend = 'magic' is not one of auto, torch"),
-        ({"clip__length": 32}, "generation.max_new_tokens"),
+        ({"generation__max_new_tokens": 100}, "generation.max_new_tokens = 100 is too short for clip.length = 8"),
         ({"cameras": ["front"]}, "read-only"),
     ],
 )
@@ -215,8 +215,9 @@ def test_a_bad_value_is_refused_with_the_reason_and_nothing_changes(make, values
 
 def test_two_values_that_only_fit_together_are_set_at_once(make):
     harness = make()
-    assert harness.set(clip__length=16, generation__max_new_tokens=400).successful
-    assert harness.server.settings.clip_length == 16
+    assert harness.set(clip__length=4, generation__max_new_tokens=100).successful
+    assert harness.server.settings.clip_length == 4
+    assert harness.set(clip__length=32, generation__max_new_tokens=160).successful, "it is meant for 8 frames"
 
 
 def test_a_parameter_that_is_fixed_while_active_says_so(make):
@@ -246,7 +247,7 @@ def test_a_whole_number_in_a_file_is_taken_for_a_real_one(make):
         ({"frame_timeout": math.nan}, "frame_timeout = nan"),
         ({"frame_timeout": "soon"}, "frame_timeout must be double, not 'soon'"),
         ({"clip.length": 99}, "clip.length = 99 is not in 2..32"),
-        ({"clip.length": 32}, "generation.max_new_tokens = 256 is too short"),
+        ({"generation.max_new_tokens": 100}, "generation.max_new_tokens = 100 is too short"),
         ({"modle.path": "x"}, "there is no parameter 'modle.path'; did you mean 'model.path'?"),
     ],
 )

@@ -53,6 +53,22 @@ def test_describe_a_box_of_the_last_frame_from_what_came_before(elysium, video):
     assert answer["frames"] == [0, 6, 11]
 
 
+def test_describe_a_box_of_a_frame_alone(elysium, video):
+    (answer,) = elysium("describe", video, "-b", "0,0,1,1", "-n", 5, "--frames", 1, *IDENTITY, "--json").lines
+    assert (answer["frame"], answer["frames"]) == (5, [5])
+
+
+def test_describe_a_frame_that_cannot_be_read(elysium, image, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"damaged")
+    for number in (1, 2):
+        shutil.copyfile(image, folder / f"{number}{image.suffix}")
+    outcome = elysium("describe", folder, "-b", "0,0,1,1", *IDENTITY)
+    assert outcome.code == 2
+    assert "frame 0 of" in outcome.err
+
+
 def test_describe_a_box_of_one_picture(elysium, image):
     assert elysium("describe", image, "--box", "0,0,1,1", *IDENTITY).out == "something at 0,0,100,100\n"
 

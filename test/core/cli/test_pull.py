@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from elysium_core.cli.pull import base_models
 from elysium_core.errors import ModelFileError
+from elysium_core.model.locations import TOKENIZER_FILES, cached_folder
 
 
 @pytest.fixture
@@ -49,6 +51,26 @@ def test_a_model_and_what_it_is_built_on_are_fetched(elysium, hub, tmp_path):
     assert not any(".bin" in pattern or pattern == "*" for pattern in patterns)
     assert hub["them/llm"][0] is None
     assert not any("safetensors" in pattern for pattern in hub["them/llm"][1])
+
+
+def test_everything_that_a_saved_checkpoint_consists_of_is_fetched(elysium, hub):
+    elysium("pull", "me/elysium")
+    saved = ["config.json", "SHA256SUMS", "model.safetensors.index.json", "clip/config.json", "llm/config.json"]
+    saved += [f"llm/{name}" for name in TOKENIZER_FILES]
+    patterns = hub["me/elysium"][1]
+    assert list(filter_repo_objects([*saved, "README.md"], allow_patterns=patterns)) == saved
+
+
+def test_a_revision_is_loaded_by_its_name(monkeypatch, tmp_path):
+    folder = tmp_path / "models--me--elysium"
+    (folder / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (folder / "snapshots" / ("a" * 40) / "config.json").write_text("{}")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "v2").write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert cached_folder("me/elysium") is None
+    assert cached_folder("me/elysium@v2") == folder / "snapshots" / ("a" * 40)
+    assert cached_folder("me/elysium@v3") is None
 
 
 def test_pickled_weights_are_fetched_only_where_there_are_no_others(elysium, hub):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def test_finished_recordings_are_not_tracked_again(make_recording, scripted_mode
     assert len(model.trackers) == 3
 
 
+def test_an_answer_that_was_measured_against_other_boxes_is_not_used(make_recording, scripted_model, tmp_path):
+    root = make_recording("a")
+    list(run_recordings(read_folder(root), scripted_model().tracker, TrackingTask(), tmp_path / "run"))
+    for recording in read_folder(root):
+        recording.boxes_xywh_px[0, 2] += 1
+        with pytest.raises(DataError, match=r"measured against other boxes .* delete it"):
+            list(run_recordings(iter([recording]), scripted_model().tracker, TrackingTask(), tmp_path / "run"))
+
+
 def test_a_stopped_recording_leaves_no_file(make_recording, scripted_tracker, tmp_path):
     class Broken(scripted_tracker):
         def step(self, frame):
@@ -156,6 +166,19 @@ class TestRunFolder:
         fields = {"kind": "tracking", "benchmark": "folder", "split": "", "model": "nano", "task": "sot"}
         with pytest.raises(ConfigError, match=rf"with {name} .*, not {value!r}; choose another --out"):
             open_run(tmp_path, Manifest(**({"mode": "stream"} | fields | changes)))
+
+    @pytest.mark.parametrize("changed", ["backend", "precision", "weights"])
+    def test_it_refuses_answers_of_another_model_of_the_same_name(self, tmp_path, changed):
+        device = {"name": "nano", "device": "cpu", "backend": "torch", "precision": "float32", "weights": "abc"}
+        open_run(tmp_path, replace(self.manifest, device=device))
+        open_run(tmp_path, replace(self.manifest, device=device | {"device": "cuda:0"}))
+        with pytest.raises(ConfigError, match=f"holds a run with {changed} '{device[changed]}', not 'other'"):
+            open_run(tmp_path, replace(self.manifest, device=device | {changed: "other"}))
+
+    def test_it_refuses_another_number_of_frames(self, tmp_path):
+        open_run(tmp_path, replace(self.manifest, frames=8))
+        with pytest.raises(ConfigError, match="with frames 8, not 4"):
+            open_run(tmp_path, replace(self.manifest, frames=4))
 
     def test_a_folder_without_a_run(self, tmp_path):
         with pytest.raises(DataError, match=r"holds no run\.json"):

@@ -5,13 +5,17 @@ import io
 import json
 import logging
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import DataError
+from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.tracks import TrackWriter, parse_track_line, read_tracks, resume_point
+from elysium_core.tracking.config import TrackingConfig
+from elysium_core.tracking.target import Observation, Target
 from elysium_core.tracking.types import TrackState, TrackUpdate
 
 BOX = Box(0.125, 0.25, 0.5, 0.75)
@@ -35,6 +39,22 @@ UPDATES = [update(0), update(1, state=TrackState.UNCERTAIN), update(2, state=Tra
 def test_what_is_written_is_read(tmp_path):
     write(tmp_path / "new" / "a.jsonl", UPDATES)
     assert read_tracks(tmp_path / "new" / "a.jsonl") == UPDATES
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0.1, 1), st.floats(0, 1))
+def test_whatever_a_target_goes_through_can_be_read_again(tmp_path_factory, scores, lost_after_s, remove_after_s):
+    target, config = Target("1", ""), TrackingConfig(lost_after_s=lost_after_s, remove_after_s=remove_after_s)
+    updates = []
+    for number, score in enumerate(scores):
+        frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=number, index=number)
+        seen = Observation(None, 0.0, "no box") if score is None else Observation(BOX, round(score, 6))
+        updates.append(target.observe(frame, number / 10, seen, config))
+    path = tmp_path_factory.mktemp("tracks") / "a.jsonl"
+    write(path, updates)
+    again = read_tracks(path)
+    assert [(u.frame_index, u.state, u.box, u.score) for u in again] == [
+        (u.frame_index, u.state, u.box, u.score) for u in updates
+    ]
 
 
 def test_each_line_is_on_disk_before_the_next(tmp_path):

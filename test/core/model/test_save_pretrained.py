@@ -68,13 +68,22 @@ def test_so_do_shards_with_their_index(sharded, tmp_path):
     assert_same_but_for_the_manifest(tmp_path / "saved", sharded)
 
 
-@pytest.mark.parametrize("run_as", ["float32", "auto"])
+@pytest.mark.parametrize("run_as", ["float32", "bfloat16", "float16", "auto"])
 def test_weights_are_stored_as_they_were_whatever_they_run_as(folder, edit_weights, tmp_path, run_as):
     edit_weights(lambda key, value: {key: value.half() if key.startswith("llm") else value.bfloat16()})
     # Rewritten without the metadata that every program of this kind adds.
     save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
     load(folder, dtype=run_as).save_pretrained(tmp_path / "saved")
     assert_same_but_for_the_manifest(tmp_path / "saved", folder)
+
+
+def test_only_what_has_changed_keeps_the_rounding_of_what_it_ran_as(published, tmp_path):
+    model = load(published, dtype="bfloat16")
+    with torch.no_grad():
+        model.runtime.network.llm_proj[0].bias += 1
+    model.save_pretrained(tmp_path / "saved")
+    before, after = load_file(published / "model.safetensors"), load_file(tmp_path / "saved" / "model.safetensors")
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"llm_proj.0.bias"}
 
 
 def test_type_and_division_can_be_chosen(published, tmp_path):

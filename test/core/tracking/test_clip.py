@@ -297,13 +297,14 @@ def test_the_shared_frame_is_that_of_both_clips(tiny, short_clips, frames, monke
         assert torch.allclose(torch.stack(visual), torch.stack(expected), atol=1e-5)
 
 
-def test_the_longest_answer_is_meant_for_a_clip_of_the_usual_length(tracker, show, mug, monkeypatch):
-    follower = tracker(max_new_tokens=80, clip_length=4)
+@pytest.mark.parametrize("clip_length", [4, 12])
+def test_the_longest_answer_is_meant_for_eight_frames(tracker, show, mug, monkeypatch, clip_length):
+    follower = tracker(max_new_tokens=160, clip_length=clip_length)
     follower.add("the mug")
     limits = []
     monkeypatch.setattr(
         "elysium_core.inference.runtime.Request", lambda *parts: limits.append(parts[2]) or Request(*parts)
     )
     updates = run(follower, [show.picture([mug(k)], k) for k in range(12)])
-    assert [u.state for u in updates] == [TRACKED] * 12, "one clip of 12 frames may be three times as long"
+    assert [u.state for u in updates] == [TRACKED] * 12, "one clip of 12 frames may have half as much again"
     assert limits == [240]

@@ -93,6 +93,27 @@ class TestFolders:
         with pytest.raises(ConfigError, match="llm_mlp 48, not 64; names 6, not 5"):
             claim_run(load_recipe(recipe_file, ["model.llm_mlp=64", "data.names=5"]), tmp_path / "run")
 
+    def test_a_finished_stage_is_not_passed_off_as_another_recipe_s(self, recipe_file, tmp_path):
+        run_stage(load_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
+        claim_run(
+            load_recipe(recipe_file, ["stages.vision.steps=1", "stages.joint.lr=0.1", "stages.vision.threads=2"]),
+            tmp_path,
+        )
+        for change, told in [
+            ("stages.vision.vision_lr=0.5", "stages.vision.vision_lr 0.0015, not 0.5"),
+            ("data.seed=77", "data.seed 1, not 77"),
+        ]:
+            with pytest.raises(ConfigError, match=f"stage vision .* was trained with {told}; choose another --out, or"):
+                claim_run(load_recipe(recipe_file, ["stages.vision.steps=1", change]), tmp_path)
+        (tmp_path / "vision" / "done").unlink()
+        claim_run(load_recipe(recipe_file, ["stages.vision.steps=2"]), tmp_path)
+
+    def test_a_stage_that_goes_on_with_other_settings_says_so(self, recipe_file, tmp_path, caplog):
+        run_stage(load_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
+        (tmp_path / "vision" / "done").unlink()
+        run_stage(load_recipe(recipe_file, ["stages.vision.steps=2"]), "vision", tmp_path)
+        assert "begun with stages.vision.steps 1, not 2; it goes on with the new settings" in caplog.text
+
     def test_without_weights_there_is_nothing_to_export(self, recipe, tmp_path):
         with pytest.raises(DataError, match="stage joint has left no weights"):
             export_stage(recipe, tmp_path)
