@@ -97,7 +97,7 @@ setup(
         "sentencepiece>=0.2",
         "tensorboard>=2.14",
         "tokenizers>=0.20",
-        "torch>=2.4",
+        "torch>=2.5",
         "transformers>=5.0",
         "typer>=0.12",
     ],

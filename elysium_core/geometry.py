@@ -55,7 +55,7 @@ class Box:
         if low < -_EDGE_TOLERANCE or high > 1 + _EDGE_TOLERANCE:
             raise BoxError(
                 f"box {_show(values)} lies outside the frame; coordinates are fractions 0..1 "
-                "of width and height (for pixels use Box.from_px)"
+                "of width and height (pixels: Box.from_px in Python)"
             )
         values = [min(1.0, max(0.0, v)) for v in values]
         # The product of two tiny sides can be 0 although neither side is; such a box has no IoU with itself.

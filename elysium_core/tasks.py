@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from elysium_core.inference.vision_choice import build_vision, check_backend
 from elysium_core.model.checkpoint import Checkpoint
 from elysium_core.model.weight_files import fingerprint
 from elysium_core.text.box_text import LEVELS, format_box
-from elysium_core.text.expression import clean_answer, clean_expression
+from elysium_core.text.expression import clean_answer, clean_question
 from elysium_core.text.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.tracking.clip import ClipTracker
@@ -245,9 +246,9 @@ class Elysium:
             ExpressionError: A question is empty, too long or spells the protocol, or an answer
                 is too long.
         """
-        words = clean_expression(question)
+        words = clean_question(question)
         self._warn_untrained("questions")
-        rounds = [(clean_expression(asked), clean_answer(answer)) for asked, answer in history]
+        rounds = [(clean_question(asked), clean_answer(answer)) for asked, answer in history]
         chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
         return self._write([frame.image for frame in chosen], words, max_new_tokens, rounds)
 
@@ -306,6 +307,8 @@ class Elysium:
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
         self._runtime = self._checkpoint = None
+        # Some parts know each other.
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

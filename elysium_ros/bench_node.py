@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from elysium_core.errors import ConfigError, ElysiumError
+from elysium_core.errors import ConfigError, ElysiumError, ModelFileError
+from elysium_core.model.locations import checkpoint_folder
 from elysium_ros.bench_camera import BenchCamera
 from elysium_ros.middleware import PROFILE_VARIABLES, add_profile
 from elysium_ros.msg import Box2D
@@ -271,7 +272,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.plain_dds:
             # The camera is in this process.
             add_profile(os.environ)
-        for model in args.model or ["identity", "nano"]:
+        models = args.model or ["identity", "nano"]
+        for model in models:
+            if model != "identity":
+                checkpoint_folder(model)
+        for model in models:
             for rate_hz in rates:
                 results.append(measure(model, args.device, rate_hz, args.seconds, size, args.plain_dds))
                 (sys.stderr if args.json else sys.stdout).write(
@@ -279,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
     except ElysiumError as error:
         sys.stderr.write(f"error: {error}\n")
-        return BAD_INPUT if isinstance(error, ConfigError) else FAILED
+        return BAD_INPUT if isinstance(error, ConfigError | ModelFileError) else FAILED
     except KeyboardInterrupt:
         return 130
     if args.json:

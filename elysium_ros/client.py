@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from elysium_core.errors import ElysiumError
+from elysium_core.errors import ElysiumError, ExpressionError
 from elysium_core.geometry import parse_box
 from elysium_core.io.image import read_image
 from elysium_core.text.expression import clean_expression
@@ -109,6 +110,10 @@ def _reply(response: Any, sentence: str) -> _Reply:
 
 def _track(session: _Session) -> _Reply:
     args = session.args
+    if not args.expression and args.box is None:
+        raise ExpressionError(
+            "say what to track: words such as 'the cup', --box X1,Y1,X2,Y2 or both", code="EXPR_EMPTY"
+        )
     # Refused here rather than by the node: half a surrogate or a NUL would not survive the way there.
     expression = clean_expression(args.expression) if args.expression else ""
     response = session.client.track(expression, session.box(), camera=args.camera, add=args.add, wait_s=args.wait)
@@ -195,23 +200,32 @@ _VERBS: dict[str, tuple[Callable[[_Session], _Reply], str]] = {
 
 
 def _target_id(text: str) -> int:
-    number = int(text)
     # The field has 32 bits and would silently keep the lower ones of a larger number.
-    if not 0 <= number < 2**32:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a target, a whole number; `objects` shows them")
+    return int(text)
+
+
+def _positive_s(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds above 0")
+    return value
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that may stand before or behind the verb: without a value of their own they leave the other's."""
     unset = argparse.SUPPRESS
     parser.add_argument("--node", default=unset, help="name of the node, with its namespace (default: elysium)")
-    parser.add_argument("--timeout", type=float, default=unset, help="longest wait [s] (default: 10)")
+    parser.add_argument("--timeout", type=_positive_s, default=unset, help="longest wait [s] (default: 10)")
     parser.add_argument("--json", action="store_true", default=unset, help="print the whole answer as one JSON object")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="elysium_ros.client", description="Talk to a running tracker node.")
+    parser = argparse.ArgumentParser(prog="elysium ros", description="Talk to a running tracker node.")
     parser.set_defaults(node="elysium", timeout=10.0, json=False)
     _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -22,9 +22,9 @@ _GAP = (0.5, 2.5)
 
 def command(
     side: Annotated[
-        int, typer.Option("--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help="Side of the frames [px].")
+        int, typer.Option("--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help=r"Side of the frames \[px].")
     ] = 128,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.01, max=60.0, help="Time for each figure [s].")] = 3.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.01, max=60.0, help=r"Time for each figure \[s].")] = 3.0,
     json: JsonOption = False,
 ) -> None:
     """Measure the clip generator, one thread, on the backgrounds that ship with the package.

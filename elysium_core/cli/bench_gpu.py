@@ -36,7 +36,8 @@ def command(
         Path, typer.Option("--out", help="The report, written anew after every part; what was there is replaced.")
     ] = Path("gpu.json"),
     budget: Annotated[
-        float, typer.Option("--budget", min=1, max=86400, help="Time for all of it; no part begins that has none [s].")
+        float,
+        typer.Option("--budget", min=1, max=86400, help=r"Time for all of it; no part begins without any \[s]."),
     ] = 480.0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="Of the random weights: auto, float32, ...")] = "auto",

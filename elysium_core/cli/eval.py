@@ -35,7 +35,7 @@ from elysium_core.evaluation.benchmarks import (
     prepare,
     unanswered,
 )
-from elysium_core.evaluation.comparison import comparison_report, run_folders_below
+from elysium_core.evaluation.comparison import comparison_report
 from elysium_core.evaluation.judge import EndpointJudge
 from elysium_core.evaluation.peers import load_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
@@ -43,7 +43,7 @@ from elysium_core.evaluation.questions import KIND as QUESTIONS
 from elysium_core.evaluation.questions import run_judge
 from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, as_lines, write_report
-from elysium_core.evaluation.run_folder import MANIFEST, read_manifest
+from elysium_core.evaluation.run_folder import MANIFEST, read_manifest, run_folders_below
 from elysium_core.evaluation.tracking_run import WORDS
 from elysium_core.tracking.config import MODES
 from elysium_core.tracking.types import PerceptionModel
@@ -130,7 +130,8 @@ def run(
     torchrun the processes share the work.
     """
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
-    base = out or _default_folder(benchmark, split, task, models[0] if len(models) == 1 else "comparison")
+    unusual = "" if mode == MODES[0] else mode
+    base = out or _default_folder(benchmark, split, task, unusual, models[0] if len(models) == 1 else "comparison")
     ranks = Ranks.from_environment()
     if judge_url and ranks.world_size > 1:
         raise ConfigError("--judge-url does not go with torchrun; give it to elysium eval report afterwards")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,19 +88,20 @@ def _export(
     if backend == "tensorrt":
         import_tensorrt()
     network = load_checkpoint(model, **load_options).network
-    with Progress("export", None) as bar:
+    # An engine's graph may be of another precision than the one that is in the folder for ONNX Runtime.
+    with Progress("export", None) as bar, tempfile.TemporaryDirectory(prefix="elysium-export-") as passing:
         bar.advance("writing the ONNX graph")
-        file = graph = export_onnx(network, out, precision)
+        file = export_onnx(network, Path(passing) if backend == "tensorrt" else out, precision)
         if backend == "tensorrt":
             bar.advance("building the TensorRT engine")
             file = build_engine(
-                graph,
+                file,
                 out,
                 gpu_architecture(),
                 max_batch,
                 lambda part, done, total: bar.advance(f"{part}: {done}/{total}"),
             )
-    return {"file": str(file), "bytes": file.stat().st_size, "graph": str(graph), "made_from": read_description(file)}
+    return {"file": str(file), "bytes": file.stat().st_size, "made_from": read_description(file)}
 
 
 def _summary(report: dict[str, Any]) -> str:

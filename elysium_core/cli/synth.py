@@ -49,7 +49,7 @@ def command(
     side: Annotated[
         int | None,
         typer.Option(
-            "--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help=f"Side of the frames [px]; {_DEFAULTS.side_px}. (train)"
+            "--side", min=MIN_SIDE_PX, max=MAX_SIDE_PX, help=rf"Side of the frames \[px]; {_DEFAULTS.side_px}. (train)"
         ),
     ] = None,
     names: Annotated[

@@ -75,6 +75,8 @@ class EvalRequest:
     def __post_init__(self) -> None:
         if self.benchmark not in BENCHMARKS:
             raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
+        if self.task not in ALL_TASKS:
+            raise ConfigError(f"task {self.task!r} is not one of {', '.join(ALL_TASKS)}")
         if self.kind == TRACKING:
             TrackingTask(self.task, self.words)
             self.tracking_config(TrackingConfig().clip_length)

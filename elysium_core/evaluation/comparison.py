@@ -15,7 +15,7 @@ from elysium_core.evaluation.plots import draw_plots
 from elysium_core.evaluation.protocols import Protocol, Summary
 from elysium_core.evaluation.report import Report, Table, percent
 from elysium_core.evaluation.results import TrackResult
-from elysium_core.evaluation.run_folder import MANIFEST, Manifest, read_manifest, read_results
+from elysium_core.evaluation.run_folder import Manifest, read_manifest, read_results
 from elysium_core.evaluation.scoring import Scores, score_benchmark, score_recording
 from elysium_core.evaluation.tracking_tables import (
     Figures,
@@ -47,11 +47,6 @@ class _Entrant:
     def figures(self, protocol: Protocol) -> Scores | None:
         missing = {name: frames for name, frames in self.manifest.entries.items() if name not in self.results}
         return score_benchmark(list(self.results.values()), protocol, missing)
-
-
-def run_folders_below(folder: Path) -> list[Path]:
-    """Return the run folders directly below a folder, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
 def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Report:

@@ -19,13 +19,13 @@ from elysium_core.data.synthetic.assets import sprite_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.errors import BackendError
-from elysium_core.evaluation.memory import free_bytes
 from elysium_core.geometry import Box
 from elysium_core.inference.failures import device_errors
 from elysium_core.inference.runtime import Runtime
 from elysium_core.inference.vision import TorchVision
 from elysium_core.model.config import PUBLISHED_SYSTEM_TEXT, AdapterConfig, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.free_memory import free_bytes
 from elysium_core.model.llama import LlamaSize
 from elysium_core.text.box_text import LEVELS, quantize
 from elysium_core.text.build_tokenizer import save_tokenizer, train_tokenizer

@@ -202,7 +202,8 @@ class GpuBench:
             yield measure_following(runtime, settings, targets, rates)
         if settings.device.type == "cuda":
             network = runtime.network
-            vision, decoder = build_vision("torch", network), build_decoder(network.llm, cuda_graphs=False)
+            vision = build_vision("torch", network, fast_resize=True, cuda_graphs=False)
+            decoder = build_decoder(network.llm, cuda_graphs=False)
             eager = Runtime(network, runtime.tokenizer, vision, decoder)
             yield measure_following(eager, settings, self._settings.targets[0], rates)
 

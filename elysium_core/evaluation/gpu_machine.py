@@ -116,10 +116,10 @@ def time_on(device: torch.device, run: Callable[[], object], repeats: int, warm_
         return [_wall_ms(run) for _ in range(repeats)]
     torch.cuda.synchronize(device)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]  # type: ignore[no-untyped-call]
-    marks[0].record()
+    marks[0].record(torch.cuda.current_stream(device))
     for mark in marks[1:]:
         run()
-        mark.record()
+        mark.record(torch.cuda.current_stream(device))
     torch.cuda.synchronize(device)
     return [float(first.elapsed_time(second)) for first, second in pairwise(marks)]
 

@@ -20,6 +20,7 @@ from elysium_core.evaluation.gpu_machine import percentiles, time_on
 from elysium_core.evaluation.random_network import random_network
 from elysium_core.evaluation.vision_cost import NO_LLM, VisionSize
 from elysium_core.inference.export import describe_graph, export_described
+from elysium_core.inference.gpu import current_gpu
 from elysium_core.inference.tensorrt_engine import build_engine, describe_engine, gpu_architecture, import_tensorrt
 from elysium_core.inference.tensorrt_vision import TensorrtVision
 from elysium_core.inference.vision import TorchVision, VisionBackend
@@ -88,7 +89,8 @@ def _tensorrt(
         graph = export_described(network, folder, wanted)
         found["export_s"] = round(time.perf_counter() - started, 1)
         started = time.perf_counter()
-        engine = build_engine(graph, folder, architecture)
+        with current_gpu(weight.device):
+            engine = build_engine(graph, folder, architecture)
         found |= {"build_s": round(time.perf_counter() - started, 1), "engine_mib": engine.stat().st_size >> 20}
         needed = describe_engine(asdict(wanted), architecture)
         vision = TensorrtVision(engine, needed, wanted.side_px, weight.device, weight.dtype)

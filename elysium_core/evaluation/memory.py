@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 
 _MIB = 1 << 20
-_MEMINFO = Path("/proc/meminfo")
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -75,13 +74,6 @@ class _MallocInfo(ctypes.Structure):
             "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
         )
     ]  # fmt: skip
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device; None where it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return _read_bytes(_MEMINFO, "MemAvailable") if device.type == "cpu" else None
 
 
 def _give_back() -> None:

@@ -22,6 +22,7 @@ from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileEr
 from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.model.locations import cached_folder
 from elysium_core.text.expression import clean_expression
 from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.types import Grounding, ModelInfo
@@ -215,6 +216,8 @@ def _load(name: str, device: str, scale: int) -> tuple[Grounder, Any]:
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not Path(name).is_dir() and name.startswith(("/", ".")):
         raise ModelFileError(f"there is no model folder {name!r}")
+    if not Path(name).is_dir() and cached_folder(name) is None:
+        raise ModelFileError(f"there is no model {name!r} in the local cache; give a folder, or: elysium pull {name}")
     try:
         kind = AutoConfig.from_pretrained(name, **safe).model_type
         auto_class = _auto_class(name, kind)
@@ -223,7 +226,7 @@ def _load(name: str, device: str, scale: int) -> tuple[Grounder, Any]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelFileError(
             f"model {name!r} cannot be loaded ({' '.join(str(error).split())[:200]}); "
-            "give a folder, or fetch it first: elysium pull ID"
+            f"give a folder, or fetch it again: elysium pull {name}"
         ) from error
     if kind in modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
         return Detector(network, processor, "photo" if kind.startswith("owl") else "sentence"), network

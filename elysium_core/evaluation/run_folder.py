@@ -90,9 +90,16 @@ def read_manifest(folder: Path) -> Manifest:
         value["protocols"] = tuple(value["protocols"])
         return Manifest(**value)
     except FileNotFoundError as error:
-        raise DataError(f"{str(folder)!r} holds no {MANIFEST}; give the folder that elysium eval wrote") from error
+        below = ", ".join(repr(str(found)) for found in run_folders_below(folder))
+        remedy = f"it is a comparison of {below}; give these" if below else "give the folder that elysium eval wrote"
+        raise DataError(f"{str(folder)!r} holds no {MANIFEST}; {remedy}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error!r}); run elysium eval again") from error
+
+
+def run_folders_below(folder: Path) -> list[Path]:
+    """Return the run folders directly below a folder, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
 def read_results(folder: Path, manifest: Manifest) -> tuple[list[TrackResult], dict[str, int]]:

@@ -70,9 +70,9 @@ class StageClock:
             self._spans.append((name, lambda: took))
             return
         first, second = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        first.record()
+        first.record(torch.cuda.current_stream(self._device))
         yield
-        second.record()
+        second.record(torch.cuda.current_stream(self._device))
         self._spans.append((name, lambda: float(first.elapsed_time(second))))
 
     def note_pass(self, tokens: int, columns: int) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
 from elysium_core.errors import BackendError
-from elysium_core.evaluation.memory import MemoryMeter, free_bytes
+from elysium_core.evaluation.memory import MemoryMeter
 from elysium_core.inference.export import export_onnx
 from elysium_core.inference.failures import device_errors
 from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
@@ -27,6 +27,7 @@ from elysium_core.inference.vision import TorchVision, VisionBackend
 from elysium_core.inference.vision_choice import graph_precision
 from elysium_core.model.config import AdapterConfig, ElysiumConfig
 from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.free_memory import free_bytes
 from elysium_core.model.llama import LlamaSize
 
 BACKENDS = ("torch", "onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -62,3 +63,8 @@ def runs_on(capability: tuple[int, int], built: Iterable[str]) -> bool:
 def half_precision(device: torch.device) -> torch.dtype:
     """The half-precision data type that a GPU calculates with fast: bfloat16 from compute capability 8.0 on."""
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def current_gpu(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one for a block, for what cannot be told which to use; without GPUs, nothing."""
+    return torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else nullcontext()

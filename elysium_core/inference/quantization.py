@@ -24,6 +24,7 @@ from elysium_core.inference.fp8_linear import KERNELS_SINCE, Fp8Linear, has_kern
 from elysium_core.inference.recorded_decoder import CAPACITY
 from elysium_core.model.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.free_memory import free_bytes
 from elysium_core.model.llama import Llama
 
 NONE = "none"
@@ -122,7 +123,7 @@ def check_room(network: ElysiumNetwork, *, kind: str, device: torch.device, dtyp
     if device.type != "cuda":
         return
     weights, working = needed_bytes(network, kind, dtype)
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = free_bytes(device) or 0, torch.cuda.mem_get_info(device)[1]
     if weights + working > free:
         how = _name(dtype) if kind == NONE else f"{kind} and {_name(dtype)}"
         raise BackendError(

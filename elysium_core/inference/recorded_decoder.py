@@ -91,10 +91,11 @@ class RecordedDecoder(StaticDecoder):
             return super().__call__(embeddings, positions, mask, cache)
         except torch.OutOfMemoryError:
             _logger.warning("the language model ran out of memory; what was kept for speed is freed, and it goes on")
-            self.release()
-            if cache is not None:
-                cache.crop(start)
-            return super().__call__(embeddings, positions, mask, cache)
+        # Not above: the error holds on to what the failed pass has allocated.
+        self.release()
+        if cache is not None:
+            cache.crop(start)
+        return super().__call__(embeddings, positions, mask, cache)
 
     def _replay(self, embeddings: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor | None:
         """The pass by a recording, or None if there is none for it."""

@@ -127,9 +127,10 @@ class Runtime:
         except BackendError as error:
             if error.code != "MEMORY":
                 raise
-            # What is kept for the language model's speed may be what is lacking.
-            self.decoder.release()
-            return list(self._start_encoding(images)())
+        # What is kept for the language model's speed may be what is lacking. Not above: the error holds on to what the
+        # failed attempt has allocated.
+        self.decoder.release()
+        return list(self._start_encoding(images)())
 
     def prefetch(self, image: NDArray[np.uint8]) -> bool:
         """Start to encode an image before it is asked about, beside what the language model is about to do.

@@ -44,10 +44,9 @@ class SideStream:
             done = stream.record_event()
 
         def take() -> Tensor:
-            current = torch.cuda.current_stream(self._device)
-            current.wait_event(done)
-            # Its memory belongs to the side stream, which must not use it again before the current one is through.
-            result.record_stream(current)
+            # Its memory belongs to the side stream, which uses it again for later work alone, and later work begins
+            # behind all that is queued here by then.
+            torch.cuda.current_stream(self._device).wait_event(done)
             return result
 
         return take

@@ -13,6 +13,7 @@ from elysium_core.errors import BackendError
 from elysium_core.inference.cuda_graph import CudaRecorder
 from elysium_core.inference.described_file import stale_reason
 from elysium_core.inference.export import ONNX_NAME, GraphDescription, cache_folder, describe_graph, export_described
+from elysium_core.inference.gpu import current_gpu
 from elysium_core.inference.onnx_vision import OnnxVision, import_onnxruntime
 from elysium_core.inference.tensorrt_engine import (
     ENGINE_NAME,
@@ -154,7 +155,8 @@ def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize:
     if engine is None:
         graph, folder = _graph(network, shipped, graph_wanted), cache_folder(graph_wanted)
         _announce(folder / ENGINE_NAME)
-        engine = build_engine(graph, folder, architecture)
+        with current_gpu(device):
+            engine = build_engine(graph, folder, architecture)
     return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network), fast_resize=fast_resize)
 
 

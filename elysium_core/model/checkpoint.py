@@ -33,6 +33,7 @@ from elysium_core.model.checkpoint_writer import Origin, save_checkpoint
 from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
 from elysium_core.model.convert_pickled import OLDEST_SAFE_TORCH, convert_in_subprocess, torch_is_safe
 from elysium_core.model.elysium import ElysiumNetwork
+from elysium_core.model.free_memory import free_bytes
 from elysium_core.model.llama import LlamaSize
 from elysium_core.model.locations import base_settings, checkpoint_folder, tokenizer_folder
 from elysium_core.model.manifest import MANIFEST_NAME, verify_manifest
@@ -247,25 +248,13 @@ def _learned_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:
 
 def _check_memory(network: ElysiumNetwork, device: torch.device, dtype: torch.dtype) -> None:
     needed = sum(tensor.numel() for tensor in _learned_tensors(network).values()) * dtype.itemsize
-    free = _free_bytes(device)
+    free = free_bytes(device)
     if free is not None and needed > free:
         raise ModelFileError(
             f"the weights need {needed >> 20} MiB as {str(dtype).removeprefix('torch.')}, "
             f"{free >> 20} MiB are free on {device}; choose a smaller dtype, another device or a smaller model",
             code="MODEL_MEMORY",
         )
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """Free memory, or None where it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith(" kB")}
-    return values.get("MemAvailable") if device.type == "cpu" else None
 
 
 def _fill(network: ElysiumNetwork, stored: dict[str, StoredTensor], device: torch.device, dtype: torch.dtype) -> None:

@@ -45,7 +45,10 @@ class ImageTransform:
         """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float32 on the tensor's own device."""
         # Converted before it is permuted: TensorRT permutes no bytes.
         pixels = images.float().permute(0, 3, 1, 2)
-        return pixels * self._scale.to(pixels.device) + self._shift.to(pixels.device)
+        if self._scale.device != pixels.device:
+            # Kept there: a copy from the CPU in every call could not be recorded as a CUDA graph.
+            self._scale, self._shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
+        return pixels * self._scale + self._shift
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return (B, 3, S, S) float32 on the CPU for B images of any size."""

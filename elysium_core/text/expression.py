@@ -26,6 +26,20 @@ _RESERVED_IN_ANSWERS = re.compile(_STRUCTURE, re.IGNORECASE)
 _WITHOUT_STRUCTURE = str.maketrans("", "", "<>[]:")
 
 
+def clean_question(text: str) -> str:
+    """Return a question as it may be put into a prompt; as :func:`clean_expression`, but for one sentence.
+
+    Raises:
+        ExpressionError: As there.
+    """
+    try:
+        return clean_expression(text)
+    except ExpressionError as error:
+        if error.code == "EXPR_EMPTY":
+            raise ExpressionError("the question is empty; ask something", code="EXPR_EMPTY") from error
+        raise
+
+
 def clean_expression(text: str) -> str:
     r"""Return ``text`` as it may be put into a prompt.
 

@@ -66,6 +66,7 @@ class ClipTracker(ModelTracker):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Take in one frame; returns the updates of every clip that is complete with it."""
+        self._require_frame(frame)
         self._stats.frames += 1
         self._frames.append(frame)
         updates = [target.stop(frame) for target in self._stopped]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from elysium_core.errors import TargetError
+from elysium_core.errors import ImageError, TargetError
+from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.inference.engine import EngineCounters
 from elysium_core.inference.runtime import Runtime
@@ -75,6 +76,17 @@ class ModelTracker:
             raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
         self._stopped.append(self._targets.pop(target_id))
         self._forget(target_id)
+
+    def _require_frame(self, frame: object) -> None:
+        """Refuse a bare picture: without its number and time nothing could be said about it.
+
+        Raises:
+            ImageError: It is no frame.
+        """
+        if not isinstance(frame, Frame):
+            raise ImageError(
+                f"a tracker sees frames, not {type(frame).__name__}; wrap each picture: Frame(image, stamp_ns, index)"
+            )
 
     def _forget(self, target_id: str) -> None:
         """Drop what is remembered of a target that is not followed any more."""

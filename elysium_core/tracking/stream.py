@@ -76,6 +76,7 @@ class StreamTracker(ModelTracker):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Look at one frame; see :meth:`elysium_core.tracking.types.Tracker.step`."""
+        self._require_frame(frame)
         now_s = self._clock.tick(frame)
         self._stats.frames += 1
         updates = [target.stop(frame) for target in self._stopped]

@@ -159,6 +159,25 @@ def test_the_objects_of_one_of_several_cameras(tracker: ScriptedTracker, capsys:
     assert (request.camera, request.box) == ("rear", Box2D(x_min=20.0, y_min=10.0, x_max=100.0, y_max=50.0))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["describe", "abc"], "'abc' is not the id of a target"),
+        (["--timeout", "-1", "status"], "'-1' is not a time in seconds above 0"),
+    ],
+)
+def test_a_bad_argument_is_named(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == BAD_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_nothing_to_track_is_refused_before_anyone_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--node", "nobody", "track"]) == BAD_INPUT
+    assert "say what to track" in capsys.readouterr().err
+
+
 def test_waiting_for_a_state_ends(tracker: ScriptedTracker, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--node", "scripted", "--timeout", "2", "lifecycle", "--until", "active"]) == NO_ANSWER
     assert "/scripted was not active within 2 s, it is inactive" in capsys.readouterr().err

@@ -55,7 +55,10 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
         except ValueError as error:
             raise DataError(f"{str(path)!r} is damaged; delete {str(folder)!r} and draw it again") from error
         if found != wanted:
-            raise ConfigError(f"{str(folder)!r} holds clips drawn with {found}, not {wanted}; choose another --out")
+            before = found if isinstance(found, dict) else {}
+            keys = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+            changed = ", ".join(f"{key} {before.get(key)!r}, not {wanted.get(key)!r}" for key in keys)
+            raise ConfigError(f"{str(folder)!r} holds clips drawn with {changed}; choose another --out")
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{str(folder)!r} holds other files; choose a new folder as --out")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich import markup as rich_text
 
 import elysium_core
 from elysium_core.cli import registry
@@ -39,6 +40,21 @@ def test_every_verb_explains_itself(elysium, verb):
     assert outcome.code == 0
     assert "Usage" in outcome.out
     assert verb.name in outcome.out
+
+
+def all_commands(command, path=()):
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from all_commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("verb", OWN_HELP, ids=lambda verb: verb.name)
+def test_no_unit_is_taken_for_markup(verb):
+    for path, command in all_commands(load_verb(verb)):
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            shown = rich_text.render(text).plain
+            assert shown == text.replace("\\[", "["), (path, parameter.name)
 
 
 def test_the_version_is_that_of_the_package(elysium):

@@ -16,6 +16,7 @@ from elysium_core.evaluation.vision_cost import (
     measure_vision,
     row_shape,
 )
+from elysium_core.model import free_memory
 
 CPU = torch.device("cpu")
 
@@ -108,9 +109,10 @@ def test_memory_is_what_was_taken_since():
 
 
 def test_unknown_memory_is_none(monkeypatch, tmp_path):
-    for name in ("_MEMINFO", "_STATUS", "_CLEAR_REFS"):
+    monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "missing" / "file")
+    assert free_memory.free_bytes(CPU) is None
+    for name in ("_STATUS", "_CLEAR_REFS"):
         monkeypatch.setattr(memory, name, tmp_path / "missing" / "file")
-    assert memory.free_bytes(CPU) is None
     assert memory.MemoryMeter(CPU).peak_mib(lambda: None) is None
 
 

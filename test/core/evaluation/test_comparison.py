@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation.comparison import comparison_report, run_folders_below
+from elysium_core.evaluation.comparison import comparison_report
 from elysium_core.evaluation.report import write_report
 from elysium_core.evaluation.results import TrackResult, write_result
-from elysium_core.evaluation.run_folder import Manifest, open_run
+from elysium_core.evaluation.run_folder import Manifest, open_run, run_folders_below
 
 TRUTH = np.asarray([[10.0 + 12 * k, 10 + 5 * k, 20, 16] for k in range(8)])
 

@@ -176,7 +176,7 @@ def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch
     ("arguments", "complaint"),
     [
         (["vot"], "benchmark 'vot' is not one of folder, otb100"),
-        (["folder", "--task", "mot"], "'mot' is not one of sot, rsot"),
+        (["folder", "--task", "mot"], "'mot' is not one of sot, rsot, video-reg"),
         (["folder", "--protocol", "vot"], "protocol 'vot' is not one of ope-lasot"),
         (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
         (["lasot", "--split", "val"], "LaSOT has no split 'val'"),

@@ -258,7 +258,7 @@ class TestHub:
     def test_models_that_are_missing_unsafe_or_of_another_kind(self, tmp_path, detector_folder):
         with pytest.raises(ModelFileError, match="no model folder"):
             load_peer(f"hf:{tmp_path}/none", "cpu")
-        with pytest.raises(ModelFileError, match="elysium pull ID"):
+        with pytest.raises(ModelFileError, match="in the local cache; give a folder, or: elysium pull nobody/nothing"):
             load_peer("hf:nobody/nothing", "cpu")
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
         with pytest.raises(BackendError, match="of type 'bert', which neither detects nor writes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -206,12 +207,21 @@ def test_a_pass_without_memory_is_run_again_when_some_is_freed(llm, recorded, mo
     head = llm.model.norm.forward
     fails = iter([True])
 
+    planted = []
+
+    def release_after_all(release=recorded.release):
+        assert planted[0]() is None, "what the failed pass has allocated is free before anything is tried again"
+        release()
+
     def fail_once(hidden):
         if next(fails, False):
+            of_the_pass = torch.empty(3)
+            planted.append(weakref.ref(of_the_pass))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
         return head(hidden)
 
     monkeypatch.setattr(llm.model.norm, "forward", fail_once)
+    monkeypatch.setattr(recorded, "release", release_after_all)
     assert answers(recorded, [request])[0] == expected[0]
     assert "it goes on" in caplog.text
     assert recorded.description.startswith("recorded")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from elysium_core.inference.recorded_encoder import RecordedEncoder
 from elysium_core.inference.vision import TorchVision
@@ -48,6 +50,29 @@ def test_when_recording_fails_it_is_said_once(network, images, caplog):
     assert [record.message for record in caplog.records] == [
         "the vision encoder runs without CUDA graphs, slower, because: operation not permitted when stream is capturing"
     ]
+
+
+class Devices(TorchDispatchMode):
+    """Notes the devices of all tensors that operations are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen |= {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_is_recorded_touches_nothing_outside_of_the_device(network, record):
+    network.to("meta")
+    encoder = RecordedEncoder(network, record)
+    side = network.visual_encoder.side_px
+    images = torch.empty(1, side, side, 3, dtype=torch.uint8, device="meta")
+    encoder(images)
+    with Devices() as devices, torch.inference_mode():
+        encoder._run()
+    assert devices.seen == {"meta"}, "a copy from the CPU cannot be recorded"
 
 
 def test_a_cpu_has_no_recording(network):

@@ -278,7 +278,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(published, monke
     def must_not_run(*args):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("elysium_core.model.checkpoint._free_bytes", lambda device: 10_000)
+    monkeypatch.setattr("elysium_core.model.checkpoint.free_bytes", lambda device: 10_000)
     monkeypatch.setattr("elysium_core.model.checkpoint._fill", must_not_run)
     with pytest.raises(ModelFileError, match=r"need \d+ MiB as float32, 0 MiB are free on cpu") as caught:
         load_checkpoint(published)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from elysium_core.errors import ExpressionError, TargetError
+from elysium_core.errors import ExpressionError, ImageError, TargetError
+from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.types import TrackState
@@ -164,3 +165,12 @@ def test_bad_targets_are_refused(oracle):
         follower.remove("1")
     assert caught.value.code == "TARGET_UNKNOWN"
     assert follower.add("the mug") == "1", "nothing that was refused has taken an id"
+
+
+@pytest.mark.parametrize("kind", [StreamTracker, ClipTracker])
+def test_a_bare_picture_is_refused_with_what_to_do(oracle, show, mug, kind):
+    follower = kind(oracle("anchor"), TrackingConfig())
+    follower.add("the mug")
+    with pytest.raises(ImageError, match=r"sees frames, not ndarray; wrap each picture: Frame\(image"):
+        follower.step(show.picture([mug(0)], 0).image)
+    assert follower.stats.frames == 0
