@@ -55,6 +55,10 @@ def command(
     targets: Annotated[
         list[int] | None, typer.Option("--targets", help="Targets, 1..16; repeatable; 1, 2, 4, 8, 16 by default.")
     ] = None,
+    things: Annotated[
+        int,
+        typer.Option("--things", min=3, max=16, help="Things in each scene, targets among them; at least the targets."),
+    ] = 3,
     frames: Annotated[int, typer.Option("--frames", min=33, max=500, help="Frames of a recording.")] = 36,
     clip_length: Annotated[
         int | None,
@@ -107,19 +111,27 @@ def command(
         raise ConfigError(f"--soak {soak} is too short to show growth; use 20 frames or more")
     torch.set_num_threads(threads)
     if model == RANDOM:
-        make_subject = _random_maker(size, layers, visual_tokens, frames, device, dtype)
+        make_subject = _random_maker(size, layers, visual_tokens, _Scenes(frames, things), device, dtype)
     elif visual_tokens is not None or layers is not None:
         raise ConfigError("--visual-tokens and --layers go with --model random; a trained model has its own")
     else:
-        make_subject = _trained_maker(model, frames, device, dtype, allow_pickle_weights)
+        make_subject = _trained_maker(model, _Scenes(frames, things), device, dtype, allow_pickle_weights)
     if draft_tokens is not None:
         make_subject = _with_draft_tokens(make_subject, draft_tokens)
-    report = _report(make_subject(plan.rates_hz[0], 1, _SCENE), model, threads) | {"clock": clock}
+    report = _report(make_subject(plan.rates_hz[0], 1, _SCENE), model, threads) | {"clock": clock, "things": things}
     _measure(report, make_subject, plan, _quiet if json else _show)
     if plot is not None:
         draw_plot(plot, report)
     if json:
         emit(report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scenes:
+    """What the frames show; see the options."""
+
+    frames: int
+    things: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +166,7 @@ def _chosen(
     return chosen
 
 
-def _trained_maker(model: str, frames: int, device: str, dtype: str, allow_pickle_weights: bool) -> _Maker:
+def _trained_maker(model: str, scenes: _Scenes, device: str, dtype: str, allow_pickle_weights: bool) -> _Maker:
     """Load a model once; what is returned makes a scene for it."""
     from elysium_core.evaluation import engine_workload as workload
     from elysium_core.evaluation.engine_cost import Subject
@@ -165,14 +177,14 @@ def _trained_maker(model: str, frames: int, device: str, dtype: str, allow_pickl
     side_px = runtime.network.visual_encoder.side_px
 
     def make(rate_hz: float, targets: int, number: int) -> Subject:
-        scene = workload.draw_scene(number, frames, targets, rate_hz, side_px)
+        scene = workload.draw_scene(number, scenes.frames, targets, rate_hz, side_px, scenes.things)
         return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
 
     return make
 
 
 def _random_maker(
-    size: str, layers: int | None, visual_tokens: int | None, frames: int, device: str, dtype: str
+    size: str, layers: int | None, visual_tokens: int | None, scenes: _Scenes, device: str, dtype: str
 ) -> _Maker:
     """Draw the weights of a model once; what is returned makes a scene for it."""
     from elysium_core.evaluation import engine_workload as workload
@@ -185,10 +197,10 @@ def _random_maker(
     chosen = replace(chosen, layers=layers or chosen.layers)
     place = resolve_device(device)
     runtime = workload.random_runtime(chosen, place, resolve_dtype(dtype, place))
-    visual = workload.random_visual_tokens(runtime, frames, visual_tokens or chosen.visual_tokens)
+    visual = workload.random_visual_tokens(runtime, scenes.frames, visual_tokens or chosen.visual_tokens)
 
     def make(rate_hz: float, targets: int, number: int) -> Subject:
-        scene = workload.draw_scene(number, frames, targets, rate_hz, _SCENE_PX)
+        scene = workload.draw_scene(number, scenes.frames, targets, rate_hz, _SCENE_PX, scenes.things)
         return Subject(runtime, scene, visual, rate_hz, scripted=True)
 
     return make

@@ -35,6 +35,9 @@ from elysium_core.training.nano_model import tokenizer_corpus
 NAMES = 40
 """Names of the sprite atlas that scenes are drawn with; nano knows them."""
 
+FEWEST_THINGS, MOST_THINGS = 3, 16
+"""Things in a scene: a target alone could not be confused with anything."""
+
 # Objects then keep about 0.72 of their coordinates from frame to frame at 30 Hz, as LaSOT's do (on the 0..100 grid).
 _TIME_UNITS_A_SECOND = 1.75
 _VOCABULARY = 1024
@@ -66,7 +69,9 @@ class Scene:
         return last - abs(last - step % (2 * last))
 
 
-def draw_scene(seed: int, frames: int, targets: int, rate_hz: float, side_px: int) -> Scene:
+def draw_scene(
+    seed: int, frames: int, targets: int, rate_hz: float, side_px: int, things: int = FEWEST_THINGS
+) -> Scene:
     """Draw a scene on backgrounds that no training sees.
 
     Args:
@@ -75,10 +80,11 @@ def draw_scene(seed: int, frames: int, targets: int, rate_hz: float, side_px: in
         targets: Targets T; those that stay in sight come first.
         rate_hz: Frames a second, which tells how far things move from one to the next.
         side_px: Side S of the frames [px].
+        things: Things in sight, targets among them; at least as many as targets.
     """
     generator = ClipGenerator.for_split("test", NAMES, seed, SceneConfig(side_px=side_px))
     gap = _TIME_UNITS_A_SECOND / rate_hz
-    clip = generator.draw(frames, max(targets, 3), (gap, gap))
+    clip = generator.draw(frames, max(targets, things), (gap, gap))
     seen = clip.targets
     order = [*seen, *(n for n in range(len(clip.names)) if n not in seen)][:targets]
     return Scene(clip.images, [[_on_grid(values) for values in clip.boxes[n]] for n in order])

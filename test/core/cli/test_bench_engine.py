@@ -16,15 +16,11 @@ def same_threads():
 
 
 def test_json_is_one_object(elysium):
-    outcome = elysium("bench", "engine", "--model", "random", "--size", "tiny", *SHORT, "--json")
+    outcome = elysium("bench", "engine", "--model", "random", "--size", "tiny", "--things", 5, *SHORT, "--json")
     assert outcome.code == 0
     (report,) = outcome.lines
-    assert (report["model"], report["answers"], report["visual_tokens"], report["threads"]) == (
-        "random",
-        "scripted",
-        8,
-        1,
-    )
+    wanted = {"model": "random", "answers": "scripted", "visual_tokens": 8, "threads": 1, "things": 5}
+    assert {key: report[key] for key in wanted} == wanted
     (stream,) = report["streams"]
     assert (stream["window"], stream["rate_hz"], stream["frames"]) == ("anchor", 30, 8 * 32)
     assert 1 <= stream["passes"] <= stream["passes_max"]

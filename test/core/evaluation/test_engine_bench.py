@@ -59,6 +59,19 @@ def scripted(random_runtime):
     return make
 
 
+def test_a_scene_shows_as_many_things_as_are_asked_for(monkeypatch):
+    drawn = []
+    draw = workload.ClipGenerator.draw
+    monkeypatch.setattr(
+        workload.ClipGenerator,
+        "draw",
+        lambda self, frames, things, gap: drawn.append(things) or draw(self, frames, things, gap),
+    )
+    for targets, things in [(1, 3), (1, 8), (5, 3)]:
+        assert len(workload.draw_scene(3, MIN_FRAMES, targets, 30.0, 32, things).boxes) == targets
+    assert drawn == [3, 8, 5]
+
+
 @pytest.fixture
 def own_words(tiny):
     """The tiny model with its own answers, which have no form."""
