@@ -36,6 +36,7 @@ from compute capability 8.9 on; on a CPU, all of them show the drift and save no
 _BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
 _FP8_CAPABILITY = (8, 9)
 _NF4_BLOCK = 64
+_FP8_STEP = 16
 # What two windows of a stream need beside the weights.
 _WINDOWS = 2
 
@@ -162,6 +163,13 @@ def quantize(network: ElysiumNetwork, kind: str, device: torch.device) -> None:
         raise BackendError(
             f"quantization 'nf4' divides rows into blocks of {_NF4_BLOCK} weights, and this model has rows of "
             f"{', '.join(map(str, sorted(rows)))}; use int8",
+            code="QUANTIZATION",
+        )
+    columns = {linear.out_features for layer in network.llm.model.layers for linear in _linears(layer).values()}
+    if kind == "fp8" and device.type == "cuda" and any(size % _FP8_STEP for size in rows | columns):
+        raise BackendError(
+            f"quantization 'fp8' needs matrices with sides of a multiple of {_FP8_STEP} on a GPU, and this model has "
+            f"{', '.join(map(str, sorted(rows | columns)))}; use int8",
             code="QUANTIZATION",
         )
     change = _CHANGES[kind]

@@ -96,6 +96,16 @@ def test_a_model_is_loaded_quantised_and_tracks(tiny_folder, frames):
 
 
 @needs_packages
+def test_sides_that_fp8_cannot_multiply_are_named_before_anything_is_changed(network):
+    network.llm = Llama(replace(network.llm.size, mlp_width=120)).eval()
+    with pytest.raises(
+        BackendError, match=r"multiple of 16 on a GPU, and this model has [0-9, ]*120[0-9, ]*; use int8"
+    ) as caught:
+        quantize(network, "fp8", CUDA)
+    assert caught.value.code == "QUANTIZATION"
+    assert network.llm.quantization == "none"
+
+
 def test_rows_that_nf4_cannot_divide_are_named(tiny_folder):
     with pytest.raises(BackendError, match="blocks of 64 weights, and this model has rows of 32, 64; use int8"):
         Elysium.from_pretrained(tiny_folder, device="cpu", quantization="nf4")
