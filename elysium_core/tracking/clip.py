@@ -67,6 +67,7 @@ class ClipTracker(ModelTracker):
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Take in one frame; returns the updates of every clip that is complete with it."""
         self._require_frame(frame)
+        self._stats.failure = None
         self._stats.frames += 1
         self._frames.append(frame)
         updates = [target.stop(frame) for target in self._stopped]
@@ -87,6 +88,7 @@ class ClipTracker(ModelTracker):
 
     def flush(self) -> list[TrackUpdate]:
         """Answer the frames that are left at the end of the recording."""
+        self._stats.failure = None
         if self._clips_done == 0:
             return self._run_clip(len(self._frames)) if self._frames else []
         # One frame alone is the last one of the clip before, and has been answered.
@@ -127,7 +129,6 @@ class ClipTracker(ModelTracker):
         if not self._targets:
             self._overlap = None
             return {}
-        self._stats.failure = None
         try:
             visual = self._encode(frames)
             started = time.perf_counter()

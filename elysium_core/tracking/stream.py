@@ -77,6 +77,7 @@ class StreamTracker(ModelTracker):
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Look at one frame; see :meth:`elysium_core.tracking.types.Tracker.step`."""
         self._require_frame(frame)
+        self._stats.failure = None
         now_s = self._clock.tick(frame)
         self._stats.frames += 1
         updates = [target.stop(frame) for target in self._stopped]
@@ -109,7 +110,6 @@ class StreamTracker(ModelTracker):
         """One observation a target, whatever fails."""
         seen: dict[str, Observation] = {}
         started = time.perf_counter()
-        self._stats.failure = None
         try:
             self._place_given()
             self._newest, self._newest_tokens = frame, None

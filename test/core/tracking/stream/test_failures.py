@@ -94,6 +94,16 @@ class TestFailures:
         assert states(updates) == [LOST]
         assert follower.step(show.picture([mug(1)], 1))[0].box == mug(1).truth
 
+    def test_a_failure_is_not_told_again_of_frames_without_targets(self, tracker, broken, show, mug):
+        follower = tracker()
+        name = follower.add(box=mug(0).truth)
+        follower.step(show.picture([mug(0)], 0))
+        broken(follower, "vision", RuntimeError("no"), show.picture([mug(1)], 1))
+        assert follower.stats.failure is not None
+        follower.remove(name)
+        follower.step(show.picture([mug(2)], 2))
+        assert (follower.stats.failures, follower.stats.failure) == (1, None)
+
     def test_for_good(self, tracker, broken, show, mug):
         follower = tracker(lost_after_s=0.5, remove_after_s=1.0)
         follower.add(box=mug(0).truth)
