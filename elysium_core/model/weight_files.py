@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights but samples."""
+"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from elysium_core.errors import ModelFileError
+from elysium_core.model.manifest import MANIFEST_NAME
 
 SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
-_SAMPLE_BYTES = 1 << 20
 # Computed from the config nowadays, stored by older versions of transformers.
 _DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
 _VISION, _INNER_VISION = "visual_encoder.", "visual_encoder.vision_model."
@@ -147,16 +147,15 @@ def _dtype(name: str, key: str, file: Path) -> torch.dtype:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Twelve hexadecimal digits that tell weight files from others, at the cost of a few MiB read; empty without files.
+    """Twelve hexadecimal digits that tell weight files from others without reading them; empty without files.
 
-    Training changes every weight, so the ends of a file tell as much as the whole of it.
+    Made of the checksums that lie beside them; of names, sizes and times of change where there are none.
     """
     digest = hashlib.sha256()
     found = sorted((path for path in files if path.is_file()), key=lambda path: path.name)
     for path in found:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {size}".encode() + file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(file.read())
+        sums = path.parent / MANIFEST_NAME
+        status = path.stat()
+        told = sums.read_bytes() if sums.is_file() else str(status.st_mtime_ns).encode()
+        digest.update(f"{path.name} {status.st_size} ".encode() + told)
     return digest.hexdigest()[:12] if found else ""

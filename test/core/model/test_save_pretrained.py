@@ -191,3 +191,16 @@ def test_a_closed_model_or_an_unknown_type_is_refused(published, tmp_path):
     with pytest.raises(BackendError, match="has been closed"):
         model.save_pretrained(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fingerprint_tells_weights_apart_wherever_they_differ(published, tmp_path):
+    model = load(published)
+    model.save_pretrained(tmp_path / "same")
+    before = load(tmp_path / "same").info.weights
+    with torch.no_grad():
+        model.runtime.network.llm_proj[0].bias += 1
+    model.save_pretrained(tmp_path / "other")
+    shutil.copytree(tmp_path / "same", tmp_path / "copy")
+    assert before
+    assert load(tmp_path / "copy").info.weights == before, "a copy is the same"
+    assert load(tmp_path / "other").info.weights != before
