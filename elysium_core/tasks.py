@@ -37,6 +37,7 @@ from elysium_core.tracking.config import TrackingConfig, usable_clip_length
 from elysium_core.tracking.grounding import ground_answers
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.types import Grounding, ModelInfo, Tracker
+from elysium_core.tracking.zoom import CloserLooks
 
 _LOG = logging.getLogger(__name__)
 
@@ -189,20 +190,26 @@ class Elysium:
         """
         return self.runtime.clean_words(expression)
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
         """Find one expression in one image (REC).
 
         Args:
             image: RGB uint8 (H, W, 3) or a frame.
             expression: What to find, such as ``the red apple``.
+            zoom: Look closer at what was found, and through parts of the image at full resolution
+                for what was not; for small things. Costs 1 to 15 more pictures and passes.
 
         Returns:
             Box, score 0..1 and the answer's text; the box is None when the answer held none.
+            With ``zoom``, the text may be about a part of the image; the box never is.
         """
         runtime = self.runtime
-        words = runtime.clean_words(expression)
-        visual = runtime.encode_frames([_frames(image)[0].image])[0]
-        answer = ground_answers(runtime, visual, {"": words})[""]
+        words = {"": runtime.clean_words(expression)}
+        picture = _frames(image)[0].image
+        answers = ground_answers(runtime, runtime.encode_frames([picture])[0], words)
+        if zoom:
+            answers = CloserLooks(runtime).finish(picture, answers, words)
+        answer = answers[""]
         return Grounding(answer.parsed.boxes[0], answer.scores[0], answer.text)
 
     def describe(self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64) -> str:

@@ -105,7 +105,7 @@ def ground(perception: Perception, frame: Frame, expression: str) -> Grounding:
     Raises:
         ExpressionError: The words cannot be asked for.
     """
-    return perception.model.ground(frame, clean_expression(expression))
+    return perception.model.ground(frame, clean_expression(expression), zoom=perception.config.zoom)
 
 
 def next_due(perception: Perception, period_s: float, now_s: float) -> Target | None:

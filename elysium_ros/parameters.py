@@ -203,6 +203,11 @@ class Settings:
         "tracking.reground_period", "reground_period_s", Change.ANY_TIME,
         "Ask again by words this often, and while LOST; 0 = off.", "s",
     )  # fmt: skip
+    zoom: bool = _parameter(
+        "tracking.zoom", DEFAULTS["zoom"], Change.ANY_TIME,
+        "Look closer, at each target and for what is not found: parts of the image at full resolution, for small "
+        "things. Costs another picture and pass for each target.",
+    )  # fmt: skip
     max_new_tokens: int = _tracking(
         "generation.max_new_tokens", "max_new_tokens", Change.ANY_TIME,
         "Longest answer about up to 8 frames, longer in proportion about more; at least 20 a frame.", "tokens",
@@ -275,6 +280,7 @@ class Settings:
             reground_period_s=self.reground_period_s,
             max_new_tokens=self.max_new_tokens,
             draft_tokens=self.draft_tokens,
+            zoom=self.zoom,
         )
 
     def _cross_checks(self) -> Iterable[str]:

@@ -121,6 +121,11 @@ class Perception:
         }
 
     @property
+    def config(self) -> TrackingConfig:
+        """Settings of tracking."""
+        return self._config
+
+    @property
     def active_ids(self) -> list[int]:
         """Ids of the targets that are followed or searched for, ascending; may be read from any thread."""
         return sorted(self._targets.copy())

@@ -39,6 +39,7 @@ ARGUMENTS = {
     "cuda_graphs": "false: do not record and replay passes on a GPU",
     "fast_resize": "true: resize images on the model's device",
     "allow_pickle_weights": "true: accept pytorch_model*.bin files, from authors you trust",
+    "zoom": "true: look closer, for small things; slower",
     "expression": "what to track from the start, such as 'the red mug'",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
@@ -53,8 +54,8 @@ ARGUMENTS = {
     "log_level": "debug, info, warn, error or fatal",
 }
 SWITCHES = (
-    "cuda_graphs", "fast_resize", "allow_pickle_weights", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds",
-    "respawn",
+    "cuda_graphs", "fast_resize", "allow_pickle_weights", "zoom", "use_sim_time", "autostart", "rviz", "foxglove",
+    "fastdds", "respawn",
 )  # fmt: skip
 
 # A large model is read from a slow disk for minutes.
@@ -76,6 +77,7 @@ SWITCH_PARAMETERS = {
     "cuda_graphs": "model.cuda_graphs",
     "fast_resize": "model.fast_resize",
     "allow_pickle_weights": "model.allow_pickle_weights",
+    "zoom": "tracking.zoom",
     "use_sim_time": "use_sim_time",
     "autostart": "autostart",
 }

@@ -21,6 +21,7 @@ from elysium_core.cli.options import (
     PickleOption,
     QuantizeOption,
     VisionBackendOption,
+    ZoomOption,
 )
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
@@ -37,7 +38,7 @@ from elysium_core.evaluation.benchmarks import (
 )
 from elysium_core.evaluation.comparison import comparison_report
 from elysium_core.evaluation.judge import EndpointJudge
-from elysium_core.evaluation.peers import load_peer
+from elysium_core.evaluation.peers import is_peer, load_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.questions import KIND as QUESTIONS
 from elysium_core.evaluation.questions import run_judge
@@ -109,6 +110,7 @@ def run(
         float | None,
         typer.Option("--score-threshold", help="A tracked box scoring less is not sure; 0 in clip mode if not given."),
     ] = None,
+    zoom: ZoomOption = False,
     protocol: ProtocolsOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N entries.")] = None,
     frames: Annotated[
@@ -130,8 +132,8 @@ def run(
     torchrun the processes share the work.
     """
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
-    unusual = "" if mode == MODES[0] else mode
-    base = out or _default_folder(benchmark, split, task, unusual, models[0] if len(models) == 1 else "comparison")
+    unusual = ["" if mode == MODES[0] else mode, "zoom" if zoom else ""]
+    base = out or _default_folder(benchmark, split, task, *unusual, models[0] if len(models) == 1 else "comparison")
     ranks = Ranks.from_environment()
     if judge_url and ranks.world_size > 1:
         raise ConfigError("--judge-url does not go with torchrun; give it to elysium eval report afterwards")
@@ -145,11 +147,14 @@ def run(
         words=words,
         mode=mode,
         score_threshold=score_threshold,
+        zoom=zoom,
         protocols=tuple(protocol or ()),
         limit=limit,
         frames=frames,
         ranks=ranks,
     )
+    if zoom and (peers := [name for name in models if is_peer(name)]):
+        raise ConfigError(f"--zoom is not for models of other projects, such as {peers[0]!r}; leave it out")
     prepared = prepare(request)
     folders = {name: base if len(models) == 1 else base / _as_file_name(name) for name in models}
     for name, folder in folders.items():

@@ -18,6 +18,7 @@ from elysium_core.cli.options import (
     PickleOption,
     QuantizeOption,
     VisionBackendOption,
+    ZoomOption,
 )
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
@@ -31,6 +32,7 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; goes on there.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N clips of each part.")] = None,
+    zoom: ZoomOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
@@ -46,10 +48,12 @@ def command(
     """
     if Ranks.from_environment().world_size > 1:
         raise ConfigError("eval synthetic runs in one process; start it without torchrun")
-    folder = out or Path("runs") / "eval" / ("synthetic-" + re.sub(r"[^\w.+-]+", "_", model))
+    folder = out or Path("runs") / "eval" / (
+        "synthetic-" + re.sub(r"[^\w.+-]+", "_", model) + ("-zoom" if zoom else "")
+    )
     perception = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
     with Progress("eval synthetic", len(clip_names(limit))) as progress:
-        for name in run_synthetic(perception, model, folder, limit):
+        for name in run_synthetic(perception, model, folder, limit, zoom=zoom):
             progress.advance(name)
     perception.close()
     report = synthetic_report(folder)

@@ -17,6 +17,7 @@ from elysium_core.cli.options import (
     PickleOption,
     QuantizeOption,
     VisionBackendOption,
+    ZoomOption,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
@@ -31,6 +32,7 @@ def command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A JPEG, PNG, BMP, WebP or PPM file.")],
     expression: ExpressionsOption = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the boxes: .png or .jpg.")] = None,
+    zoom: ZoomOption = False,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -47,7 +49,7 @@ def command(
         check_image_name(render)
     frame = Frame(read_image(image))
     loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
-    groundings = [loaded.ground(frame, text) for text in expressions]
+    groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):
         fields = _fields(text, grounding, frame)
         if json:

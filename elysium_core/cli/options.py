@@ -31,6 +31,10 @@ PickleOption = Annotated[
         rich_help_panel="Model",
     ),
 ]
+ZoomOption = Annotated[
+    bool,
+    typer.Option("--zoom", help="Look closer: parts of the picture at full resolution, for small things; slower."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON lines to stdout, for programs.")]
 ExpressionsOption = Annotated[
     list[str] | None,

@@ -22,6 +22,7 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VideoArgument,
     VisionBackendOption,
+    ZoomOption,
 )
 from elysium_core.cli.output import Progress, say
 from elysium_core.cli.track_run import Targets, TrackRun
@@ -64,6 +65,7 @@ def command(
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", help="A box scoring less is UNCERTAIN.")
     ] = _DEFAULTS.score_threshold,
+    zoom: ZoomOption = _DEFAULTS.zoom,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     vision_backend: VisionBackendOption = "auto",
@@ -92,6 +94,7 @@ def command(
             clip_length=_DEFAULTS.clip_length if clip_length is None else clip_length,
             score_threshold=score_threshold,
             max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
+            zoom=zoom,
         )
         done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
         loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)

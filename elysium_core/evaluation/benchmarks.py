@@ -24,6 +24,7 @@ from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 from elysium_core.evaluation.synthetic_report import synthetic_report
 from elysium_core.evaluation.tracking_report import tracking_report
 from elysium_core.evaluation.tracking_run import TASKS, TrackingTask, run_recordings
+from elysium_core.evaluation.zoomed import ZoomedModel
 from elysium_core.tracking.config import RANGES, TrackingConfig
 from elysium_core.tracking.types import PerceptionModel
 
@@ -49,6 +50,7 @@ class EvalRequest:
         mode: Tracking mode.
         score_threshold: Score below which a box is not sure; None = 0 in clip mode, where the paper
             takes every box, and the usual one in stream mode, where a robot would not.
+        zoom: Whether models look closer (tracking in stream mode, and grounding).
         protocols: Tracking protocols to report; the default one if empty.
         limit: Entries at most, None for all.
         frames: Frames shown to the model for descriptions and questions, None for the usual number.
@@ -67,6 +69,7 @@ class EvalRequest:
     words: str = "description"
     mode: str = "stream"
     score_threshold: float | None = None
+    zoom: bool = False
     protocols: tuple[str, ...] = ()
     limit: int | None = None
     frames: int | None = None
@@ -77,6 +80,8 @@ class EvalRequest:
             raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
         if self.task not in ALL_TASKS:
             raise ConfigError(f"task {self.task!r} is not one of {', '.join(ALL_TASKS)}")
+        if self.zoom and self.kind not in (TRACKING, grounding.KIND):
+            raise ConfigError("zoom is for tracking (sot, rsot) and grounding; descriptions and questions have none")
         if self.kind == TRACKING:
             TrackingTask(self.task, self.words)
             self.tracking_config(TrackingConfig().clip_length)
@@ -112,6 +117,7 @@ class EvalRequest:
             max_targets=1,
             remove_after_s=0.0,
             score_threshold=usual if self.score_threshold is None else self.score_threshold,
+            zoom=self.zoom,
         )
 
     @property
@@ -150,6 +156,8 @@ class PreparedRun:
             DataError: A frame or an entry is damaged.
         """
         request = self.request
+        if request.zoom:
+            model = ZoomedModel(model)
         open_run(request.out, _manifest(self, model))
         if request.kind == TRACKING:
             yield from _execute_tracking(request, model)
@@ -231,6 +239,7 @@ def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
         words=request.words if tracking else "",
         mode=request.mode if tracking else "",
         score_threshold=request.tracking_config(model.info.clip_length).score_threshold if tracking else None,
+        zoom=request.zoom,
         protocols=(request.protocols or (DEFAULT_PROTOCOL,)) if tracking else (),
         limit=request.limit,
         frames=request.shown_frames,

@@ -129,7 +129,7 @@ def grounding_report(folder: Path) -> Report:
     return Report(
         title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, rec",
         facts={
-            "Protocol": "Acc@0.5 over sentences, overlap >= 0.5",
+            "Protocol": "Acc@0.5 over sentences, overlap >= 0.5" + (", closer looks (zoom)" if manifest.zoom else ""),
             "Sentences": f"{len(records)} of {len(manifest.entries)}",
             "Unparseable answers": str(sum(box is None for box in boxes)),
             "Version": manifest.version,

@@ -74,7 +74,7 @@ class PeerModel(ABC):
         """Clean an expression; what can be done with it :meth:`PeerTracker.check` says."""
         return clean_expression(expression)
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
         """Refuse."""
         raise self._refusal()
 

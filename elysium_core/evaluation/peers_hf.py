@@ -83,8 +83,8 @@ class HfModel(PeerModel):
         )
         super().__init__(info, "it only grounds words: use it with --task rsot or a refcoco benchmark")
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
-        """Find one expression in one image."""
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
+        """Find one expression in one image; it knows no closer looks."""
         pixels = image.image if isinstance(image, Frame) else image
         return self._grounder.find(pixels, clean_expression(expression))
 

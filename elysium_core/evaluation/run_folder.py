@@ -31,6 +31,7 @@ class Manifest:
         words: For RSOT: ``description`` or ``class``.
         mode: Tracking mode, ``stream`` or ``clip``.
         score_threshold: Score below which a tracked box is not sure; None where nothing is tracked.
+        zoom: Whether the model looked closer.
         protocols: Tracking protocols to report.
         limit: Entries asked for at most, None for all.
         frames: Frames shown with each question; None where that is not asked.
@@ -48,6 +49,7 @@ class Manifest:
     words: str = ""
     mode: str = ""
     score_threshold: float | None = None
+    zoom: bool = False
     protocols: tuple[str, ...] = ()
     limit: int | None = None
     frames: int | None = None

@@ -19,6 +19,7 @@ from elysium_core.data.synthetic.sources import Sample
 from elysium_core.errors import BoxError, ExpressionError
 from elysium_core.evaluation.answers import AnswerLog
 from elysium_core.evaluation.run_folder import Manifest, open_run
+from elysium_core.evaluation.zoomed import ZoomedModel
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.config import TrackingConfig
@@ -40,7 +41,9 @@ def clip_names(limit: int | None) -> dict[str, int]:
     return {part.clip_name(index): testset.FRAMES for part, count in counts.items() for index in range(count)}
 
 
-def run_synthetic(model: PerceptionModel, model_name: str, folder: Path, limit: int | None = None) -> Iterator[str]:
+def run_synthetic(
+    model: PerceptionModel, model_name: str, folder: Path, limit: int | None = None, *, zoom: bool = False
+) -> Iterator[str]:
     """Ask a model everything about the frozen test set that has no answer in the folder yet.
 
     Args:
@@ -48,6 +51,7 @@ def run_synthetic(model: PerceptionModel, model_name: str, folder: Path, limit: 
         model_name: As asked for.
         folder: Run folder.
         limit: Clips at most of each part, None for all.
+        zoom: Whether the model looks closer.
 
     Yields:
         The name of each clip, once its answers are written.
@@ -63,10 +67,13 @@ def run_synthetic(model: PerceptionModel, model_name: str, folder: Path, limit: 
         task="all",
         mode="stream",
         limit=limit,
+        zoom=zoom,
         device=asdict(model.info),
         entries=clip_names(limit),
     )
     open_run(folder, manifest)
+    if zoom:
+        model = ZoomedModel(model)
     with AnswerLog(folder, "answers") as log:
         for part in testset.PARTS:
             for index in range(min(part.clips, limit or part.clips)):

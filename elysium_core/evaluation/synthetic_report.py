@@ -39,10 +39,11 @@ def synthetic_report(folder: Path) -> Report:
         raise DataError(f"{str(folder)!r} holds no answer yet; run elysium eval synthetic first")
     missing = len(manifest.entries) - len(records)
     scores = score_all(records)
+    mode = "stream mode" + (", closer looks (zoom)" if manifest.zoom else "")
     return Report(
         title=f"{manifest.model} on the frozen test set of generated video",
         facts={
-            "Protocol": f"greedy, stream mode; AUC by {DEFAULT_PROTOCOL}, mean over clips",
+            "Protocol": f"greedy, {mode}; AUC by {DEFAULT_PROTOCOL}, mean over clips",
             "Clips": f"{len(records)} of {len(manifest.entries)}"
             + (f" (at most {manifest.limit} of each part)" if manifest.limit else ""),
             "Model": ", ".join(f"{key} {value}" for key, value in manifest.device.items()),

@@ -42,7 +42,8 @@ def describe_task(manifest: Manifest) -> str:
         return f"{manifest.task}: {told}; every box counts"
     least = manifest.score_threshold
     threshold = f"boxes scoring less than {least:g} are not sure" if least else "every box counts"
-    return f"{manifest.task}: {told}; tracking mode {manifest.mode}, {threshold}"
+    mode = manifest.mode + (" with closer looks (zoom)" if manifest.zoom else "")
+    return f"{manifest.task}: {told}; tracking mode {mode}, {threshold}"
 
 
 def describe_model(manifest: Manifest) -> str:

@@ -32,6 +32,9 @@ class TrackingConfig:
         draft_tokens: Other guesses than the likeliest that a pass may check, for all targets
             together [tokens]; 0 = none; -1 = 32 on a GPU, where they are nearly free, and none on a
             processor, where they do not pay. Changes how fast answers come, never an answer.
+        zoom: Look a second time at each target, through a part of the frame around its last place at
+            full resolution, and through parts of the frame for what words have not found; for small
+            things. Costs one more picture and pass for each target. Stream mode only.
 
     Raises:
         ConfigError: A value is out of range; the message names all that are.
@@ -47,6 +50,7 @@ class TrackingConfig:
     reground_period_s: float = 5.0
     max_new_tokens: int = 256
     draft_tokens: int = -1
+    zoom: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -61,6 +65,10 @@ class TrackingConfig:
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 whole = "a whole number " if kinds == (int,) else ""
                 problems.append(f"{name} = {value!r} is not {whole}in {low}..{high}")
+        if not isinstance(self.zoom, bool):
+            problems.append(f"zoom = {self.zoom!r} is not True or False")
+        elif self.zoom and self.mode != "stream":
+            problems.append(f"zoom needs mode 'stream', not {self.mode!r}")
         if problems:
             raise ConfigError("; ".join(problems))
 

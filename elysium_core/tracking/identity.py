@@ -107,7 +107,7 @@ class IdentityModel:
         """Every name is known."""
         return clean_expression(expression)
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
         """Answer with the whole frame."""
         clean_expression(expression)
         return Grounding(_WHOLE_FRAME, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,12 +12,15 @@ from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.box_tree import TreeBudget
+from elysium_core.tracking.close_ups import CloseUps
+from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.grounding import ground_answers, observations
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.residuals import Residuals
 from elysium_core.tracking.target import Observation, Target
 from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_core.tracking.window import Window
+from elysium_core.tracking.zoom import CloserLooks, Image
 
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
 _SAME_PLACE_IOU = 0.5
@@ -42,7 +45,8 @@ class StreamTracker(ModelTracker):
 
     A target given by words is found by words first. From then on it is asked for behind
     the frame in which it was last surely seen. While it is lost, and every
-    ``reground_period_s``, it is looked for by its words again.
+    ``reground_period_s``, it is looked for by its words again. With ``zoom``, all of this
+    is also done with closer looks, and the surer answer counts.
 
     Args:
         runtime: The model.
@@ -58,6 +62,8 @@ class StreamTracker(ModelTracker):
         self._residuals: dict[str, Residuals] = {}
         self._newest: Frame | None = None
         self._newest_tokens: Tensor | None = None
+        self._close_ups = CloseUps(self._runtime, self._encode, self._counters)
+        self._looks = CloserLooks(self._runtime, self._encode, self._counters)
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; a box refers to the newest frame, before the first to that one.
@@ -69,6 +75,12 @@ class StreamTracker(ModelTracker):
             target = self._targets[target_id]
             target.last_box, target.sure_at_s = box, self._clock.now_s
         return target_id
+
+    def configure(self, config: TrackingConfig) -> None:
+        """Take new settings from the next frame on."""
+        super().configure(config)
+        if not config.zoom:
+            self._close_ups.clear()
 
     def flush(self) -> list[TrackUpdate]:
         """Updates held back at the end of a stream: none, every frame was answered."""
@@ -88,12 +100,15 @@ class StreamTracker(ModelTracker):
         for target in list(self._targets.values()):
             update = target.observe(frame, now_s, seen[target.target_id], self._config)
             updates.append(update)
-            self._remember(target, update)
+            self._remember(frame, target, update)
         return updates
 
-    def _remember(self, target: Target, update: TrackUpdate) -> None:
+    def _remember(self, frame: Frame, target: Target, update: TrackUpdate) -> None:
         """Keep a sure sight of a target that has no words to be found by; drop one that is gone."""
         tokens, sure = self._newest_tokens, update.state is TrackState.TRACKED
+        if sure and update.box is not None and target.target_id not in self._close_ups:
+            # Closer looks were asked for after it was found.
+            self._open_close_up(target.target_id, frame, update.box)
         if update.state is TrackState.REMOVED:
             del self._targets[target.target_id]
             self._forget(target.target_id)
@@ -104,26 +119,28 @@ class StreamTracker(ModelTracker):
         super()._forget(target_id)
         self._sights.pop(target_id, None)
         self._residuals.pop(target_id, None)
+        self._close_ups.forget(target_id)
         self._leave_windows(target_id)
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Observation]:
         """One observation a target, whatever fails."""
         seen: dict[str, Observation] = {}
-        started = time.perf_counter()
+        self._stats.encode_s, started = 0.0, time.perf_counter()
         try:
             self._place_given()
             self._newest, self._newest_tokens = frame, None
-            self._newest_tokens = live = self._encode(frame)
-            started = time.perf_counter()
+            self._newest_tokens = live = self._encode([frame.image])[0]
             seen = self._look(live)
-            self._adopt(live, seen, self._search(live, now_s, seen))
+            self._look_closer(frame, seen)
+            self._adopt(frame, live, seen, self._search(frame, live, now_s, seen))
         except BackendError as error:
             # A window may lack what failed; start afresh from words, or from where the target was last seen.
             self._windows.clear()
+            self._close_ups.restart()
             self._stats.failure = error
             self._stats.failures += 1
             seen = {name: Observation(None, 0.0, str(error)) for name in self._targets}
-        self._stats.generate_s = time.perf_counter() - started
+        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
         self._count_engine()
         for name in self._targets:
             observation = seen.setdefault(name, Observation(None, 0.0, "there is nothing to search it by"))
@@ -136,8 +153,12 @@ class StreamTracker(ModelTracker):
         """Boxes given since the newest frame become sights of it."""
         if not self._given or self._newest is None:
             return
-        tokens = self._newest_tokens if self._newest_tokens is not None else self._encode(self._newest)
-        self._sights |= {name: _Sight(tokens, box) for name, box in self._given.items()}
+        tokens = self._newest_tokens
+        if tokens is None:
+            tokens = self._encode([self._newest.image])[0]
+        for name, box in self._given.items():
+            self._sights[name] = _Sight(tokens, box)
+            self._open_close_up(name, self._newest, box)
         self._given = {}
 
     def _look(self, live: Tensor) -> dict[str, Observation]:
@@ -151,6 +172,16 @@ class StreamTracker(ModelTracker):
             seen |= window.look(live, guesses, residuals, budget)
         self._windows = [window for window in self._windows if window.members]
         return seen | {name: Observation(box, 1.0) for name, box in self._given.items()}
+
+    def _look_closer(self, frame: Frame, seen: dict[str, Observation]) -> None:
+        """Take the surer of what windows say and what closer looks at the last places say."""
+        if not self._config.zoom:
+            return
+        places = {name: target.last_box for name, target in self._targets.items() if name not in self._given}
+        closer = self._close_ups.look(frame, {name: box for name, box in places.items() if box is not None})
+        for name, observation in closer.items():
+            if name not in seen or observation.score > seen[name].score:
+                seen[name] = observation
 
     def _tree_budget(self) -> TreeBudget:
         """The more targets, the fewer guesses about each: a pass is then full without them."""
@@ -173,7 +204,9 @@ class StreamTracker(ModelTracker):
                 if self._targets[name].expression:
                     del self._sights[name]
 
-    def _search(self, live: Tensor, now_s: float, seen: Mapping[str, Observation]) -> dict[str, Observation]:
+    def _search(
+        self, frame: Frame, live: Tensor, now_s: float, seen: Mapping[str, Observation]
+    ) -> dict[str, Observation]:
         """Look by words for the targets that need it."""
         due = {}
         for name, target in self._targets.items():
@@ -183,7 +216,10 @@ class StreamTracker(ModelTracker):
         if not due:
             return {}
         guesses = {name: box for name in due if (box := self._targets[name].last_box) is not None}
-        return observations(ground_answers(self._runtime, live, due, guesses, self._counters))
+        answers = ground_answers(self._runtime, live, due, guesses, self._counters)
+        if self._config.zoom:
+            answers = self._looks.go_on(frame.image, answers, due)
+        return observations(answers)
 
     def _is_due(self, target: Target, now_s: float, watched: bool) -> bool:
         if not watched or target.lost_at_s is not None:
@@ -197,7 +233,9 @@ class StreamTracker(ModelTracker):
         # window afterwards, whenever they were added.
         return period > 0 and now_s // period > asked // period
 
-    def _adopt(self, live: Tensor, seen: dict[str, Observation], found: Mapping[str, Observation]) -> None:
+    def _adopt(
+        self, frame: Frame, live: Tensor, seen: dict[str, Observation], found: Mapping[str, Observation]
+    ) -> None:
         """Decide between following and searching, and open a new window where this frame is the better anchor."""
         anchors = dict(self._given)
         for name, by_words in found.items():
@@ -207,6 +245,8 @@ class StreamTracker(ModelTracker):
             box = self._sure_box(best)
             if box is not None and (best is by_words or _same_place(followed, by_words)):
                 anchors[name] = box
+        for name, box in anchors.items():
+            self._open_close_up(name, frame, box)
         anchors = self._restarting(seen, bool(anchors)) | anchors
         if anchors:
             self._open_window(live, anchors)
@@ -250,11 +290,15 @@ class StreamTracker(ModelTracker):
             window.discard(target_id)
         self._windows = [window for window in self._windows if window.members]
 
-    def _encode(self, frame: Frame) -> Tensor:
+    def _open_close_up(self, name: str, frame: Frame, box: Box) -> None:
+        if self._config.zoom:
+            self._close_ups.open(name, frame, box, self._targets[name].expression)
+
+    def _encode(self, images: Sequence[Image]) -> list[Tensor]:
         started = time.perf_counter()
-        tokens = self._runtime.encode_frames([frame.image])[0]
-        self._stats.encode_s = time.perf_counter() - started
-        self._stats.vision_encodes += 1
+        tokens = self._runtime.encode_frames(images)
+        self._stats.encode_s += time.perf_counter() - started
+        self._stats.vision_encodes += len(images)
         return tokens
 
 

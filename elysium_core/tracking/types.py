@@ -229,8 +229,8 @@ class PerceptionModel(Protocol):
         """
         ...
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str) -> Grounding:
-        """Find one expression in one image."""
+    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
+        """Find one expression in one image; with ``zoom`` also by closer looks at parts of it."""
         ...
 
     def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0) -> str:

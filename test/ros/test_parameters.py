@@ -35,7 +35,7 @@ def test_the_defaults_are_valid_and_those_of_the_core():
 def test_every_setting_of_tracking_can_be_set():
     config = TrackingConfig(
         window="growing", clip_length=4, max_targets=2, score_threshold=0.5, lost_after_s=1.0,
-        remove_after_s=3.0, reground_period_s=1.0, max_new_tokens=99, draft_tokens=7,
+        remove_after_s=3.0, reground_period_s=1.0, max_new_tokens=99, draft_tokens=7, zoom=True,
     )  # fmt: skip
     different = [f.name for f in fields(TrackingConfig) if getattr(config, f.name) != getattr(TrackingConfig(), f.name)]
     assert {"mode", *different} == {f.name for f in fields(TrackingConfig)}, "a live node has one mode"
@@ -44,6 +44,7 @@ def test_every_setting_of_tracking_can_be_set():
             "tracking.window": "growing", "clip.length": 4, "tracking.max_objects": 2,
             "tracking.score_threshold": 0.5, "tracking.lost_after": 1.0, "tracking.remove_after": 3.0,
             "tracking.reground_period": 1.0, "generation.max_new_tokens": 99, "generation.draft_tokens": 7,
+            "tracking.zoom": True,
         }
     )  # fmt: skip
     assert settings.tracking_config() == config

@@ -37,6 +37,20 @@ def test_ground_for_a_person(elysium, image, tmp_path):
     assert (read_image(tmp_path / "a.png") != read_image(image)).any()
 
 
+@pytest.mark.parametrize("options", [(), ("--zoom",)])
+def test_ground_looks_closer_when_asked_to(elysium, image, monkeypatch, options):
+    asked = []
+
+    class Model(IdentityModel):
+        def ground(self, image, expression, *, zoom=False):
+            asked.append(zoom)
+            return super().ground(image, expression)
+
+    monkeypatch.setattr("elysium_core.cli.ground.load_model", lambda *names, **settings: Model())
+    assert elysium("ground", image, "-e", "the mug", *options).code == 0
+    assert asked == [bool(options)]
+
+
 @pytest.mark.parametrize("box", ["0.1,0.25,0.5,0.75", "6.4,12,32,36", "6.4px,12px,32px,36px"])
 def test_describe_a_box_of_a_frame_inside_a_clip(elysium, video, box):
     outcome = elysium("describe", video, "--box", box, "--frame", 5, "--frames", 4, *IDENTITY, "--json")

@@ -100,6 +100,13 @@ def test_clips_are_as_long_as_the_models_own(elysium, video, model, mode, traine
     assert loaded.made.config == TrackingConfig(mode=mode, clip_length=used)
 
 
+@pytest.mark.parametrize("options", [(), ("--zoom",)])
+def test_closer_looks_are_made_when_asked_for(elysium, video, model, options):
+    loaded = model()
+    assert elysium("track", video, *BOX, *options).code == 0
+    assert loaded.made.config.zoom == bool(options)
+
+
 def test_for_a_person_there_is_a_summary(elysium, video):
     outcome = elysium("track", video, "-e", "the mug", *BOX, *IDENTITY)
     assert outcome.out.splitlines() == [
@@ -217,6 +224,7 @@ def test_the_file_of_other_targets_is_not_touched(elysium, video, tmp_path):
         (("-t", "the mug@0,0,0,0"), "reversed or empty"),
         (("-e", "mug", "--mode", "fast"), "mode 'fast'"),
         (("-e", "mug", "--window", "wide"), "window 'wide'"),
+        (("-e", "mug", "--mode", "clip", "--zoom"), "zoom needs mode 'stream'"),
         (("-e", "mug", "--clip-length", "99"), "clip_length = 99"),
         (("-e", "mug", "--score-threshold", "nan"), "score_threshold = nan"),
         (("-e", "mug") * 17, "max_targets = 17"),

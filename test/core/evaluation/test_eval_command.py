@@ -141,6 +141,20 @@ def test_settings_of_the_tracker(elysium, make_recording, use_model, scripted_mo
     assert (config.clip_length, config.max_targets, config.remove_after_s) == (4, 1, 0.0)
 
 
+def test_zoom_is_asked_of_the_tracker_and_told_in_the_report(
+    elysium, make_recording, use_model, scripted_model, tmp_path
+):
+    model, configs = use_model(scripted_model()), []
+    make = model.tracker
+    model.tracker = lambda mode, config: (configs.append(config), make())[1]
+    root = make_recording()
+    result = elysium("folder", "--data", root, "--zoom", "--out", tmp_path / "run", "--json")
+    assert [config.zoom for config in configs] == [True]
+    assert "tracking mode stream with closer looks (zoom)" in json.loads(result.stdout)["facts"]["Task"]
+    result = elysium("folder", "--data", root, "--out", tmp_path / "run")
+    assert "holds a run with zoom True, not False; choose another --out" in result.stderr
+
+
 def test_opencv_runs_in_the_same_harness(elysium, make_recording, tmp_path):
     result = elysium("folder", "--data", make_recording(), "--model", "opencv:MIL", "--out", tmp_path / "run", "--json")
     assert json.loads(result.stdout)["protocols"]["ope-lasot"]["opencv:MIL"]["frames"] == 6
@@ -179,6 +193,9 @@ def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch
         (["folder", "--task", "mot"], "'mot' is not one of sot, rsot, video-reg"),
         (["folder", "--protocol", "vot"], "protocol 'vot' is not one of ope-lasot"),
         (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
+        (["folder", "--mode", "clip", "--zoom"], "zoom needs mode 'stream', not 'clip'"),
+        (["folder", "--task", "video-reg", "--zoom"], "zoom is for tracking (sot, rsot) and grounding"),
+        (["folder", "--model", "opencv:MIL", "--zoom"], "--zoom is not for models of other projects"),
         (["lasot", "--split", "val"], "LaSOT has no split 'val'"),
         (["folder", "--model", "opencv:X"], "ships no tracker 'X'"),
         (["folder", "--judge-url", "http://127.0.0.1:9", "--judge-model", "m"], "--judge-url is for question"),

@@ -5,7 +5,7 @@ import pytest
 
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.expressions import description, references
-from elysium_core.errors import DataError, ExpressionError
+from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.answers import read_answers
 from elysium_core.evaluation.benchmarks import make_report
 from elysium_core.evaluation.synthetic import STILL_FRAMES, answer_clip, clip_names, run_synthetic
@@ -171,6 +171,24 @@ class TestRun:
         report = make_report(tmp_path)
         assert report.facts["Clips"] == "2 of 2 (at most 1 of each part)"
         assert len(report.tables) == 2
+
+    def test_a_run_with_closer_looks_asks_for_them_in_all_it_does(self, two_clips, tmp_path):
+        asked = []
+
+        class Listening(IdentityModel):
+            def ground(self, image, expression, *, zoom=False):
+                asked.append(("ground", zoom))
+                return super().ground(image, expression)
+
+            def tracker(self, mode="stream", config=None):
+                asked.append(("tracker", config.zoom))
+                return super().tracker(mode, config)
+
+        assert len(list(run_synthetic(Listening(), "identity", tmp_path, limit=1, zoom=True))) == 2
+        assert set(asked) == {("ground", True), ("tracker", True)}
+        assert make_report(tmp_path).facts["Protocol"].startswith("greedy, stream mode, closer looks (zoom);")
+        with pytest.raises(ConfigError, match="zoom True, not False"):
+            list(run_synthetic(Listening(), "identity", tmp_path, limit=1))
 
     def test_without_an_answer_there_is_no_report(self, two_clips, tmp_path):
         run = run_synthetic(IdentityModel(), "identity", tmp_path, limit=1)

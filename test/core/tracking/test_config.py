@@ -24,7 +24,7 @@ def test_the_ends_of_each_range_are_allowed_and_no_more(name):
             TrackingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", [name for name, default in DEFAULTS.items() if isinstance(default, int)])
+@pytest.mark.parametrize("name", [name for name, default in DEFAULTS.items() if type(default) is int])
 def test_counts_are_whole_numbers(name):
     with pytest.raises(ConfigError, match="whole number"):
         TrackingConfig(**{name: RANGES[name][0] + 0.5})

@@ -6,6 +6,7 @@ import pytest
 from elysium_core.errors import ExpressionError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.identity import IdentityModel
 from elysium_ros.answers import describe_place, describe_scene, describe_target, ground, next_due
 
@@ -70,6 +71,20 @@ def test_grounding_leaves_no_trace(scene):
     assert scene.perception.active_ids == []
     with pytest.raises(ExpressionError):
         ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), " ")
+
+
+def test_grounding_looks_closer_as_the_settings_say(make_scene):
+    class Model(IdentityModel):
+        def ground(self, image, expression, *, zoom=False):
+            asked.append(zoom)
+            return super().ground(image, expression)
+
+    asked = []
+    scene = make_scene(model=Model())
+    for zoom in (True, False):
+        scene.perception.configure(TrackingConfig(zoom=zoom))
+        ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug")
+    assert asked == [True, False]
 
 
 def test_the_target_that_waited_longest_is_due_for_its_periodic_description(scene):
