@@ -95,6 +95,7 @@ def answer_clip(sample: Sample, part: testset.FrozenPart, index: int, model: Per
     clip = sample.clip
     record: dict[str, Any] = {
         "part": part.name,
+        "side_px": part.side_px,
         "names": list(clip.names),
         "colors": [None if color == NO_COLOR else COLORS[color] for color in clip.colors],
         "boxes": [[[round(float(v), 5) for v in box] for box in track] for track in clip.boxes],
@@ -109,7 +110,7 @@ def answer_clip(sample: Sample, part: testset.FrozenPart, index: int, model: Per
         record["tracks"] = [_follow(model, frames, target, "rsot", words, None)]
         return record
     record["tracks"] = [_follow(model, frames, target, "sot", "", first_box)]
-    if part is testset.TEST:
+    if part in (testset.TEST, testset.SMALL):
         record["tracks"].append(_follow(model, frames, target, "rsot", words, None))
         absent = _absent_name(part, clip.names, index)
         record["absent"] = _follow(model, frames[:ABSENCE_FRAMES], None, "absent", f"the {absent}", None)

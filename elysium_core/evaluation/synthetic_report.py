@@ -16,6 +16,7 @@ _TITLES = {
     "test": "Names and backgrounds: names known, backgrounds and motions never trained on",
     "words": "Words: every name, dyed things and two of a name among them, asked for by name, colour, size or place",
     "test-unseen": "Sprites never trained on, followed from a box",
+    "small": "Small things: .05 to .12 of the frame's side, names known",
     "absence": "Doubt: share marked UNCERTAIN or LOST in the tenth frame without the object",
 }
 _RIVALS = (

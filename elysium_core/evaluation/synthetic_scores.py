@@ -92,13 +92,14 @@ def score_tracks(records: Iterable[Record], task: str) -> Figures:
     auc: dict[str, _Means] = defaultdict(_Means)
     right, answered = _Means(), _Means()
     for record in records:
+        side_px = record.get("side_px", SIDE_PX)
         for track in (track for track in record.get("tracks", ()) if track["task"] == task):
             objects, truth = len(record["names"]), np.asarray(record["boxes"], np.float64)
-            result = _as_result(track, truth)
+            result = _as_result(track, truth, side_px)
             rivals: dict[str, Sequence[Floats]] = {
                 MODEL: [result.predicted_xywh_px],
                 "copied first box": [frozen(result)],
-                "random object": [_to_px(boxes) for boxes in truth],
+                "random object": [_to_px(boxes, side_px) for boxes in truth],
                 "fixed centre": [centre(result)],
                 "truth as text": [rounded(result)],
             }
@@ -177,10 +178,11 @@ def score_all(records: Sequence[Record]) -> dict[str, Figures]:
     parts: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         parts[record["part"]].append(record)
-    seen, vanishing, words = parts["test"], parts["test-vanishing"], parts["test-words"]
+    seen, vanishing, words, small = (parts[f"test{name}"] for name in ("", "-vanishing", "-words", "-small"))
     scores = {
         "test": score_stills(seen) | score_video_reg(seen) | score_tracks(seen, "sot") | score_tracks(seen, "rsot"),
         "test-unseen": score_tracks(parts["test-unseen"], "sot"),
+        "small": score_stills(small) | score_tracks(small, "sot") | score_tracks(small, "rsot") | score_absence(small),
         "words": score_words(words) | score_tracks(words, "rsot"),
         "absence": score_absence([*seen, *vanishing]),
     }
@@ -219,19 +221,19 @@ def _overlap(box: Sequence[float] | None, truth: Floats) -> float:
     return 0.0 if box is None else float(pairwise_iou([box], [truth])[0])
 
 
-def _to_px(boxes_xyxy: Floats) -> Floats:
-    return xyxy_to_xywh(boxes_xyxy * SIDE_PX)
+def _to_px(boxes_xyxy: Floats, side_px: int) -> Floats:
+    return xyxy_to_xywh(boxes_xyxy * side_px)
 
 
-def _as_result(track: Record, truth: Floats) -> TrackResult:
+def _as_result(track: Record, truth: Floats, side_px: int) -> TrackResult:
     missing = [float("nan")] * 4
     predicted = np.asarray([missing if box is None else box for box in track["boxes"]], np.float64)
     return TrackResult(
         name="",
-        predicted_xywh_px=_to_px(predicted),
-        truth_xywh_px=_to_px(truth[track["target"]]),
+        predicted_xywh_px=_to_px(predicted, side_px),
+        truth_xywh_px=_to_px(truth[track["target"]], side_px),
         absent=np.zeros(len(predicted), bool),
-        frame_size=(SIDE_PX, SIDE_PX),
+        frame_size=(side_px, side_px),
         first_box_given=track["task"] == "sot",
     )
 

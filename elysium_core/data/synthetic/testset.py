@@ -1,6 +1,6 @@
 """The frozen test set: its one definition. Nothing here may ever change; a new set gets new names.
 
-Four parts, all of 30-frame clips on photos that no training sees (those shipped with
+Five parts, all of 30-frame clips on photos that no training sees (those shipped with
 the package), with smaller steps between frames than training has:
 
 ``test``: the first forty names, 1, 2, 3 and 4 objects in turn.
@@ -8,6 +8,7 @@ the package), with smaller steps between frames than training has:
 ``test-vanishing``: one object disappears and does not come back.
 ``test-words``: every name, some objects dyed in a colour, some clips with two of a name,
 to be found by name, colour, size or place.
+``test-small``: as ``test``, but larger frames with small objects, at the pace of a camera.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from elysium_core.data.synthetic.sources import Sample
 
 FRAMES = 30
 GAP = (0.5, 1.2)
+# About 30 to 15 Hz.
+_SMALL_GAP = (0.06, 0.12)
 SIDE_PX = 128
+SMALL_SIDE_PX = 384
 OBJECT_COUNTS = (1, 2, 3, 4)
 _SEED = 20240416
 # Frames in which a vanishing object is there, at least; and gone, at least.
@@ -45,6 +49,7 @@ class FrozenPart:
         vanishing: One object of each clip disappears.
         twins: Every second clip of several objects has two of the same name, and objects
             may be dyed in a colour.
+        small: Objects are .05 to .12 of the side of larger frames, and move little between them.
     """
 
     name: str
@@ -53,6 +58,7 @@ class FrozenPart:
     number: int
     vanishing: bool = False
     twins: bool = False
+    small: bool = False
 
     def clip_name(self, index: int) -> str:
         """Name of clip ``index``."""
@@ -63,18 +69,23 @@ class FrozenPart:
         self._generator.reseed(_SEED, self.number, index)
         objects = OBJECT_COUNTS[index % len(OBJECT_COUNTS)]
         while True:
-            clip = self._generator.draw(FRAMES, objects, GAP)
+            clip = self._generator.draw(FRAMES, objects, _SMALL_GAP if self.small else GAP)
             targets = vanishing_targets(clip) if self.vanishing else clip.targets
             if targets:
                 return Sample(self.clip_name(index), clip, tuple(targets))
+
+    @property
+    def side_px(self) -> int:
+        """Side of its frames [px]."""
+        return SMALL_SIDE_PX if self.small else SIDE_PX
 
     @cached_property
     def _generator(self) -> ClipGenerator:
         # Every value is written out: the defaults belong to training and may change.
         scene = SceneConfig(
-            side_px=SIDE_PX,
-            min_side=0.16,
-            max_side=0.5,
+            side_px=self.side_px,
+            min_side=0.05 if self.small else 0.16,
+            max_side=0.12 if self.small else 0.5,
             speed=0.06,
             scale_rate=0.05,
             spin=0.06,
@@ -112,7 +123,8 @@ TEST = FrozenPart("test", 200, trainable_names()[:_FIRST_NAMES], number=1)
 UNSEEN = FrozenPart("test-unseen", 100, held_out_names(), number=2)
 VANISHING = FrozenPart("test-vanishing", 60, trainable_names()[:_FIRST_NAMES], number=3, vanishing=True)
 WORDS = FrozenPart("test-words", 100, trainable_names(), number=4, twins=True)
-PARTS = (TEST, UNSEEN, VANISHING, WORDS)
+SMALL = FrozenPart("test-small", 60, trainable_names()[:_FIRST_NAMES], number=5, small=True)
+PARTS = (TEST, UNSEEN, VANISHING, WORDS, SMALL)
 """The whole test set."""
 
 
@@ -126,6 +138,8 @@ FINGERPRINTS = {
     "test-vanishing-0003": "2ffe8bd6fcb543882627302198e80d6e41e8b200e8d3034d1d5cd0be4aabe3a4",
     "test-words-0000": "59790633dd53d96bae29af4e3821417439c493a4ff15f1b1f311a3f45ba699bf",
     "test-words-0003": "ec39e5d72dd69d88ae08f3837e2df0a54f78e20ba3b2ad4d724a506f80a2369b",
+    "test-small-0000": "49b979290ae32008cd9d0b798a44f601f0b2b420631432aae089bc608de4baee",
+    "test-small-0003": "c95d1fd6220d5db8153641d95137adc8516dd8031874757ad3db4164037e915a",
 }
 """What :func:`fingerprint` gave for some clips when the set was frozen (x86-64 with AVX2, OpenCV 5.0)."""
 

@@ -42,12 +42,13 @@ def test_the_test_split_is_all_parts_of_the_frozen_set(elysium, tmp_path, monkey
     monkeypatch.setattr(testset, "PARTS", parts)
     outcome = elysium("synth", "--split", "test", "--out", tmp_path / "data")
     assert outcome.code == 0
-    assert "4 clips" in outcome.out
+    assert "5 clips" in outcome.out
     assert {path.name for path in (tmp_path / "data").glob("ElysiumTrack-*")} == {
         "ElysiumTrack-test.json",
         "ElysiumTrack-test-unseen.json",
         "ElysiumTrack-test-vanishing.json",
         "ElysiumTrack-test-words.json",
+        "ElysiumTrack-test-small.json",
     }
 
 

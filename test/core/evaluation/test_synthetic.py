@@ -99,6 +99,9 @@ class TestAnswers:
                 assert by["model"]["all"] == pytest.approx(20 / 21 if "AUC" in name else 1.0), name
         assert ("gone later" in scores["absence"]) == (part is testset.VANISHING)
         assert ("RSOT AUC" in scores["test"]) == (part is testset.TEST)
+        assert {"RSOT AUC", "REC Acc@0.5", "absent from the start"} <= scores[
+            "small"
+        ].keys() or part is not testset.SMALL
         assert ("RSOT AUC" in scores["words"]) == (part is testset.WORDS)
 
     def test_stills_ask_about_what_is_well_seen(self):
@@ -200,9 +203,9 @@ class TestRun:
 
     def test_all_clips_are_named_once(self):
         names = clip_names(None)
-        assert len(names) == 460
+        assert len(names) == 520
         assert set(names.values()) == {30}
-        assert len(clip_names(5)) == 20
+        assert len(clip_names(5)) == 25
 
     def test_several_processes_are_refused(self, tmp_path, monkeypatch):
         from typer.testing import CliRunner

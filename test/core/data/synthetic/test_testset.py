@@ -47,7 +47,7 @@ def test_this_machine_says_whether_it_draws_the_frozen_pixels(monkeypatch):
 
 
 def test_parts_are_as_large_as_promised():
-    assert [part.clips for part in testset.PARTS] == [200, 100, 60, 100]
+    assert [part.clips for part in testset.PARTS] == [200, 100, 60, 100, 60]
     assert testset.FRAMES == 30
 
 
@@ -56,7 +56,7 @@ def test_clips_hold_one_to_four_objects_in_turn(part):
     samples = [part.draw(index) for index in range(4)]
     assert [len(sample.clip.names) for sample in samples] == [1, 2, 3, 4]
     assert all(sample.targets for sample in samples)
-    assert all(sample.clip.images.shape == (30, 128, 128, 3) for sample in samples)
+    assert all(sample.clip.images.shape == (30, part.side_px, part.side_px, 3) for sample in samples)
 
 
 def test_no_split_shares_a_sprite_with_the_held_out_ones():
@@ -76,6 +76,14 @@ def test_only_the_words_part_has_twins_and_colours_that_are_not_natural():
     kinds = {r.kind for clip in clips[testset.WORDS] for n in range(len(clip.names)) for r in references(clip, n)}
     assert kinds == {"name", "color", "size", "place"}
     assert any((clip.colors != NO_COLOR).any() for clip in clips[testset.WORDS])
+
+
+def test_only_the_small_part_has_small_things():
+    for part, low, high in ((testset.TEST, 0.1, 0.6), (testset.SMALL, 0.03, 0.15)):
+        boxes = np.concatenate([part.draw(index).clip.boxes.reshape(-1, 4) for index in range(8)])
+        longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        # What is seen in part is smaller than it is; turned and squashed it may be larger.
+        assert low < np.median(longer) < longer.max() < high, part.name
 
 
 def test_a_clip_does_not_depend_on_those_drawn_before():
