@@ -37,6 +37,7 @@ from elysium_core.tracking.config import TrackingConfig, usable_clip_length
 from elysium_core.tracking.grounding import ground_answers
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.types import Grounding, ModelInfo, Tracker
+from elysium_core.tracking.views import closer_pictures
 from elysium_core.tracking.zoom import CloserLooks
 
 _LOG = logging.getLogger(__name__)
@@ -212,7 +213,9 @@ class Elysium:
         answer = answers[""]
         return Grounding(answer.parsed.boxes[0], answer.scores[0], answer.text)
 
-    def describe(self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64) -> str:
+    def describe(
+        self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64, *, zoom: bool = False
+    ) -> str:
         """Describe the object in a box (REG for one image, Video-REG for a clip).
 
         The question names the object by its box in the first frame the model sees, so a
@@ -224,6 +227,8 @@ class Elysium:
             box: The object's box in ``frames[frame_index]``.
             frame_index: Position in ``frames``; negative counts from the end.
             max_new_tokens: Longest answer.
+            zoom: Show a part of the frames around the box, at their full resolution, in place of the
+                whole; for small things. The same part of every frame: what moves far leaves it.
 
         Raises:
             BoxError: There is no such frame.
@@ -235,8 +240,11 @@ class Elysium:
         ordered = clip[start:] if start < len(clip) - 1 else clip[::-1]
         longest = min(DESCRIPTION_FRAMES, runtime.config.clip_length)
         chosen = sample_evenly(ordered, longest)
+        images = [frame.image for frame in chosen]
+        if zoom:
+            images, box = closer_pictures(images, box)
         question = fill(PUBLISHED[REG if len(chosen) == 1 else VIDEO_REG], box=format_box(box))
-        return self._write([frame.image for frame in chosen], question, max_new_tokens)
+        return self._write(images, question, max_new_tokens)
 
     def ask(
         self, frames: Images, question: str, max_new_tokens: int = 128, history: Sequence[tuple[str, str]] = ()

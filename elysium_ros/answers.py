@@ -125,7 +125,7 @@ def next_due(perception: Perception, period_s: float, now_s: float) -> Target | 
 
 def _about_box(perception: Perception, frame: Frame, box: Box, question: str) -> str:
     if not question:
-        return perception.model.describe(frame, box)
+        return perception.model.describe(frame, box, zoom=perception.config.zoom)
     return perception.model.ask(_crop(frame, box), question)
 
 

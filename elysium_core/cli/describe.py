@@ -17,6 +17,7 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VideoArgument,
     VisionBackendOption,
+    ZoomOption,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import VideoError
@@ -35,6 +36,7 @@ def command(
     ],
     frame: Annotated[int, typer.Option("--frame", "-n", min=0, help="Frame of the video that the box is in.")] = 0,
     frames: ClipFramesOption = _CLIP_FRAMES,
+    zoom: ZoomOption = False,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -62,7 +64,7 @@ def command(
         )
     text = load_model(
         model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights
-    ).describe(clip, parsed, frame_index=position)
+    ).describe(clip, parsed, frame_index=position, zoom=zoom)
     if json:
         seen = [picture.index for picture in clip]
         emit({"text": text, **box_fields(parsed, *size), "frame": frame, "frames": seen})

@@ -50,7 +50,7 @@ class EvalRequest:
         mode: Tracking mode.
         score_threshold: Score below which a box is not sure; None = 0 in clip mode, where the paper
             takes every box, and the usual one in stream mode, where a robot would not.
-        zoom: Whether models look closer (tracking in stream mode, and grounding).
+        zoom: Whether models look closer (tracking in stream mode, grounding, descriptions).
         protocols: Tracking protocols to report; the default one if empty.
         limit: Entries at most, None for all.
         frames: Frames shown to the model for descriptions and questions, None for the usual number.
@@ -80,8 +80,8 @@ class EvalRequest:
             raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
         if self.task not in ALL_TASKS:
             raise ConfigError(f"task {self.task!r} is not one of {', '.join(ALL_TASKS)}")
-        if self.zoom and self.kind not in (TRACKING, grounding.KIND):
-            raise ConfigError("zoom is for tracking (sot, rsot) and grounding; descriptions and questions have none")
+        if self.zoom and self.kind == questions.KIND:
+            raise ConfigError("zoom is for tracking, grounding and descriptions; questions are about whole pictures")
         if self.kind == TRACKING:
             TrackingTask(self.task, self.words)
             self.tracking_config(TrackingConfig().clip_length)

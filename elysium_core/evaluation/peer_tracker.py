@@ -78,7 +78,7 @@ class PeerModel(ABC):
         """Refuse."""
         raise self._refusal()
 
-    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0) -> str:
+    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
         """Refuse."""
         raise self._refusal()
 

@@ -15,7 +15,7 @@ from elysium_core.tracking.types import Grounding, ModelInfo, PerceptionModel, T
 
 
 class ZoomedModel:
-    """Grounds and follows with ``zoom``; the rest is the model's own.
+    """Grounds, describes and follows with ``zoom``; the rest is the model's own.
 
     Args:
         model: The model.
@@ -37,9 +37,9 @@ class ZoomedModel:
         """Find one expression in one image, with closer looks."""
         return self._model.ground(image, expression, zoom=zoom)
 
-    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0) -> str:
-        """As the model does."""
-        return self._model.describe(frames, box, frame_index)
+    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = True) -> str:
+        """Describe what is in a box from a closer look."""
+        return self._model.describe(frames, box, frame_index, zoom=zoom)
 
     def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
         """As the model does."""

@@ -112,7 +112,7 @@ class IdentityModel:
         clean_expression(expression)
         return Grounding(_WHOLE_FRAME, 1.0)
 
-    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0) -> str:
+    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
         """Answer with the box itself."""
         return "something at " + ",".join(f"{round(v * 100)}" for v in box)
 

@@ -233,8 +233,8 @@ class PerceptionModel(Protocol):
         """Find one expression in one image; with ``zoom`` also by closer looks at parts of it."""
         ...
 
-    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0) -> str:
-        """Describe what is in ``box`` of ``frames[frame_index]``."""
+    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
+        """Describe what is in ``box`` of ``frames[frame_index]``; with ``zoom`` from a closer look."""
         ...
 
     def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:

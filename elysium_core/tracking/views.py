@@ -7,6 +7,7 @@ a view around it, cut out of the frame at its full resolution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +101,23 @@ class View:
             or (box.x2 > 1 - _EDGE and self.x + self.width < self.frame_width)
             or (box.y2 > 1 - _EDGE and self.y + self.height < self.frame_height)
         )
+
+
+def closer_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list[NDArray[np.uint8]], Box]:
+    """Show the place around a box in place of whole pictures, if that shows it larger.
+
+    Args:
+        images: RGB uint8 (H, W, 3), one or more, of any sizes.
+        box: In the first of them; the others show the same place.
+
+    Returns:
+        The pictures to show, and the box in the first of them.
+    """
+    views = [View.around(box, image.shape[1], image.shape[0]) for image in images]
+    inside = views[0].from_frame(box)
+    if inside is None or not views[0].is_worth_it:
+        return list(images), box
+    return [view.crop(image) for view, image in zip(views, images, strict=True)], inside
 
 
 def tilings(frame_width: int, frame_height: int) -> list[list[View]]:

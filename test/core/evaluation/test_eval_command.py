@@ -194,7 +194,7 @@ def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch
         (["folder", "--protocol", "vot"], "protocol 'vot' is not one of ope-lasot"),
         (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
         (["folder", "--mode", "clip", "--zoom"], "zoom needs mode 'stream', not 'clip'"),
-        (["folder", "--task", "video-reg", "--zoom"], "zoom is for tracking (sot, rsot) and grounding"),
+        (["msvd-qa", "--zoom"], "zoom is for tracking, grounding and descriptions"),
         (["folder", "--model", "opencv:MIL", "--zoom"], "--zoom is not for models of other projects"),
         (["lasot", "--split", "val"], "LaSOT has no split 'val'"),
         (["folder", "--model", "opencv:X"], "ships no tracker 'X'"),

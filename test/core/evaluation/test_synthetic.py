@@ -183,12 +183,16 @@ class TestRun:
                 asked.append(("ground", zoom))
                 return super().ground(image, expression)
 
+            def describe(self, frames, box, frame_index=0, *, zoom=False):
+                asked.append(("describe", zoom))
+                return super().describe(frames, box, frame_index)
+
             def tracker(self, mode="stream", config=None):
                 asked.append(("tracker", config.zoom))
                 return super().tracker(mode, config)
 
         assert len(list(run_synthetic(Listening(), "identity", tmp_path, limit=1, zoom=True))) == 2
-        assert set(asked) == {("ground", True), ("tracker", True)}
+        assert set(asked) == {("ground", True), ("describe", True), ("tracker", True)}
         assert make_report(tmp_path).facts["Protocol"].startswith("greedy, stream mode, closer looks (zoom);")
         with pytest.raises(ConfigError, match="zoom True, not False"):
             list(run_synthetic(Listening(), "identity", tmp_path, limit=1))

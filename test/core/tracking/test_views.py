@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from elysium_core.geometry import Box
-from elysium_core.tracking.views import View, tilings
+from elysium_core.tracking.views import View, closer_pictures, tilings
 
 sides = st.integers(1, 3000)
 unit = st.floats(0, 1)
@@ -88,6 +88,18 @@ def test_what_lies_outside_a_view_is_not_in_it():
 )
 def test_a_box_at_an_edge_behind_which_the_frame_goes_on_may_be_cut(box, cut):
     assert View(0, 30, 40, 40, 100, 100).cuts(box) == cut
+
+
+def test_closer_pictures_show_the_same_place_of_all():
+    large, small = np.zeros((300, 400, 3), np.uint8), np.zeros((150, 200, 3), np.uint8)
+    box = Box(0.5, 0.5, 0.6, 0.6)
+    large[150:180, 200:240] = small[75:90, 100:120] = 9
+    shown, inside = closer_pictures([large, small], box)
+    assert [picture.shape for picture in shown] == [(120, 120, 3), (60, 60, 3)]
+    assert list(inside) == pytest.approx([1 / 3, 0.375, 2 / 3, 0.625])
+    assert shown[0][45:75, 40:80].min() == 9
+    assert shown[1].sum() == small.sum()
+    assert closer_pictures([large], Box(0.1, 0.1, 0.9, 0.9))[1] == Box(0.1, 0.1, 0.9, 0.9)
 
 
 @given(sides, sides)

@@ -73,18 +73,24 @@ def test_grounding_leaves_no_trace(scene):
         ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), " ")
 
 
-def test_grounding_looks_closer_as_the_settings_say(make_scene):
+def test_answers_look_closer_as_the_settings_say(make_scene, at):
     class Model(IdentityModel):
+        def describe(self, frames, box, frame_index=0, *, zoom=False):
+            asked.append(zoom)
+            return super().describe(frames, box, frame_index)
+
         def ground(self, image, expression, *, zoom=False):
             asked.append(zoom)
             return super().ground(image, expression)
 
     asked = []
     scene = make_scene(model=Model())
+    scene.see(1)
     for zoom in (True, False):
         scene.perception.configure(TrackingConfig(zoom=zoom))
+        describe_place(scene.perception, "", at(16, 12, 32, 24))
         ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug")
-    assert asked == [True, False]
+    assert asked == [True, True, False, False]
 
 
 def test_the_target_that_waited_longest_is_due_for_its_periodic_description(scene):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from elysium_core.errors import BackendError, ConfigError
@@ -76,6 +78,18 @@ class TestGround:
         )
         found = model.ground(paint(None), "the mug", zoom=True)
         assert found.score < 0.3
+
+
+def test_a_description_is_made_from_a_closer_look(model, paint, in_frame, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        model.runtime, "ask", lambda visual, question, *rest: (asked.append(question), SimpleNamespace(token_ids=[]))[1]
+    )
+    model.describe([paint(small(k), index=k) for k in range(3)], in_frame(small(0)), zoom=True)
+    assert model.runtime.vision.pictures == [(60, 60)] * 3
+    assert "[50,33,83,67]" in asked[0]
+    model.describe(paint(large(0)), in_frame(large(0)), zoom=True)
+    assert model.runtime.vision.pictures[3:] == [(400, 300)]
 
 
 class TestStream:
