@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from elysium_core.errors import BackendError, BoxError, ImageError
 from elysium_core.frames import Clip, Frame, sample_evenly
 from elysium_core.geometry import Box
-from elysium_core.inference.gpu import check_gpu, half_precision, why_no_gpu
+from elysium_core.inference.gpu import check_gpu
+from elysium_core.inference.placement import device_name, resolve_device, resolve_dtype
 from elysium_core.inference.quantization import (
     check_quantization,
     check_unquantized,
@@ -48,7 +49,6 @@ QUESTION_FRAMES = 16
 DESCRIPTION_FRAMES = 8
 """Frames a description of an object in a video is made from, evenly spread from its own frame on."""
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8]] | Clip
 
 
@@ -135,7 +135,7 @@ class Elysium:
         info = ModelInfo(
             name=checkpoint.name,
             backend=vision.name,
-            device=_device_name(runtime.device),
+            device=device_name(runtime.device),
             precision=precision_of(network.llm),
             coordinate_levels=LEVELS,
             clip_length=network.config.clip_length,
@@ -349,41 +349,3 @@ def _frames(images: Images) -> list[Frame]:
     if not frames:
         raise ImageError("there is no frame to look at")
     return frames
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that a name stands for: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
-
-    Raises:
-        BackendError: There is no such device (``DEVICE``).
-    """
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"{device!r} is not a device; use auto, cpu or cuda:0", code="DEVICE") from error
-    if place.type not in ("cpu", "cuda"):
-        raise BackendError(f"device {device!r} is not supported; use auto, cpu or cuda:0", code="DEVICE")
-    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
-        raise BackendError(f"there is no device {device!r}: {why_no_gpu()}", code="DEVICE")
-    return place
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The data type that a name stands for: ``auto`` (half precision on CUDA, else float32) or one of :data:`DTYPES`.
-
-    Raises:
-        BackendError: There is no such data type (``DTYPE``).
-    """
-    if dtype == "auto":
-        return half_precision(device) if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
-    return DTYPES[dtype]
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} {torch.cuda.get_device_name(device)}"
-    return str(device)

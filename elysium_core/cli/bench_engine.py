@@ -189,7 +189,7 @@ def _random_maker(
     """Draw the weights of a model once; what is returned makes a scene for it."""
     from elysium_core.evaluation import engine_workload as workload
     from elysium_core.evaluation.engine_cost import Subject
-    from elysium_core.tasks import resolve_device, resolve_dtype
+    from elysium_core.inference.placement import resolve_device, resolve_dtype
 
     if size not in workload.SIZES:
         raise ConfigError(f"--size {size!r} is not one of {', '.join(workload.SIZES)}")

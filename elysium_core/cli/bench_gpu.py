@@ -50,7 +50,7 @@ def command(
     """
     from elysium_core.evaluation.gpu_bench import BENCH_SIZES, SECTIONS, BenchSettings, GpuBench
     from elysium_core.inference.gpu import check_gpu, why_no_gpu
-    from elysium_core.tasks import resolve_device, resolve_dtype
+    from elysium_core.inference.placement import resolve_device, resolve_dtype
 
     _check("--size", [size], BENCH_SIZES)
     sections = tuple(name for name in SECTIONS if name in _check("--only", only or list(SECTIONS), SECTIONS))

@@ -41,8 +41,8 @@ def command(
     size, so that resizing is not counted.
     """
     from elysium_core.evaluation.vision_cost import ROWS, CostSettings, measure_vision
+    from elysium_core.inference.placement import resolve_device, resolve_dtype
     from elysium_core.inference.threads import SMALL_MODEL, fit_threads
-    from elysium_core.tasks import resolve_device, resolve_dtype
 
     place = resolve_device(device)
     settings = CostSettings(

@@ -66,7 +66,7 @@ def command(
 
 
 def _load_dtype(dtype: str, backend: str) -> torch.dtype | None:
-    from elysium_core.tasks import DTYPES
+    from elysium_core.inference.placement import DTYPES
 
     if dtype == "auto":
         return None if backend == "onnx" else DTYPES["bfloat16"]

@@ -27,10 +27,11 @@ from elysium_core.evaluation.engine_workload import Scene, draw_scene
 from elysium_core.evaluation.gpu_machine import percentiles
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.inference.placement import resolve_dtype
 from elysium_core.inference.quantization import NONE
 from elysium_core.inference.runtime import Runtime
 from elysium_core.model.llama import Llama
-from elysium_core.tasks import Elysium, resolve_dtype
+from elysium_core.tasks import Elysium
 from elysium_core.text.box_text import quantize
 from elysium_core.tracking.stream import StreamTracker
 

@@ -20,7 +20,8 @@ from elysium_core.tracking.grounding import ground_answers
 from elysium_core.tracking.views import View, tilings
 
 SURE_SCORE = 0.5
-"""What scores less in the whole frame is also looked for in its parts; what is found there has to score it twice."""
+"""What scores less in the whole frame has to be confirmed by a closer look, and is also looked for in parts of the
+frame; what is found there has to score it twice."""
 
 Image = NDArray[np.uint8]
 Encode = Callable[[Sequence[Image]], list[Tensor]]
@@ -71,9 +72,12 @@ class CloserLooks:
         return best
 
     def _refine(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
-        """The surer of what was found and what a view around it shows."""
+        """The surer of what was found and what a view around it shows; what is not sure has to be shown by the view."""
         closer = self._look_at(image, found, words)
-        return {key: max(answer, closer.get(key, answer), key=_score) for key, answer in found.items()}
+        return {
+            key: max(answer, closer.get(key, answer), key=_score) if _is_sure(answer) else closer.get(key, answer)
+            for key, answer in found.items()
+        }
 
     def _scan(self, image: Image, views: Sequence[View], best: Answers, words: Mapping[str, str]) -> Answers:
         """Look through parts of a picture for what is not sure yet.
@@ -81,17 +85,17 @@ class CloserLooks:
         What is found in a part counts if a view around it shows it, too, and with the score
         it has there: each part without the thing is one more chance to be wrong.
         """
-        unsure = {key: words[key] for key, answer in best.items() if _score(answer) < SURE_SCORE}
+        unsure = {key: words[key] for key, answer in best.items() if not _is_sure(answer)}
         if not unsure:
             return {}
         found: Answers = {}
         tokens = self._encode([view.crop(image) for view in views])
         for view, visual in zip(views, tokens, strict=True):
             for key, answer in self._ask(visual, unsure, view).items():
-                if _score(answer) >= max(SURE_SCORE, _score(found.get(key, answer))):
+                if _is_sure(answer) and _score(answer) >= _score(found.get(key, answer)):
                     found[key] = answer
         confirmed = self._look_at(image, found, words)
-        return {key: answer for key, answer in confirmed.items() if _score(answer) >= SURE_SCORE}
+        return {key: answer for key, answer in confirmed.items() if _is_sure(answer)}
 
     def _look_at(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
         """What views around found boxes show; nothing about boxes that are large in the picture already."""
@@ -108,13 +112,21 @@ class CloserLooks:
         return answers
 
     def _ask(self, visual: Tensor, words: Mapping[str, str], view: View) -> Answers:
-        """Where things are in a view; left out if they are not, or if the view may show but a part of them."""
-        answers = {}
-        for key, answer in ground_answers(self._runtime, visual, words, counters=self._counters).items():
-            box = answer.parsed.boxes[0]
-            if box is not None and not view.cuts(box):
-                answers[key] = replace(answer, parsed=replace(answer.parsed, boxes=(view.to_frame(box),)))
-        return answers
+        """Where things are in a view; nothing where the view may show but a part of them."""
+        answers = ground_answers(self._runtime, visual, words, counters=self._counters)
+        return {key: _in_frame(answer, view) for key, answer in answers.items()}
+
+
+def _in_frame(answer: ScoredAnswer, view: View) -> ScoredAnswer:
+    """An answer about a view as one about its frame."""
+    box = answer.parsed.boxes[0]
+    if box is None or view.cuts(box):
+        return replace(answer, parsed=replace(answer.parsed, boxes=(None,)), scores=(0.0,))
+    return replace(answer, parsed=replace(answer.parsed, boxes=(view.to_frame(box),)))
+
+
+def _is_sure(answer: ScoredAnswer) -> bool:
+    return _score(answer) >= SURE_SCORE
 
 
 def _score(answer: ScoredAnswer) -> float:

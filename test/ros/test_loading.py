@@ -9,9 +9,10 @@ from importlib.util import find_spec
 import pytest
 
 from elysium_core.errors import ModelFileError
+from elysium_core.inference.placement import DTYPES
 from elysium_core.inference.quantization import QUANTIZATIONS
 from elysium_core.inference.vision_choice import BACKENDS
-from elysium_core.tasks import DTYPES, Elysium
+from elysium_core.tasks import Elysium
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.tracking.types import ModelInfo
 from elysium_ros.loading import ModelChoice, load_model

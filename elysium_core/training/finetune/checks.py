@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from elysium_core.errors import DataError
+from elysium_core.inference.placement import DTYPES
 from elysium_core.model.adapters import ADAPTERS
 from elysium_core.model.token_selector import GATES
-from elysium_core.tasks import DTYPES
 from elysium_core.text.questions import REC, REG, RSOT, SOT, VIDEO_REG
 from elysium_core.training.acceleration import PRECISIONS
 from elysium_core.training.finetune.config import MODULES, BaseConfig, FineTuneRecipe, FineTuneStage

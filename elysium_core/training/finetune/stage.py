@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elysium_core.errors import ConfigError, DataError
+from elysium_core.inference.placement import DTYPES
 from elysium_core.model.checkpoint import load_checkpoint
 from elysium_core.model.token_selector import TokenSelector
-from elysium_core.tasks import DTYPES
 from elysium_core.text.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.ema import WeightAverage
