@@ -17,7 +17,7 @@ from elysium_core.frames import Frame
 WIDTH, HEIGHT = 400, 300
 COLORS = (50, 100, 150)
 LEAST_SIDE = 15
-SURE, GUESSING = 95, 20
+SURE = 95
 
 
 class WeakEyes:
@@ -27,6 +27,7 @@ class WeakEyes:
 
     def __init__(self, width: int) -> None:
         self._width = width
+        self.guess = [40, 40, 50, 50, 20]
         self.pictures: list[tuple[int, int]] = []
 
     def encode(self, images):
@@ -45,7 +46,7 @@ class WeakEyes:
         edges = xs.min() / width, ys.min() / height, (xs.max() + 1) / width, (ys.max() + 1) / height
         box = [round(100 * float(edge)) for edge in edges]
         if max(box[2] - box[0], box[3] - box[1]) < LEAST_SIDE:
-            return [30, 30, 60, 60, GUESSING]
+            return self.guess
         return [*box, SURE]
 
 

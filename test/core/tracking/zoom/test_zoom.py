@@ -66,6 +66,14 @@ class TestGround:
         assert list(found.box) == close_to(in_frame(thing))
         assert model.runtime.vision.pictures == [(400, 300), (198, 198)]
 
+    def test_what_is_not_sure_has_to_be_confirmed(self, model, paint, in_frame):
+        """A guess at a wrong place would be taken for a finding; a closer look at that place shows nothing."""
+        model.runtime.vision.guess = [40, 40, 50, 50, 45]
+        frame = paint(small(0))
+        assert model.ground(frame, "the mug").score == pytest.approx(0.45)
+        found = model.ground(frame, "the mug", zoom=True)
+        assert list(found.box) == close_to(in_frame(small(0)))
+
     def test_what_is_not_there_is_looked_for_everywhere_and_not_found(self, model, paint):
         found = model.ground(paint(None, small(0)), "the mug", zoom=True)
         assert (found.box, found.score) == (None, 0.0)
@@ -128,6 +136,15 @@ class TestStream:
         assert states.index(TRACKED) < PARTS
         assert set(states[states.index(TRACKED) :]) == {TRACKED}
         assert list(update.box) == close_to(in_frame(small(29)))
+
+    def test_a_wrong_guess_is_not_followed_while_parts_are_searched(self, follower, paint, in_frame):
+        tracker = follower()
+        tracker._runtime.vision.guess = [40, 40, 50, 50, 45]
+        tracker.add("the mug")
+        for k in range(PARTS):
+            (update,) = tracker.step(paint(small(k), index=k))
+            assert update.box is None or list(update.box) == close_to(in_frame(small(k)))
+        assert update.state is TRACKED
 
     def test_a_search_costs_one_more_picture_a_frame(self, follower, paint):
         tracker = follower()
