@@ -198,7 +198,7 @@ class Elysium:
             image: RGB uint8 (H, W, 3) or a frame.
             expression: What to find, such as ``the red apple``.
             zoom: Look closer at what was found, and through parts of the image at full resolution
-                for what was not; for small things. Costs 1 to 15 more pictures and passes.
+                for what was not; for small things. Costs up to 16 more pictures and passes.
 
         Returns:
             Box, score 0..1 and the answer's text; the box is None when the answer held none.
