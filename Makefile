@@ -33,8 +33,8 @@ lint: setup ## check style and types
 nano: setup ## train elysium-nano by its recipe; ARGS="key=value ..." changes it
 	@.venv/bin/elysium train training/nano.yaml $(ARGS)
 
-bench: setup ## measure the node: latency, rate, memory; ARGS=... goes to elysium bench
-	@$(WITH_ROS) .venv/bin/elysium bench $(or $(ARGS),node)
+bench: setup ## measure the node: latency, rate, memory; or another benchmark: ARGS="engine --json"
+	@$(WITH_ROS) $(PYTHON_VENV) -m bench $(or $(ARGS),node)
 
 clean: ## remove everything that make setup and make demo made
 	rm -rf .venv build install log demo/out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

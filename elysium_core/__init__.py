@@ -17,7 +17,7 @@ from elysium_core.frames import Clip, Frame
 from elysium_core.geometry import Box
 
 if TYPE_CHECKING:
-    from elysium_core.tasks import Elysium
+    from elysium_core.api import Elysium
 
 __version__ = "0.1.0"
 __all__ = ["Box", "Clip", "Elysium", "ElysiumError", "Frame", "__version__"]
@@ -26,7 +26,7 @@ __all__ = ["Box", "Clip", "Elysium", "ElysiumError", "Frame", "__version__"]
 def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import; a program that only wants a Box should not wait.
     if name == "Elysium":
-        from elysium_core.tasks import Elysium
+        from elysium_core.api import Elysium
 
         return Elysium
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

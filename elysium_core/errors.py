@@ -80,3 +80,9 @@ class DataError(ElysiumError):
     """A data set line, folder or recipe cannot be read."""
 
     code = "DATA"
+
+
+def printable(text: str, limit: int) -> str:
+    """Return ``text`` on one line with control characters escaped, cut to ``limit`` characters."""
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:limit])
+    return escaped if len(escaped) <= limit and len(text) <= limit else escaped[: limit - 3] + "..."

@@ -25,10 +25,8 @@ BAD_INPUT = 2
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
-class MainGroup(LazyGroup):
-    """All verbs, and the one place where errors become exit codes."""
-
-    verbs = VERBS
+class ErrorGroup(LazyGroup):
+    """A group of verbs whose failures become one line on stderr and an exit code; the one place that does so."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and exit."""
@@ -55,6 +53,12 @@ class MainGroup(LazyGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         return result
+
+
+class MainGroup(ErrorGroup):
+    """All verbs of ``elysium``."""
+
+    verbs = VERBS
 
 
 app = typer.Typer(cls=MainGroup, add_completion=False, context_settings=CONTEXT_SETTINGS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import (
+    DEFAULT_MODEL,
     ClipFramesOption,
     DeviceOption,
     DtypeOption,
@@ -13,6 +13,7 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VideoArgument,
     VisionBackendOption,
+    load_model,
 )
 from elysium_core.cli.output import emit, say
 from elysium_core.io.sampling import sample_recording

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import (
+    DEFAULT_MODEL,
     ClipFramesOption,
     DeviceOption,
     DtypeOption,
@@ -18,13 +18,14 @@ from elysium_core.cli.options import (
     VideoArgument,
     VisionBackendOption,
     ZoomOption,
+    load_model,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import VideoError
 from elysium_core.geometry import parse_box
 from elysium_core.io.sampling import sample_recording
 from elysium_core.io.video import open_video
-from elysium_core.tracking.config import TrackingConfig
+from elysium_core.types import TrackingConfig
 
 _CLIP_FRAMES = TrackingConfig().clip_length
 

@@ -96,7 +96,7 @@ def _programs(name: str) -> tuple[bool, str, str]:
     """Whether this torch runs on the GPU; what was found, and the remedy."""
     import torch
 
-    from elysium_core.inference.gpu import check_gpu
+    from elysium_core.device import check_gpu
 
     try:
         check_gpu(torch.device("cuda:0"))
@@ -130,7 +130,7 @@ def _ros() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    from elysium_core.model.locations import checkpoint_folder
+    from elysium_core.checkpoint.locations import checkpoint_folder
 
     try:
         folder = checkpoint_folder("nano")

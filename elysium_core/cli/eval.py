@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from elysium_core.cli import eval_synthetic
-from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import (
+    DEFAULT_MODEL,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -22,11 +22,14 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VisionBackendOption,
     ZoomOption,
+    load_model,
 )
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
-from elysium_core.evaluation.answers import AnswerLog
+from elysium_core.evaluation.answer_files import AnswerLog
+from elysium_core.evaluation.answering import KIND as QUESTIONS
+from elysium_core.evaluation.answering import run_judge
 from elysium_core.evaluation.benchmarks import (
     ALL_TASKS,
     BENCHMARKS,
@@ -38,16 +41,13 @@ from elysium_core.evaluation.benchmarks import (
 )
 from elysium_core.evaluation.comparison import comparison_report
 from elysium_core.evaluation.judge import EndpointJudge
+from elysium_core.evaluation.metrics import Ranks
 from elysium_core.evaluation.peers import is_peer, load_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
-from elysium_core.evaluation.questions import KIND as QUESTIONS
-from elysium_core.evaluation.questions import run_judge
-from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, as_lines, write_report
 from elysium_core.evaluation.run_folder import MANIFEST, read_manifest, run_folders_below
 from elysium_core.evaluation.tracking_run import WORDS
-from elysium_core.tracking.config import MODES
-from elysium_core.tracking.types import PerceptionModel
+from elysium_core.types import MODES, PerceptionModel
 
 _KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"
 

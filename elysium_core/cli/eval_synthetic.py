@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import (
+    DEFAULT_MODEL,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -19,13 +19,14 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VisionBackendOption,
     ZoomOption,
+    load_model,
 )
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
-from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.metrics import Ranks
 from elysium_core.evaluation.report import as_lines, write_report
-from elysium_core.evaluation.synthetic import clip_names, run_synthetic
-from elysium_core.evaluation.synthetic_report import synthetic_report
+from elysium_core.evaluation.synthetic_run import clip_names, run_synthetic
+from elysium_core.evaluation.synthetic_scores import synthetic_report
 
 
 def command(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elysium_core.cli.models import DEFAULT_MODEL
-from elysium_core.cli.options import JsonOption, PickleOption
+from elysium_core.cli.options import DEFAULT_MODEL, JsonOption, PickleOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
 
@@ -66,7 +65,7 @@ def command(
 
 
 def _load_dtype(dtype: str, backend: str) -> torch.dtype | None:
-    from elysium_core.inference.placement import DTYPES
+    from elysium_core.device import DTYPES
 
     if dtype == "auto":
         return None if backend == "onnx" else DTYPES["bfloat16"]
@@ -78,10 +77,10 @@ def _load_dtype(dtype: str, backend: str) -> torch.dtype | None:
 def _export(
     model: str, load_options: dict[str, Any], backend: str, out: Path, precision: str, max_batch: int
 ) -> dict[str, Any]:
-    from elysium_core.inference.described_file import read_description
-    from elysium_core.inference.export import check_export, export_onnx
-    from elysium_core.inference.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
-    from elysium_core.model.checkpoint import load_checkpoint
+    from elysium_core.checkpoint.checkpoint import load_checkpoint
+    from elysium_core.checkpoint.integrity import read_description
+    from elysium_core.vision.onnx_export import check_export, export_onnx
+    from elysium_core.vision.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
 
     # Before the weights are loaded: what can be refused at once is refused at once.
     check_export(precision)

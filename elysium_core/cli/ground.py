@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from elysium_core.cli.models import DEFAULT_MODEL, load_model
 from elysium_core.cli.options import (
+    DEFAULT_MODEL,
     DeviceOption,
     DtypeOption,
     ExpressionsOption,
@@ -18,14 +18,15 @@ from elysium_core.cli.options import (
     QuantizeOption,
     VisionBackendOption,
     ZoomOption,
+    load_model,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.io.image import check_image_name, read_image, write_image
 from elysium_core.io.overlay import draw_tracks
-from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.types import Grounding, TrackState, TrackUpdate
+from elysium_core.prompt.expression import clean_expression
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 
 def command(

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from elysium_core.cli.models import DEFAULT_MODEL
-from elysium_core.cli.options import JsonOption
+from elysium_core.cli.options import DEFAULT_MODEL, JsonOption
 from elysium_core.cli.output import emit, say
 
 _WIDTH = 100
@@ -69,9 +68,9 @@ def read_facts(model: str) -> ModelFacts:
         ModelFileError: It is not on this machine, or its settings cannot be read.
     """
     # transformers takes seconds to import, and no other verb should wait for it.
-    from elysium_core.model.base_settings import vision_config
-    from elysium_core.model.config import CONFIG_NAME, ElysiumConfig
-    from elysium_core.model.locations import base_settings, checkpoint_folder
+    from elysium_core.checkpoint.base_settings import vision_config
+    from elysium_core.checkpoint.locations import base_settings, checkpoint_folder
+    from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 
     folder = checkpoint_folder(model)
     config = ElysiumConfig.from_file(folder / CONFIG_NAME)
@@ -90,7 +89,7 @@ def read_facts(model: str) -> ModelFacts:
 
 
 def _parameters(folder: Path) -> int | None:
-    from elysium_core.model.weight_files import find_weight_files, read_headers
+    from elysium_core.checkpoint.weight_files import find_weight_files, read_headers
 
     stored = read_headers(find_weight_files(folder))
     return sum(prod(tensor.shape) for tensor in stored.values()) or None

@@ -42,7 +42,6 @@ VERBS: tuple[Verb, ...] = (
     Verb("caption", "elysium_core.cli.caption", "Describe a whole image or video."),
     Verb("ros", "elysium_core.cli.ros", "Talk to a running tracker node, without the ros2 command."),
     Verb("eval", "elysium_core.cli.eval", "Score a model on a benchmark, or report scores."),
-    Verb("bench", "elysium_core.cli.bench", "Measure speed and memory on this machine."),
     Verb("train", "elysium_core.cli.train", "Train a model by a recipe."),
     Verb("synth", "elysium_core.cli.synth", "Generate training video with known truth."),
     Verb("curate", "elysium_core.cli.curate", "Turn captioned video into referring tracks."),
@@ -50,15 +49,6 @@ VERBS: tuple[Verb, ...] = (
     Verb("pull", "elysium_core.cli.pull", "Download a model (the only verb that uses the network)."),
     Verb("info", "elysium_core.cli.info", "Say what a model is and which names it knows."),
     Verb("doctor", "elysium_core.cli.doctor", "Check this installation and say what is missing."),
-)
-
-BENCHES: tuple[Verb, ...] = (
-    Verb("engine", "elysium_core.cli.bench_engine", "Passes, tokens and time of the language model."),
-    Verb("vision", "elysium_core.cli.bench_vision", "Tokens, time and memory of the vision encoder and adapters."),
-    Verb("soak", "elysium_core.cli.bench_soak", "Whether anything grows over ten thousand frames."),
-    Verb("gpu", "elysium_core.cli.bench_gpu", "All that only a GPU can tell, in one run and one report."),
-    Verb("node", "elysium_core.cli.bench_node", "Latency of the ROS 2 node, stamp to stamp."),
-    Verb("data", "elysium_core.cli.bench_data", "Samples a second of the data pipeline."),
 )
 
 

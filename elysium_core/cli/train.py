@@ -13,7 +13,7 @@ import yaml
 
 from elysium_core.cli.output import Progress, say
 from elysium_core.errors import ConfigError
-from elysium_core.training.config import Recipe
+from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.recipes import AnyRecipe, load_any_recipe
 
 COMMAND_SETTINGS = {"context_settings": {"allow_interspersed_args": True}}
@@ -84,8 +84,8 @@ def _run_all(
 
 def _estimate(recipe: AnyRecipe, folder: Path) -> None:
     """Say what the run will cost, on stderr."""
-    from elysium_core.training.estimate import estimate_stages
-    from elysium_core.training.finetune.estimate import estimate_finetune
+    from elysium_core.training.finetune.finetune_estimate import estimate_finetune
+    from elysium_core.training.nano.nano_estimate import estimate_stages
     from elysium_core.training.run import steps_done
 
     done = steps_done(recipe, folder)

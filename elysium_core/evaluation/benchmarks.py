@@ -14,19 +14,18 @@ from elysium_core.data.readers.refcoco import read_refcoco
 from elysium_core.data.readers.video_qa import READERS as QA_READERS
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation import describing, grounding, questions, synthetic
-from elysium_core.evaluation.answers import AnswerLog, read_answers
+from elysium_core.evaluation import answering, describing, expression_benchmark, synthetic_run
+from elysium_core.evaluation.answer_files import AnswerLog, read_answers
+from elysium_core.evaluation.metrics import Ranks
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
-from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.results import result_path
 from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
-from elysium_core.evaluation.synthetic_report import synthetic_report
+from elysium_core.evaluation.synthetic_scores import synthetic_report
 from elysium_core.evaluation.tracking_report import tracking_report
 from elysium_core.evaluation.tracking_run import TASKS, TrackingTask, run_recordings
 from elysium_core.evaluation.zoomed import ZoomedModel
-from elysium_core.tracking.config import RANGES, TrackingConfig
-from elysium_core.tracking.types import PerceptionModel
+from elysium_core.types import RANGES, PerceptionModel, TrackingConfig
 
 TRACKING = "tracking"
 BENCHMARKS = (*TRACKING_BENCHMARKS, *REFCOCO_SPLITS, *QA_READERS)
@@ -80,7 +79,7 @@ class EvalRequest:
             raise ConfigError(f"benchmark {self.benchmark!r} is not one of {', '.join(BENCHMARKS)}")
         if self.task not in ALL_TASKS:
             raise ConfigError(f"task {self.task!r} is not one of {', '.join(ALL_TASKS)}")
-        if self.zoom and self.kind == questions.KIND:
+        if self.zoom and self.kind == answering.KIND:
             raise ConfigError("zoom is for tracking, grounding and descriptions; questions are about whole pictures")
         if self.kind == TRACKING:
             TrackingTask(self.task, self.words)
@@ -92,9 +91,9 @@ class EvalRequest:
     def kind(self) -> str:
         """Which kind of run it is."""
         if self.benchmark in REFCOCO_SPLITS:
-            return grounding.KIND
+            return expression_benchmark.KIND
         if self.benchmark in QA_READERS:
-            return questions.KIND
+            return answering.KIND
         return describing.KIND if self.task == "video-reg" else TRACKING
 
     @property
@@ -123,7 +122,7 @@ class EvalRequest:
     @property
     def shown_frames(self) -> int | None:
         """Frames shown with each question, None where whole recordings or single images are."""
-        usual = {questions.KIND: questions.FRAMES, describing.KIND: describing.FRAMES}
+        usual = {answering.KIND: answering.FRAMES, describing.KIND: describing.FRAMES}
         return (self.frames or usual[self.kind]) if self.kind in usual else None
 
     def recordings(self) -> Iterator[LabelledRecording]:
@@ -193,10 +192,10 @@ def make_report(folder: Path, protocols: tuple[str, ...] = ()) -> Report:
     if kind == TRACKING:
         return tracking_report(folder, protocols)
     reporters: dict[str, Callable[[Path], Report]] = {
-        grounding.KIND: grounding.grounding_report,
+        expression_benchmark.KIND: expression_benchmark.grounding_report,
         describing.KIND: describing.describing_report,
-        questions.KIND: questions.questions_report,
-        synthetic.KIND: synthetic_report,
+        answering.KIND: answering.questions_report,
+        synthetic_run.KIND: synthetic_report,
     }
     if kind not in reporters:
         raise DataError(f"{str(folder)!r} holds a run of unknown kind {kind!r}; it needs another version of elysium")
@@ -212,10 +211,10 @@ def unanswered(folder: Path) -> int:
 
 
 def _list_entries(request: EvalRequest) -> Iterator[tuple[str, int]]:
-    if request.kind == grounding.KIND:
+    if request.kind == expression_benchmark.KIND:
         samples = read_refcoco(request.data, request.benchmark, request.real_split)
         yield from ((sample.sample_id, 1) for sample in islice(samples, request.limit))
-    elif request.kind == questions.KIND:
+    elif request.kind == answering.KIND:
         items = read_video_qa(request.data, request.benchmark, request.real_split)
         yield from ((item.question_id, 1) for item in islice(items, request.limit))
     else:
@@ -229,7 +228,7 @@ def _list_entries(request: EvalRequest) -> Iterator[tuple[str, int]]:
 def _manifest(run: PreparedRun, model: PerceptionModel) -> Manifest:
     request = run.request
     tracking = request.kind == TRACKING
-    tasks = {grounding.KIND: "rec", questions.KIND: "ask"}
+    tasks = {expression_benchmark.KIND: "rec", answering.KIND: "ask"}
     return Manifest(
         kind=request.kind,
         benchmark=request.benchmark,
@@ -259,12 +258,12 @@ def _execute_tracking(request: EvalRequest, model: PerceptionModel) -> Iterator[
 
 def _item_runner(request: EvalRequest, model: PerceptionModel, log: AnswerLog) -> Iterable[str]:
     share = request.ranks.share
-    if request.kind == grounding.KIND:
+    if request.kind == expression_benchmark.KIND:
         samples = islice(read_refcoco(request.data, request.benchmark, request.real_split), request.limit)
-        return grounding.run_grounding(share(samples), model, request.data, log)
-    if request.kind == questions.KIND:
+        return expression_benchmark.run_grounding(share(samples), model, request.data, log)
+    if request.kind == answering.KIND:
         items = islice(read_video_qa(request.data, request.benchmark, request.real_split), request.limit)
-        return questions.run_questions(share(items), model, log, request.shown_frames or questions.FRAMES)
+        return answering.run_questions(share(items), model, log, request.shown_frames or answering.FRAMES)
     return describing.run_descriptions(
         share(request.recordings()), model, log, request.shown_frames or describing.FRAMES
     )

@@ -5,13 +5,21 @@ some toolkits (``x + w - 1``) give the same overlap and the same centre distance
 this form: both ones cancel, so there is no switch for them.
 
 Shape legend: N frames, T thresholds.
+
+Work shared between the processes that ``torchrun`` starts; without it there is one.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from elysium_core.errors import ConfigError
 from elysium_core.geometry import pairwise_iou
 
 Floats = NDArray[np.float64]
@@ -125,3 +133,55 @@ def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
     size = np.asarray(frame_size, dtype=np.float64)
     corner = np.clip(boxes_xywh[:, :2], 0, size)
     return np.concatenate([corner, np.clip(boxes_xywh[:, 2:], 0, size - corner)], axis=1)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which of how many processes this is.
+
+    Attributes:
+        rank: Number of this process, 0..world_size-1.
+        world_size: Number of processes.
+        local_rank: Number of this process on its machine, which picks its GPU.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Read what ``torchrun`` sets: RANK, WORLD_SIZE, LOCAL_RANK.
+
+        Raises:
+            ConfigError: They are no numbers, or do not fit together.
+        """
+        words = {name: os.environ.get(name, default) for name, default in _DEFAULTS.items()}
+        try:
+            rank, world_size, local_rank = (int(word) for word in words.values())
+        except ValueError:
+            rank, world_size, local_rank = -1, 0, 0
+        if not 0 <= rank < world_size or local_rank < 0:
+            shown = ", ".join(f"{name}={word}" for name, word in words.items())
+            raise ConfigError(f"{shown} cannot be one of several processes; start them by torchrun or unset these")
+        return cls(rank, world_size, local_rank)
+
+    def share(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield every ``world_size``-th item, from number ``rank``; all ranks together see each once."""
+        return (item for position, item in enumerate(items) if position % self.world_size == self.rank)
+
+    def device(self, asked: str) -> str:
+        """Return the device of this process: its own GPU where several processes leave it to us."""
+        return f"cuda:{self.local_rank}" if asked in ("auto", "cuda") and self.world_size > 1 and _has_cuda() else asked
+
+
+_DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

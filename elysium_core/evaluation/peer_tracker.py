@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from elysium_core.errors import BackendError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import Grounding, ModelInfo, Tracker, TrackerStats, TrackState, TrackUpdate
+from elysium_core.prompt.expression import clean_expression
+from elysium_core.types import Grounding, ModelInfo, Tracker, TrackerStats, TrackingConfig, TrackState, TrackUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class PeerTracker(ABC):
         """Find a target that was started in a later frame."""
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target; see :class:`elysium_core.tracking.types.Tracker`."""
+        """Start a target; see :class:`elysium_core.types.Tracker`."""
         if not expression and box is None:
             raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
         if len(self._targets) >= self.config.max_targets:
@@ -148,13 +147,13 @@ class PeerTracker(ABC):
         return target_id
 
     def remove(self, target_id: str) -> None:
-        """Stop a target; see :class:`elysium_core.tracking.types.Tracker`."""
+        """Stop a target; see :class:`elysium_core.types.Tracker`."""
         if target_id not in self._targets:
             raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
         self._removed[target_id] = self._targets.pop(target_id)
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; see :class:`elysium_core.tracking.types.Tracker`."""
+        """Look at one frame; see :class:`elysium_core.types.Tracker`."""
         started = time.perf_counter()
         updates = [
             self._update(target_id, target, frame, Sighting(None, 0.0, "stopped"), TrackState.REMOVED)

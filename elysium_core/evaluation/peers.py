@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elysium_core.tracking.types import PerceptionModel
+from elysium_core.types import PerceptionModel
 
 _OPENCV, _HF = "opencv:", "hf:"
 

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto import modeling_auto
 
+from elysium_core.checkpoint.locations import cached_folder
 from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileError, TargetError
 from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.model.locations import cached_folder
-from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import Grounding, ModelInfo
+from elysium_core.prompt.expression import clean_expression
+from elysium_core.types import Grounding, ModelInfo, TrackingConfig
 
 PREFIX = "hf:"
 _NAME = re.compile(r"(?P<id>[^?]+)(?:\?scale=(?P<scale>[0-9]{1,5}))?")

@@ -13,8 +13,7 @@ from elysium_core.errors import BackendError, BoxError, TargetError
 from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import ModelInfo
+from elysium_core.types import ModelInfo, TrackingConfig
 
 PREFIX = "opencv:"
 # These read network weights from files that OpenCV does not ship.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.evaluation.baselines import reference_errors
 from elysium_core.evaluation.metrics import (
     MISS_OVERLAP,
     Floats,
@@ -20,7 +21,6 @@ from elysium_core.evaluation.metrics import (
     success_curve,
 )
 from elysium_core.evaluation.protocols import FirstFrame, Protocol, Summary, Verdict
-from elysium_core.evaluation.reference import reference_errors
 from elysium_core.evaluation.results import TrackResult
 
 _HIT_ERROR = -1.0

@@ -16,7 +16,7 @@ from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionErro
 from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, same_rows, write_result
 from elysium_core.geometry import Box
-from elysium_core.tracking.types import Tracker, TrackUpdate
+from elysium_core.types import Tracker, TrackUpdate
 
 TASKS = ("sot", "rsot")
 WORDS = ("description", "class")

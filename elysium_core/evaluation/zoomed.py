@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import Grounding, ModelInfo, PerceptionModel, Tracker
+from elysium_core.types import Grounding, ModelInfo, PerceptionModel, Tracker, TrackingConfig
 
 
 class ZoomedModel:

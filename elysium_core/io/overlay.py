@@ -19,7 +19,7 @@ from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.labels import Color, LabelStyle, draw_label, drawable, label_size, rounded_path, shorten
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackState, TrackUpdate
 
 Rect = tuple[int, int, int, int]
 

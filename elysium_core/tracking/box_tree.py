@@ -1,4 +1,12 @@
-"""Other boxes than the guessed one, as branches of a draft, as far as they pay for themselves.
+"""How far an answered box lies from the one that was guessed, as a rule.
+
+One table a target, learnt while it is followed: counts of the differences of each
+coordinate, of which old ones fade. Before anything is known, small differences are the
+likely ones.
+
+Numbers as tokens, for tokenizers that write each digit as a token of its own, as LLaMA's does.
+
+Other boxes than the guessed one, as branches of a draft, as far as they pay for themselves.
 
 Two kinds of branch grow. An *opening* is one digit: another first digit of a coordinate.
 It is confirmed only where all before it was right, but behind it the model tells the
@@ -8,13 +16,147 @@ with it in the same pass.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from heapq import nlargest
 from itertools import chain
 
-from elysium_core.inference.draft_tree import DraftTrie
-from elysium_core.tracking.number_tokens import NumberTokens
-from elysium_core.tracking.residuals import COORDINATES, Residuals
+from elysium_core.engine.draft_tree import DraftTrie
+from elysium_core.prompt.box_text import LEVELS
+from elysium_core.prompt.tokenizer import TextTokenizer
+
+_DIGITS = "0123456789"
+# Stands for a blank at the beginning of a token.
+_BLANK = "\u2581"
+
+
+class NumberTokens:
+    """Digits of one tokenizer.
+
+    Args:
+        tokenizer: Of the model.
+
+    Attributes:
+        ids: Token of each digit inside a number; empty if the tokenizer has no such tokens.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        found = [tokenizer.encode_answer(f"[1{digit}")[-1] for digit in _DIGITS]
+        alone = [tokenizer.encode_answer(f"[{digit}")[-1] for digit in _DIGITS]
+        each_is_one = found == alone and [tokenizer.token_text(token) for token in found] == list(_DIGITS)
+        self.ids: dict[str, int] = dict(zip(_DIGITS, found, strict=True)) if each_is_one else {}
+        self._digits = {token: digit for digit, token in self.ids.items()}
+        self._tokenizer = tokenizer
+
+    def digit(self, token: int) -> str:
+        """The digit that a token stands for; empty if it is none."""
+        return self._digits.get(token, "")
+
+    def runs(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where the numbers of a text begin and end."""
+        runs: list[tuple[int, int]] = []
+        for index, token in enumerate(token_ids):
+            if not self._is_numeral(token):
+                continue
+            if runs and runs[-1][1] == index:
+                runs[-1] = runs[-1][0], index + 1
+            else:
+                runs.append((index, index + 1))
+        return runs
+
+    def _is_numeral(self, token: int) -> bool:
+        return token in self._digits or self._tokenizer.token_text(token).lstrip(_BLANK).isdecimal()
+
+
+@lru_cache(maxsize=8)
+def number_tokens(tokenizer: TextTokenizer) -> NumberTokens:
+    """The digits of a tokenizer, found once."""
+    return NumberTokens(tokenizer)
+
+
+COORDINATES = 4
+
+# Differences larger than this are too rare to be drafted.
+_REACH = 4
+# Before anything was seen: at camera rate some seven of ten coordinates stay, and most others go one step.
+_PRIOR = {0: 3.0, 1: 0.6, 2: 0.2, 3: 0.1, 4: 0.05}
+# What was seen counts this much less with each further answer: some ten answers are remembered.
+_FADING = 0.9
+# Values of one coordinate that are combined with those of the others.
+_COMBINED = 3
+# Answers whose very values are remembered.
+_REMEMBERED = 16
+
+
+class Residuals:
+    """Differences of answered coordinates from guessed ones, in steps of 1/LEVELS."""
+
+    def __init__(self) -> None:
+        self._seen: list[dict[int, float]] = [{} for _ in range(COORDINATES)]
+        self._rest = [0.0] * COORDINATES
+        self._recent: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
+
+    def learn(self, guess: Sequence[int], answer: Sequence[int]) -> None:
+        """Take in an answer.
+
+        Args:
+            guess: The four coordinates that were guessed, 0..LEVELS.
+            answer: Those that were answered.
+        """
+        self._recent.appendleft(tuple(answer))
+        for coordinate, (guessed, answered) in enumerate(zip(guess, answer, strict=True)):
+            seen = self._seen[coordinate]
+            for difference in seen:
+                seen[difference] *= _FADING
+            self._rest[coordinate] *= _FADING
+            if abs(answered - guessed) <= _REACH:
+                seen[answered - guessed] = seen.get(answered - guessed, 0.0) + 1
+            else:
+                self._rest[coordinate] += 1
+
+    def chances(self, coordinate: int, guess: int) -> dict[int, float]:
+        """Values that an answer may have for one coordinate, and how likely they are; together less than 1.
+
+        Args:
+            coordinate: 0..3.
+            guess: What is guessed, 0..LEVELS.
+        """
+        seen = self._seen[coordinate]
+        counts = {
+            guess + difference: _PRIOR[abs(difference)] + seen.get(difference, 0.0)
+            for difference in range(-_REACH, _REACH + 1)
+        }
+        total = sum(counts.values()) + self._rest[coordinate]
+        return {value: count / total for value, count in counts.items() if 0 <= value <= LEVELS}
+
+    def recall(self, coordinate: int, digits: str) -> int | None:
+        """The newest answer for one coordinate that begins with ``digits``; None if there is none.
+
+        A model that is of two minds goes back and forth between the same places.
+        """
+        values = (answer[coordinate] for answer in self._recent)
+        return next((value for value in values if str(value).startswith(digits)), None)
+
+    def boxes(self, guess: Sequence[int], least: float = 0.0) -> list[tuple[float, tuple[int, ...]]]:
+        """Other boxes than the guessed one that an answer may have, likely ones first, with their chances.
+
+        Args:
+            guess: The four coordinates that are guessed, 0..LEVELS.
+            least: Boxes less likely than this are left out; a camera asks for these at every frame.
+        """
+        boxes: list[tuple[float, tuple[int, ...]]] = [(1.0, ())]
+        for coordinate, guessed in enumerate(guess):
+            chances = ((chance, value) for value, chance in self.chances(coordinate, guessed).items())
+            likely = nlargest(_COMBINED, chances)
+            boxes = [
+                (joint, (*values, value))
+                for so_far, values in boxes
+                for chance, value in likely
+                if (joint := so_far * chance) >= least
+            ]
+        return sorted((box for box in boxes if box[1] != tuple(guess)), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from elysium_core.engine.engine import Generation, Request
 from elysium_core.errors import BackendError, TargetError
 from elysium_core.frames import ClipWindow, Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import Generation, Request
-from elysium_core.text.box_text import format_box, format_track
-from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.prompt.box_text import format_box, format_track
+from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Observation, Target
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 """Frames a recording may have to be tracked as one clip (paper, section 4.3)."""

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from elysium_core.inference.draft_tree import DraftTree, DraftTrie
-from elysium_core.text.box_text import LEVELS
-from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.tracking.box_tree import NO_TREE, TreeBudget, grow
-from elysium_core.tracking.number_tokens import number_tokens
-from elysium_core.tracking.residuals import COORDINATES, Residuals
+from elysium_core.engine.draft_tree import DraftTree, DraftTrie
+from elysium_core.prompt.box_text import LEVELS
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.tracking.box_tree import COORDINATES, NO_TREE, Residuals, TreeBudget, grow, number_tokens
 
 _FIELD = re.compile(r"[0-9]+")
 _OPEN_NUMBER = re.compile(r"[0-9]+\Z")
@@ -79,7 +77,7 @@ class AnswerDraft:
     def __call__(self, written: Sequence[int], said: Sequence[int] = ()) -> DraftTree:
         """Guess what follows ``written``, the end token included; nothing when the form was left.
 
-        See :class:`elysium_core.inference.draft_tree.Drafter`.
+        See :class:`elysium_core.engine.draft_tree.Drafter`.
         """
         sofar = [*self.given_ids, *written]
         beginning = self._tokenizer.decode(sofar)

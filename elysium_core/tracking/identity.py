@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from elysium_core.errors import TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.text.expression import clean_expression
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import Grounding, ModelInfo, TrackerStats, TrackState, TrackUpdate
+from elysium_core.prompt.expression import clean_expression
+from elysium_core.types import Grounding, ModelInfo, TrackerStats, TrackingConfig, TrackState, TrackUpdate
 
 _WHOLE_FRAME = Box(0.0, 0.0, 1.0, 1.0)
 
@@ -40,7 +39,7 @@ class IdentityTracker:
         self._next_id = 1
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target; see :class:`elysium_core.tracking.types.Tracker`."""
+        """Start a target; see :class:`elysium_core.types.Tracker`."""
         if not expression and box is None:
             raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
         limit = self.config.max_targets
@@ -52,7 +51,7 @@ class IdentityTracker:
         return target_id
 
     def remove(self, target_id: str) -> None:
-        """Stop a target; see :class:`elysium_core.tracking.types.Tracker`."""
+        """Stop a target; see :class:`elysium_core.types.Tracker`."""
         if target_id not in self._targets:
             raise TargetError(f"there is no target {target_id!r}", code="TARGET_UNKNOWN")
         self._removed[target_id] = self._targets.pop(target_id)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from elysium_core.engine.engine import EngineCounters
 from elysium_core.errors import ImageError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters
-from elysium_core.inference.runtime import Runtime
-from elysium_core.tracking.config import TrackingConfig
+from elysium_core.runtime import Runtime
 from elysium_core.tracking.target import StreamClock, Target
-from elysium_core.tracking.types import TrackerStats
+from elysium_core.types import TrackerStats, TrackingConfig
 
 
 class ModelTracker:
@@ -56,7 +55,7 @@ class ModelTracker:
         self._given: dict[str, Box] = {}
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target; see :meth:`elysium_core.tracking.types.Tracker.add`."""
+        """Start a target; see :meth:`elysium_core.types.Tracker.add`."""
         if not expression and box is None:
             raise TargetError("a target needs an expression, a box, or both", code="TARGET_EMPTY")
         limit = self._config.max_targets

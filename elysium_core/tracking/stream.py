@@ -11,16 +11,13 @@ from torch import Tensor
 from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.box_tree import TreeBudget
-from elysium_core.tracking.close_ups import CloseUps
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.grounding import ground_answers, observations
+from elysium_core.tracking.box_tree import Residuals, TreeBudget
+from elysium_core.tracking.find import ground_answers, observations
 from elysium_core.tracking.model_tracker import ModelTracker
-from elysium_core.tracking.residuals import Residuals
 from elysium_core.tracking.target import Observation, Target
-from elysium_core.tracking.types import TrackState, TrackUpdate
 from elysium_core.tracking.window import Window
-from elysium_core.tracking.zoom import CloserLooks, Image
+from elysium_core.tracking.zoom import CloserLooks, CloseUps, Image
+from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
 
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
 _SAME_PLACE_IOU = 0.5
@@ -41,7 +38,7 @@ class _Sight:
 
 
 class StreamTracker(ModelTracker):
-    """Follows targets through one stream (protocol: :class:`elysium_core.tracking.types.Tracker`).
+    """Follows targets through one stream (protocol: :class:`elysium_core.types.Tracker`).
 
     A target given by words is found by words first. From then on it is asked for behind
     the frame in which it was last surely seen. While it is lost, and every
@@ -68,7 +65,7 @@ class StreamTracker(ModelTracker):
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; a box refers to the newest frame, before the first to that one.
 
-        See :meth:`elysium_core.tracking.types.Tracker.add`.
+        See :meth:`elysium_core.types.Tracker.add`.
         """
         target_id = super().add(expression, box)
         if box is not None and self._newest is not None:
@@ -87,7 +84,7 @@ class StreamTracker(ModelTracker):
         return []
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; see :meth:`elysium_core.tracking.types.Tracker.step`."""
+        """Look at one frame; see :meth:`elysium_core.types.Tracker.step`."""
         self._require_frame(frame)
         self._stats.failure = None
         now_s = self._clock.tick(frame)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
 
 _NOT_FOUND_YET = "not found yet"
 

@@ -16,14 +16,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from elysium_core.engine.engine import EngineCounters, Generation, Request
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters, Generation, Request
-from elysium_core.inference.runtime import Runtime
-from elysium_core.text.box_text import format_box, format_track, quantize
-from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
-from elysium_core.tracking.box_tree import NO_TREE, TreeBudget
+from elysium_core.prompt.box_text import format_box, format_track, quantize
+from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.runtime import Runtime
+from elysium_core.tracking.box_tree import NO_TREE, Residuals, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft
-from elysium_core.tracking.residuals import Residuals
 from elysium_core.tracking.target import Observation
 
 _SPARE_TOKENS = 16

@@ -3,21 +3,149 @@
 A closer look is one more picture for the model: a :class:`View` at the frame's full
 resolution. The paper puts its weak results on small objects down to the resolution of
 the vision encoder; this is the answer to that.
+
+Views: parts of a frame that are shown to the model in place of the whole.
+
+A model sees every picture at the same few pixels. What is small in a frame is large in
+a view around it, cut out of the frame at its full resolution.
+
+Following targets through close-ups: views around their last places, at the frame's full resolution.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elysium_core.inference.engine import EngineCounters
-from elysium_core.inference.runtime import Runtime, ScoredAnswer
-from elysium_core.tracking.grounding import ground_answers
-from elysium_core.tracking.views import View, tilings
+from elysium_core.engine.engine import EngineCounters
+from elysium_core.errors import BoxError
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.runtime import Runtime, ScoredAnswer
+from elysium_core.tracking.find import ground_answers
+from elysium_core.tracking.target import Observation
+from elysium_core.tracking.window import Window
+
+_TIMES_THE_TARGET = 3.0
+"""Side of a view around a box, over the longer side of that box: room for what moves, and for what is around it."""
+_LEAST_SIDE_PX = 32
+# A view that shows little less than the frame is not worth another look.
+_LEAST_GAIN = 1.1
+# As a fraction of the view; a box of a text protocol has steps of .01.
+_EDGE = 0.02
+_TILINGS = ((2, 0.6), (3, 0.4))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A rectangle of a frame, all in pixels.
+
+    Attributes:
+        x: Its left edge.
+        y: Its top edge.
+        width: Its width.
+        height: Its height.
+        frame_width: Width of the frame.
+        frame_height: Height of the frame.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    frame_width: int
+    frame_height: int
+
+    @classmethod
+    def around(cls, box: Box, frame_width: int, frame_height: int) -> View:
+        """A square three times as long as a box is, around it; cut and moved to lie inside the frame."""
+        longest = max(box.width * frame_width, box.height * frame_height)
+        side = max(_LEAST_SIDE_PX, round(_TIMES_THE_TARGET * longest))
+        width, height = min(side, frame_width), min(side, frame_height)
+        x, y = box.center[0] * frame_width - width / 2, box.center[1] * frame_height - height / 2
+        left, top = min(max(round(x), 0), frame_width - width), min(max(round(y), 0), frame_height - height)
+        return cls(left, top, width, height, frame_width, frame_height)
+
+    @property
+    def gain(self) -> float:
+        """How much larger it shows things than the frame does: mean of both directions, >= 1."""
+        return math.sqrt(self.frame_width * self.frame_height / (self.width * self.height))
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it shows things noticeably larger than the frame does."""
+        return self.gain >= _LEAST_GAIN
+
+    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Its pixels: a copy of (height, width, 3) of an image (frame_height, frame_width, 3)."""
+        return np.ascontiguousarray(image[self.y : self.y + self.height, self.x : self.x + self.width])
+
+    def to_frame(self, box: Box) -> Box:
+        """A box of this view as a box of the frame."""
+        return Box(
+            (self.x + box.x1 * self.width) / self.frame_width,
+            (self.y + box.y1 * self.height) / self.frame_height,
+            (self.x + box.x2 * self.width) / self.frame_width,
+            (self.y + box.y2 * self.height) / self.frame_height,
+        )
+
+    def from_frame(self, box: Box) -> Box | None:
+        """The part of a box of the frame that this view shows; None if it shows none of it."""
+        x1, y1, x2, y2 = box.to_px(self.frame_width, self.frame_height)
+        values = (
+            (x1 - self.x) / self.width,
+            (y1 - self.y) / self.height,
+            (x2 - self.x) / self.width,
+            (y2 - self.y) / self.height,
+        )
+        try:
+            return Box(*(min(1.0, max(0.0, value)) for value in values))
+        except BoxError:
+            return None
+
+    def cuts(self, box: Box) -> bool:
+        """Whether a box of this view ends at an edge behind which the frame goes on: it may be half of something."""
+        return (
+            (box.x1 < _EDGE and self.x > 0)
+            or (box.y1 < _EDGE and self.y > 0)
+            or (box.x2 > 1 - _EDGE and self.x + self.width < self.frame_width)
+            or (box.y2 > 1 - _EDGE and self.y + self.height < self.frame_height)
+        )
+
+
+def closer_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list[NDArray[np.uint8]], Box]:
+    """Show the place around a box in place of whole pictures, if that shows it larger.
+
+    Args:
+        images: RGB uint8 (H, W, 3), one or more, of any sizes.
+        box: In the first of them; the others show the same place.
+
+    Returns:
+        The pictures to show, and the box in the first of them.
+    """
+    views = [View.around(box, image.shape[1], image.shape[0]) for image in images]
+    inside = views[0].from_frame(box)
+    if inside is None or not views[0].is_worth_it:
+        return list(images), box
+    return [view.crop(image) for view, image in zip(views, images, strict=True)], inside
+
+
+def tilings(frame_width: int, frame_height: int) -> list[list[View]]:
+    """Views that cover a frame together and overlap, in rows: 2 x 2 large ones, then 3 x 3 smaller ones."""
+    return [_tiling(frame_width, frame_height, count, share) for count, share in _TILINGS]
+
+
+def _tiling(frame_width: int, frame_height: int, count: int, share: float) -> list[View]:
+    width, height = math.ceil(frame_width * share), math.ceil(frame_height * share)
+    lefts = [round((frame_width - width) * n / (count - 1)) for n in range(count)]
+    tops = [round((frame_height - height) * n / (count - 1)) for n in range(count)]
+    return [View(left, top, width, height, frame_width, frame_height) for top in tops for left in lefts]
+
 
 SURE_SCORE = 0.5
 """What scores less in the whole frame has to be confirmed by a closer look, and is also looked for in parts of the
@@ -131,3 +259,100 @@ def _is_sure(answer: ScoredAnswer) -> bool:
 
 def _score(answer: ScoredAnswer) -> float:
     return answer.scores[0]
+
+
+_FRAMES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opening:
+    """A view of a frame in which a target's box is known.
+
+    Attributes:
+        image: The view.
+        box: The target's box in it.
+        words: The target's words, empty if it has none.
+    """
+
+    image: Image
+    box: Box
+    words: str
+
+
+class CloseUps:
+    """A second look at each of several targets: an anchor window of views instead of frames.
+
+    Each view is around the place where the target was last surely seen. Targets share
+    no views, so each costs an encoded picture and a pass of the language model.
+
+    Args:
+        runtime: The model.
+        encode: Encodes images.
+        counters: Where passes and tokens are counted.
+    """
+
+    def __init__(self, runtime: Runtime, encode: Encode, counters: EngineCounters) -> None:
+        self._runtime, self._encode, self._counters = runtime, encode, counters
+        self._openings: dict[str, _Opening] = {}
+        self._windows: dict[str, Window] = {}
+
+    def __contains__(self, target_id: str) -> bool:
+        return target_id in self._openings
+
+    def open(self, target_id: str, frame: Frame, box: Box, words: str) -> None:
+        """Follow a target from a frame in which its box is known; replaces what was followed before."""
+        view = View.around(box, frame.width, frame.height)
+        inside = view.from_frame(box)
+        if inside is not None:
+            self._openings[target_id] = _Opening(view.crop(frame.image), inside, words)
+            self._windows.pop(target_id, None)
+
+    def forget(self, target_id: str) -> None:
+        """Stop following a target."""
+        self._openings.pop(target_id, None)
+        self._windows.pop(target_id, None)
+
+    def clear(self) -> None:
+        """Stop following all targets."""
+        self._openings.clear()
+        self._windows.clear()
+
+    def restart(self) -> None:
+        """Forget what the model keeps, after a failure of it; the targets stay."""
+        self._windows.clear()
+
+    def look(self, frame: Frame, places: Mapping[str, Box]) -> dict[str, Observation]:
+        """Look at the places where targets were last seen.
+
+        Args:
+            frame: The live frame.
+            places: Boxes by target id.
+
+        Returns:
+            What is seen of each target that is followed, and that a view shows larger than the frame.
+        """
+        views = {name: View.around(box, frame.width, frame.height) for name, box in places.items() if name in self}
+        views = {name: view for name, view in views.items() if view.is_worth_it}
+        if not views:
+            return {}
+        fresh = [name for name in views if name not in self._windows]
+        openings = [self._openings[name].image for name in fresh]
+        tokens = self._encode([*(view.crop(frame.image) for view in views.values()), *openings])
+        for name, opening in zip(fresh, tokens[len(views) :], strict=True):
+            self._windows[name] = self._new_window(name, opening)
+        return {
+            name: _look(self._windows[name], name, view, live, places[name])
+            for (name, view), live in zip(views.items(), tokens[: len(views)], strict=True)
+        }
+
+    def _new_window(self, name: str, tokens: Tensor) -> Window:
+        opening = self._openings[name]
+        words = {name: opening.words} if opening.words else {}
+        return Window(self._runtime, tokens, {name: opening.box}, words, _FRAMES, self._counters)
+
+
+def _look(window: Window, name: str, view: View, live: Tensor, place: Box) -> Observation:
+    """Ask where a target is in a view; ``place``: its last box in the frame."""
+    guess = view.from_frame(place)
+    seen = window.look(live, {} if guess is None else {name: guess})[name]
+    return seen if seen.box is None else Observation(view.to_frame(seen.box), seen.score)

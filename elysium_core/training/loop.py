@@ -24,10 +24,8 @@ from torch.utils.data import DataLoader
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.training.acceleration import Acceleration
-from elysium_core.training.ema import WeightAverage
-from elysium_core.training.optimizer import TrainingOptimizer
-from elysium_core.training.records import Evaluation, StageRecords
-from elysium_core.training.snapshots import WEIGHTS_NAME, Snapshots
+from elysium_core.training.optimizer import TrainingOptimizer, WeightAverage
+from elysium_core.training.records import WEIGHTS_NAME, Evaluation, Snapshots, StageRecords
 from elysium_core.training.stage_work import StageWork
 
 DONE_NAME = "done"

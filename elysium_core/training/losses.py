@@ -1,4 +1,4 @@
-"""Losses of the language model on packed batches. Shapes as in :mod:`elysium_core.training.batches`."""
+"""Losses of the language model on packed batches. Shapes as in :mod:`elysium_core.training.nano.clip_batches`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elysium_core.model.llama import Llama
-from elysium_core.training.auxiliary import PointingHeads
-from elysium_core.training.batches import VISUAL_SLOT, Batch
+from elysium_core.network.llama import Llama
+from elysium_core.prompt.layout import VISUAL_SLOT
+from elysium_core.training.nano.auxiliary import PointingHeads
+from elysium_core.training.nano.clip_batches import Batch
 
 
 def branch_mask(branch: Tensor) -> Tensor:

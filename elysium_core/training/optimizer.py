@@ -3,17 +3,91 @@
 Orthogonalised updates (Muon) of the matrices inside transformer layers brought small networks to
 the same loss in fewer steps than AdamW. Embeddings, norms, heads and vectors are outside its
 theory and stay with AdamW.
+
+Learning rates by step, as a share of the peak.
+
+A running average of the weights: what is exported is smoother than the last step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from elysium_core.errors import BackendError
+
+
+def linear_factor(step: int, steps: int, *, warmup_steps: int, decay_from: float, final: float) -> float:
+    """Linear warm-up, flat, linear decay.
+
+    Args:
+        step: From 0.
+        steps: Of the whole stage.
+        warmup_steps: Steps of warm-up.
+        decay_from: Share of the steps after which the rate falls, 0..1.
+        final: Last rate as a share of the peak, 0..1.
+    """
+    warm = min(1.0, (step + 1) / max(1, warmup_steps))
+    progress = step / steps
+    if progress <= decay_from:
+        return warm
+    left = (1 - progress) / max(1e-9, 1 - decay_from)
+    return warm * (final + (1 - final) * left)
+
+
+def cosine_factor(step: int, steps: int, *, warmup_share: float, final: float) -> float:
+    """Linear warm-up, then half a cosine down.
+
+    Args:
+        step: From 0.
+        steps: Of the whole stage.
+        warmup_share: Share of the steps for warm-up, 0..1.
+        final: Last rate as a share of the peak, 0..1.
+    """
+    warmup = math.ceil(warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class WeightAverage:
+    """Exponential moving average of a model's trained weights, in float32.
+
+    Args:
+        model: The model, whole, first weights loaded.
+        decay: Share of the old average that stays at each step, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.weights: dict[str, Tensor] = {
+            name: value.detach().float().clone() for name, value in model.named_parameters() if value.requires_grad
+        }
+        """The averages by the names of the weights."""
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights of one more step."""
+        for name, value in model.named_parameters():
+            if name in self.weights:
+                average = self.weights[name] = self.weights[name].to(value.device)
+                average.lerp_(value.float(), 1 - self._decay)
+
+    def save(self, path: Path) -> None:
+        """Write the averages as safetensors."""
+        save_file({name: value.contiguous() for name, value in self.weights.items()}, path)
+
+    def load(self, path: Path) -> None:
+        """Read what :meth:`save` wrote."""
+        self.weights = load_file(path)
+
 
 BETAS = (0.9, 0.98)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -12,6 +13,11 @@ import yaml
 from elysium_core.errors import ConfigError
 
 Settings = TypeVar("Settings")
+
+
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+# Names of other things in the folder of a run.
+TAKEN_NAMES = {"tokenizer", "checkpoint"}
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from elysium_core.training.config import Recipe
-from elysium_core.training.finetune.checks import check_finetune
-from elysium_core.training.finetune.config import FineTuneRecipe
-from elysium_core.training.recipe_checks import check_recipe
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
+from elysium_core.training.finetune.recipe_checks import check_finetune
+from elysium_core.training.nano.nano_recipe import Recipe, check_recipe
 from elysium_core.training.recipe_file import read_recipe, read_settings
 
 AnyRecipe = Recipe | FineTuneRecipe

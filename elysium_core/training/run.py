@@ -16,17 +16,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path
-from elysium_core.model.checkpoint import save_checkpoint
-from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.training.config import Recipe
-from elysium_core.training.finetune.checks import require_inputs
-from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
+from elysium_core.training.finetune.recipe_checks import require_inputs
 from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
 from elysium_core.training.loop import DONE_NAME
-from elysium_core.training.nano_model import (
+from elysium_core.training.nano.nano_model import (
     build_network,
     build_tokenizer,
     elysium_settings,
@@ -34,10 +33,10 @@ from elysium_core.training.nano_model import (
     llm_settings,
     vision_settings,
 )
+from elysium_core.training.nano.nano_recipe import Recipe
+from elysium_core.training.nano.scratch import TOKENIZER_FOLDER, StageRun
 from elysium_core.training.recipes import AnyRecipe
-from elysium_core.training.records import last_step
-from elysium_core.training.scratch import TOKENIZER_FOLDER, StageRun
-from elysium_core.training.snapshots import find_weights
+from elysium_core.training.records import find_weights, last_step
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.engine.engine import Request
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import Request
-from elysium_core.inference.runtime import Runtime
-from elysium_core.inference.vision import TorchVision
 from elysium_core.io.overlay import draw_boxes, draw_tracks
-from elysium_core.model.elysium import ElysiumNetwork
-from elysium_core.text.box_text import parse_answer
-from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.prompt.box_text import parse_answer
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.runtime import Runtime
+from elysium_core.types import TrackState, TrackUpdate
+from elysium_core.vision.torch_vision import TorchVision
 
 _PICTURE_PX = 256
 _MOST_QUESTIONS = 4

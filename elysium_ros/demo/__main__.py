@@ -17,11 +17,10 @@ from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import TrackWriter
 from elysium_core.io.video import open_video
-from elysium_core.text.expression import clean_expression
+from elysium_core.prompt.expression import clean_expression
 from elysium_ros.demo.recorder import Answer, Recorder
-from elysium_ros.demo.report import Report, percentile, summarize_target
+from elysium_ros.demo.report import TRUTH_NAME, VIDEO_NAME, Report, Truth, percentile, read_truth, summarize_target
 from elysium_ros.demo.stage import DemoError, Outcome, Play, Wish, perform, say
-from elysium_ros.demo.truth import TRUTH_NAME, VIDEO_NAME, Truth, read_truth
 
 PICTURES = ("annotated.mp4", "annotated.gif", "contact_sheet.png")
 TRACKS_NAME, REPORT_NAME = "tracks.jsonl", "report.json"
@@ -97,7 +96,7 @@ def _scene(args: argparse.Namespace) -> _Scene:
 
 
 def _generated(folder: Path, seed: int) -> Path:
-    from elysium_core.data.synthetic.recording import write_demo_recording
+    from elysium_core.data.synthetic.demo_clip import write_demo_recording
 
     say(f"generating a recording with known truth in {folder}")
     write_demo_recording(folder, seed)

@@ -14,11 +14,10 @@ from std_srvs.srv import SetBool
 from elysium_core.errors import ElysiumError
 from elysium_core.geometry import Box
 from elysium_core.io.frame_writer import FrameWriter
-from elysium_ros.conversions import box_to_message, ns_to_stamp
-from elysium_ros.demo.frame_numbers import FrameNumbers
-from elysium_ros.demo.recorder import Recorder
-from elysium_ros.node_process import NodeProcess, NodeProcessError, claim_domain, private_environment
-from elysium_ros.tracker_client import TrackerClient, spinning
+from elysium_ros.client.node_process import NodeProcess, NodeProcessError, claim_domain, private_environment
+from elysium_ros.client.tracker_client import TrackerClient, spinning
+from elysium_ros.convert.messages import box_to_message, ns_to_stamp
+from elysium_ros.demo.recorder import FrameNumbers, Recorder
 
 TRACKER = "/elysium"
 
@@ -115,10 +114,10 @@ def perform(play: Play, writers: Sequence[FrameWriter], log_folder: Path) -> Out
         recorder = Recorder(node, TRACKER, FrameNumbers(play.sent_hz, play.held_frames), writers)
         stack.callback(recorder.close)
         tracker = stack.enter_context(
-            NodeProcess("elysium_ros.tracker_node", _tracker_parameters(play), private_environment(domain))
+            NodeProcess("elysium_ros.node.tracker_node", _tracker_parameters(play), private_environment(domain))
         )
         camera = stack.enter_context(
-            NodeProcess("elysium_ros.video_node", _camera_parameters(play), private_environment(domain))
+            NodeProcess("elysium_ros.video.video_node", _camera_parameters(play), private_environment(domain))
         )
         stack.callback(_keep_logs, log_folder, [tracker, camera])
         client = TrackerClient(node, TRACKER, _ANSWER_S, tracker.check_alive)

@@ -27,11 +27,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from elysium_ros.camera_messages import header_at, image_message
+from elysium_ros.client.node_process import NodeProcess
+from elysium_ros.client.tracker_client import NoAnswerError, TrackerClient
+from elysium_ros.convert.camera_info import header_at, image_message
 from elysium_ros.msg import TrackedObjectArray
-from elysium_ros.node_process import NodeProcess
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
-from elysium_ros.tracker_client import NoAnswerError, TrackerClient
 
 WIDTH, HEIGHT = 64, 48
 RELIABLE = QoSProfile(depth=50)
@@ -266,7 +266,7 @@ def starting_trackers(test_node: Node) -> Iterator[Callable[..., Tester]]:
             topic = f"/{camera}/image" if camera else "/image"
             given[f"qos_overrides.{topic}.subscription.reliability"] = "reliable"
         given |= {key.replace("__", "."): value for key, value in parameters.items()}
-        process = NodeProcess("elysium_ros.tracker_node", given, os.environ, {"__node": name, **(remap or {})})
+        process = NodeProcess("elysium_ros.node.tracker_node", given, os.environ, {"__node": name, **(remap or {})})
         testers.append(Tester(test_node, process, name, cameras))
         return testers[-1]
 

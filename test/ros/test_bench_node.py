@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from elysium_ros.bench_camera import pictures
-from elysium_ros.bench_node import BAD_INPUT, main, slope_per_hour
+from bench.camera import pictures
+from bench.node import BAD_INPUT, main, slope_per_hour
 
 
 def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str]) -> None:

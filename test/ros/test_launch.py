@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from elysium_ros.middleware import PROFILE_VARIABLES
-from elysium_ros.parameters import SPECS
-from elysium_ros.video_settings import VIDEO_SPECS
+from elysium_ros.client.node_process import PROFILE_VARIABLES
+from elysium_ros.node.parameters import SPECS
+from elysium_ros.video.player import VIDEO_SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = ("track", "replay", "multi_camera")

@@ -15,7 +15,7 @@ from PIL import Image
 from elysium_core.errors import DataError, ImageError
 from elysium_core.frames import Frame
 from elysium_core.io.image import IMAGE_SUFFIXES, read_image
-from elysium_core.io.recording import DEFAULT_FPS
+from elysium_core.io.tracks import DEFAULT_FPS
 from elysium_core.io.video import natural_key, open_video
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"})

@@ -3,21 +3,50 @@
 Two forms are read: JSON lines ``{image, sent, bbox, width, height, split}`` with
 ``bbox`` = x1, y1, x2, y2 in px (``<root>/<name>.jsonl``), and the published one,
 ``<root>/<name>/refs(unc).p`` (``refs(umd).p`` for RefCOCOg) beside ``instances.json``.
+
+Reading of pickles that hold plain values only: the old form in which RefCOCO is published.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from elysium_core.data.readers.annotation_files import iterate_json_objects, read_json
-from elysium_core.data.readers.safe_pickle import read_plain_pickle
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """An unpickler without globals: no class, no function and so no code can be reached."""
+
+    def find_class(self, module_name: str, global_name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it refers to an object outside the file")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Read a pickle (also of Python 2) of dicts, lists, tuples, texts and numbers.
+
+    Raises:
+        DataError: The file is missing, damaged, or asks for anything but plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    # A damaged pickle may raise nearly anything; the file is named in every case.
+    except Exception as error:
+        raise DataError(f"{str(path)!r} is no pickle of plain values ({error}); it was not loaded") from error
+
 
 SPLITS = {
     "refcoco": ("val", "testA", "testB", "train"),

@@ -20,9 +20,8 @@ from functools import cached_property
 import numpy as np
 
 from elysium_core.data.synthetic.assets import held_out_names, load_backgrounds, trainable_names
-from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.data.synthetic.clips import ClipGenerator, Sample, SyntheticClip
 from elysium_core.data.synthetic.scene import SceneConfig
-from elysium_core.data.synthetic.sources import Sample
 
 FRAMES = 30
 GAP = (0.5, 1.2)

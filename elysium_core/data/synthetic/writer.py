@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.data.synthetic.clips import ClipSource, Sample
 from elysium_core.data.synthetic.expressions import describe, references
-from elysium_core.data.synthetic.sources import ClipSource, Sample
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path, temporary_beside
 

@@ -24,7 +24,7 @@ from elysium_core.data.readers.video_qa import READERS as VIDEO_QA
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import BoxError, DataError
 from elysium_core.geometry import Box
-from elysium_core.training.finetune.config import SourceConfig
+from elysium_core.training.finetune.finetune_recipe import SourceConfig
 from elysium_core.training.finetune.samples import LabelledObject, Sample
 
 _IMAGE_SLOTS = ("<image>", "<video>")

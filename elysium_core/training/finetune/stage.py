@@ -10,22 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from elysium_core.checkpoint.checkpoint import load_checkpoint
+from elysium_core.device import DTYPES
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.inference.placement import DTYPES
-from elysium_core.model.checkpoint import load_checkpoint
-from elysium_core.model.token_selector import TokenSelector
-from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.network.token_selector import TokenSelector
+from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
-from elysium_core.training.ema import WeightAverage
-from elysium_core.training.finetune.base import StartingPoint, load_base, starting_point
-from elysium_core.training.finetune.batches import DataBatches, FineTuneBatch, PromptLayout
-from elysium_core.training.finetune.config import FineTuneRecipe
-from elysium_core.training.finetune.model import FineTuneModel, checkpoint_activations, choose_trained
+from elysium_core.training.finetune.base_model import (
+    FineTuneModel,
+    StartingPoint,
+    checkpoint_activations,
+    choose_trained,
+    load_base,
+    starting_point,
+)
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
+from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, PromptLayout
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
-from elysium_core.training.optimizer import ScheduledAdamW
+from elysium_core.training.optimizer import ScheduledAdamW, WeightAverage, cosine_factor
 from elysium_core.training.records import Evaluation
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
-from elysium_core.training.schedule import cosine_factor
 from elysium_core.training.stage_work import LoopSettings
 
 CHECKPOINT_FOLDER = "checkpoint"

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from elysium_core.model.locations import checkpoint_folder
-from elysium_core.tasks import Elysium
+from elysium_core.api import Elysium
+from elysium_core.checkpoint.locations import checkpoint_folder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from elysium_core.cli.models import load_model
+from elysium_core.cli.options import load_model
 from elysium_core.tracking.identity import IdentityModel
 
 
@@ -17,7 +17,7 @@ CODE = """
 import sys
 
 import pytest
-from elysium_core.cli.models import load_model
+from elysium_core.cli.options import load_model
 load_model("identity")
 print("torch" in sys.modules)
 """

@@ -30,8 +30,8 @@ LOGS = """
 import logging, sys
 from elysium_core.cli.output import configure_logging
 configure_logging(len(sys.argv) > 1)
-logging.getLogger("elysium_core.model").warning("ours")
-logging.getLogger("elysium_core.model").info("ours, in detail")
+logging.getLogger("elysium_core.network").warning("ours")
+logging.getLogger("elysium_core.network").info("ours, in detail")
 logging.getLogger("somebody.else").warning("theirs")
 logging.getLogger("somebody.else").error("their error")
 """

@@ -7,9 +7,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
+from elysium_core.checkpoint.locations import TOKENIZER_FILES, cached_folder
 from elysium_core.cli.pull import base_models
 from elysium_core.errors import ModelFileError
-from elysium_core.model.locations import TOKENIZER_FILES, cached_folder
 
 
 @pytest.fixture

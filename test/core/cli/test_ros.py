@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from elysium_core.cli import ros_module
-from elysium_core.cli.ros_module import _is_installed
+from elysium_core.cli import ros
+from elysium_core.cli.ros import _is_installed
 
-MODULES = {("ros",): "elysium_ros.client", ("bench", "node"): "elysium_ros.bench_node"}
+MODULES = {("ros",): "elysium_ros.client.command"}
 
 
 @pytest.mark.parametrize("verb", MODULES)
@@ -24,7 +24,7 @@ MODULES = {("ros",): "elysium_ros.client", ("bench", "node"): "elysium_ros.bench
     ],
 )
 def test_without_ros_it_says_what_is_missing(elysium, monkeypatch, verb, present, reason):
-    monkeypatch.setattr(ros_module, "_is_installed", present.__contains__)
+    monkeypatch.setattr(ros, "_is_installed", present.__contains__)
     outcome = elysium(*verb, "--rate", "30", "--help")
     assert outcome.code == 2
     assert reason in outcome.err
@@ -39,8 +39,8 @@ def test_arguments_and_exit_code_are_those_of_the_module(elysium, monkeypatch, v
         calls.append(command)
         return subprocess.CompletedProcess(command, 7)
 
-    monkeypatch.setattr(ros_module, "_is_installed", lambda module: True)
-    monkeypatch.setattr(ros_module.subprocess, "run", run)
+    monkeypatch.setattr(ros, "_is_installed", lambda module: True)
+    monkeypatch.setattr(ros.subprocess, "run", run)
     arguments = ["track", "the red mug", "--rate", "30", "--json", "--help"]
     assert elysium(*verb, *arguments).code == 7
     assert calls == [[sys.executable, "-m", MODULES[verb], *arguments]]

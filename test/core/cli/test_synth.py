@@ -6,7 +6,7 @@ import json
 import pytest
 
 from elysium_core.cli import synth
-from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.output import StopRequest
 from elysium_core.data.synthetic import testset
 
 SMALL = ("--clips", 2, "--frames", 2, "--side", 32, "--seed", 5)
@@ -15,7 +15,7 @@ SMALL = ("--clips", 2, "--frames", 2, "--side", 32, "--seed", 5)
 @pytest.fixture(autouse=True)
 def no_photos(monkeypatch):
     """Procedural backgrounds: what is installed on a machine changes nothing, and nothing is loaded."""
-    monkeypatch.setattr("elysium_core.data.synthetic.sources.load_backgrounds", lambda *arguments, **options: [])
+    monkeypatch.setattr("elysium_core.data.synthetic.clips.load_backgrounds", lambda *arguments, **options: [])
 
 
 def lines_of(path) -> list[dict]:

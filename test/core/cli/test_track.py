@@ -14,7 +14,7 @@ import pytest
 
 import elysium_core
 from elysium_core.cli import track_run
-from elysium_core.cli.interrupt import StopRequest
+from elysium_core.cli.output import StopRequest
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -22,9 +22,8 @@ from elysium_core.io.image import write_image
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
 
 IDENTITY = ("--model", "identity")
 BOX = ("--box", "0.1,0.2,0.5,0.6")

@@ -11,7 +11,7 @@ from PIL import Image
 from elysium_core.evaluation import comparison, tracking_report
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackState, TrackUpdate
 
 SIZE = (64, 48)
 

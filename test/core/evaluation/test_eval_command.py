@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from elysium_core.cli import eval as eval_command
 from elysium_core.cli.app import app
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import ModelInfo
+from elysium_core.types import ModelInfo, TrackingConfig
 
 
 @pytest.fixture

@@ -13,16 +13,15 @@ from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.readers.refcoco import GroundingSample
 from elysium_core.data.readers.video_qa import VideoQuestion
 from elysium_core.errors import BackendError, DataError
-from elysium_core.evaluation.answers import AnswerLog, read_answers
-from elysium_core.evaluation.captions import CaptionScorer
-from elysium_core.evaluation.describing import describing_report, run_descriptions
+from elysium_core.evaluation.answer_files import AnswerLog, read_answers
+from elysium_core.evaluation.answering import questions_report, run_judge, run_questions
+from elysium_core.evaluation.describing import CaptionScorer, describing_report, run_descriptions
+from elysium_core.evaluation.expression_benchmark import grounding_report, run_grounding, score_grounding
 from elysium_core.evaluation.frame_sampling import sample_source, sample_video
-from elysium_core.evaluation.grounding import grounding_report, run_grounding, score_grounding
-from elysium_core.evaluation.questions import questions_report, run_judge, run_questions
 from elysium_core.evaluation.run_folder import Manifest, open_run
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.tracking.types import Grounding
+from elysium_core.types import Grounding
 
 
 class TestAnswerLog:

@@ -17,8 +17,7 @@ from elysium_core.evaluation.peers_hf import parse_written_box
 from elysium_core.evaluation.peers_opencv import opencv_trackers
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 # A box that stays at the start overlaps the target of frame 7 by 0.07.
 START = Box.from_xywh_px(20, 20, 24, 24, 160, 120)

@@ -6,9 +6,9 @@ import pytest
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.errors import ConfigError, DataError, ExpressionError
-from elysium_core.evaluation.answers import read_answers
+from elysium_core.evaluation.answer_files import read_answers
 from elysium_core.evaluation.benchmarks import make_report
-from elysium_core.evaluation.synthetic import STILL_FRAMES, answer_clip, clip_names, run_synthetic
+from elysium_core.evaluation.synthetic_run import STILL_FRAMES, answer_clip, clip_names, run_synthetic
 from elysium_core.evaluation.synthetic_scores import (
     is_name,
     nearest,
@@ -22,7 +22,7 @@ from elysium_core.evaluation.synthetic_scores import (
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.tracking.types import Grounding, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 LEFT, RIGHT = [0.1, 0.4, 0.3, 0.6], [0.6, 0.4, 0.9, 0.7]
 FRAMES = 12

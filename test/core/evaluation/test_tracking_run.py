@@ -12,7 +12,7 @@ from elysium_core.data.readers import folder
 from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.readers.frame_sources import VideoFrames
 from elysium_core.errors import ConfigError, DataError, ExpressionError
-from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.metrics import Ranks
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_result
 from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 from elysium_core.evaluation.tracking_run import TrackingTask, run_recordings, track_recording
@@ -209,7 +209,7 @@ class TestRanks:
             Ranks.from_environment()
 
     def test_each_process_gets_its_own_gpu(self, monkeypatch):
-        monkeypatch.setattr("elysium_core.evaluation.ranks._has_cuda", lambda: True)
+        monkeypatch.setattr("elysium_core.evaluation.metrics._has_cuda", lambda: True)
         assert Ranks(3, 4, 1).device("auto") == "cuda:1"
         assert Ranks(3, 4, 1).device("cpu") == "cpu"
         assert Ranks().device("auto") == "auto"

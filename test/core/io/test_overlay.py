@@ -9,7 +9,7 @@ from elysium_core.errors import ConfigError, ImageError
 from elysium_core.geometry import Box
 from elysium_core.io.labels import drawable, label_size, shorten
 from elysium_core.io.overlay import PALETTE, draw_boxes, draw_tracks, target_color
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackState, TrackUpdate
 
 GRAY = np.full((240, 320, 3), 128, np.uint8)
 BOX = Box(0.25, 0.4, 0.75, 0.9)

@@ -14,9 +14,8 @@ from elysium_core.errors import DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.tracks import TrackWriter, parse_track_line, read_tracks, resume_point
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.target import Observation, Target
-from elysium_core.tracking.types import TrackState, TrackUpdate
+from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
 
 BOX = Box(0.125, 0.25, 0.5, 0.75)
 GOOD = {"frame": 0, "stamp_ns": 0, "target": "1", "box": [0, 0, 1, 1], "score": 1.0, "state": "TRACKED"}

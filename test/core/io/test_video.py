@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import VideoError
-from elysium_core.io import streams
+from elysium_core.io import video
 from elysium_core.io.image import write_image
 from elysium_core.io.video import natural_key, open_video
 
@@ -136,7 +136,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_frames_over_the_limit_are_refused_before_decoding(make_video, monkeypatch):
-    monkeypatch.setattr(streams, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(VideoError, match="64x48 px, over the limit") as error:
         open_video(make_video())
     assert error.value.code == "IMG_TOO_LARGE"
@@ -201,8 +201,8 @@ def test_a_phone_video_is_turned_upright(make_video, rotation, size):
 
 def test_a_camera_is_read_until_it_stops(make_video, monkeypatch):
     path, real_open = make_video(count=4), av.open
-    monkeypatch.setattr(streams.Path, "exists", lambda self: True)
-    monkeypatch.setattr(streams.av, "open", lambda name, **options: real_open(str(path)))
+    monkeypatch.setattr(video.Path, "exists", lambda self: True)
+    monkeypatch.setattr(video.av, "open", lambda name, **options: real_open(str(path)))
     with open_video("/dev/video7") as camera:
         assert (camera.name, camera.is_live, camera.frame_count) == ("/dev/video7", True, None)
         assert (camera.width, camera.height, camera.fps) == (64, 48, 25)
@@ -215,7 +215,7 @@ def test_a_camera_is_read_until_it_stops(make_video, monkeypatch):
 
 
 def test_a_file_that_is_no_camera_is_refused_as_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams.Path, "exists", lambda self: True)
+    monkeypatch.setattr(video.Path, "exists", lambda self: True)
     with pytest.raises(VideoError, match="cannot be opened"):
         open_video("/dev/video998")
 

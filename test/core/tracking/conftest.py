@@ -18,10 +18,10 @@ import torch
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.inference.runtime import Runtime
-from elysium_core.model.config import AdapterConfig, ElysiumConfig
-from elysium_core.model.kv_cache import KVCache, KVMemory, KVShape
-from elysium_core.text.tokenizer import TextTokenizer
+from elysium_core.network.kv_cache import KVCache, KVMemory, KVShape
+from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.runtime import Runtime
 
 OBJECTS = ("mug", "apple", "teddy bear")
 WIDTH = 2 + 5 * len(OBJECTS)

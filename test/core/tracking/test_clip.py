@@ -5,17 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from elysium_core.engine.engine import Request
 from elysium_core.errors import BackendError, ExpressionError, TargetError
 from elysium_core.frames import ClipWindow
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import Request
-from elysium_core.text.box_text import format_box
-from elysium_core.text.conversation import build_prompt
-from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.prompt.box_text import format_box
+from elysium_core.prompt.conversation import build_prompt
+from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
 from elysium_core.tracking import clip as clip_module
 from elysium_core.tracking.clip import ClipTracker
-from elysium_core.tracking.config import TrackingConfig
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 TRACKED, UNCERTAIN, LOST, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST, TrackState.REMOVED
 
@@ -304,9 +303,7 @@ def test_the_longest_answer_is_meant_for_eight_frames(tracker, show, mug, monkey
     follower = tracker(max_new_tokens=160, clip_length=clip_length)
     follower.add("the mug")
     limits = []
-    monkeypatch.setattr(
-        "elysium_core.inference.runtime.Request", lambda *parts: limits.append(parts[2]) or Request(*parts)
-    )
+    monkeypatch.setattr("elysium_core.runtime.Request", lambda *parts: limits.append(parts[2]) or Request(*parts))
     updates = run(follower, [show.picture([mug(k)], k) for k in range(12)])
     assert [u.state for u in updates] == [TRACKED] * 12, "one clip of 12 frames may have half as much again"
     assert limits == [240]

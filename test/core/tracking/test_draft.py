@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from elysium_core.engine.draft_tree import ROOT
 from elysium_core.geometry import Box
-from elysium_core.inference.draft_tree import ROOT
-from elysium_core.text.box_text import format_track
-from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.tracking.box_tree import TreeBudget
+from elysium_core.prompt.box_text import format_track
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.tracking.box_tree import Residuals, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft, complete
-from elysium_core.tracking.residuals import Residuals
 
 STILL = Box(0.3, 0.3, 0.6, 0.6)
 NUMBERS = [str(value) for value in range(101)]

@@ -6,9 +6,8 @@ import pytest
 from elysium_core.errors import ExpressionError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
-from elysium_core.tracking.types import PerceptionModel, Tracker, TrackState
+from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
 
 BOX = Box(0.1, 0.2, 0.3, 0.4)
 

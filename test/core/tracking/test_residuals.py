@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_core.tracking.residuals import Residuals
+from elysium_core.tracking.box_tree import Residuals
 
 LEVEL = st.integers(0, 100)
 BOX = st.tuples(LEVEL, LEVEL, LEVEL, LEVEL)

@@ -10,9 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.target import Observation, StreamClock, Target
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 THRESHOLD = 0.5

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from elysium_core.engine.engine import EngineCounters
 from elysium_core.geometry import Box
-from elysium_core.inference.engine import EngineCounters
-from elysium_core.inference.runtime import ScoredAnswer
-from elysium_core.text.box_text import ParsedAnswer, format_box, format_track
-from elysium_core.text.conversation import frame_pieces, question_piece
-from elysium_core.text.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.prompt.box_text import ParsedAnswer, format_box, format_track
+from elysium_core.prompt.conversation import frame_pieces, question_piece
+from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.runtime import ScoredAnswer
 from elysium_core.tracking.window import Window
 
 TOKENS = 10

@@ -9,12 +9,12 @@ import yaml
 from elysium_core.data.synthetic.assets import sprite_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
-from elysium_core.text.tokenizer import TextTokenizer
-from elysium_core.training.batches import BatchBuilder
-from elysium_core.training.config import Recipe, load_recipe
-from elysium_core.training.nano_model import build_tokenizer
-from elysium_core.training.scratch import build_training_model
-from elysium_core.training.stages import TrainingModel
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.nano.clip_batches import BatchBuilder
+from elysium_core.training.nano.nano_model import build_tokenizer
+from elysium_core.training.nano.nano_recipe import Recipe, load_recipe
+from elysium_core.training.nano.scratch import build_training_model
+from elysium_core.training.nano.stages import TrainingModel
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -10,13 +10,14 @@ from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
 from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.data.synthetic.scene import SceneConfig
-from elysium_core.text.box_text import parse_answer
-from elysium_core.text.conversation import build_prompt
-from elysium_core.text.questions import REC, REG, RSOT, SOT, VIDEO_REG
-from elysium_core.training.batches import VISUAL_SLOT, Batch
+from elysium_core.prompt.box_text import parse_answer
+from elysium_core.prompt.conversation import build_prompt
+from elysium_core.prompt.layout import VISUAL_SLOT
+from elysium_core.prompt.questions import REC, REG, RSOT, SOT, VIDEO_REG
 from elysium_core.training.losses import branch_mask, place_visual_tokens
-from elysium_core.training.nano_model import known_nouns
-from elysium_core.training.turns import NOTHING, draw_turns
+from elysium_core.training.nano.clip_batches import Batch
+from elysium_core.training.nano.nano_model import known_nouns
+from elysium_core.training.nano.turns import NOTHING, draw_turns
 
 SEED = 3
 

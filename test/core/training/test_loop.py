@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from elysium_core.errors import BackendError, DataError
 from elysium_core.training.acceleration import training_device
-from elysium_core.training.clip_batches import ClipBatches, step_seed
-from elysium_core.training.config import Recipe
-from elysium_core.training.scratch import StageRun
-from elysium_core.training.snapshots import Snapshots, find_weights
+from elysium_core.training.nano.clip_batches import ClipBatches, step_seed
+from elysium_core.training.nano.nano_recipe import Recipe
+from elysium_core.training.nano.scratch import StageRun
+from elysium_core.training.records import Snapshots, find_weights
 
 STEPS = 6
 

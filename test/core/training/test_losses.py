@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.errors import ConfigError
-from elysium_core.training.auxiliary import Oracle, PatchHeads, PointingHeads, fourier, patch_centers, patch_losses
-from elysium_core.training.stages import STAGES, oracle_selection, parameter_groups
+from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads, fourier, patch_centers, patch_losses
+from elysium_core.training.nano.stages import STAGES, oracle_selection, parameter_groups
 
 SEED = 3
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from elysium_core.errors import BackendError
-from elysium_core.training.optimizer import MixedOptimizer, ScheduledAdamW
-from elysium_core.training.schedule import cosine_factor, linear_factor
+from elysium_core.training.optimizer import MixedOptimizer, ScheduledAdamW, cosine_factor, linear_factor
 
 
 def make_network() -> torch.nn.ModuleDict:

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import ConfigError
-from elysium_core.training.config import Recipe, load_recipe
-from elysium_core.training.recipe_checks import KINDS
-from elysium_core.training.stages import STAGES
+from elysium_core.training.nano.nano_recipe import KINDS, Recipe, load_recipe
+from elysium_core.training.nano.stages import STAGES
 
 RECIPES = Path(__file__).parents[3] / "training"
 

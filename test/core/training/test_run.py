@@ -14,13 +14,13 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from elysium_core.api import Elysium
 from elysium_core.cli.app import app
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tasks import Elysium
 from elysium_core.training import run as run_module
-from elysium_core.training.config import load_recipe
+from elysium_core.training.nano.nano_recipe import load_recipe
 from elysium_core.training.run import claim_run, export_stage, run_recipe, run_stage, steps_done
 
 ONE_STAGE = ["stages.vision.steps=2", "stages.vision.batch_frames=2"]

@@ -14,12 +14,12 @@ from elysium_core.frames import Frame
 from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackState
+from elysium_ros.client.node_process import NodeProcess, NodeProcessError, claim_domain
+from elysium_ros.client.tracker_client import wait_until
 from elysium_ros.demo import stage
 from elysium_ros.demo.__main__ import BAD_INPUT, FAILED, main
-from elysium_ros.demo.truth import TRUTH_NAME, VIDEO_NAME
-from elysium_ros.node_process import NodeProcess, NodeProcessError, claim_domain
-from elysium_ros.tracker_client import wait_until
+from elysium_ros.demo.report import TRUTH_NAME, VIDEO_NAME
 
 FRAMES, FPS, WIDTH, HEIGHT, SIDE = 20, 20, 160, 120, 24
 RESULTS = {"annotated.mp4", "annotated.gif", "contact_sheet.png", "tracks.jsonl", "report.json"}
@@ -128,7 +128,7 @@ def test_bad_input_is_one_sentence(
 
 
 def test_a_node_that_died_is_noticed_with_its_last_words() -> None:
-    with NodeProcess("elysium_ros.video_node", {"source": "no/such.mp4"}, os.environ) as node:
+    with NodeProcess("elysium_ros.video.video_node", {"source": "no/such.mp4"}, os.environ) as node:
         wait_until(lambda: not node.is_alive, 60.0, "it did not end")
         with pytest.raises(NodeProcessError, match=r"exit code 2: .*no/such\.mp4"):
             node.check_alive()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_ros.demo.frame_numbers import FrameNumbers
+from elysium_ros.demo.recorder import FrameNumbers
 
 RATES_HZ = st.sampled_from([5.0, 15.0, 24.0, 30000 / 1001, 30.0, 60.0])
 

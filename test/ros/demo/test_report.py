@@ -9,9 +9,8 @@ import pytest
 
 from elysium_core.errors import DataError
 from elysium_core.geometry import Box
-from elysium_core.tracking.types import TrackState, TrackUpdate
-from elysium_ros.demo.report import Report, percentile, summarize_target
-from elysium_ros.demo.truth import TruthObject, read_truth
+from elysium_core.types import TrackState, TrackUpdate
+from elysium_ros.demo.report import Report, TruthObject, percentile, read_truth, summarize_target
 
 
 def box_at(x: float) -> Box:

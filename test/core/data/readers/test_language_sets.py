@@ -8,8 +8,7 @@ import pickle
 
 import pytest
 
-from elysium_core.data.readers.refcoco import find_image, read_refcoco, write_jsonl
-from elysium_core.data.readers.safe_pickle import read_plain_pickle
+from elysium_core.data.readers.refcoco import find_image, read_plain_pickle, read_refcoco, write_jsonl
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import ConfigError, DataError
 

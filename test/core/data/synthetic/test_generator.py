@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from elysium_core.data.synthetic import assets
 from elysium_core.data.synthetic.assets import Sprite, load_backgrounds, load_sprites, sprite_names
-from elysium_core.data.synthetic.backgrounds import apply_camera, draw_backgrounds
 from elysium_core.data.synthetic.clips import ClipGenerator
-from elysium_core.data.synthetic.render import render_clip
+from elysium_core.data.synthetic.compositing import apply_camera, draw_backgrounds, render_clip
 from elysium_core.data.synthetic.scene import Motion, SceneConfig, draw_motion
 from elysium_core.errors import ConfigError, DataError
 

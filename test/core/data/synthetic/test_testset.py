@@ -6,9 +6,9 @@ import pytest
 
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.assets import held_out_names, sprite_names, trainable_names
+from elysium_core.data.synthetic.clips import TrainingClips
 from elysium_core.data.synthetic.colors import NO_COLOR
 from elysium_core.data.synthetic.expressions import references
-from elysium_core.data.synthetic.sources import TrainingClips
 
 _AVX2 = 11  # OpenCV has no public name for it
 PART_OF = {part.clip_name(index): (part, index) for part in testset.PARTS for index in range(4)}

@@ -10,8 +10,8 @@ from PIL import Image
 
 from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
 from elysium_core.data.synthetic import writer
+from elysium_core.data.synthetic.clips import TrainingClips
 from elysium_core.data.synthetic.expressions import references
-from elysium_core.data.synthetic.sources import TrainingClips
 from elysium_core.data.synthetic.writer import claim_folder, track_lines, write_shards, write_track_files
 from elysium_core.errors import ConfigError, DataError
 

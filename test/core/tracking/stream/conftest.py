@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
+from elysium_core.types import TrackingConfig
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elysium_core.inference.runtime import Runtime
+from elysium_core.runtime import Runtime
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elysium_core.errors import BackendError
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackState
 
 TRACKED, UNCERTAIN, LOST, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST, TrackState.REMOVED
 

@@ -9,9 +9,8 @@ import pytest
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 TRACKED, UNCERTAIN, LOST, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST, TrackState.REMOVED
 

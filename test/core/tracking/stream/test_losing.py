@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from elysium_core.errors import TargetError
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 TRACKED, UNCERTAIN, LOST, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST, TrackState.REMOVED
 

@@ -6,9 +6,8 @@ import pytest
 
 from elysium_core.errors import ExpressionError, ImageError, TargetError
 from elysium_core.tracking.clip import ClipTracker
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.types import TrackState
+from elysium_core.types import TrackingConfig, TrackState
 
 TRACKED, UNCERTAIN, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.REMOVED
 

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from elysium_core.api import Elysium
 from elysium_core.errors import BackendError, ConfigError
 from elysium_core.geometry import Box
-from elysium_core.tasks import Elysium
-from elysium_core.tracking.config import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.types import ModelInfo, TrackState
+from elysium_core.types import ModelInfo, TrackingConfig, TrackState
 
 TRACKED, UNCERTAIN, LOST, REMOVED = TrackState.TRACKED, TrackState.UNCERTAIN, TrackState.LOST, TrackState.REMOVED
 PARTS = 4 + 9

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.recipes import load_any_recipe
 
 FRAMES = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.finetune.stage import FineTuneStageRun
 from elysium_core.training.recipes import load_any_recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elysium_core.tasks import Elysium
+from elysium_core.api import Elysium
 
 
 @pytest.mark.slow

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import DataError
-from elysium_core.inference.runtime import Runtime
-from elysium_core.text.box_text import parse_answer
-from elysium_core.training.batches import VISUAL_SLOT
-from elysium_core.training.finetune.batches import DataBatches, PromptLayout
-from elysium_core.training.finetune.config import SourceConfig
-from elysium_core.training.finetune.questions import AskedClip, Dialogue, ask
-from elysium_core.training.finetune.samples import choose_frames
+from elysium_core.prompt.box_text import parse_answer
+from elysium_core.prompt.layout import VISUAL_SLOT
+from elysium_core.runtime import Runtime
+from elysium_core.training.finetune.finetune_recipe import SourceConfig
+from elysium_core.training.finetune.mixed_batches import DataBatches, PromptLayout
+from elysium_core.training.finetune.samples import AskedClip, Dialogue, ask, choose_frames
 from elysium_core.training.finetune.sources import LineFile, open_source
 
 

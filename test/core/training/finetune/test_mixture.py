@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_core.training.finetune.mixture import Mixture
+from elysium_core.training.finetune.mixed_batches import Mixture
 
 
 def test_shares_are_exact_over_a_thousand_samples():

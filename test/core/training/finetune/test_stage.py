@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.model.checkpoint import load_checkpoint
-from elysium_core.training.finetune.config import FineTuneRecipe
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.finetune.stage import FineTuneStageRun
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage

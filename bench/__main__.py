@@ -1,0 +1,5 @@
+"""``python -m bench NAME``."""
+
+from bench.app import app
+
+app(prog_name="python -m bench")

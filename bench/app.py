@@ -1,0 +1,46 @@
+"""The benchmarks as commands: ``python -m bench.engine``, or ``python -m bench engine``.
+
+They read the packages, are imported by nothing, and are not installed. Failures become one line and an exit code, as
+those of the ``elysium`` command do.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from elysium_core.cli.app import ErrorGroup
+from elysium_core.cli.output import configure_logging
+from elysium_core.cli.registry import CONTEXT_SETTINGS, Verb
+
+BENCHMARKS = (
+    Verb("engine", "bench.engine", "Passes, tokens and time of the language model."),
+    Verb("vision", "bench.vision", "Tokens, time and memory of the vision encoder and adapters."),
+    Verb("soak", "bench.soak", "Whether anything grows over ten thousand frames."),
+    Verb("gpu", "bench.gpu", "Everything that only a GPU can show, in one run and one report."),
+    Verb("node", "bench.node", "Latency of the ROS 2 node, from image stamp to answer."),
+    Verb("data", "bench.data", "Samples a second of the data pipeline."),
+)
+
+
+class BenchGroup(ErrorGroup):
+    """All benchmarks."""
+
+    verbs = BENCHMARKS
+
+
+app = typer.Typer(cls=BenchGroup, add_completion=False, context_settings=CONTEXT_SETTINGS)
+
+
+@app.callback(invoke_without_command=True)
+def _bench(context: typer.Context) -> None:
+    """Measure speed and memory on this machine."""
+    configure_logging(verbose=False)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(name: str) -> None:
+    """Run one benchmark with the options of this process."""
+    app([name, *sys.argv[1:]], prog_name="python -m bench")

@@ -1,0 +1,243 @@
+"""Everything that only a GPU can tell, section by section, in one report that is never lost.
+
+The report is written anew after every part of a section: a run that is cut short leaves what
+it has found. Sections that no time is left for say so.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.engine_workload import SIZES, DecoderSize
+from bench.gpu_agreement import measure_agreement, measure_small_model
+from bench.gpu_follow import FollowSettings, full_runtime, measure_following, measure_ingest
+from bench.gpu_machine import Rates, describe_machine, measure_rates
+from bench.gpu_vision import measure_vision_backends
+from bench.vision_cost import PAPER_SIZE, TINY_SIZE, VisionSize
+from elysium_core.checkpoint.quantization import NONE, QUANTIZATIONS, check_quantization
+from elysium_core.device import device_errors
+from elysium_core.engine.recorded_decoder import build_decoder
+from elysium_core.errors import BackendError
+from elysium_core.io.files import atomic_path
+from elysium_core.runtime import Runtime
+from elysium_core.vision.vision_choice import build_vision
+
+_MIB = 1 << 20
+# What a part takes at most, roughly; exporting and building an engine of full size take minutes.
+_NEEDED_S = {"follow": 40.0, "quantised": 40.0, "agreement": 15.0, "vision": 200.0}
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSize:
+    """How large everything is.
+
+    Attributes:
+        vision: Sizes of the vision half.
+        decoder: Sizes of the language model.
+        copy_bytes: Size of the copy that tells the memory's rate.
+        matmul_side: Side of the matrices that tell the arithmetic's rate.
+        frames: Frames that are timed for each number of targets.
+        repeats: Timed runs of everything else.
+        scenes: Streams that precisions are compared on.
+    """
+
+    vision: VisionSize
+    decoder: DecoderSize
+    copy_bytes: int
+    matmul_side: int
+    frames: int
+    repeats: int
+    scenes: int
+
+
+BENCH_SIZES = {
+    "paper": BenchSize(PAPER_SIZE, SIZES["paper"], 1024 * _MIB, 8192, 120, 30, 4),
+    "tiny": BenchSize(TINY_SIZE, replace(SIZES["tiny"], width=TINY_SIZE.llm_width), 16 * _MIB, 256, 6, 3, 1),
+}
+"""``paper``: CLIP ViT-L/14-336 and a 7B LLaMA, for a GPU. ``tiny``: to see that all of it runs, anywhere."""
+
+SECTIONS = ("device", "rates", "ingest", "follow", "nano", "agreement", "quantised", "vision")
+"""What is measured, in this order: what matters most and takes least comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """What to run, and where.
+
+    Attributes:
+        size: Key of :data:`BENCH_SIZES`.
+        device: Where.
+        dtype: Of the random weights.
+        sections: Of :data:`SECTIONS`.
+        targets: Numbers of targets to follow.
+        model: Trained model that precisions are compared on.
+        budget_s: Time for all of it; no part is begun that may need more than is left [s].
+        out: Where the report is kept; None = nowhere.
+    """
+
+    size: str
+    device: torch.device
+    dtype: torch.dtype
+    sections: tuple[str, ...] = SECTIONS
+    targets: tuple[int, ...] = (1, 4, 16)
+    model: str = "nano"
+    budget_s: float = 480.0
+    out: Path | None = None
+
+
+class GpuBench:
+    """One run.
+
+    Args:
+        settings: What to run.
+        told: Hears of every part that is complete: its section, and what was found.
+        clock: Steady clock [s].
+    """
+
+    def __init__(
+        self,
+        settings: BenchSettings,
+        told: Callable[[str, object], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._size = settings, BENCH_SIZES[settings.size]
+        self._told, self._clock = told, clock
+        self._started = clock()
+        self._rates: Rates | None = None
+        self._parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+            "device": self._device,
+            "rates": self._device_rates,
+            "ingest": self._ingest,
+            "follow": self._follow,
+            "nano": self._nano,
+            "agreement": self._agreement,
+            "quantised": self._quantised,
+            "vision": self._vision,
+        }
+        self.report: dict[str, Any] = {
+            "size": settings.size,
+            "dtype": str(settings.dtype).removeprefix("torch."),
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "complete": False,
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Measure section by section; what fails is said in the report, and the next one begins.
+
+        Raises:
+            OSError: The report cannot be written.
+        """
+        self._save()
+        for section in SECTIONS:
+            if section in self._settings.sections:
+                self._run_section(section)
+        self.report |= {"complete": True, "seconds": round(self._clock() - self._started, 1)}
+        self._save()
+        return self.report
+
+    def _run_section(self, section: str) -> None:
+        parts = self._parts[section]()
+        found: list[Any] = []
+        needed = _NEEDED_S.get(section, 0.0) if self._settings.size == "paper" else 0.0
+        while True:
+            left = self._settings.budget_s - (self._clock() - self._started)
+            if left < needed:
+                found.append({"skipped": f"{max(0.0, left):.0f} s are left, and it may need {needed:g} s"})
+                break
+            try:
+                with device_errors(f"the section {section!r}"):
+                    part = next(parts, None)
+            except BackendError as error:
+                part, parts = {"skipped": str(error)}, iter(())
+            if part is None:
+                break
+            found.append(part)
+            self.report[section] = found
+            self._save()
+            if self._told is not None:
+                self._told(section, part)
+        self.report[section] = found
+        self._save()
+        self._free()
+
+    def _device(self) -> Iterator[dict[str, Any]]:
+        yield describe_machine(self._settings.device)
+
+    def _known_rates(self) -> Rates:
+        if self._rates is None:
+            size = self._size
+            self._rates = measure_rates(
+                self._settings.device, self._settings.dtype, size.copy_bytes, size.matmul_side, size.repeats
+            )
+        return self._rates
+
+    def _device_rates(self) -> Iterator[dict[str, Any]]:
+        rates = self._known_rates()
+        yield {
+            "copy_gigabytes_per_s": round(rates.bytes_per_s / 1e9, 2),
+            "matmul_teraflops_per_s": round(rates.flops_per_s / 1e12, 4),
+        }
+
+    def _ingest(self) -> Iterator[dict[str, Any]]:
+        yield measure_ingest(self._follow_settings(), self._size.repeats)
+
+    def _follow_settings(self) -> FollowSettings:
+        size, settings = self._size, self._settings
+        return FollowSettings(
+            size.vision, size.decoder, settings.device, settings.dtype, frames=size.frames, warm_up=size.frames // 5 + 2
+        )
+
+    def _follow(self) -> Iterator[dict[str, Any]]:
+        rates, settings = self._known_rates(), self._follow_settings()
+        runtime = full_runtime(settings)
+        for targets in self._settings.targets:
+            yield measure_following(runtime, settings, targets, rates)
+        if settings.device.type == "cuda":
+            network = runtime.network
+            vision = build_vision("torch", network, fast_resize=True, cuda_graphs=False)
+            decoder = build_decoder(network.llm, cuda_graphs=False)
+            eager = Runtime(network, runtime.tokenizer, vision, decoder)
+            yield measure_following(eager, settings, self._settings.targets[0], rates)
+
+    def _quantised(self) -> Iterator[dict[str, Any]]:
+        rates, settings = self._known_rates(), self._follow_settings()
+        for kind in (kind for kind in QUANTIZATIONS if kind != NONE):
+            try:
+                check_quantization(kind, settings.device, settings.dtype)
+                runtime = full_runtime(settings, quantization=kind)
+            except BackendError as error:
+                yield {"quantization": kind, "skipped": str(error)}
+                continue
+            yield {"quantization": kind, **measure_following(runtime, settings, self._settings.targets[0], rates)}
+            del runtime
+            self._free()
+
+    def _nano(self) -> Iterator[dict[str, Any]]:
+        frames = 200 if self._settings.size == "paper" else 20
+        yield measure_small_model(self._settings.model, self._settings.device, frames)
+
+    def _agreement(self) -> Iterator[dict[str, Any]]:
+        frames = 36 if self._settings.size == "paper" else 8
+        yield from measure_agreement(self._settings.model, self._settings.device, self._size.scenes, frames)
+
+    def _vision(self) -> Iterator[dict[str, Any]]:
+        size, settings = self._size, self._settings
+        yield measure_vision_backends(size.vision, settings.device, settings.dtype, size.repeats)
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._settings.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _save(self) -> None:
+        if self._settings.out is not None:
+            with atomic_path(self._settings.out) as temporary:
+                temporary.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,100 @@
+"""The same language model, run by transformers' ``generate``: the peer that the engine is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from elysium_core.network.llama import Llama, LlamaSize
+
+
+class HfDecoder:
+    """``LlamaForCausalLM`` on the very weights of one of our decoders; no copy is made.
+
+    Args:
+        llm: Our decoder.
+        eos_id: Token that ends an answer.
+
+    Attributes:
+        passes: Forward passes so far.
+        tokens: Tokens fed so far.
+    """
+
+    def __init__(self, llm: Llama, eos_id: int) -> None:
+        self._eos_id = eos_id
+        config = LlamaConfig(**hf_settings(llm.size))
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        model.load_state_dict(llm.state_dict(), assign=True)
+        # Its frequencies are no weights and would stay empty.
+        model.model.rotary_emb = LlamaRotaryEmbedding(config).to(llm.lm_head.weight.device)
+        self._model = model.eval()
+        self.passes = self.tokens = 0
+        self._model.model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _model: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        fed = named["inputs_embeds"] if named.get("inputs_embeds") is not None else named["input_ids"]
+        self.passes += 1
+        self.tokens += int(fed.shape[1])
+
+    @torch.inference_mode()
+    def generate(self, prompt: Tensor, max_new_tokens: int, forced: Sequence[int] | None = None) -> list[int]:
+        """Greedy answer to a prompt.
+
+        Args:
+            prompt: (T, D) embeddings.
+            max_new_tokens: Longest answer.
+            forced: Tokens to write instead of the model's own, at the same cost.
+
+        Returns:
+            Token ids without the end token.
+        """
+        force = [] if forced is None else [_Force([*forced, self._eos_id])]
+        written: list[int] = self._model.generate(
+            inputs_embeds=prompt[None],
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=prompt.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self._eos_id,
+            pad_token_id=self._eos_id,
+            logits_processor=LogitsProcessorList(force),
+        )[0].tolist()
+        return written[: written.index(self._eos_id)] if self._eos_id in written else written
+
+
+def hf_settings(size: LlamaSize) -> dict[str, Any]:
+    """``LlamaConfig``'s names for our sizes."""
+    settings: dict[str, Any] = {
+        "vocab_size": size.vocab,
+        "hidden_size": size.width,
+        "intermediate_size": size.mlp_width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.head_dim,
+        "rms_norm_eps": size.norm_eps,
+        "rope_theta": size.rope_base,
+        "tie_word_embeddings": size.tied,
+    }
+    if size.rope_factor != 1:
+        settings["rope_scaling"] = {"rope_type": "linear", "factor": size.rope_factor}
+    return settings
+
+
+class _Force(LogitsProcessor):
+    """Makes one answer the greedy one."""
+
+    def __init__(self, answer: Sequence[int]) -> None:
+        self._answer = answer
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        # Prompts are embeddings, so that what stands here is the answer alone.
+        token = self._answer[min(input_ids.shape[1], len(self._answer) - 1)]
+        forced = torch.full_like(scores, -torch.inf)
+        forced[:, token] = 0
+        return forced

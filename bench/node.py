@@ -1,0 +1,312 @@
+"""Measures the tracker node from outside: how old its answers are, how many frames it answers, and whether it grows.
+
+    python -m bench.node --model identity --model nano --rate 15 --rate 30 --seconds 180 --json
+
+Each run starts the node as a process of its own, sends moving pictures at a steady rate, follows one object, and
+compares the stamp of each image with the time at which the answer is here. With ``--model identity`` no model runs, so
+that run is what ROS 2 and the node cost by themselves. Run it on an idle machine; nothing else is corrected for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from bench.camera import BenchCamera
+from elysium_core.checkpoint.locations import checkpoint_folder
+from elysium_core.cli.ros import HAND_OVER_SETTINGS
+from elysium_core.errors import ConfigError, ElysiumError, ModelFileError
+from elysium_ros.client.node_process import (
+    PROFILE_VARIABLES,
+    NodeProcess,
+    NodeProcessError,
+    add_profile,
+    claim_domain,
+    private_environment,
+)
+from elysium_ros.client.tracker_client import TrackerClient, spinning, wait_until
+from elysium_ros.msg import Box2D
+
+TRACKER = "/elysium"
+
+_LOAD_S, _ANSWER_S, _SETTLE_S = 600.0, 30.0, 30.0
+# Long enough for the node's buffer of recent images to fill, which is no growth.
+_WARM_UP_S, _WARM_UP_HZ = 2.0, 15.0
+_MEBIBYTE = 2**20
+FAILED, BAD_INPUT = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run measured.
+
+    Attributes:
+        model: Model of the node.
+        rate_hz: Images a second that were sent.
+        width: Image width [px].
+        height: Image height [px].
+        seconds: How long images were sent [s].
+        sent: Images sent.
+        answered: Images with an answer.
+        superseded: Images received by the node and skipped for a newer one.
+        lost: Images that never reached the node's callback.
+        latency_p50_ms: Stamp of the image to arrival of its answer here, median [ms].
+        latency_p95_ms: The same, 95th percentile [ms].
+        latency_p99_ms: The same, 99th percentile [ms].
+        node_latency_p50_ms: Stamp of the image to publishing, as the node itself says, median [ms].
+        return_ms: Publishing to arrival here, median and 95th percentile [ms]; the bench's own share is in here.
+        stages_ms: Median and 95th percentile of each stage over the last frames, as the node says [ms].
+            ``transport`` is the way there, ``node`` is what the node itself takes, all others are parts of ``node``.
+        rss_start_mib: Memory of the node when the first image was sent [MiB].
+        rss_end_mib: Memory of the node after the last answer [MiB].
+        rss_slope_mib_per_h: Straight line through the memory in the last two thirds [MiB/h];
+            None when that is less than a minute, in which a slope is noise.
+    """
+
+    model: str
+    rate_hz: float
+    width: int
+    height: int
+    seconds: float
+    sent: int
+    answered: int
+    superseded: int
+    lost: int
+    latency_p50_ms: float
+    latency_p95_ms: float
+    latency_p99_ms: float
+    node_latency_p50_ms: float
+    return_ms: tuple[float, float]
+    stages_ms: dict[str, tuple[float, float]]
+    rss_start_mib: float
+    rss_end_mib: float
+    rss_slope_mib_per_h: float | None
+
+
+def slope_per_hour(samples: Sequence[tuple[float, int]]) -> float | None:
+    """Return the slope of a line through the last two thirds of (time [s], bytes) [MiB/h].
+
+    Returns:
+        None if they span less than a minute.
+    """
+    late = [sample for sample in samples if sample[0] >= samples[-1][0] / 3] if samples else []
+    if not late or late[-1][0] - late[0][0] < 60.0:
+        return None
+    times_s, sizes = zip(*late, strict=True)
+    return float(np.polyfit(times_s, sizes, 1)[0]) * 3600 / _MEBIBYTE
+
+
+def measure(
+    model: str, device: str, rate_hz: float, seconds: float, size: tuple[int, int], plain_dds: bool = False
+) -> Result:
+    """Do one run.
+
+    Args:
+        model: Model of the node.
+        device: Device of the node.
+        rate_hz: Images a second.
+        seconds: How long images are sent [s].
+        size: Width and height of the images [px].
+        plain_dds: Leave Fast DDS as it is installed.
+
+    Raises:
+        ElysiumError: The node could not start, died, or answered nothing.
+    """
+    parameters = {
+        "autostart": False,
+        "model.path": model,
+        "model.device": device,
+        "qos_overrides./image.subscription.reliability": "reliable",
+        # The object is meant to be followed all the time, also by a model that loses it.
+        "tracking.remove_after": 0.0,
+    }
+    with (
+        claim_domain() as domain,
+        spinning("elysium_bench", domain) as node,
+        NodeProcess(
+            "elysium_ros.node.tracker_node", parameters, private_environment(domain, plain_dds=plain_dds)
+        ) as process,
+    ):
+        client = TrackerClient(node, TRACKER, _ANSWER_S, process.check_alive)
+        for transition in ("configure", "activate"):
+            if not client.change_state(transition, _LOAD_S):
+                raise NodeProcessError(f"the tracker node failed to {transition}: {process.last_line()}")
+        camera = BenchCamera(node, TRACKER, *size)
+        wait_until(lambda: camera.is_watched, _ANSWER_S, "the node did not subscribe", check=process.check_alive)
+        _start_target(client, camera, process, size)
+        camera.begin()
+        memory = camera.send(seconds, rate_hz, process)
+        _settle(camera, process)
+        memory_end = process.resident_bytes()
+        wait_until(lambda: camera.has_last_word, _SETTLE_S, "the node told no status", check=process.check_alive)
+        return _result(model, rate_hz, seconds, size, camera, memory, memory_end)
+
+
+def _start_target(client: TrackerClient, camera: BenchCamera, process: NodeProcess, size: tuple[int, int]) -> None:
+    """Follow a box, so that models of any skill have the same amount of work; the first frames warm everything up."""
+    camera.send(0.2, 5.0, process)
+    _settle(camera, process)
+    side = float(max(1, min(size) // 6))
+    response = client.track(box=Box2D(x_min=0.0, y_min=0.0, x_max=side, y_max=side))
+    if not response.success:
+        raise NodeProcessError(f"the tracker node refused the target: {response.message}")
+    camera.send(_WARM_UP_S, _WARM_UP_HZ, process)
+    _settle(camera, process)
+
+
+def _settle(camera: BenchCamera, process: NodeProcess) -> None:
+    complaint = f"the last of {camera.sent} images was not answered"
+    wait_until(lambda: camera.is_settled, _SETTLE_S, complaint, check=process.check_alive)
+
+
+def _result(
+    model: str,
+    rate_hz: float,
+    seconds: float,
+    size: tuple[int, int],
+    camera: BenchCamera,
+    memory: list[tuple[float, int]],
+    memory_end: int,
+) -> Result:
+    p50_s, p95_s, p99_s = (float(np.percentile(camera.ages_s, percent)) for percent in (50, 95, 99))
+    back_p50_s, back_p95_s = np.percentile(np.subtract(camera.ages_s, camera.node_ages_s), (50, 95))
+    slope = slope_per_hour(memory)
+    return Result(
+        model=model,
+        rate_hz=rate_hz,
+        width=size[0],
+        height=size[1],
+        seconds=seconds,
+        sent=camera.sent,
+        answered=camera.answered,
+        superseded=camera.superseded,
+        lost=camera.sent - camera.answered - camera.superseded,
+        latency_p50_ms=round(p50_s * 1e3, 2),
+        latency_p95_ms=round(p95_s * 1e3, 2),
+        latency_p99_ms=round(p99_s * 1e3, 2),
+        node_latency_p50_ms=round(float(np.median(camera.node_ages_s)) * 1e3, 2),
+        return_ms=(round(float(back_p50_s) * 1e3, 2), round(float(back_p95_s) * 1e3, 2)),
+        stages_ms={name: (round(p50, 2), round(p95, 2)) for name, (p50, p95) in camera.stages_ms.items()},
+        rss_start_mib=round(memory[0][1] / _MEBIBYTE, 1),
+        rss_end_mib=round(memory_end / _MEBIBYTE, 1),
+        rss_slope_mib_per_h=None if slope is None else round(slope, 2),
+    )
+
+
+def machine() -> dict[str, object]:
+    """Return what the figures depend on."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "ros_distro": os.environ.get("ROS_DISTRO", "unknown"),
+        "rmw": os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"),
+        "dds_profile": next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), ""),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def as_text(result: Result) -> str:
+    """Return one run as a line for people."""
+    slope = result.rss_slope_mib_per_h
+    growth = "slope needs a longer run" if slope is None else f"{slope:+.1f} MiB/h"
+    return (
+        f"{result.model:>10}  {result.width}x{result.height} at {result.rate_hz:g} Hz  "
+        f"p50 {result.latency_p50_ms:.1f} ms  p95 {result.latency_p95_ms:.1f} ms  p99 {result.latency_p99_ms:.1f} ms  "
+        f"{result.answered} answered, {result.superseded} superseded, {result.lost} lost of {result.sent}  "
+        f"RSS {result.rss_start_mib:.0f} -> {result.rss_end_mib:.0f} MiB ({growth})"
+    )
+
+
+def stages_as_text(result: Result) -> str:
+    """Return where the time of a run went as a line for people."""
+    parts = {**result.stages_ms, "way back": result.return_ms}
+    return f"{'':>10}  p50 / p95 of " + ", ".join(f"{name} {p50:.1f} / {p95:.1f}" for name, (p50, p95) in parts.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.node", description="Measure the tracker node from outside.")
+    parser.add_argument("--model", action="append", help="identity, nano, a folder; repeatable (default: both names)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--rate", action="append", type=float, help="images a second; repeatable (default: 15 and 30)")
+    parser.add_argument("--seconds", type=float, default=180.0, help="length of each run (default: %(default)s)")
+    parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of the images [px] (default: %(default)s)")
+    parser.add_argument("--plain-dds", action="store_true", help="leave Fast DDS as installed: no config/fastdds.xml")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 8192 and 0 < int(height) <= 8192):
+        raise ConfigError(f"--size {text!r} is not WIDTHxHEIGHT in pixels, such as 640x480")
+    return int(width), int(height)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if omitted.
+
+    Returns:
+        0 if every run was measured, 1 if not, 2 for bad input, 130 when interrupted.
+    """
+    args = _parser().parse_args(argv)
+    results = []
+    try:
+        size = _size(args.size)
+        rates = args.rate or [15.0, 30.0]
+        if args.seconds <= 0 or min(rates) <= 0:
+            raise ConfigError(f"--seconds {args.seconds:g} and --rate {min(rates):g} must be positive")
+        if not args.plain_dds:
+            # The camera is in this process.
+            add_profile(os.environ)
+        models = args.model or ["identity", "nano"]
+        for model in models:
+            if model != "identity":
+                checkpoint_folder(model)
+        for model in models:
+            for rate_hz in rates:
+                results.append(measure(model, args.device, rate_hz, args.seconds, size, args.plain_dds))
+                (sys.stderr if args.json else sys.stdout).write(
+                    f"{as_text(results[-1])}\n{stages_as_text(results[-1])}\n"
+                )
+    except ElysiumError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_INPUT if isinstance(error, ConfigError | ModelFileError) else FAILED
+    except KeyboardInterrupt:
+        return 130
+    if args.json:
+        sys.stdout.write(json.dumps({**machine(), "runs": [asdict(result) for result in results]}) + "\n")
+    return 0
+
+
+COMMAND_SETTINGS = HAND_OVER_SETTINGS
+
+
+def command(context: typer.Context) -> None:
+    """Latency of the ROS 2 node, from image stamp to answer."""
+    raise typer.Exit(main(context.args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

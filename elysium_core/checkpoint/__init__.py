@@ -1,0 +1,1 @@
+"""Checkpoints: finding, checking, loading, saving and quantising them."""

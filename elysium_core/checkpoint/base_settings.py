@@ -1,0 +1,162 @@
+"""Sizes of the two models that a checkpoint is built on, read as data and checked before anything is built.
+
+Only the keys named here are ever handed on: what else a ``config.json`` may say (where to
+find code, which attention kernel to fetch) has no effect.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from transformers import CLIPVisionConfig
+
+from elysium_core.errors import ModelFileError
+from elysium_core.network.llama import LlamaSize
+from elysium_core.network.model_config import CONFIG_NAME
+
+# Far above any model of this kind; a crafted config must not keep the program busy building layers.
+_LARGEST = MappingProxyType(
+    {
+        "hidden_size": 1 << 16,
+        "intermediate_size": 1 << 18,
+        "num_hidden_layers": 512,
+        "num_attention_heads": 1 << 10,
+        "num_key_value_heads": 1 << 10,
+        "head_dim": 1 << 12,
+        "vocab_size": 1 << 22,
+        "image_size": 1 << 13,
+        "patch_size": 1 << 10,
+    }
+)
+_VISION_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+)
+_ACTIVATIONS = ("quick_gelu", "gelu")
+# What transformers assumes where a LLaMA config is silent.
+_LLM_DEFAULTS = MappingProxyType(
+    {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    }
+)
+
+KNOWN_BASES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "openai/clip-vit-large-patch14-336": {
+            "model_type": "clip_vision_model",
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": 336,
+            "patch_size": 14,
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": 1e-5,
+        },
+        "lmsys/vicuna-7b-v1.5": {
+            "model_type": "llama",
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    }
+)
+"""Sizes of the models that the published checkpoint names, so that their configs need not be fetched."""
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a ``config.json``.
+
+    Raises:
+        ModelFileError: It is missing, is not a JSON object, or asks for code to be run
+            (``MODEL_UNSAFE``).
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelFileError(f"{path} holds {type(raw).__name__}, not an object of settings")
+    if raw.get("auto_map"):
+        raise ModelFileError(
+            f"{path} asks for its own code to be run (auto_map); that is never done, remove the key",
+            code="MODEL_UNSAFE",
+        )
+    return raw
+
+
+def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> CLIPVisionConfig:
+    """Build the vision encoder's config from the settings of a CLIP or a CLIP vision model.
+
+    Raises:
+        ModelFileError: A size is missing or out of range.
+    """
+    # The hub's CLIP configs hold text and vision side by side, and transformers leaves out what is the default.
+    nested = raw.get("vision_config")
+    merged = CLIPVisionConfig().to_dict() | (nested if isinstance(nested, dict) else raw)
+    sizes = {key: _size(merged, key, source) for key in _VISION_SIZES}
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        raise ModelFileError(
+            f"{source}: hidden_size = {sizes['hidden_size']} is no multiple of "
+            f"num_attention_heads = {sizes['num_attention_heads']}"
+        )
+    activation = merged.get("hidden_act", "quick_gelu")
+    if activation not in _ACTIVATIONS:
+        raise ModelFileError(f"{source}: hidden_act {activation!r} is not one of {', '.join(_ACTIVATIONS)}")
+    epsilon = merged.get("layer_norm_eps", 1e-5)
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise ModelFileError(f"{source}: layer_norm_eps = {epsilon!r} is not in 0..1")
+    return CLIPVisionConfig(**sizes, hidden_act=activation, layer_norm_eps=float(epsilon))
+
+
+def llm_size(raw: dict[str, Any], source: str = CONFIG_NAME) -> LlamaSize:
+    """Read the language model's sizes from the settings of a LLaMA model.
+
+    Raises:
+        ModelFileError: A size is missing or out of range, or the model is of another kind.
+    """
+    if raw.get("model_type", "llama") != "llama":
+        raise ModelFileError(f"{source} describes a {raw['model_type']!r} language model, only 'llama' is supported")
+    merged = {**_LLM_DEFAULTS, **raw}
+    for key in _LARGEST.keys() & merged.keys():
+        if merged[key] is not None or key in _LLM_DEFAULTS:
+            _size(merged, key, source)
+    try:
+        size = LlamaSize.from_dict(merged)
+    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
+    if size.heads % size.kv_heads or size.head_dim % 2:
+        raise ModelFileError(
+            f"{source}: {size.heads} heads of width {size.head_dim} with {size.kv_heads} key/value heads do not fit"
+        )
+    return size
+
+
+def _size(raw: dict[str, Any], key: str, source: str) -> int:
+    value = raw.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST[key]:
+        raise ModelFileError(f"{source}: {key} = {value!r} is not a whole number in 1..{_LARGEST[key]}")
+    return value

@@ -1,0 +1,285 @@
+"""Loading a model from its published layout, and writing it back.
+
+A checkpoint is a folder::
+
+    config.json                        the model's own settings
+    model.safetensors                  all weights; or model-00001-of-00003.safetensors ... with an index
+    <llm>/config.json, tokenizer.json  sizes and tokenizer of the language model
+    <vision>/config.json               sizes of the vision encoder
+    SHA256SUMS                         optional: what the files must be
+
+``<llm>`` and ``<vision>`` are named in ``config.json``; hub ids stand there, too, and are
+then looked up in the local cache.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig
+
+from elysium_core.checkpoint.base_settings import llm_size, vision_config
+from elysium_core.checkpoint.convert_pickled import OLDEST_SAFE_TORCH, convert_in_subprocess, torch_is_safe
+from elysium_core.checkpoint.integrity import MANIFEST_NAME, verify_manifest
+from elysium_core.checkpoint.locations import base_settings, checkpoint_folder, tokenizer_folder
+from elysium_core.checkpoint.save import Origin, save_checkpoint
+from elysium_core.checkpoint.weight_files import (
+    PICKLED_ENDING,
+    PICKLED_STEM,
+    StoredTensor,
+    find_weight_files,
+    open_weights,
+    read_headers,
+)
+from elysium_core.device import free_bytes
+from elysium_core.errors import BackendError, ModelFileError
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.llama import LlamaSize
+from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+_logger = logging.getLogger(__name__)
+_EMBEDDINGS = "llm.model.embed_tokens.weight"
+_HEAD = "llm.lm_head.weight"
+_LONGEST_LIST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model in memory.
+
+    Attributes:
+        network: The network, in evaluation mode.
+        config: Its settings.
+        llm_folder: Where its tokenizer lies.
+        name: As it was asked for.
+        folder: Where its files lie.
+        llm_settings: Settings of the language model, as its ``config.json`` has them.
+        vision_settings: Settings of the vision encoder, likewise.
+        unused_keys: Stored tensors that the network has no place for.
+        stored: Where each weight lies and as what, by the names of the network.
+    """
+
+    network: ElysiumNetwork
+    config: ElysiumConfig
+    llm_folder: Path
+    name: str
+    folder: Path
+    llm_settings: dict[str, Any]
+    vision_settings: dict[str, Any]
+    unused_keys: tuple[str, ...] = ()
+    stored: Mapping[str, StoredTensor] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int | None = None) -> None:
+        """Write the model back in the layout it came in: what has not changed is the same, byte for byte.
+
+        Args:
+            folder: Where to; whole or not at all. It needs nothing outside of itself.
+            dtype: What the weights are stored as; by default as they were.
+            max_shard_bytes: Largest weight file; by default they are divided as they were.
+
+        Raises:
+            ModelFileError: The folder cannot be written.
+        """
+        save_checkpoint(
+            folder,
+            self.network,
+            self.config,
+            self.llm_settings,
+            self.vision_settings,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+            llm_folder=self.llm_folder,
+            origin=Origin(self.folder, self.stored),
+        )
+
+
+def load_checkpoint(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    allow_pickle_weights: bool = False,
+    manifest: Path | None = None,
+    verify_hashes: bool = True,
+    check: Callable[[ElysiumNetwork], None] | None = None,
+) -> Checkpoint:
+    """Load a model; never touches the network.
+
+    Names, sizes and shapes are compared before memory is taken; then one tensor after
+    the other goes to its place, so that no second copy of the model ever exists.
+
+    Args:
+        name_or_path: ``nano``, a folder, or the id of a hub model that was pulled.
+        device: Where the weights go.
+        dtype: What they become; by default what the LLM's embeddings are stored as.
+        allow_pickle_weights: Also read ``pytorch_model*.bin``, if there are no safetensors.
+            They are converted by a process of its own; only for files of people you trust.
+        manifest: Lines of sha256 and file name; by default the folder's ``SHA256SUMS``, if any.
+        verify_hashes: Compare the files with the manifest.
+        check: Shown the network, shapes without memory, before any weight is read; may raise.
+
+    Raises:
+        ModelFileError: Something is missing or damaged (``MODEL_FILE``), is not what the manifest
+            says (``MODEL_HASH``), could run code (``MODEL_UNSAFE``) or does not fit into
+            memory (``MODEL_MEMORY``).
+        BackendError: There is no such device.
+    """
+    target = _usable_device(device)
+    folder = checkpoint_folder(name_or_path)
+    config = ElysiumConfig.from_file(folder / CONFIG_NAME)
+    vision_settings, vision_source = base_settings(config.vision, folder)
+    llm_settings, llm_source = base_settings(config.llm, folder)
+    network = _empty_network(config, vision_config(vision_settings, vision_source), llm_size(llm_settings, llm_source))
+    llm_folder = tokenizer_folder(config.llm, folder)
+    with _safe_weight_files(folder, allow_pickle_weights) as (originals, files):
+        if manifest is None and (folder / MANIFEST_NAME).is_file():
+            manifest = folder / MANIFEST_NAME
+        if manifest is not None and verify_hashes:
+            verify_manifest(manifest, folder, originals)
+        stored = read_headers(files)
+        unused = _compare(network, stored, folder)
+        if check is not None:
+            check(network)
+        dtype = dtype or stored[_EMBEDDINGS].dtype
+        _check_memory(network, target, dtype)
+        _fill(network, stored, target, dtype)
+    if unused:
+        _logger.warning("%s holds weights that are not used: %s", folder, _shorten(unused))
+    return Checkpoint(
+        network=network.eval(),
+        config=config,
+        llm_folder=llm_folder,
+        name=str(name_or_path),
+        folder=folder,
+        llm_settings=llm_settings,
+        vision_settings=vision_settings,
+        unused_keys=tuple(unused),
+        stored=stored,
+    )
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f"there is no device {str(device)!r}; use 'cpu', 'cuda' or 'cuda:0'") from error
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"the device {str(device)!r} is not on this machine; use 'cpu'")
+    return target
+
+
+def _empty_network(config: ElysiumConfig, vision: CLIPVisionConfig, llm: LlamaSize) -> ElysiumNetwork:
+    """The network with shapes but without memory."""
+    adapter, patches = config.adapter, (vision.image_size // vision.patch_size) ** 2
+    if (adapter.in_token_num, adapter.num_features) != (patches, vision.hidden_size):
+        raise ModelFileError(
+            f"adapter_config says {adapter.in_token_num} tokens of width {adapter.num_features}, but the vision "
+            f"encoder {config.vision!r} gives {patches} of width {vision.hidden_size}"
+        )
+    try:
+        with torch.device("meta"):
+            return ElysiumNetwork(config, vision, llm)
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{CONFIG_NAME} describes a model that cannot be built: {error}") from error
+
+
+@contextmanager
+def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[Path], list[Path]]]:
+    """The weight files as they lie there, and as safetensors; converted ones last as long as the block."""
+    files = find_weight_files(folder)
+    if files:
+        yield files, files
+        return
+    pickled = find_weight_files(folder, PICKLED_STEM, PICKLED_ENDING)
+    if not pickled:
+        raise ModelFileError(f"{folder} holds no weights (model*.safetensors); fetch the model again")
+    if not allow_pickle:
+        raise ModelFileError(
+            f"{pickled[0]} is a pickle, which can run code when it is read; use a model with safetensors files, or, "
+            "if you trust its author, say allow_pickle_weights=True (on the command line: --allow-pickle-weights; "
+            "in the node: model.allow_pickle_weights)",
+            code="MODEL_UNSAFE",
+        )
+    if not torch_is_safe(torch.__version__):
+        raise ModelFileError(
+            f"torch {torch.__version__} is known to run code from crafted .bin files; "
+            f"{'.'.join(map(str, OLDEST_SAFE_TORCH))} or newer is needed to read {pickled[0]}",
+            code="MODEL_UNSAFE",
+        )
+    with tempfile.TemporaryDirectory(prefix="elysium-weights-") as converted:
+        yield pickled, convert_in_subprocess(pickled, Path(converted))
+
+
+def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: Path) -> list[str]:
+    """Check names and shapes and return the keys that have no place in the network."""
+    expected = _learned_tensors(network)
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        raise ModelFileError(f"the weights in {folder} lack {_shorten(missing)}")
+    wrong = [
+        f"{name} {list(stored[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if stored[name].shape != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise ModelFileError(f"the weights in {folder} do not fit its {CONFIG_NAME}: {_shorten(wrong)}")
+    known = {*expected, _HEAD}
+    return [tensor.key for name, tensor in stored.items() if name not in known]
+
+
+def _learned_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:
+    """The tensors a checkpoint must hold: a head that is tied to the embeddings is not stored."""
+    state = network.state_dict()
+    if network.llm.size.tied:
+        state.pop(_HEAD)
+    return state
+
+
+def _check_memory(network: ElysiumNetwork, device: torch.device, dtype: torch.dtype) -> None:
+    needed = sum(tensor.numel() for tensor in _learned_tensors(network).values()) * dtype.itemsize
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise ModelFileError(
+            f"the weights need {needed >> 20} MiB as {str(dtype).removeprefix('torch.')}, "
+            f"{free >> 20} MiB are free on {device}; choose a smaller dtype, another device or a smaller model",
+            code="MODEL_MEMORY",
+        )
+
+
+def _fill(network: ElysiumNetwork, stored: dict[str, StoredTensor], device: torch.device, dtype: torch.dtype) -> None:
+    by_file: defaultdict[Path, list[str]] = defaultdict(list)
+    for name in _learned_tensors(network):
+        by_file[stored[name].file].append(name)
+    for file, names in by_file.items():
+        with open_weights(file) as tensors:
+            for name in names:
+                # A copy, because the original may be a view of the file, which others may change.
+                weight = tensors.get_tensor(stored[name].key).to(device, dtype, copy=True)
+                _assign(network, name, weight)
+    if network.llm.size.tied:
+        network.llm.lm_head.weight = network.llm.model.embed_tokens.weight
+    # The only buffer of the network; transformers computes it when a model is built.
+    embeddings = network.visual_encoder.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+
+
+def _assign(network: nn.Module, name: str, weight: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(owner), attribute, nn.Parameter(weight))
+
+
+def _shorten(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _LONGEST_LIST
+    return ", ".join(listed[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")

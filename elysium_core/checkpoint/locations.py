@@ -1,0 +1,127 @@
+"""Where a model lies: a folder, the package, or the local cache of the hub. Never the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from elysium_core.checkpoint.base_settings import KNOWN_BASES, read_settings
+from elysium_core.errors import ModelFileError
+from elysium_core.network.model_config import CONFIG_NAME
+
+NANO = "nano"
+_LONGEST_NAME = 200
+PACKAGED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def checkpoint_folder(name_or_path: str | Path) -> Path:
+    """Find a model's folder.
+
+    Args:
+        name_or_path: ``nano``, a folder, or the id of a model that was pulled.
+
+    Raises:
+        ModelFileError: It is not on this machine; says how to get it.
+    """
+    if str(name_or_path) == NANO:
+        folder = PACKAGED_WEIGHTS / NANO
+        if not (folder / CONFIG_NAME).is_file():
+            raise ModelFileError(
+                "the model 'nano' is not in this installation; train it with `make nano` or reinstall the package"
+            )
+        return folder
+    path = Path(name_or_path)
+    if str(name_or_path).startswith("~/"):
+        path = path.expanduser()
+    if str(name_or_path) and _is(Path.is_dir, path):
+        return path
+    if _is(Path.is_file, path):
+        raise ModelFileError(f"{path} is a file; give the folder that holds it together with its {CONFIG_NAME}")
+    cached = cached_folder(str(name_or_path))
+    if cached is None:
+        raise ModelFileError(
+            f"there is no model {str(name_or_path)[:_LONGEST_NAME]!r}: it is not a folder, and not in the local cache; "
+            "a model of the Hugging Face hub is fetched with `elysium pull HUB_ID`"
+        )
+    return cached
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Like ``path.is_dir()``, but a name that no file can have is no error."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
+
+
+def cached_folder(hub_id: str) -> Path | None:
+    """The snapshot of a hub model (``owner/name`` or ``owner/name@revision``) in the local cache, None if it is not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = hub_id.partition("@")
+    try:
+        found = try_to_load_from_cache(name, CONFIG_NAME, revision=revision or None)
+    except ValueError:  # not spelled like a hub id
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def base_folder(name: str, folder: Path) -> Path | None:
+    """Find the folder of a model that a checkpoint is built on.
+
+    Args:
+        name: As in the checkpoint's config: a path, absolute or relative to the
+            checkpoint's folder, or a hub id.
+        folder: The checkpoint's folder.
+
+    Returns:
+        The folder, or None if it is not on this machine.
+    """
+    for candidate in (folder / name, Path(name)):
+        if _is(Path.is_dir, candidate):
+            return candidate
+    return cached_folder(name)
+
+
+def base_settings(name: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """Settings of a model that a checkpoint is built on, and where they come from.
+
+    Raises:
+        ModelFileError: They are not on this machine, or cannot be read.
+    """
+    found = base_folder(name, folder)
+    if found is not None:
+        path = found / CONFIG_NAME
+        return read_settings(path), str(path)
+    if name in KNOWN_BASES:
+        return dict(KNOWN_BASES[name]), name
+    raise ModelFileError(
+        f"{folder / CONFIG_NAME} is built on {name!r}, which is neither a folder nor in the local cache; "
+        f"fetch its settings with `elysium pull {name}`"
+    )
+
+
+def tokenizer_folder(name: str, folder: Path) -> Path:
+    """Where a checkpoint's tokenizer lies: with its language model, or in its own folder.
+
+    Raises:
+        ModelFileError: In neither.
+    """
+    found = base_folder(name, folder)
+    for candidate in (found, folder):
+        if candidate is not None and any((candidate / file).is_file() for file in TOKENIZER_FILES[:2]):
+            return candidate
+    if found is not None:  # whoever needs the tokenizer will say what is missing
+        return found
+    raise ModelFileError(
+        f"the tokenizer of {folder} is that of {name!r}, which is not in the local cache; "
+        f"fetch it with `elysium pull {name}`, or put its tokenizer files into the folder"
+    )

@@ -1,0 +1,161 @@
+"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from elysium_core.checkpoint.integrity import MANIFEST_NAME
+from elysium_core.errors import ModelFileError
+
+SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
+PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+# Computed from the config nowadays, stored by older versions of transformers.
+_DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
+_VISION, _INNER_VISION = "visual_encoder.", "visual_encoder.vision_model."
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as a file's header describes it.
+
+    Attributes:
+        file: The file that holds it.
+        key: Its name there.
+        shape: Its shape.
+        dtype: Its type, floating point.
+    """
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_ENDING) -> list[Path]:
+    """Find ``<stem><ending>``, the files its index names, or all ``<stem>*<ending>``.
+
+    Returns:
+        The files, sorted; empty if there are none.
+
+    Raises:
+        ModelFileError: The index is damaged or names a file that is missing or outside the
+            folder; or a file is a link out of it.
+    """
+    single, index = folder / f"{stem}{ending}", folder / f"{stem}{ending}.index.json"
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        files = [_shard(folder, name, index) for name in _indexed_names(index)]
+    else:
+        files = sorted(path for path in folder.glob(f"{stem}*{ending}") if path.is_file())
+    for file in files:
+        _check_inside(file, folder)
+    return files
+
+
+def _indexed_names(index: Path) -> list[str]:
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({str(name) for name in names})
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{index} is not an index of weight files: {type(error).__name__} {error}") from error
+
+
+def _shard(folder: Path, name: str, index: Path) -> Path:
+    path = folder / name
+    if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ModelFileError(f"{index} names {name!r}, which is not a file in this folder")
+    if not path.is_file():
+        raise ModelFileError(f"{index} names {name}, which is missing; fetch the model again")
+    return path
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Refuse links out of the folder, except for those of the hub's cache, where all files are such links."""
+    home = folder.resolve()
+    roots = [home]
+    if home.parent.name == "snapshots":
+        roots.append(home.parent.parent / "blobs")
+    if not any(file.resolve().is_relative_to(root) for root in roots):
+        raise ModelFileError(f"{file} is a link out of its folder; put the file itself there")
+
+
+@contextmanager
+def open_weights(file: Path) -> Iterator[Any]:
+    """Open a safetensors file.
+
+    Raises:
+        ModelFileError: It is missing, cut off or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt", device="cpu") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"cannot read the weights in {file}: {error}; fetch the file again") from error
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """Read what the files hold, by the names that the network uses.
+
+    Buffers that are computed are left out. Shapes and sizes come from the headers, which
+    are checked against the length of the file; no weight is read.
+
+    Raises:
+        ModelFileError: A file is damaged, a name occurs twice, or a tensor is not floating point.
+    """
+    stored: dict[str, StoredTensor] = {}
+    for file in files:
+        with open_weights(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118  # not a mapping
+                if _DERIVED.fullmatch(key):
+                    continue
+                piece = tensors.get_slice(key)
+                tensor = StoredTensor(file, key, tuple(piece.get_shape()), _dtype(piece.get_dtype(), key, file))
+                name = network_name(key)
+                if name in stored:
+                    raise ModelFileError(f"{file} holds {key}, which {stored[name].file.name} holds, too")
+                stored[name] = tensor
+    return stored
+
+
+def network_name(key: str) -> str:
+    """Name of a stored tensor in the network.
+
+    Checkpoints saved by transformers 5 lack the inner ``vision_model.`` of the published ones.
+    """
+    if key.startswith(_VISION) and not key.startswith(_INNER_VISION):
+        return _INNER_VISION + key.removeprefix(_VISION)
+    return key
+
+
+def _dtype(name: str, key: str, file: Path) -> torch.dtype:
+    if name not in DTYPES:
+        raise ModelFileError(f"{file} stores {key} as {name}; only {', '.join(DTYPES)} can be read")
+    return DTYPES[name]
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Twelve hexadecimal digits that tell weight files from others without reading them; empty without files.
+
+    Made of the checksums that lie beside them; of names, sizes and times of change where there are none.
+    """
+    digest = hashlib.sha256()
+    found = sorted((path for path in files if path.is_file()), key=lambda path: path.name)
+    for path in found:
+        sums = path.parent / MANIFEST_NAME
+        status = path.stat()
+        told = sums.read_bytes() if sums.is_file() else str(status.st_mtime_ns).encode()
+        digest.update(f"{path.name} {status.st_size} ".encode() + told)
+    return digest.hexdigest()[:12] if found else ""

@@ -1,0 +1,1 @@
+"""The inference engine: embeddings in, tokens and log-probabilities out. Knows no image, text or box."""

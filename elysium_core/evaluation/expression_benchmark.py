@@ -1,0 +1,140 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: share of sentences whose box overlaps the true one by at least one half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elysium_core.data.readers.refcoco import GroundingSample, find_image
+from elysium_core.errors import DataError, ExpressionError
+from elysium_core.evaluation.answer_files import AnswerLog, read_answers
+from elysium_core.evaluation.report import Report, Table, percent
+from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.evaluation.tracking_tables import PAPER, published_rows
+from elysium_core.geometry import Box, pairwise_iou
+from elysium_core.io.image import read_image
+from elysium_core.types import PerceptionModel
+
+KIND = "grounding"
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class GroundingScores:
+    """Figures of one split.
+
+    Attributes:
+        accuracy: Share of sentences with overlap >= 0.5; a sentence without a box is wrong.
+        ties: Sentences with an overlap of exactly 0.5, which other scorers (> 0.5) count as wrong.
+        without_box: Sentences without a box.
+        sentences: Number of sentences.
+    """
+
+    accuracy: float
+    ties: int
+    without_box: int
+    sentences: int
+
+
+def run_grounding(
+    samples: Iterable[GroundingSample], model: PerceptionModel, root: Path, log: AnswerLog
+) -> Iterator[str]:
+    """Ask the model for every sentence that has no answer yet.
+
+    Args:
+        samples: The sentences.
+        model: Answers them.
+        root: Folder below which the images lie.
+        log: Where the answers go.
+
+    Yields:
+        The id of each sentence, once its answer is written.
+    """
+    for sample in samples:
+        if sample.sample_id not in log.done:
+            log.append(sample.sample_id, _answer(sample, model, root))
+        yield sample.sample_id
+
+
+def _answer(sample: GroundingSample, model: PerceptionModel, root: Path) -> dict[str, Any]:
+    image = read_image(find_image(root, sample.image))
+    try:
+        grounding = model.ground(image, sample.expression)
+        box, text, reason = grounding.box, grounding.text, "" if grounding.box else "no box in the answer"
+    except ExpressionError as error:
+        # A sentence that the model refuses is a failure of the model, not of the data.
+        box, text, reason = None, "", str(error)
+    return {
+        "image": sample.image,
+        "expression": sample.expression,
+        "text": text,
+        "reason": reason,
+        # Fractions of the frame: overlap does not change when x and y are scaled apart.
+        "box": None if box is None else list(box),
+        "truth": _normalised(sample),
+    }
+
+
+def _normalised(sample: GroundingSample) -> list[float]:
+    x1, y1, x2, y2 = sample.box_xyxy_px
+    return [x1 / sample.width, y1 / sample.height, x2 / sample.width, y2 / sample.height]
+
+
+def score_grounding(boxes: list[list[float] | None], truths: list[list[float]]) -> GroundingScores:
+    """Score boxes against true ones.
+
+    Args:
+        boxes: One ``x1, y1, x2, y2`` a sentence, None where there is no box. A reversed
+            box is wrong; it is not turned round.
+        truths: One true box a sentence, in the same unit.
+    """
+    missing = [0.0] * 4
+    overlap = pairwise_iou([missing if box is None else box for box in boxes], truths)
+    return GroundingScores(
+        accuracy=float((overlap >= THRESHOLD).mean()),
+        ties=int((overlap == THRESHOLD).sum()),
+        without_box=sum(box is None for box in boxes),
+        sentences=len(truths),
+    )
+
+
+def grounding_report(folder: Path) -> Report:
+    """Score the answers of a run.
+
+    Raises:
+        DataError: There is no answer yet.
+    """
+    manifest = read_manifest(folder)
+    answers = read_answers(folder, "answers")
+    records: list[Mapping[str, Any]] = [answers[name] for name in manifest.entries if name in answers]
+    if not records:
+        raise DataError(f"{str(folder)!r} holds no answer yet; run elysium eval {manifest.benchmark} first")
+    truths = [record["truth"] for record in records]
+    missing = len(manifest.entries) - len(records)
+    boxes = [record["box"] for record in records]
+    scores = {
+        # A sentence without an answer is wrong whatever its true box is.
+        manifest.model: score_grounding(boxes + [None] * missing, truths + [[0.0, 0.0, 1.0, 1.0]] * missing),
+        "perfect": score_grounding(list(truths), truths),
+        "whole image": score_grounding([list(Box(0, 0, 1, 1))] * len(truths), truths),
+        "centre": score_grounding([[0.25, 0.25, 0.75, 0.75]] * len(truths), truths),
+    }
+    rows = [[n, percent(s.accuracy), str(s.without_box), str(s.ties)] for n, s in scores.items()]
+    notes = ["Overlap >= 0.5 is right; where another scorer asks for > 0.5, the ties are its difference."]
+    for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
+        rows.append([f"{row.model}, figure of the paper", f"{row.figures['Acc@0.5']:.2f}", "-", "-"])
+        notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
+    return Report(
+        title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, rec",
+        facts={
+            "Protocol": "Acc@0.5 over sentences, overlap >= 0.5" + (", closer looks (zoom)" if manifest.zoom else ""),
+            "Sentences": f"{len(records)} of {len(manifest.entries)}",
+            "Unparseable answers": str(sum(box is None for box in boxes)),
+            "Version": manifest.version,
+        },
+        warnings=[f"{missing} sentences have no answer yet and count as wrong."] if missing else [],
+        tables=[Table("Acc@0.5", ["", "Acc@0.5", "without a box", "ties"], rows, notes)],
+        scores={name: {"accuracy": s.accuracy, "ties": s.ties, "sentences": s.sentences} for name, s in scores.items()},
+    )

@@ -1,1 +1,0 @@
-"""The network: vision encoder, token selector, projector, language model. Tensors in, tensors out; knows no text."""

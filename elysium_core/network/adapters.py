@@ -1,0 +1,115 @@
+"""Ways to bring a frame's N visual tokens down to K: T-Selector and the rivals of the paper's table 7.
+
+Shapes: B frames, N tokens in, K out, D their width. Every adapter maps (B, N, D) to
+(B, K, D') where D' is what the projector reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from elysium_core.network.model_config import AdapterConfig
+from elysium_core.network.token_selector import TokenSelector
+
+
+class Adapter(nn.Module, ABC):
+    """What every adapter offers.
+
+    Attributes:
+        out_features: Width D' of what it returns.
+    """
+
+    out_features: int
+
+    @abstractmethod
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, K, D')."""
+
+
+class TSelectorAdapter(TokenSelector, Adapter):
+    """T-Selector as an adapter: only the kept tokens leave it."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__(config.in_token_num, config.out_token_num, config.num_features, config.gate)
+        self.out_features = config.num_features
+
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, K, D)."""
+        kept, _, _ = self(tokens)
+        return kept
+
+
+class NoAdapter(Adapter):
+    """All tokens go on: K = N, the projector alone connects the models."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        if config.out_token_num != config.in_token_num:
+            raise ValueError(
+                f"adapter 'none' keeps all {config.in_token_num} tokens; out_token_num is {config.out_token_num}"
+            )
+        self.out_features = config.num_features
+
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) unchanged."""
+        return tokens
+
+
+class CrossAttentionAdapter(Adapter):
+    """One layer of cross-attention from K learned queries q: softmax(q k(x)' / sqrt(d)) v(x)."""
+
+    def __init__(self, config: AdapterConfig, heads: int = 8) -> None:
+        super().__init__()
+        width = config.num_features
+        self.out_features = width
+        self.queries = nn.Parameter(torch.randn(config.out_token_num, width) * width**-0.5)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads if width % heads == 0 else 1, batch_first=True)
+
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, K, D)."""
+        memory = self.norm(tokens)
+        # shape[0], because len() is a plain number, which an export would take for the only batch size.
+        queries = self.queries[None].expand(tokens.shape[0], -1, -1)
+        attended, _ = self.attention(queries, memory, memory, need_weights=False)
+        return attended
+
+
+class ConcatenationAdapter(Adapter):
+    """N / K neighbouring tokens, in row-major order, are laid side by side: (K, D N / K)."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        if config.in_token_num % config.out_token_num:
+            raise ValueError(
+                f"concatenation needs out_token_num to divide {config.in_token_num}, {config.out_token_num} does not"
+            )
+        self.out_token_num = config.out_token_num
+        self.out_features = config.num_features * (config.in_token_num // config.out_token_num)
+
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, K, D N / K)."""
+        return tokens.reshape(tokens.shape[0], self.out_token_num, -1)
+
+
+ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
+    "t_selector": TSelectorAdapter,
+    "none": NoAdapter,
+    "cross_attention": CrossAttentionAdapter,
+    "concatenation": ConcatenationAdapter,
+}
+
+
+def build_adapter(config: AdapterConfig) -> Adapter:
+    """Build the adapter that ``config.type`` names.
+
+    Raises:
+        ValueError: The name is unknown or the token numbers do not fit it.
+    """
+    if config.type not in ADAPTERS:
+        raise ValueError(f"adapter {config.type!r} is not one of {', '.join(ADAPTERS)}")
+    return ADAPTERS[config.type](config)

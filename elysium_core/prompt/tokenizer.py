@@ -1,0 +1,146 @@
+"""Text to token ids and back, in the pieces that the protocol needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from elysium_core.errors import ModelFileError
+from elysium_core.prompt.conversation import Prompt
+
+# Texts whose tokens are remembered: the questions and labels of many targets, and their answers of the last frames.
+_REMEMBERED = 512
+
+
+class TextTokenizer:
+    """Encodes prompt pieces and answers with a Hugging Face tokenizer.
+
+    Special tokens are placed by id only: text that spells ``</s>`` or ``<image>`` is
+    encoded as the characters it consists of.
+
+    Args:
+        tokenizer: A fast ``transformers`` tokenizer of the LLaMA kind.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelFileError("the model's tokenizer has no fast form; save it as tokenizer.json")
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.bos_id = self._special(tokenizer, "bos")
+        self.eos_id = self._special(tokenizer, "eos")
+        self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
+        # Questions and frame labels repeat for ever; the tokenizer is then never asked twice.
+        self._cached = lru_cache(maxsize=_REMEMBERED)(self._encode)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> TextTokenizer:
+        """Load the tokenizer files of a folder or a cached hub id; never touches the network.
+
+        Raises:
+            ModelFileError: There is no tokenizer, it cannot be read, or it asks for code to be
+                run (``MODEL_UNSAFE``).
+        """
+        from transformers import AutoTokenizer
+
+        _check_files(Path(folder))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # a damaged tokenizer.json raises bare Exceptions
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelFileError(f"cannot load a tokenizer from {folder}: {reason}") from error
+        return cls(tokenizer)
+
+    @staticmethod
+    def _special(tokenizer: Any, kind: str) -> int:
+        token_id = getattr(tokenizer, f"{kind}_token_id")
+        if token_id is None:
+            raise ModelFileError(
+                f"the model's tokenizer names no {kind} token; set {kind}_token in tokenizer_config.json"
+            )
+        return int(token_id)
+
+    def check_fits(self, embeddings: int) -> None:
+        """Refuse a language model that has no embedding for a token that prompts can hold.
+
+        Special tokens other than BOS and EOS never occur: text that spells them is characters.
+
+        Args:
+            embeddings: Rows of the language model's embedding, its ``vocab_size``.
+
+        Raises:
+            ModelFileError: Tokenizer and language model do not belong together.
+        """
+        added = self._backend.get_added_tokens_decoder()
+        special = {token_id for token_id, token in added.items() if token.special} - {self.bos_id, self.eos_id}
+        tokens = {**self._backend.get_vocab(with_added_tokens=True), "BOS": self.bos_id, "EOS": self.eos_id}
+        token, largest = max(
+            ((token, number) for token, number in tokens.items() if number not in special), key=lambda item: item[1]
+        )
+        if largest >= embeddings:
+            raise ModelFileError(
+                f"the tokenizer writes {token!r} as id {largest}, but the language model has embeddings for the ids "
+                f"0..{embeddings - 1} only; put the tokenizer that the model was trained with into its folder"
+            )
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_piece(self, text: str) -> list[int]:
+        """Ids of a prompt piece; every piece opens with its own BOS, as published."""
+        return [self.bos_id, *self._cached(text)]
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Ids of an answer or a further round: no BOS, no EOS."""
+        return list(self._cached(text))
+
+    def encode_prompt(self, prompt: Prompt) -> list[list[int]]:
+        """Ids of every piece of a prompt."""
+        return [self.encode_piece(piece) for piece in prompt.pieces]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of an answer's ids; special tokens are left out."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+    def token_text(self, token_id: int) -> str:
+        """The vocabulary entry of one id (``▁`` stands for a blank)."""
+        return str(self._backend.id_to_token(token_id) or "")
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what transformers would answer with a page of text, or with running code."""
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        if not (folder / "tokenizer.model").is_file():
+            raise ModelFileError(f"there is no tokenizer in {folder}; its file is tokenizer.json or tokenizer.model")
+        if missing := [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]:
+            raise ModelFileError(
+                f"{folder / 'tokenizer.model'} needs {' and '.join(missing)} to be read; run "
+                "`pip install sentencepiece protobuf`, or put a tokenizer.json beside it"
+            )
+    if _declares_code(folder / "tokenizer_config.json"):
+        raise ModelFileError(
+            f"{folder / 'tokenizer_config.json'} asks for its own code to be run (auto_map); that is never done, "
+            "remove the key",
+            code="MODEL_UNSAFE",
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
+
+
+def _declares_code(settings: Path) -> bool:
+    """Whether a tokenizer brings its own code; a damaged file is found when it is loaded."""
+    try:
+        raw = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and bool(raw.get("auto_map"))

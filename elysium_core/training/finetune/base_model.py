@@ -1,0 +1,266 @@
+"""What fine-tuning starts from: a checkpoint, or two pretrained towers with a new adapter between them.
+
+The network as fine-tuning runs it: one forward pass from a batch to its losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from elysium_core.checkpoint.base_settings import llm_size, vision_config
+from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from elysium_core.checkpoint.locations import base_folder, base_settings, tokenizer_folder
+from elysium_core.checkpoint.weight_files import find_weight_files, open_weights
+from elysium_core.errors import ModelFileError
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.image_transform import ImageTransform
+from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
+from elysium_core.training.finetune.finetune_recipe import MODULES, BaseConfig, FineTuneStage
+from elysium_core.training.finetune.mixed_batches import FineTuneBatch
+from elysium_core.training.losses import branch_mask, place_visual_tokens
+
+_TIED = "llm.lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """A network in memory, float32, with all that its checkpoint needs.
+
+    Attributes:
+        network: The network.
+        config: Its settings.
+        llm_folder: Where its tokenizer lies.
+        llm_settings: ``config.json`` of its language model.
+        vision_settings: ``config.json`` of its vision encoder.
+    """
+
+    network: ElysiumNetwork
+    config: ElysiumConfig
+    llm_folder: Path
+    llm_settings: dict[str, Any]
+    vision_settings: dict[str, Any]
+
+    def save(self, folder: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+        """Write a checkpoint of this model with other weights.
+
+        Args:
+            folder: Where to.
+            weights: By their names in the network; a tied head may be missing.
+            dtype: What they are stored as.
+
+        Raises:
+            ModelFileError: The folder cannot be written.
+        """
+        with torch.device("meta"):
+            vision, llm = vision_config(self.vision_settings), llm_size(self.llm_settings)
+            network = ElysiumNetwork(self.config, vision, llm)
+        network.load_state_dict(weights, strict=False, assign=True)
+        if llm.tied:
+            network.llm.lm_head.weight = network.llm.model.embed_tokens.weight
+        save_checkpoint(
+            folder,
+            network,
+            self.config,
+            self.llm_settings,
+            self.vision_settings,
+            dtype=dtype,
+            llm_folder=self.llm_folder,
+        )
+
+
+def load_base(base: BaseConfig, seed: int) -> StartingPoint:
+    """Load what the first stage starts from.
+
+    Args:
+        base: Where it is.
+        seed: Of the first weights of a new adapter and projector.
+
+    Raises:
+        ModelFileError: Something is missing, damaged or does not fit.
+    """
+    if base.checkpoint:
+        return starting_point(load_checkpoint(base.checkpoint, dtype=torch.float32))
+    return _assemble(base, seed)
+
+
+def starting_point(checkpoint: Checkpoint) -> StartingPoint:
+    """A loaded checkpoint as what a stage starts from."""
+    return StartingPoint(
+        checkpoint.network,
+        checkpoint.config,
+        checkpoint.llm_folder,
+        checkpoint.llm_settings,
+        checkpoint.vision_settings,
+    )
+
+
+def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
+    here = Path()
+    vision_raw, vision_source = base_settings(base.vision, here)
+    llm_raw, llm_source = base_settings(base.llm, here)
+    vision, llm = vision_config(vision_raw, vision_source), llm_size(llm_raw, llm_source)
+    patches = (vision.image_size // vision.patch_size) ** 2
+    config = ElysiumConfig(
+        llm="llm",
+        vision="vision",
+        adapter=AdapterConfig(base.adapter, patches, base.visual_tokens, vision.hidden_size),
+        system_text=base.system_text,
+    )
+    torch.manual_seed(seed)
+    try:
+        network = ElysiumNetwork(config, vision, llm)
+    except ValueError as error:
+        raise ModelFileError(f"base.adapter and base.visual_tokens do not fit {base.vision!r}: {error}") from error
+    _load_tower(network, base.vision, {"vision_model.": "visual_encoder.vision_model."}, "visual_encoder.")
+    _load_tower(network, base.llm, {"model.": "llm.model.", "lm_head.": "llm.lm_head."}, "llm.")
+    settings = vision_raw.get("vision_config")
+    return StartingPoint(
+        network,
+        config,
+        tokenizer_folder(base.llm, here),
+        llm_raw,
+        settings if isinstance(settings, dict) else vision_raw,
+    )
+
+
+def _load_tower(network: ElysiumNetwork, name: str, prefixes: dict[str, str], tower: str) -> None:
+    """Copy a pretrained model's weights into its place; what has no place there (CLIP's text half) is left."""
+    folder = base_folder(name, Path())
+    files = find_weight_files(folder) if folder is not None else []
+    if not files:
+        raise ModelFileError(
+            f"{name!r} has no model*.safetensors on this machine; fetch it with `elysium pull {name}`, and where its "
+            "weights are published as .bin only, save them once as safetensors with transformers"
+        )
+    # The one buffer is computed, and a tied head is the embeddings.
+    wanted = {key: value for key, value in network.state_dict().items() if key.startswith(tower)}
+    wanted = {key: value for key, value in wanted.items() if not key.endswith("position_ids")}
+    if network.llm.size.tied:
+        wanted.pop(_TIED, None)
+    for file in files:
+        with open_weights(file) as stored:
+            for key in stored.keys():  # noqa: SIM118  # not a mapping
+                place = _placed(key, prefixes)
+                if place in wanted:
+                    _copy(wanted.pop(place), stored.get_tensor(key), key, file)
+    if wanted:
+        raise ModelFileError(f"the weights of {name!r} lack {', '.join(sorted(wanted)[:5])}")
+
+
+def _placed(key: str, prefixes: dict[str, str]) -> str:
+    for prefix, replacement in prefixes.items():
+        if key.startswith(prefix):
+            return replacement + key.removeprefix(prefix)
+    # transformers 5 saves a vision model without the prefix of its class.
+    return f"visual_encoder.vision_model.{key}"
+
+
+def _copy(target: Tensor, value: Tensor, key: str, file: Path) -> None:
+    if target.shape != value.shape:
+        raise ModelFileError(f"{file} has {key} of shape {list(value.shape)}, {list(target.shape)} is needed")
+    target.copy_(value)
+
+
+class FineTuneModel(nn.Module):
+    """A network whose forward pass gives losses.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: ElysiumNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self._transform = ImageTransform(network.visual_encoder.side_px)
+
+    def forward(self, batch: FineTuneBatch) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Returns:
+            ``total``, the weighted mean cross-entropy of answer tokens, and the measures
+            ``digit_loss``, ``digit_accuracy`` and ``text_loss``.
+        """
+        network, llm = self.network, self.network.llm
+        visual = self._visual_tokens(batch.images)
+        embedded = place_visual_tokens(llm, batch.token_ids, visual)
+        # Without a second branch plain causal attention sees the same, and is faster; padding comes last.
+        mask = branch_mask(batch.branch) if bool((batch.branch > 1).any()) else None
+        hidden, _ = network.llm(embedded, batch.positions, mask)
+        labelled = batch.label_weight[:, 1:] > 0
+        logits = llm.logits(hidden[:, :-1][labelled])
+        labels = batch.token_ids[:, 1:][labelled]
+        weights = batch.label_weight[:, 1:][labelled].float()
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        digit = batch.is_digit[:, 1:][labelled]
+        hits = (logits.argmax(-1) == labels) & digit
+        digits = digit.sum().clamp(min=1)
+        return {
+            "total": (losses * weights).sum() / weights.sum().clamp(min=1e-6),
+            "digit_loss": (losses.detach() * digit).sum() / digits,
+            "digit_accuracy": hits.sum() / digits,
+            "text_loss": (losses.detach() * ~digit).sum() / (~digit).sum().clamp(min=1),
+        }
+
+    def _visual_tokens(self, images: Tensor) -> Tensor:
+        # A batch of text alone runs one black frame, and uses none of it: with shards, every process has to call
+        # every module.
+        shown = images if len(images) else images.new_zeros(1, *images.shape[1:])
+        visual = self.network.encode_frames(self._transform.normalize(shown))
+        return visual if len(images) else visual * 0
+
+
+def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str, Any]]:
+    """Freeze what a stage does not train, and group the rest by learning rate.
+
+    Returns:
+        Groups for :class:`elysium_core.training.optimizer.ScheduledAdamW`.
+    """
+    groups: list[dict[str, Any]] = []
+    for module, prefix in MODULES.items():
+        part = model.get_submodule(prefix)
+        part.requires_grad_(module in stage.trained)
+        _freeze_unused(model, module)
+        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": stage.lr * stage.lr_scale.get(module, 1.0)})
+    return groups
+
+
+def _freeze_unused(model: FineTuneModel, module: str) -> None:
+    """Weights that no forward pass reads would wait for a gradient for ever."""
+    network = model.network
+    if module == "vision":
+        vision = network.visual_encoder
+        vision.vision_model.encoder.layers[vision.used_layers :].requires_grad_(False)
+        vision.vision_model.post_layernorm.requires_grad_(False)
+    elif module == "selector" and hasattr(network.adapter, "score_proj"):
+        network.adapter.score_proj.requires_grad_(False)
+        if network.adapter.gate == "hard":
+            network.adapter.requires_grad_(False)
+
+
+def checkpoint_activations(model: FineTuneModel) -> None:
+    """Let the layers of both towers forget their activations and compute them again in the backward pass."""
+    vision = model.network.visual_encoder
+    _checkpoint_layers(vision.vision_model.encoder.layers[: vision.used_layers])
+    _checkpoint_layers(model.network.llm.model.layers)
+
+
+def _checkpoint_layers(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        layer.forward = partial(_forward_again, layer.forward)
+
+
+def _forward_again(forward: Any, *arguments: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **named)
+    return checkpoint(forward, *arguments, use_reentrant=False, **named)

@@ -1,0 +1,267 @@
+"""Batches of real data: samples read, asked about, and laid out as tokens.
+
+As in :mod:`elysium_core.training.nano.clip_batches` the dialogues about a clip are branches behind its frames.
+
+Shapes: B samples, F frames of all of them together, K visual tokens a frame, L tokens.
+
+Which sample comes when: shares of data sets, each read through before it is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from elysium_core.errors import DataError, ElysiumError
+from elysium_core.network.image_transform import ImageTransform
+from elysium_core.prompt.conversation import build_prompt, follow_up, frame_pieces, question_piece
+from elysium_core.prompt.layout import VISUAL_SLOT, TokenRow, row_tensors
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
+from elysium_core.training.finetune.samples import AskedClip, Dialogue, ask
+from elysium_core.training.finetune.sources import SampleSource, open_source
+
+_CYCLE = 1000
+
+
+class Mixture:
+    """An endless order of samples of several data sets.
+
+    Of every 1000 samples each set gives its share, in random order. Within a set all items come
+    once in random order, then all again in another. What comes at a number depends on the number
+    and the seed alone, so a run that was stopped goes on where it was, in any number of processes.
+
+    Args:
+        sizes: Items of each data set.
+        shares: Shares of the data sets; they need not add up to 1.
+        seed: Decides all orders.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> None:
+        self._names = list(shares)
+        self._sizes = [sizes[name] for name in self._names]
+        self._seed = seed
+        self._slots = _slots(np.asarray(list(shares.values()), dtype=np.float64), seed)
+        self._quotas = np.bincount(self._slots, minlength=len(self._names))
+        self._ranks = np.zeros(_CYCLE, dtype=np.int64)
+        for source in range(len(self._names)):
+            own = np.flatnonzero(self._slots == source)
+            self._ranks[own] = np.arange(len(own))
+        self._order = lru_cache(maxsize=2 * len(self._names))(self._make_order)
+
+    def pick(self, number: int) -> tuple[str, int]:
+        """Data set and item of sample ``number``, from 0."""
+        cycle, slot = divmod(number, _CYCLE)
+        source = int(self._slots[slot])
+        epoch, place = divmod(cycle * int(self._quotas[source]) + int(self._ranks[slot]), self._sizes[source])
+        return self._names[source], int(self._order(source, epoch)[place])
+
+    def _make_order(self, source: int, epoch: int) -> NDArray[np.int32]:
+        return np.random.default_rng([self._seed, source, epoch]).permutation(self._sizes[source]).astype(np.int32)
+
+
+def _slots(shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """The data set of each slot of a cycle; every set has at least one."""
+    exact = shares / shares.sum() * _CYCLE
+    counts = np.maximum(1, np.floor(exact)).astype(np.int64)
+    while counts.sum() != _CYCLE:
+        direction = 1 if counts.sum() < _CYCLE else -1
+        movable = np.where(counts + direction >= 1, direction * (exact - counts), -np.inf)
+        counts[int(np.argmax(movable))] += direction
+    return np.random.default_rng([seed, len(shares)]).permutation(np.repeat(np.arange(len(shares)), counts))
+
+
+_MOST_SKIPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLayout:
+    """What turning questions into tokens needs to know of a model.
+
+    Attributes:
+        tokenizer_folder: Where its tokenizer lies.
+        system_text: Opening of every conversation.
+        visual_tokens: K.
+        side_px: Input side of its vision encoder [px].
+    """
+
+    tokenizer_folder: str
+    system_text: str
+    visual_tokens: int
+    side_px: int
+
+
+@dataclass(slots=True)
+class FineTuneBatch:
+    """What one forward pass sees.
+
+    Attributes:
+        images: (F, S, S, 3) uint8, in order of their slots.
+        frame_counts: (B,) frames of each sample.
+        token_ids: (B, L); VISUAL_SLOT where a visual token stands.
+        positions: (B, L).
+        branch: (B, L); 0 the frames, 1.. the dialogues, -1 padding.
+        label_weight: (B, L); weight of each token as a label, 0 = not an answer token.
+        is_digit: (B, L); digits of boxes in answers.
+        skipped: Why samples that were drawn first could not be used.
+    """
+
+    images: Tensor
+    frame_counts: Tensor
+    token_ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    label_weight: Tensor
+    is_digit: Tensor
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> FineTuneBatch:
+        """Move every tensor to a device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "skipped"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+class SequenceBuilder:
+    """Lays out a clip and its dialogues as tokens.
+
+    Args:
+        tokenizer: The model's.
+        layout: Of the model.
+        stage: Loss weights and the longest sequence.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, layout: PromptLayout, stage: FineTuneStage) -> None:
+        self._tokenizer, self._layout, self._stage = tokenizer, layout, stage
+
+    def build(self, clip: AskedClip) -> TokenRow:
+        """Lay out one clip; dialogues, or the last rounds of one, that do not fit are left out.
+
+        Raises:
+            DataError: Not even the first round fits.
+        """
+        row = TokenRow()
+        frames = len(clip.images)
+        for piece in frame_pieces(frames, self._layout.system_text) if frames else ():
+            for ids in (self._tokenizer.encode_piece(piece), [VISUAL_SLOT] * self._layout.visual_tokens):
+                row.extend(ids, len(row.ids), 0)
+        prefix = len(row.ids)
+        for branch, dialogue in enumerate(clip.dialogues, 1):
+            self._append(row, prefix, branch, dialogue, alone=frames == 0)
+        if len(row.ids) == prefix:
+            raise DataError(f"no question fits into max_tokens = {self._stage.max_tokens} behind {frames} frames")
+        return row
+
+    def _append(self, row: TokenRow, prefix: int, branch: int, dialogue: Dialogue, *, alone: bool) -> None:
+        place = prefix
+        for number, (question, answer) in enumerate(dialogue.rounds):
+            asked = self._question(question, number, alone=alone)
+            answered = [*self._tokenizer.encode_answer(answer), self._tokenizer.eos_id]
+            if len(row.ids) + len(asked) + len(answered) > self._stage.max_tokens:
+                return
+            row.extend(asked, place, branch)
+            weights, digits = self._weights(answered, boxes=dialogue.answers_boxes)
+            row.extend_labels(answered, place + len(asked), branch, weights, digits)
+            place += len(asked) + len(answered)
+
+    def _question(self, question: str, number: int, *, alone: bool) -> list[int]:
+        if number:
+            return self._tokenizer.encode_answer(follow_up(question))
+        if alone:
+            return self._tokenizer.encode_prompt(build_prompt(question, 0, self._layout.system_text))[0]
+        return self._tokenizer.encode_piece(question_piece(question))
+
+    def _weights(self, answer: Sequence[int], *, boxes: bool) -> tuple[list[float], list[bool]]:
+        stage, inside = self._stage, False
+        weights, digits = [], []
+        for token in answer:
+            text = self._tokenizer.token_text(token)
+            inside = (inside or "[" in text) and "]" not in text
+            digit = inside and text.isdecimal()
+            digits.append(digit)
+            weights.append(stage.digit_weight if digit else stage.format_weight if boxes else stage.text_weight)
+        return weights, digits
+
+
+class DataBatches(Dataset[FineTuneBatch]):
+    """Batches of a mixture; ``batches[number]`` is always the same one.
+
+    Samples are numbered through all batches of all processes, so that two processes with batches of 2
+    see what one with batches of 4 sees. A sample that cannot be used is replaced by one drawn for it.
+
+    Args:
+        recipe: The recipe.
+        stage: Its stage.
+        shares: Data sets drawn from and their shares.
+        layout: Of the model.
+        salt: Tells apart mixtures of one recipe.
+    """
+
+    def __init__(
+        self, recipe: FineTuneRecipe, stage: FineTuneStage, shares: dict[str, float], layout: PromptLayout, salt: int
+    ) -> None:
+        self._recipe, self._stage, self._shares, self._layout, self._salt = recipe, stage, shares, layout, salt
+        self._sources: dict[str, SampleSource] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """Items of each data set.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        self._open()
+        return {name: len(source) for name, source in self._sources.items()}
+
+    def __getitem__(self, number: int) -> FineTuneBatch:
+        self._open()
+        first = number * self._stage.batch
+        drawn = [self._draw(first + place) for place in range(self._stage.batch)]
+        return self._collate([row for row, _ in drawn], [reason for _, reasons in drawn for reason in reasons])
+
+    def _open(self) -> None:
+        # Opened by the process that reads: an index of lines is not copied between processes.
+        if self._sources:
+            return
+        self._sources = {name: open_source(self._recipe.data[name]) for name in self._shares}
+        sizes = {name: len(source) for name, source in self._sources.items()}
+        self._mixture = Mixture(sizes, self._shares, self._recipe.seed + self._salt)
+        tokenizer = TextTokenizer.from_folder(self._layout.tokenizer_folder)
+        self._builder = SequenceBuilder(tokenizer, self._layout, self._stage)
+        self._transform = ImageTransform(self._layout.side_px)
+
+    def _draw(self, number: int) -> tuple[tuple[TokenRow, list[Tensor]], list[str]]:
+        rng = np.random.default_rng([self._recipe.seed, self._salt, number])
+        name, index = self._mixture.pick(number)
+        reasons: list[str] = []
+        while len(reasons) < _MOST_SKIPS:
+            try:
+                return self._read(name, index, rng), reasons
+            except ElysiumError as error:
+                reasons.append(str(error))
+                index = int(rng.integers(len(self._sources[name])))
+        raise DataError(f"{_MOST_SKIPS} samples of data.{name} in a row cannot be used; the last: {reasons[-1]}")
+
+    def _read(self, name: str, index: int, rng: np.random.Generator) -> tuple[TokenRow, list[Tensor]]:
+        sample = self._sources[name][index]
+        try:
+            clip = ask(sample, self._stage, self._recipe.data[name].tasks, rng)
+            row = self._builder.build(clip)
+        except ElysiumError as error:
+            raise DataError(f"{sample.place}: {error}") from error
+        return row, [torch.from_numpy(np.array(self._transform.resize(image))) for image in clip.images]
+
+    def _collate(self, rows: Sequence[tuple[TokenRow, list[Tensor]]], skipped: Sequence[str]) -> FineTuneBatch:
+        images = [image for _, shown in rows for image in shown]
+        side = self._layout.side_px
+        return FineTuneBatch(
+            images=torch.stack(images) if images else torch.zeros(0, side, side, 3, dtype=torch.uint8),
+            frame_counts=torch.tensor([len(shown) for _, shown in rows]),
+            **row_tensors([row for row, _ in rows]),
+            skipped=tuple(skipped),
+        )

@@ -1,0 +1,1 @@
+"""Training of elysium-nano from scratch, on generated clips."""

@@ -1,0 +1,276 @@
+"""Training-only modules that stand in for what the paper's model brings along pretrained.
+
+The paper starts from CLIP and Vicuna. A model trained from scratch learns nothing from
+answers alone; these heads and the oracle give it the same start in minutes. None of
+them is part of a checkpoint.
+
+Shapes: F frames, N patches, K visual tokens, D the LLM's width, V the vocabulary of names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elysium_core.data.synthetic.colors import COLORS
+from elysium_core.prompt.tokenizer import TextTokenizer
+
+_FOURIER_BANDS = 6
+_BACKGROUND_WEIGHT = 0.15
+# A colour is learnt from few patches a batch, and soon.
+_COLOR_WEIGHT = 0.3
+
+
+def fourier(values: Tensor) -> Tensor:
+    """Sines and cosines of coordinates 0..1: (..., C) to (..., 2 C bands)."""
+    bands = math.pi * 2.0 ** torch.arange(_FOURIER_BANDS, device=values.device)
+    angles = values[..., None] * bands
+    return torch.cat([angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
+
+
+def patch_centers(grid: int) -> Tensor:
+    """Centres (N, 2) of the patches of a grid x grid frame, x and y in 0..1, row-major."""
+    axis = (torch.arange(grid) + 0.5) / grid
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x.reshape(-1), y.reshape(-1)], dim=-1)
+
+
+class PatchHeads(nn.Module):
+    """Reads what each patch shows off the vision encoder: name, colour, box (stands in for CLIP's training).
+
+    Args:
+        width: Width of a patch token.
+        names: V.
+    """
+
+    def __init__(self, width: int, names: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.name = nn.Linear(width, names + 1)
+        self.color = nn.Linear(width, len(COLORS) + 1)
+        self.box = nn.Linear(width, 4)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Name logits (F, N, V + 1), colour logits (F, N, C + 1) and boxes (F, N, 4) of tokens (F, N, width)."""
+        normed = self.norm(tokens)
+        return self.name(normed), self.color(normed), self.box(normed)
+
+
+def patch_losses(
+    name_logits: Tensor,
+    color_logits: Tensor,
+    boxes: Tensor,
+    gate_logits: Tensor,
+    patch_name: Tensor,
+    patch_color: Tensor,
+    patch_box: Tensor,
+) -> dict[str, Tensor]:
+    """Losses of stage V: name, colour and box of each patch, and whether the gate keeps objects.
+
+    Args:
+        name_logits: (F, N, V + 1).
+        color_logits: (F, N, C + 1).
+        boxes: (F, N, 4).
+        gate_logits: (F, N) of the T-Selector.
+        patch_name: (F, N), V = background.
+        patch_color: (F, N), C = no colour word.
+        patch_box: (F, N, 4).
+
+    Returns:
+        ``name`` (cross-entropy of names, and of colours on objects), ``box`` (mean absolute
+        error, of the frame), ``gate`` (binary cross-entropy), ``name_accuracy`` and
+        ``color_accuracy`` on objects.
+    """
+    background = name_logits.shape[-1] - 1
+    solid = patch_name != background
+    weight = torch.full((background + 1,), 1.0, device=name_logits.device)
+    weight[background] = _BACKGROUND_WEIGHT
+    name = F.cross_entropy(name_logits.flatten(0, 1), patch_name.flatten(), weight=weight)
+    count = solid.sum().clamp(min=1)
+    box = (boxes - patch_box).abs().mean(-1)[solid].sum() / count
+    gate = F.binary_cross_entropy_with_logits(gate_logits.float(), solid.float())
+    color = F.cross_entropy(color_logits.flatten(0, 1), patch_color.flatten(), reduction="none")
+    color = (color * solid.flatten()).sum() / count
+    accuracy = ((name_logits.argmax(-1) == patch_name) & solid).sum() / count
+    color_accuracy = ((color_logits.argmax(-1) == patch_color) & solid).sum() / count
+    return {
+        "name": name + _COLOR_WEIGHT * color,
+        "box": box,
+        "gate": gate,
+        "name_accuracy": accuracy.detach(),
+        "color_accuracy": color_accuracy.detach(),
+    }
+
+
+class Oracle(nn.Module):
+    """Visual tokens made from the truth instead of from pixels (stands in for Vicuna's training).
+
+    A patch on an object becomes the sum of a vector of its name, the word embedding of its
+    colour and an embedding of its box; a background patch a learned vector; both carry the
+    patch's place.
+
+    The vectors of the names are the directions in which the vision encoder tells names
+    apart (:meth:`align`), so that a projector can produce them: a few hundred arbitrary
+    vectors are more than one of this width can be made to aim at.
+
+    Args:
+        names: V names by index.
+        tokenizer: Encodes names and colours.
+        width: D.
+        vision_width: Width of a patch token.
+    """
+
+    names: Tensor
+    name_ids: Tensor
+    name_weights: Tensor
+    color_ids: Tensor
+    color_weights: Tensor
+
+    def __init__(self, names: Sequence[str], tokenizer: TextTokenizer, width: int, vision_width: int) -> None:
+        super().__init__()
+        for prefix, phrases in (("name", names), ("color", COLORS)):
+            ids, weights = _word_table(tokenizer, phrases)
+            self.register_buffer(f"{prefix}_ids", ids, persistent=False)
+            self.register_buffer(f"{prefix}_weights", weights, persistent=False)
+        self.register_buffer("names", F.normalize(torch.randn(len(names), vision_width), dim=-1))
+        self.name = nn.Linear(vision_width, width, bias=False)
+        self.color = nn.Linear(width, width)
+        for linear in (self.name, self.color):
+            nn.init.eye_(linear.weight)
+        self.box = nn.Sequential(nn.Linear(4 + 8 * _FOURIER_BANDS, width), nn.GELU(), nn.Linear(width, width))
+        self.place = nn.Linear(4 * _FOURIER_BANDS, width)
+        self.background = nn.Parameter(0.02 * torch.randn(width))
+
+    @property
+    def name_count(self) -> int:
+        """V; as a patch's name, background."""
+        return len(self.names)
+
+    def name_tokens(self) -> Tensor:
+        """What each name adds to a token, (V, D)."""
+        named: Tensor = self.name(self.names)
+        return named
+
+    @torch.no_grad()
+    def align(self, heads: PatchHeads, embedding: nn.Embedding) -> None:
+        """Take the names' vectors from a trained vision encoder, and let word embeddings agree with them.
+
+        The embeddings change as little as is needed for the words of a name to add up to its
+        vector, so that the language model can compare and copy names from its first step on.
+
+        Args:
+            heads: Trained with the vision encoder; their rows for the names become unit vectors.
+            embedding: The LLM's word embeddings; changed in place.
+        """
+        rows = heads.name.weight[: self.name_count]
+        self.names.copy_(F.normalize(rows - rows.mean(0), dim=-1))
+        words = torch.zeros(self.name_count, embedding.num_embeddings, device=rows.device)
+        words.scatter_add_(1, self.name_ids[:-1], self.name_weights[:-1])
+        lacking = self.name_tokens() - words @ embedding.weight
+        embedding.weight += torch.linalg.pinv(words.double()).to(words) @ lacking
+
+    def forward(
+        self, embedding: nn.Embedding, patch_name: Tensor, patch_color: Tensor, patch_box: Tensor, centers: Tensor
+    ) -> Tensor:
+        """Make tokens.
+
+        Args:
+            embedding: The LLM's word embeddings.
+            patch_name: (F, K), V = background.
+            patch_color: (F, K), C = no colour word.
+            patch_box: (F, K, 4).
+            centers: (F, K, 2) or (K, 2), places of the patches.
+
+        Returns:
+            (F, K, D).
+        """
+        solid = (patch_name < self.name_count)[..., None]
+        name = self.name_tokens()[patch_name.clamp(max=self.name_count - 1)]
+        color = (embedding(self.color_ids[patch_color]) * self.color_weights[patch_color][..., None]).sum(-2)
+        box = self.box(torch.cat([patch_box, fourier(patch_box)], dim=-1))
+        thing = name + self.color(color) + box
+        return torch.where(solid, thing, self.background) + 0.3 * self.place(fourier(centers))
+
+
+def _word_table(tokenizer: TextTokenizer, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids (P + 1, L) of phrases and their weights, one row of zeros behind the last."""
+    encoded = [tokenizer.encode_answer(f" {phrase}") for phrase in phrases]
+    longest = max(len(ids) for ids in encoded)
+    ids = torch.zeros(len(phrases) + 1, longest, dtype=torch.int64)
+    weights = torch.zeros(len(phrases) + 1, longest)
+    for row, word_ids in enumerate(encoded):
+        ids[row, : len(word_ids)] = torch.tensor(word_ids)
+        weights[row, : len(word_ids)] = len(word_ids) ** -0.5
+    return ids, weights
+
+
+class PointingHeads(nn.Module):
+    """Makes the language model look at the object it is about to speak of.
+
+    Where a box opens, a hidden state must score that object's visual tokens in that
+    frame above all other visual tokens; without this a small model answers with the
+    box of any object. One pair of projections for each kind of place: a box answered to
+    words is found in one hop of attention, a box answered to a box needs one more.
+
+    Args:
+        width: D.
+        head_dim: Width of the comparison.
+        layers: Decoder layers whose output points, for kinds 0, 1 and 2 of
+            :class:`elysium_core.training.nano.clip_batches.Batch`.
+    """
+
+    def __init__(self, width: int, layers: Sequence[Sequence[int]], head_dim: int = 64) -> None:
+        super().__init__()
+        self.layers = [tuple(group) for group in layers]
+        self.head_dim = head_dim
+        pairs = {f"{kind}_{layer}" for kind, group in enumerate(self.layers) for layer in group}
+        self.query = nn.ModuleDict({pair: nn.Linear(width, head_dim) for pair in sorted(pairs)})
+        self.key = nn.ModuleDict({pair: nn.Linear(width, head_dim) for pair in sorted(pairs)})
+
+    @property
+    def collect(self) -> tuple[int, ...]:
+        """All layers whose output is needed, ascending."""
+        return tuple(sorted({layer for group in self.layers for layer in group}))
+
+    def forward(
+        self, hidden: dict[int, Tensor], pointers: Tensor, visual_index: Tensor, token_object: Tensor, frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """Score all pointers.
+
+        Args:
+            hidden: Layer to its output (B, L, D).
+            pointers: (P, 5), see :class:`Batch`.
+            visual_index: (T K,) positions of the visual tokens in the sequence.
+            token_object: (B, T K), object under each visual token, -1 for background.
+            frames: T.
+
+        Returns:
+            Mean loss (-log of the mass on the object's tokens), and the share of
+            pointers whose best token is on the object.
+        """
+        losses, hits = [], []
+        per_frame = len(visual_index) // frames
+        frame_of = torch.arange(len(visual_index), device=visual_index.device) // per_frame
+        for kind, group in enumerate(self.layers):
+            rows = pointers[pointers[:, 4] == kind]
+            if not len(rows):
+                continue
+            clip, place, target, frame = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
+            wanted = (token_object[clip] == target[:, None]) & (frame_of[None] == frame[:, None])
+            shown = wanted.any(dim=1)
+            for layer in group:
+                pair = f"{kind}_{layer}"
+                query = self.query[pair](hidden[layer][clip, place])
+                key = self.key[pair](hidden[layer][:, visual_index])[clip]
+                scores = (query[:, None] * key).sum(-1) * self.head_dim**-0.5
+                log_mass = scores.log_softmax(-1).masked_fill(~wanted, -1e9).logsumexp(-1)
+                losses.append(-log_mass[shown])
+                hits.append(wanted.gather(1, scores.argmax(-1, keepdim=True))[shown, 0])
+        if not losses:
+            zero = token_object.new_zeros((), dtype=torch.float32)
+            return zero, zero
+        return torch.cat(losses).mean(), torch.cat(hits).float().mean()

@@ -1,0 +1,254 @@
+"""Training batches: generated clips, the questions about them, and the truth of every patch.
+
+All questions about a clip are packed behind its frames in one sequence. Each is a
+*branch*: it attends to the frames and to itself, and its positions go on where the
+frames end. A branch therefore sees exactly what it will see in inference, where it
+stands alone, and the frames are encoded once for all of them.
+
+Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L tokens.
+
+The batches of a stage by step: what a step sees depends on seed, stage and step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from elysium_core.data.synthetic.assets import load_backgrounds, trainable_names
+from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
+from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
+from elysium_core.data.synthetic.scene import SceneConfig
+from elysium_core.prompt.conversation import frame_pieces, question_piece
+from elysium_core.prompt.layout import VISUAL_SLOT, TokenRow, row_tensors
+from elysium_core.prompt.questions import REG, SOT, VIDEO_REG
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.nano.nano_recipe import Recipe, SyntheticDataConfig
+from elysium_core.training.nano.turns import Turn, draw_turns
+
+_FORMAT_WEIGHT = 0.1
+# A patch belongs to an object that covers at least this share of it.
+_PATCH_SHARE = 0.15
+_DIGITS = frozenset("0123456789")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one optimiser step sees.
+
+    Attributes:
+        images: (B * T, S, S, 3) uint8.
+        patch_object: (B * T, N) object covering each patch, -1 for background.
+        patch_name: (B * T, N) its name's index, the vocabulary's size for background.
+        patch_color: (B * T, N) its colour word, ``len(COLORS)`` for none and for background.
+        patch_box: (B * T, N, 4) its box in that frame, zeros for background.
+        token_ids: (B, L); VISUAL_SLOT where a visual token stands.
+        positions: (B, L).
+        branch: (B, L); 0 the frames, 1.. the questions, -1 padding.
+        label_weight: (B, L); weight of each token as a label, 0 = not an answer token.
+        is_digit: (B, L); digits of answered boxes.
+        pointers: (P, 5) rows of clip, token position, object, frame, kind: where the
+            model has to look. Kind 0: a box answered to words; 1: a box answered to a
+            box; 2: the end of a box in a question.
+        frames: T.
+    """
+
+    images: Tensor
+    patch_object: Tensor
+    patch_name: Tensor
+    patch_color: Tensor
+    patch_box: Tensor
+    token_ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    label_weight: Tensor
+    is_digit: Tensor
+    pointers: Tensor
+    frames: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Move every tensor to a device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frames"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+@dataclass(slots=True)
+class _Sequence(TokenRow):
+    """Tokens of one clip while they are being laid out."""
+
+    pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+
+class BatchBuilder:
+    """Draws clips and lays them out as batches; used by one process.
+
+    Args:
+        generator: Source of clips.
+        data: What to draw.
+        tokenizer: The model's tokenizer.
+        visual_tokens: K.
+        patch_px: Patch side [px].
+    """
+
+    def __init__(
+        self,
+        generator: ClipGenerator,
+        data: SyntheticDataConfig,
+        tokenizer: TextTokenizer,
+        visual_tokens: int,
+        patch_px: int,
+    ) -> None:
+        self._generator, self._data, self._tokenizer = generator, data, tokenizer
+        self._visual_tokens, self._patch_px = visual_tokens, patch_px
+        self._open_bracket = tokenizer.encode_answer("[")[0]
+        self._close_bracket = tokenizer.encode_answer("[1]")[-1]
+
+    def draw(self, seed: int, batch_frames: int, frames: int = 0, objects: Sequence[int] = ()) -> Batch:
+        """Draw one batch; the same seed gives the same batch.
+
+        Args:
+            seed: Decides clips and questions.
+            batch_frames: Frames of the batch, B * T.
+            frames: T; 0 draws it from the data's mixture.
+            objects: Numbers of objects a clip, each as often; empty draws from the data's mixture.
+        """
+        data = self._data
+        self._generator.reseed(seed, 0)
+        rng = np.random.default_rng([seed, 1])
+        count = frames or int(rng.choice(data.frames, p=data.frame_weights))
+        gap = data.gaps[data.frames.index(count)]
+        clips: list[SyntheticClip] = []
+        turns: list[list[Turn]] = []
+        while len(clips) < max(1, batch_frames // count):
+            shown = int(rng.choice(objects) if objects else rng.choice(data.objects, p=data.object_weights))
+            clip = self._generator.draw_with_target(count, shown, gap)
+            clips.append(clip)
+            turns.append(draw_turns(rng, clip, data, self._generator))
+        return self.build(clips, turns)
+
+    def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:
+        """Lay out clips of one length with their turns."""
+        frames = len(clips[0].images)
+        rows = [self._sequence(frames, asked) for asked in turns]
+        patches = [self._patches(clip) for clip in clips]
+        pointers = [(b, *pointer) for b, row in enumerate(rows) for pointer in row.pointers]
+        return Batch(
+            images=torch.from_numpy(np.concatenate([clip.images for clip in clips])),
+            patch_object=torch.from_numpy(np.concatenate([p[0] for p in patches])),
+            patch_name=torch.from_numpy(np.concatenate([p[1] for p in patches])),
+            patch_color=torch.from_numpy(np.concatenate([p[2] for p in patches])),
+            patch_box=torch.from_numpy(np.concatenate([p[3] for p in patches])),
+            **row_tensors(rows),
+            pointers=torch.tensor(pointers, dtype=torch.int64).reshape(-1, 5),
+            frames=frames,
+        )
+
+    def _sequence(self, frames: int, turns: Sequence[Turn]) -> _Sequence:
+        row = _Sequence()
+        for piece in frame_pieces(frames, ""):
+            for ids in (self._tokenizer.encode_piece(piece), [VISUAL_SLOT] * self._visual_tokens):
+                row.extend(ids, len(row.ids), 0)
+        prefix = len(row.ids)
+        for branch, turn in enumerate(turns, 1):
+            self._append_turn(row, prefix, branch, turn)
+        return row
+
+    def _append_turn(self, row: _Sequence, prefix: int, branch: int, turn: Turn) -> None:
+        question = self._tokenizer.encode_piece(question_piece(turn.question))
+        answer = [*self._tokenizer.encode_answer(turn.answer), self._tokenizer.eos_id]
+        offset = len(row.ids)
+        row.pointers += [
+            (offset + i, turn.target, 0, 2) for i, token in enumerate(question) if token == self._close_bracket
+        ]
+        boxes_answered = turn.task not in (REG, VIDEO_REG)
+        if boxes_answered:
+            kind = 1 if turn.task == SOT else 0
+            places = [offset + len(question) + i for i, token in enumerate(answer) if token == self._open_bracket]
+            row.pointers += [(place, turn.target, frame, kind) for frame, place in enumerate(places)]
+        inside = _inside_brackets(answer, self._open_bracket, self._close_bracket)
+        digits = [inside[i] and self._tokenizer.token_text(token) in _DIGITS for i, token in enumerate(answer)]
+        weights = [1.0 if digit or not boxes_answered else _FORMAT_WEIGHT for digit in digits]
+        row.extend(question, prefix, branch)
+        row.extend_labels(answer, prefix + len(question), branch, weights, digits)
+
+    def _patches(
+        self, clip: SyntheticClip
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Object, name, colour and box of every patch: (T, N) thrice, (T, N, 4)."""
+        frames, side = clip.owner.shape[:2]
+        patch = self._patch_px
+        grid = side // patch
+        cells = clip.owner.reshape(frames, grid, patch, grid, patch)
+        counts = np.stack([(cells == n).sum(axis=(2, 4)) for n in range(len(clip.names))], axis=-1)
+        counts = counts.reshape(frames, grid * grid, -1)
+        covered = counts.max(axis=-1) >= _PATCH_SHARE * patch * patch
+        owner = np.where(covered, counts.argmax(axis=-1), -1).astype(np.int64)
+        name = np.where(covered, clip.name_index[owner], len(self._generator.vocabulary)).astype(np.int64)
+        colors = np.where(clip.colors == NO_COLOR, len(COLORS), clip.colors)
+        color = np.where(covered, colors[owner], len(COLORS)).astype(np.int64)
+        boxes = clip.boxes.transpose(1, 0, 2)[np.arange(frames)[:, None], owner]
+        return owner, name, color, np.where(covered[..., None], boxes, 0).astype(np.float32)
+
+
+def _inside_brackets(tokens: Sequence[int], opener: int, closer: int) -> list[bool]:
+    inside, flags = False, []
+    for token in tokens:
+        if token == closer:
+            inside = False
+        flags.append(inside)
+        if token == opener:
+            inside = True
+    return flags
+
+
+class ClipBatches(Dataset[Batch]):
+    """Generated batches; ``batches[step]`` is always the same one.
+
+    So a stage that was killed goes on with the clips it would have seen, whichever worker
+    process draws them.
+
+    Args:
+        recipe: The recipe.
+        stage_name: One of its stages.
+        tokenizer_folder: The run's tokenizer.
+    """
+
+    def __init__(self, recipe: Recipe, stage_name: str, tokenizer_folder: Path) -> None:
+        self._recipe, self._stage_name = recipe, stage_name
+        self._tokenizer_folder = tokenizer_folder
+        self._builder: BatchBuilder | None = None
+
+    def __getitem__(self, step: int) -> Batch:
+        # Built by the process that uses it: photos and sprites are not copied between processes.
+        self._builder = self._builder or self._make_builder()
+        stage = self._recipe.stages[self._stage_name]
+        seed = step_seed(self._recipe, self._stage_name, step)
+        return self._builder.draw(seed, stage.batch_frames, stage.frames, stage.objects)
+
+    def _make_builder(self) -> BatchBuilder:
+        recipe = self._recipe
+        data = recipe.data
+        scene = SceneConfig(
+            side_px=recipe.model.side_px,
+            vanish_share=data.vanish_share,
+            twin_share=data.twin_share,
+            dye_share=data.dye_share,
+        )
+        photos = load_backgrounds("train", [Path(folder) for folder in recipe.data.photo_folders])
+        generator = ClipGenerator(trainable_names()[: recipe.data.names], photos, recipe.data.seed, scene)
+        tokenizer = TextTokenizer.from_folder(self._tokenizer_folder)
+        return BatchBuilder(generator, recipe.data, tokenizer, recipe.model.visual_tokens, recipe.model.patch_px)
+
+
+def step_seed(recipe: Recipe, stage_name: str, step: int) -> int:
+    """The seed of everything random in one step of one stage, 0..2**63 - 1."""
+    number = list(recipe.stages).index(stage_name)
+    sequence = np.random.SeedSequence([recipe.data.seed, number, step])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)

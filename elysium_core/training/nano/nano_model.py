@@ -1,0 +1,155 @@
+"""Builds a nano model from scratch: sizes, tokenizer, first weights."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from elysium_core.data.synthetic.colors import COLORS
+from elysium_core.data.synthetic.expressions import ANY_OBJECT
+from elysium_core.geometry import Box
+from elysium_core.io.files import temporary_beside
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.llama import LlamaSize
+from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
+from elysium_core.network.token_selector import TokenSelector
+from elysium_core.prompt.box_text import format_track
+from elysium_core.prompt.build_tokenizer import save_tokenizer, train_tokenizer
+from elysium_core.prompt.conversation import frame_pieces, question_piece
+from elysium_core.prompt.questions import TRAINING, fill
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.nano.nano_recipe import NanoModelConfig, SyntheticDataConfig
+
+MAX_FRAMES = 32
+# Prompts of a nano model open with "USER:" at once: a system text is of no use to it and costs time.
+_SYSTEM_TEXT = ""
+
+
+def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
+    """Texts that hold every word the model reads or writes."""
+    yield from frame_pieces(MAX_FRAMES, _SYSTEM_TEXT)
+    yield format_track([Box(0.12, 0.34, 0.56, 0.78)] * MAX_FRAMES)
+    for questions in TRAINING.values():
+        for question in questions:
+            for name in names:
+                yield question_piece(fill(question, expression=f"the {name}", box="[12,34,56,78]"))
+    # A name must become one entry a word, so it has to outweigh the questions' own words.
+    nouns = (*names, ANY_OBJECT)
+    for noun in nouns:
+        yield from [f"the {noun}"] * len(names)
+        yield from (f"the {word} {noun}" for word in (*COLORS, "large", "small"))
+        yield from (f"the {noun} {place}" for place in ("on the left", "on the right", "at the top", "at the bottom"))
+
+
+def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, ...]:
+    """Nouns that a model trained on such data understands: its names, and "object" if it learnt attributes."""
+    return tuple(names) if data.plain_share == 1 else (*names, ANY_OBJECT)
+
+
+def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
+    """Load the tokenizer from ``folder`` as a user would; where there is none, train it first."""
+    if not folder.is_dir():
+        # Stages may start at the same time: the folder appears with all its files, or not yet.
+        draft = temporary_beside(folder)
+        try:
+            save_tokenizer(train_tokenizer(tokenizer_corpus(names), vocab_size), draft)
+            os.replace(draft, folder)
+        except OSError:
+            # Another stage of the run was faster; what it wrote is the same.
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return TextTokenizer.from_folder(folder)
+
+
+def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:
+    """The vision encoder's config."""
+    return CLIPVisionConfig(
+        hidden_size=model.vision_width,
+        intermediate_size=4 * model.vision_width,
+        num_hidden_layers=model.vision_layers,
+        num_attention_heads=model.vision_heads,
+        image_size=model.side_px,
+        patch_size=model.patch_px,
+    )
+
+
+def llm_settings(model: NanoModelConfig, vocab_size: int) -> dict[str, object]:
+    """The language model's ``config.json``."""
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": vocab_size,
+        "hidden_size": model.llm_width,
+        "intermediate_size": model.llm_mlp,
+        "num_hidden_layers": model.llm_layers,
+        "num_attention_heads": model.llm_heads,
+        "num_key_value_heads": model.llm_heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumConfig:
+    """The checkpoint's own config; paths are relative to its folder."""
+    return ElysiumConfig(
+        llm="llm",
+        vision="vision",
+        adapter=AdapterConfig(
+            in_token_num=model.patch_count,
+            out_token_num=model.visual_tokens,
+            num_features=model.vision_width,
+        ),
+        feature_layer=-1,
+        system_text=_SYSTEM_TEXT,
+        window="anchor",
+        vocabulary=tuple(names),
+    )
+
+
+def build_network(model: NanoModelConfig, names: Sequence[str], vocab_size: int, seed: int) -> ElysiumNetwork:
+    """Build the network with its first weights.
+
+    Patch embeddings start as a random orthonormal basis of the patch's space and
+    position embeddings as sines of the place, which a short training does not have to
+    discover first.
+    """
+    torch.manual_seed(seed)
+    network = ElysiumNetwork(
+        elysium_settings(model, names), vision_settings(model), LlamaSize.from_dict(llm_settings(model, vocab_size))
+    )
+    vision = network.visual_encoder.vision_model
+    for module in vision.encoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.7 * module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+    nn.init.orthogonal_(vision.embeddings.patch_embedding.weight)
+    with torch.no_grad():
+        places = _sine_positions(network.visual_encoder.grid, model.vision_width)
+        vision.embeddings.position_embedding.weight[1:] = 0.3 * places
+    nn.init.normal_(network.llm.model.embed_tokens.weight, std=model.llm_width**-0.5)
+    if isinstance(network.adapter, TokenSelector):
+        nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
+    return network
+
+
+def _sine_positions(grid: int, width: int) -> torch.Tensor:
+    """Sines and cosines of row and column, shape (grid * grid, width)."""
+    quarter = width // 4
+    rate = torch.exp(torch.arange(quarter) * (-math.log(grid * 4) / quarter)) * math.pi / 2
+    y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    waves = [f(axis.reshape(-1, 1) * rate) for axis in (x, y) for f in (torch.sin, torch.cos)]
+    return torch.nn.functional.pad(torch.cat(waves, dim=1), (0, width - 4 * quarter))

@@ -1,0 +1,215 @@
+"""The four stages of training a model from scratch, each a step function on one bundle of modules.
+
+``vision``: encoder and gate learn from patches. ``language``: the decoder learns from
+oracle tokens, no pixels. ``distil``: the projector learns to produce the oracle's tokens.
+``joint``: everything together on pixels. See docs/nano.md for why, with figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elysium_core.errors import ConfigError
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.image_transform import ImageTransform
+from elysium_core.training.losses import language_losses
+from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads, patch_centers, patch_losses
+from elysium_core.training.nano.clip_batches import Batch
+from elysium_core.training.nano.nano_recipe import StageConfig
+
+_ORACLE_NOISE = 0.02
+_BOX_NOISE = 0.004
+_BACKGROUND_DISTIL_WEIGHT = 0.2
+
+
+class TrainingModel(nn.Module):
+    """A network and the training-only modules around it."""
+
+    centers: Tensor
+
+    def __init__(
+        self,
+        network: ElysiumNetwork,
+        patch_heads: PatchHeads,
+        oracle: Oracle,
+        pointing: PointingHeads,
+        pointing_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.pointing_weight = pointing_weight
+        self.network = network
+        self.patch_heads = patch_heads
+        self.oracle = oracle
+        self.pointing = pointing
+        self.transform = ImageTransform(network.visual_encoder.side_px)
+        self.register_buffer("centers", patch_centers(network.visual_encoder.grid), persistent=False)
+
+    def forward(self, kind: str, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one step of a stage; ``total`` is what is minimised."""
+        return STAGES[kind](self, batch)
+
+
+def _patch_terms(model: TrainingModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    tokens = model.network.visual_encoder(model.transform.normalize(batch.images))
+    kept, kept_index, gate_logits = model.network.adapter(tokens)
+    names, colors, boxes = model.patch_heads(tokens)
+    truth = (batch.patch_name, batch.patch_color, batch.patch_box)
+    losses = patch_losses(names, colors, boxes, gate_logits, *truth)
+    solid = batch.patch_name != model.patch_heads.name.out_features - 1
+    caught = solid.gather(1, kept_index).sum() / solid.sum().clamp(min=1)
+    losses["gate_recall"] = caught.detach()
+    return tokens, kept, kept_index, losses
+
+
+def vision_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+    """Stage V: each patch says what covers it and where that is; the gate learns to keep objects."""
+    _, _, _, losses = _patch_terms(model, batch)
+    return losses | {"total": losses["name"] + 5 * losses["box"] + 0.3 * losses["gate"]}
+
+
+def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
+    """Indices (F, count) ascending of the patches a good gate would keep: objects first, then any."""
+    order = torch.rand(patch_name.shape, device=patch_name.device) + (patch_name != background).float()
+    return order.topk(count, dim=-1).indices.sort(dim=-1).values
+
+
+def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+    """Stage L: prompts and answers as ever, visual tokens from the truth."""
+    kept = oracle_selection(batch.patch_name, model.oracle.name_count, model.network.config.adapter.out_token_num)
+    box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
+    noisy = box + _BOX_NOISE * torch.randn_like(box)
+    words = model.network.llm.model.embed_tokens
+    name, color = batch.patch_name.gather(1, kept), batch.patch_color.gather(1, kept)
+    visual = model.oracle(words, name, color, noisy, model.centers[kept])
+    visual = visual + _ORACLE_NOISE * torch.randn_like(visual)
+    losses = language_losses(
+        model.network.llm,
+        model.pointing,
+        batch,
+        _by_clip(visual, batch),
+        _by_clip(batch.patch_object.gather(1, kept), batch),
+    )
+    return losses | {"total": losses["answer"] + model.pointing_weight * losses["pointing"]}
+
+
+def distil_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+    """Stage D: the projector's output for every patch approaches the oracle's token for it."""
+    tokens, _, _, losses = _patch_terms(model, batch)
+    losses |= _distil_losses(model, batch, tokens)
+    return losses | {"total": _distil_total(losses) + _patch_total(losses)}
+
+
+def joint_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+    """Stage J: answers from pixels, with everything learnt so far kept in place."""
+    tokens, kept, kept_index, losses = _patch_terms(model, batch)
+    losses |= _distil_losses(model, batch, tokens)
+    visual = model.network.llm_proj(kept)
+    losses |= language_losses(
+        model.network.llm,
+        model.pointing,
+        batch,
+        _by_clip(visual, batch),
+        _by_clip(batch.patch_object.gather(1, kept_index), batch),
+    )
+    answers = losses["answer"] + model.pointing_weight * losses["pointing"]
+    return losses | {"total": answers + _distil_total(losses) + _patch_total(losses)}
+
+
+def _patch_total(losses: dict[str, Tensor]) -> Tensor:
+    return 0.5 * (losses["name"] + 5 * losses["box"]) + 0.3 * losses["gate"]
+
+
+def _distil_total(losses: dict[str, Tensor]) -> Tensor:
+    return 2 * losses["distil"] + losses["readout"]
+
+
+def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+    """How far the projector's tokens are from the oracle's.
+
+    Returns:
+        ``distil``: squared error as a share of the oracle's variance, background weighing less.
+        ``readout``: cross-entropy of each object patch's name, read off its token as whoever
+        knows the rest of it would: which name's token is the nearest. The squared error alone
+        is mostly of boxes, and is small long before names can be told apart.
+        ``readout_accuracy``: share that are nearest to the right one.
+    """
+    oracle = model.oracle
+    with torch.no_grad():
+        words = model.network.llm.model.embed_tokens
+        wanted = oracle(words, batch.patch_name, batch.patch_color, batch.patch_box, model.centers)
+        solid = batch.patch_name < oracle.name_count
+        weight = torch.where(solid, 1.0, _BACKGROUND_DISTIL_WEIGHT)[..., None]
+        variance = ((wanted - wanted.mean((0, 1))).square() * weight).mean()
+        names = oracle.name_tokens()
+    projected = model.network.llm_proj(tokens)
+    error = projected - wanted
+    distil = (error.square() * weight).mean() / variance
+    # A squared distance to each name's token, up to what all have in common.
+    truth = batch.patch_name[solid]
+    named = error[solid] + names[truth]
+    spread = error[solid].detach().square().mean().clamp(min=1e-6)
+    logits = (named @ names.T - 0.5 * names.square().sum(-1)) / spread
+    count = max(1, len(truth))
+    readout = F.cross_entropy(logits, truth, reduction="sum") / count
+    accuracy = (logits.argmax(-1) == truth).sum() / count
+    return {"distil": distil, "readout": readout, "readout_accuracy": accuracy.detach()}
+
+
+def _by_clip(per_frame: Tensor, batch: Batch) -> Tensor:
+    """(B * T, K, ...) to (B, T * K, ...)."""
+    clips = len(per_frame) // batch.frames
+    return per_frame.reshape(clips, batch.frames * per_frame.shape[1], *per_frame.shape[2:])
+
+
+STAGES: dict[str, Callable[[TrainingModel, Batch], dict[str, Tensor]]] = {
+    "vision": vision_step,
+    "language": language_step,
+    "distil": distil_step,
+    "joint": joint_step,
+}
+
+_VISION_PARTS = ("network.visual_encoder", "network.adapter", "network.llm_proj", "patch_heads")
+_LANGUAGE_PARTS = ("network.llm", "oracle", "pointing")
+_TRAINED: dict[str, tuple[str, ...]] = {
+    "vision": _VISION_PARTS,
+    "language": _LANGUAGE_PARTS,
+    "distil": _VISION_PARTS,
+    "joint": (*_VISION_PARTS, "network.llm", "pointing"),
+}
+
+
+def parameter_groups(model: TrainingModel, stage: StageConfig) -> list[dict[str, Any]]:
+    """Freeze what a stage does not train and group the rest by learning rate.
+
+    Args:
+        model: The model; ``requires_grad`` of its parameters is set.
+        stage: The stage.
+
+    Returns:
+        Groups for :class:`elysium_core.training.optimizer.MixedOptimizer`.
+
+    Raises:
+        ConfigError: The stage's kind is unknown.
+    """
+    if stage.kind not in STAGES:
+        raise ConfigError(f"stage kind {stage.kind!r} is not one of {', '.join(STAGES)}")
+    words = ("oracle", "network.llm.model.embed_tokens", "network.llm.lm_head") if stage.words_frozen else ()
+    frozen = (*stage.frozen, *words)
+    vision: list[tuple[str, nn.Parameter]] = []
+    language: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in model.named_parameters():
+        trained = _has_prefix(name, _TRAINED[stage.kind]) and not _has_prefix(name, frozen)
+        parameter.requires_grad_(trained)
+        if trained:
+            (vision if _has_prefix(name, _VISION_PARTS) else language).append((name, parameter))
+    groups: list[dict[str, Any]] = [{"params": vision, "lr": stage.vision_lr}, {"params": language, "lr": stage.lr}]
+    return [group for group in groups if group["params"]]
+
+
+def _has_prefix(name: str, prefixes: Iterable[str]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)

@@ -1,0 +1,1 @@
+"""Frames to visual tokens: PyTorch, ONNX Runtime, TensorRT, and export."""

@@ -1,0 +1,239 @@
+"""Building TensorRT engines of the vision half; works without a GPU where the package allows it.
+
+Two packages have the same interface: ``tensorrt``, and ``tensorrt_rtx`` for machines
+without the former. An engine is a program for one GPU made by one version from one
+graph; it is loaded only when the description beside it says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason
+from elysium_core.errors import BackendError
+from elysium_core.vision.onnx_export import INPUT_NAME
+
+ENGINE_NAME = "vision.engine"
+MAX_BATCH = 8
+"""Frames an engine takes at once."""
+LARGEST_BATCH = 64
+"""Frames the exported graph takes at once."""
+NO_GPU = "none"
+"""Architecture of an engine that was built without a GPU."""
+
+Progress = Callable[[str, int, int], None]
+"""Told which part of the building is under way, how many of its steps are done, and of how many."""
+
+_PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+_logger = logging.getLogger(__name__)
+
+
+def import_tensorrt() -> Any:
+    """Import whichever TensorRT is installed.
+
+    Raises:
+        BackendError: None is, or none that works.
+    """
+    broken = ""
+    for package in _PACKAGES:
+        try:
+            return importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package:
+                broken = f"{package} lacks the module {error.name}"
+        except (ImportError, OSError, RuntimeError) as error:
+            broken = f"{package}: {_first_line(error)}"
+    if broken:
+        raise BackendError(f"TensorRT is installed but does not work ({broken}); install it again")
+    raise BackendError(
+        "TensorRT is not installed: pip install 'elysium-core[tensorrt]', or use the torch or onnx vision backend"
+    )
+
+
+def gpu_architecture(device: torch.device | None = None) -> str:
+    """Compute capability of a GPU, such as ``9.0``; ``none`` without one."""
+    if not torch.cuda.is_available():
+        return NO_GPU
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{major}.{minor}"
+
+
+def describe_engine(graph: Mapping[str, object], architecture: str) -> dict[str, object]:
+    """What an engine must be made from to be used here: the graph, this TensorRT, this GPU.
+
+    Args:
+        graph: Description of the graph.
+        architecture: See :func:`gpu_architecture`.
+
+    Raises:
+        BackendError: There is no TensorRT.
+    """
+    trt = import_tensorrt()
+    return {
+        **graph,
+        "package": trt.__name__.removesuffix("_bindings"),
+        "version": trt.__version__,
+        "architecture": architecture,
+    }
+
+
+def build_engine(
+    graph: Path,
+    folder: Path,
+    architecture: str = NO_GPU,
+    max_batch: int = MAX_BATCH,
+    progress: Progress | None = None,
+) -> Path:
+    """Build an engine from an ONNX graph, unless a current one is there.
+
+    Without a GPU only TensorRT-RTX builds; the engine then names ``none`` as its
+    architecture and will be built again on the GPU.
+
+    Args:
+        graph: ``vision.onnx`` with its description; its precision becomes the engine's.
+        folder: Where ``vision.engine`` goes.
+        architecture: See :func:`gpu_architecture`.
+        max_batch: Most frames at once, 1..64; the engine is tuned for one.
+        progress: See :data:`Progress`; by default the log is told.
+
+    Returns:
+        The engine's file.
+
+    Raises:
+        BackendError: The graph is damaged or has no description, or cannot be parsed or
+            built; TensorRT's own words are in the message (``ENGINE_BUILD``).
+    """
+    if not 1 <= max_batch <= LARGEST_BATCH:
+        raise BackendError(f"max_batch = {max_batch} is not in 1..{LARGEST_BATCH}", code="ENGINE_BUILD")
+    if reason := stale_reason(graph, {}):
+        raise BackendError(f"{reason}; export it again with: elysium export", code="ENGINE_BUILD")
+    wanted = describe_engine(read_description(graph) or {}, architecture) | {"max_batch": max_batch}
+    engine = folder / ENGINE_NAME
+    if not stale_reason(engine, wanted):
+        return engine
+    _logger.info("building a TensorRT engine of %s", graph)
+    started = time.monotonic()
+    plan = _Build(import_tensorrt(), graph, progress or _log_progress).run(max_batch, str(wanted["precision"]))
+    try:
+        with described_file(engine, wanted) as temporary:
+            temporary.write_bytes(plan)
+    except OSError as error:
+        raise BackendError(f"cannot write {engine}: {error.strerror or error}", code="ENGINE_BUILD") from error
+    _logger.info("built %s (%.1f MB) in %.0f s", engine, len(plan) / 1e6, time.monotonic() - started)
+    return engine
+
+
+def _log_progress(part: str, done: int, total: int) -> None:
+    _logger.info("TensorRT: %s, %d of %d", part, done, total)
+
+
+class _Build:
+    """One build, with TensorRT's complaints at hand for the error message."""
+
+    def __init__(self, trt: Any, graph: Path, progress: Progress) -> None:
+        self._trt, self._graph = trt, graph
+        self._log = new_log(trt)
+        self._monitor = _new_monitor(trt, progress)
+
+    def run(self, max_batch: int, precision: str) -> bytes:
+        try:
+            builder = self._trt.Builder(self._log)
+            network = self._parse(builder)
+            plan = builder.build_serialized_network(network, self._configure(builder, network, max_batch, precision))
+        except (TypeError, RuntimeError) as error:  # what the bindings raise when the library gives them nothing
+            raise self._failure("could not start on", _first_line(error)) from error
+        if self._monitor.stopped:
+            raise KeyboardInterrupt
+        if plan is None:
+            raise self._failure("could not build an engine of")
+        return bytes(plan)
+
+    def _parse(self, builder: Any) -> Any:
+        # Strongly typed: the graph's own data types are kept, the same on every version.
+        network = builder.create_network(1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        # The parser owns the weights that the network points to, so it stays until the engine is built.
+        self._parser = self._trt.OnnxParser(network, self._log)
+        if not self._parser.parse(self._graph.read_bytes()):
+            raise self._failure("cannot read")
+        # Bytes that are no graph may pass for an empty one.
+        if [network.get_input(index).name for index in range(network.num_inputs)] != [INPUT_NAME]:
+            raise self._failure("cannot read", f"it is not a graph with the input {INPUT_NAME!r}")
+        return network
+
+    def _configure(self, builder: Any, network: Any, max_batch: int, precision: str) -> Any:
+        shape = tuple(network.get_input(0).shape)[1:]
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT_NAME, (1, *shape), (1, *shape), (max_batch, *shape))
+        config = builder.create_builder_config()
+        config.add_optimization_profile(profile)
+        config.progress_monitor = self._monitor
+        if precision == "float32":
+            # Else float32 would be multiplied with ten bits of mantissa, which nobody asked for.
+            config.clear_flag(self._trt.BuilderFlag.TF32)
+        return config
+
+    def _failure(self, verb: str, otherwise: str = "for no stated reason") -> BackendError:
+        said = "; ".join(dict.fromkeys(self._log.errors)) or otherwise
+        return BackendError(f"TensorRT {verb} {self._graph}: {said}", code="ENGINE_BUILD")
+
+
+def new_log(trt: Any) -> Any:
+    """Make a TensorRT logger that hands warnings on to Python's log and keeps the errors.
+
+    Its class can be written only when the package is there.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[name-defined, unused-ignore]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            line = " ".join(message.split())
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(line)
+            elif severity == trt.ILogger.WARNING:
+                _logger.info("TensorRT: %s", line)
+
+    return Log()
+
+
+def _new_monitor(trt: Any, progress: Progress) -> Any:
+    """Make a progress monitor that reports the steps of the outermost part, and notes Ctrl-C.
+
+    The library swallows what Python raises inside of it; a build is stopped by an answer.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, unused-ignore]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped = False
+            self._totals: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self._totals[name] = steps
+
+        def step_complete(self, name: str, step: int) -> bool:
+            try:
+                if name in self._totals:
+                    progress(name, step + 1, self._totals[name])
+            except KeyboardInterrupt:
+                self.stopped = True
+            return not self.stopped
+
+        def phase_finish(self, name: str) -> None:
+            self._totals.pop(name, None)
+
+    return Monitor()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

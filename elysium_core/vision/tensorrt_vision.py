@@ -1,0 +1,129 @@
+"""The vision half of a model on TensorRT: running engines on a GPU.
+
+Engines are built by :mod:`elysium_core.vision.tensorrt_engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.errors import BackendError
+from elysium_core.vision.onnx_export import INPUT_NAME, OUTPUT_NAME
+from elysium_core.vision.tensorrt_engine import import_tensorrt, new_log
+from elysium_core.vision.torch_vision import FrameUpload
+
+_DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT64": torch.int64,
+    "INT32": torch.int32,
+}
+"""torch's names of TensorRT's data types."""
+
+
+class TensorrtVision:
+    """A vision backend (:class:`elysium_core.vision.torch_vision.VisionBackend`) on TensorRT.
+
+    Args:
+        engine: File of :func:`~elysium_core.vision.tensorrt_engine.build_engine`, made on this machine.
+        wanted: What its description must say
+            (:func:`~elysium_core.vision.tensorrt_engine.describe_engine`).
+        side_px: Side of its input [px].
+        device: The GPU.
+        dtype: Data type that the language model wants.
+        fast_resize: See :class:`elysium_core.vision.torch_vision.FrameUpload`.
+
+    Raises:
+        BackendError: There is no GPU, or the engine is stale, foreign or damaged (``ENGINE_STALE``).
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        engine: Path,
+        wanted: Mapping[str, object],
+        side_px: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        fast_resize: bool = False,
+    ) -> None:
+        require_gpu(device)
+        if reason := stale_reason(engine, wanted):
+            raise BackendError(reason, code="ENGINE_STALE")
+        self._trt = import_tensorrt()
+        self._log = new_log(self._trt)
+        self._device, self._dtype = device, dtype
+        self._upload = FrameUpload(side_px, fast_resize=fast_resize)
+        with torch.cuda.device(device):
+            self._context: Any = self._load(engine)
+        self._max_batch = int(self._engine.get_tensor_profile_shape(INPUT_NAME, 0)[2][0])
+        self._outputs = self._output_dtypes()
+
+    def _load(self, engine: Path) -> Any:
+        try:
+            self._runtime = self._trt.Runtime(self._log)
+            self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
+            context = self._engine.create_execution_context() if self._engine else None
+        except (TypeError, RuntimeError) as error:  # what the bindings raise when the library gives them nothing
+            raise self._failure(f"cannot load {engine}") from error
+        if context is None:
+            raise self._failure(f"cannot load {engine}")
+        return context
+
+    def _output_dtypes(self) -> dict[str, torch.dtype]:
+        engine, output = self._engine, self._trt.TensorIOMode.OUTPUT
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        return {
+            name: _DTYPES[engine.get_tensor_dtype(name).name]
+            for name in names
+            if engine.get_tensor_mode(name) == output
+        }
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Visual tokens (B, K, D) of B RGB uint8 images; more than the engine takes go in several runs.
+
+        Raises:
+            BackendError: TensorRT failed, for lack of memory for example.
+        """
+        pixels = self._upload(images, self._device)
+        with torch.cuda.device(self._device):
+            return torch.cat([self._run(part) for part in torch.split(pixels, self._max_batch)])
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        context = self._context
+        context.set_input_shape(INPUT_NAME, tuple(pixels.shape))
+        context.set_tensor_address(INPUT_NAME, pixels.data_ptr())
+        outputs: dict[str, Tensor] = {}
+        for name, dtype in self._outputs.items():
+            outputs[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=self._device)
+            context.set_tensor_address(name, outputs[name].data_ptr())
+        # torch's own stream, so that whatever reads the tokens comes after them.
+        if not context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
+            raise self._failure("could not run the vision engine")
+        return outputs[OUTPUT_NAME].to(self._dtype)
+
+    def _failure(self, what: str) -> BackendError:
+        said = "; ".join(dict.fromkeys(self._log.errors)) or "for no stated reason"
+        self._log.errors.clear()
+        return BackendError(f"TensorRT {what}: {said}")
+
+
+def require_gpu(device: torch.device) -> None:
+    """Refuse a device that TensorRT cannot run on.
+
+    Raises:
+        BackendError: It is not a CUDA GPU.
+    """
+    if device.type != "cuda":
+        raise BackendError(f"TensorRT runs on a CUDA GPU only, not on {device}; use the onnx or torch vision backend")

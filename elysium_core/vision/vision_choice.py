@@ -1,0 +1,199 @@
+"""Which vision backend runs: the one that was asked for, or the best that is at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.device import current_gpu, suitable_threads
+from elysium_core.engine.cuda_graph import CudaRecorder
+from elysium_core.errors import BackendError
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.vision.onnx_export import ONNX_NAME, GraphDescription, cache_folder, describe_graph, export_described
+from elysium_core.vision.onnx_vision import OnnxVision, import_onnxruntime
+from elysium_core.vision.tensorrt_engine import (
+    ENGINE_NAME,
+    build_engine,
+    describe_engine,
+    gpu_architecture,
+    import_tensorrt,
+)
+from elysium_core.vision.tensorrt_vision import TensorrtVision, require_gpu
+from elysium_core.vision.torch_vision import TorchVision, VisionBackend
+
+BACKENDS = ("auto", "torch", "onnx", "tensorrt")
+_logger = logging.getLogger(__name__)
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Refuse a backend that cannot run here, before weights are loaded for it.
+
+    Args:
+        backend: One of :data:`BACKENDS`.
+        device: Where the model will be.
+
+    Raises:
+        BackendError: There is no such backend, its package is missing, or it does not run on this device.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"vision backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if backend == "onnx":
+        import_onnxruntime()
+    if backend == "tensorrt":
+        require_gpu(device)
+        import_tensorrt()
+
+
+def build_vision(
+    backend: str,
+    network: ElysiumNetwork,
+    shipped: Path | None = None,
+    *,
+    fast_resize: bool = False,
+    cuda_graphs: bool = False,
+) -> VisionBackend:
+    """Make a vision backend.
+
+    ``onnx`` and ``tensorrt`` use the graph or engine that is shipped with the weights or
+    lies in the user's cache, if it is current, and otherwise make it in the cache, which
+    takes a while once. ``auto`` takes TensorRT on a GPU where it is installed and works.
+    On a CPU it takes ONNX Runtime where a current graph is at hand, but never waits for
+    an export. Otherwise it takes torch.
+
+    Args:
+        backend: One of :data:`BACKENDS`.
+        network: In eval mode, on its device.
+        shipped: Folder of the weights.
+        fast_resize: Resize images on the device, as torch and TensorRT can
+            (:class:`elysium_core.vision.torch_vision.FrameUpload`).
+        cuda_graphs: Where torch runs it on a GPU, replay one recorded pass for single images.
+
+    Raises:
+        BackendError: The backend that was asked for by name cannot be had; says why.
+    """
+    check_backend(backend, _device(network))
+    if backend == "tensorrt":
+        return _tensorrt_vision(network, shipped, fast_resize)
+    if backend == "onnx":
+        return _onnx_vision(network, shipped)
+    if backend == "auto":
+        return _best_vision(network, shipped, fast_resize, cuda_graphs)
+    return _torch_vision(network, fast_resize, cuda_graphs)
+
+
+def graph_precision(network: ElysiumNetwork) -> str:
+    """The precision of graph and engine that suits a network: float16 where its weights are half on a GPU.
+
+    For bfloat16, too: float16 has more digits, and the encoder was trained in it. A CPU
+    calculates in float32 whatever the weights are.
+    """
+    half_on_gpu = _device(network).type == "cuda" and _dtype(network) != torch.float32
+    return "float16" if half_on_gpu else "float32"
+
+
+def _torch_vision(network: ElysiumNetwork, fast_resize: bool, cuda_graphs: bool) -> VisionBackend:
+    device = _device(network)
+    record = CudaRecorder(device) if cuda_graphs and device.type == "cuda" else None
+    return TorchVision(network, fast_resize=fast_resize, record=record)
+
+
+def _best_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool, cuda_graphs: bool) -> VisionBackend:
+    try:
+        found = _found_tensorrt(network, shipped, fast_resize) or _found_onnx(network, shipped)
+    except BackendError as error:
+        _logger.warning("the vision encoder runs on torch, because: %s", error)
+        found = None
+    return found or _torch_vision(network, fast_resize, cuda_graphs)
+
+
+def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend | None:
+    """TensorRT on a GPU; None where it is no choice."""
+    if _device(network).type != "cuda":
+        return None
+    try:
+        import_tensorrt()
+    except BackendError as error:
+        _logger.info("the vision encoder runs on torch, because: %s", error)
+        return None
+    return _tensorrt_vision(network, shipped, fast_resize)
+
+
+def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
+    """ONNX Runtime on a CPU, with a graph that is there already; None where it is no choice."""
+    if _device(network).type != "cpu" or _dtype(network) != torch.float32:
+        return None
+    try:
+        import_onnxruntime()
+    except BackendError:
+        return None
+    wanted = describe_graph(network, graph_precision(network))
+    graph = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
+    return None if graph is None else _start_onnx(graph, network, wanted)
+
+
+def _onnx_vision(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend:
+    wanted = describe_graph(network, graph_precision(network))
+    return _start_onnx(_graph(network, shipped, wanted), network, wanted)
+
+
+def _start_onnx(graph: Path, network: ElysiumNetwork, wanted: GraphDescription) -> VisionBackend:
+    threads = suitable_threads(sum(weight.numel() for weight in network.parameters()))
+    return OnnxVision(graph, wanted.side_px, _device(network), _dtype(network), threads)
+
+
+def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:
+    device, graph_wanted = _device(network), describe_graph(network, graph_precision(network))
+    architecture = gpu_architecture(device)
+    wanted = describe_engine(asdict(graph_wanted), architecture)
+    engine = _current_file(ENGINE_NAME, _places(shipped, graph_wanted), wanted)
+    if engine is None:
+        graph, folder = _graph(network, shipped, graph_wanted), cache_folder(graph_wanted)
+        _announce(folder / ENGINE_NAME)
+        with current_gpu(device):
+            engine = build_engine(graph, folder, architecture)
+    return TensorrtVision(engine, wanted, graph_wanted.side_px, device, _dtype(network), fast_resize=fast_resize)
+
+
+def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescription) -> Path:
+    """A graph that is at hand, or a new one in the cache."""
+    found = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
+    if found is None:
+        folder = cache_folder(wanted)
+        _announce(folder / ONNX_NAME)
+        found = export_described(network, folder, wanted)
+    return found
+
+
+def _announce(path: Path) -> None:
+    # A warning, because it delays the start of whoever loads the model.
+    _logger.warning("making %s for the vision encoder; this is done once and may take minutes", path)
+
+
+def _places(shipped: Path | None, wanted: GraphDescription) -> list[Path]:
+    folders = [] if shipped is None else [shipped]
+    try:
+        return [*folders, cache_folder(wanted)]
+    except BackendError:  # without a home there is no cache, but what is shipped can be used
+        return folders
+
+
+def _current_file(name: str, folders: Iterable[Path], wanted: dict[str, object]) -> Path | None:
+    for path in (folder / name for folder in folders):
+        reason = stale_reason(path, wanted)
+        if not reason:
+            return path
+        _logger.log(logging.INFO if path.exists() else logging.DEBUG, "not used: %s", reason)
+    return None
+
+
+def _device(network: ElysiumNetwork) -> torch.device:
+    return network.llm.lm_head.weight.device
+
+
+def _dtype(network: ElysiumNetwork) -> torch.dtype:
+    return network.llm.lm_head.weight.dtype

@@ -1,0 +1,284 @@
+"""``sensor_msgs/Image`` to RGB pixels: pure functions that believe nothing in the message.
+
+Nothing below this module checks an image: sizes, step, encoding and data arrive as they were sent. All of them are
+compared with each other before anything is allocated.
+
+``sensor_msgs/CompressedImage`` to RGB: JPEG and PNG only, and never decoded before its size is known.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import ImageError, printable
+from elysium_core.frames import MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How an encoding lies in memory.
+
+    Attributes:
+        channels: Numbers a pixel.
+        to_rgb: OpenCV conversion code, None if it is RGB already.
+        bits: Bits a number, 8 or 16.
+        even_width: The encoding pairs columns.
+        planar: 4:2:0 with the colour plane below the grey one (half as many rows again); pairs rows too.
+    """
+
+    channels: int
+    to_rgb: int | None
+    bits: int = 8
+    even_width: bool = False
+    planar: bool = False
+
+
+_RGB: Final = _Layout(3, None)
+_BGR: Final = _Layout(3, cv2.COLOR_BGR2RGB)
+_BGRA: Final = _Layout(4, cv2.COLOR_BGRA2RGB)
+_MONO: Final = _Layout(1, cv2.COLOR_GRAY2RGB)
+_MONO_16: Final = _Layout(1, cv2.COLOR_GRAY2RGB, 16)
+_UYVY: Final = _Layout(2, cv2.COLOR_YUV2RGB_UYVY, even_width=True)
+_YUYV: Final = _Layout(2, cv2.COLOR_YUV2RGB_YUYV, even_width=True)
+
+# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two rows.
+_BAYER: Final = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+
+_LAYOUTS: Final[dict[str, _Layout]] = {
+    "rgb8": _RGB,
+    "bgr8": _BGR,
+    "rgba8": _Layout(4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _BGRA,
+    "rgb16": _Layout(3, None, 16),
+    "bgr16": _Layout(3, cv2.COLOR_BGR2RGB, 16),
+    "rgba16": _Layout(4, cv2.COLOR_RGBA2RGB, 16),
+    "bgra16": _Layout(4, cv2.COLOR_BGRA2RGB, 16),
+    "mono8": _MONO,
+    "mono16": _MONO_16,
+    # Encodings without a colour order are taken as OpenCV stores them.
+    "8UC1": _MONO,
+    "8UC3": _BGR,
+    "8UC4": _BGRA,
+    "16UC1": _MONO_16,
+    "uyvy": _UYVY,
+    "yuv422": _UYVY,
+    "yuyv": _YUYV,
+    "yuv422_yuy2": _YUYV,
+    "nv12": _Layout(1, cv2.COLOR_YUV2RGB_NV12, even_width=True, planar=True),
+    "nv21": _Layout(1, cv2.COLOR_YUV2RGB_NV21, even_width=True, planar=True),
+    **{f"bayer_{pattern}8": _Layout(1, code) for pattern, code in _BAYER.items()},
+    **{f"bayer_{pattern}16": _Layout(1, code, 16) for pattern, code in _BAYER.items()},
+}
+
+SUPPORTED_ENCODINGS: Final = tuple(_LAYOUTS)
+"""Encodings that :func:`image_to_rgb` takes."""
+
+# cv_bridge converts these as we do. Padded rows, 16 bits and planes it reads differently from version to version.
+_BRIDGED: Final = frozenset(
+    {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2", *(f"bayer_{p}8" for p in _BAYER)}
+)
+
+_TO_8_BIT: Final = (np.arange(65536) * (255.0 / 65535.0)).astype(np.uint8)
+
+
+def image_to_rgb(message: Any) -> NDArray[np.uint8]:
+    """Convert an image message to RGB.
+
+    A message of type ``rgb8`` without padding is not copied: the result shares its memory.
+
+    Args:
+        message: A ``sensor_msgs/Image``, from rclpy or from a bag reader.
+
+    Returns:
+        RGB, uint8, shape (height, width, 3).
+
+    Raises:
+        ImageError: ``IMG_ENCODING`` unknown encoding, ``IMG_SHAPE`` the numbers contradict each other or the
+            data, ``IMG_TOO_LARGE`` more than :data:`elysium_core.frames.MAX_PIXELS`.
+    """
+    layout = _LAYOUTS.get(message.encoding) if isinstance(message.encoding, str) else None
+    if layout is None:
+        raise ImageError(
+            f"encoding {printable(str(message.encoding), 32)!r} cannot be read as a colour picture; "
+            "publish rgb8 or bgr8 instead",
+            code="IMG_ENCODING",
+        )
+    height, width = _checked_size(message, layout)
+    bridge = _cv_bridge() if message.encoding in _BRIDGED else None
+    if bridge is not None and message.step == width * layout.channels:
+        return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
+    return _convert(_pixels(message, layout, height, width), layout)
+
+
+def _checked_size(message: Any, layout: _Layout) -> tuple[int, int]:
+    """Return height and width [px] of the picture, after comparing every number with every other."""
+    height, width, step, size = int(message.height), int(message.width), int(message.step), len(message.data)
+    shape = f"an image of {width}x{height} px, encoding {message.encoding}, step {step}, {size} bytes"
+    if height < 1 or width < 1:
+        raise ImageError(f"{shape} has no pixels")
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{shape} is over the limit of {MAX_PIXELS} px; scale it down before", code="IMG_TOO_LARGE")
+    row_bytes = width * layout.channels * layout.bits // 8
+    if step < row_bytes:
+        raise ImageError(f"{shape} needs a step of at least {row_bytes}")
+    if layout.even_width and width % 2:
+        raise ImageError(f"{shape} needs an even width")
+    if layout.planar:
+        height = _planar_height(shape, height, step, size)
+    elif step * height != size:
+        raise ImageError(f"{shape} needs {step * height} bytes of data")
+    return height, width
+
+
+def _planar_height(shape: str, height: int, step: int, size: int) -> int:
+    # Drivers disagree whether `height` is that of the picture or of the buffer; the amount of data tells.
+    if height % 2 == 0 and size == step * height * 3 // 2:
+        return height
+    if height % 3 == 0 and size == step * height:
+        return height // 3 * 2
+    raise ImageError(f"{shape} needs an even height and {step * height * 3 // 2} bytes of data")
+
+
+def _pixels(message: Any, layout: _Layout, height: int, width: int) -> NDArray[Any]:
+    """View the data as an array of native numbers without padding: (rows, width[, channels])."""
+    rows = height * 3 // 2 if layout.planar else height
+    row_bytes = width * layout.channels * layout.bits // 8
+    buffer = np.frombuffer(message.data, dtype=np.uint8).reshape(rows, int(message.step))[:, :row_bytes]
+    buffer = np.require(buffer, requirements=["C", "A"])
+    pixels: NDArray[Any] = buffer
+    if layout.bits == 16:
+        pixels = buffer.view(np.uint16)
+        if bool(message.is_bigendian) != (sys.byteorder == "big"):
+            pixels = pixels.byteswap()
+    return pixels.reshape(rows, width, layout.channels) if layout.channels > 1 else pixels
+
+
+def _convert(pixels: NDArray[Any], layout: _Layout) -> NDArray[np.uint8]:
+    try:
+        rgb = pixels if layout.to_rgb is None else cv2.cvtColor(pixels, layout.to_rgb)
+    except cv2.error as error:
+        shape = "x".join(str(side) for side in pixels.shape[1::-1])
+        raise ImageError(f"a picture of {shape} px cannot be converted to RGB ({error.err})") from error
+    return _TO_8_BIT[rgb] if layout.bits == 16 else np.asarray(rgb, dtype=np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _cv_bridge() -> Any | None:
+    try:
+        from cv_bridge import CvBridge
+    except (ImportError, AttributeError):
+        # Not installed, or built for another numpy (which shows as either error).
+        return None
+    return CvBridge()
+
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+
+# Start-of-frame markers hold the size; C4, C8 and CC in that range mean something else.
+_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_SCAN = 0xDA
+
+
+def compressed_to_rgb(message: Any) -> NDArray[np.uint8]:
+    """Decode a compressed image message to RGB.
+
+    What the data is follows from its first bytes; the ``format`` field is not believed. An orientation stored in the
+    file is ignored, as boxes are in pixels of the picture as sent.
+
+    Args:
+        message: A ``sensor_msgs/CompressedImage``, from rclpy or from a bag reader.
+
+    Returns:
+        RGB, uint8, shape (height, width, 3).
+
+    Raises:
+        ImageError: ``IMG_DECODE`` not JPEG or PNG, or damaged; ``IMG_TOO_LARGE`` more than
+            :data:`elysium_core.frames.MAX_PIXELS`.
+    """
+    data = memoryview(message.data).cast("B")
+    width, height = compressed_size(data)
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"a compressed image of {width}x{height} px is over the limit of {MAX_PIXELS} px; scale it down before",
+            code="IMG_TOO_LARGE",
+        )
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise _broken(f"cannot be decoded ({error.err})") from error
+    if bgr is None:
+        raise _broken("cannot be decoded")
+    if bgr.shape[:2] != (height, width):
+        raise _broken(f"says {width}x{height} px but holds {bgr.shape[1]}x{bgr.shape[0]} px")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def compressed_size(data: memoryview) -> tuple[int, int]:
+    """Read width and height [px] of a JPEG or PNG from its header, without decoding.
+
+    Raises:
+        ImageError: It is neither, or its header is damaged.
+    """
+    head = bytes(data[:8])
+    if head == _PNG_MAGIC:
+        width, height = _png_size(data)
+    elif head.startswith(_JPEG_MAGIC):
+        width, height = _jpeg_size(data)
+    else:
+        raise _broken(f"starts with {printable(repr(head), 48)}, which is neither JPEG nor PNG")
+    if width < 1 or height < 1:
+        raise _broken(f"says {width}x{height} px")
+    return width, height
+
+
+def _png_size(data: memoryview) -> tuple[int, int]:
+    header = bytes(data[8:24])
+    if len(header) < 16 or header[4:8] != b"IHDR":
+        raise _broken("is a PNG without a header")
+    return int.from_bytes(header[8:12], "big"), int.from_bytes(header[12:16], "big")
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int]:
+    # A cut JPEG decodes to a picture with a grey rest; a camera's packet lost on the way must not become pixels.
+    if bytes(data[-4096:]).rfind(_JPEG_END) < 0:
+        raise _broken("is a JPEG without its end")
+    position = 2
+    while position + 9 <= len(data):
+        if data[position] != 0xFF:
+            break
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in _MARKERS_WITHOUT_LENGTH:
+            position += 2
+        elif marker in _SIZE_MARKERS:
+            return _uint16(data, position + 7), _uint16(data, position + 5)
+        elif marker == _START_OF_SCAN:
+            break
+        else:
+            position += 2 + max(2, _uint16(data, position + 2))
+    raise _broken("is a JPEG without a size")
+
+
+def _uint16(data: memoryview, position: int) -> int:
+    return int.from_bytes(data[position : position + 2], "big")
+
+
+def _broken(what: str) -> ImageError:
+    return ImageError(f"the compressed image {what}; send JPEG or PNG", code="IMG_DECODE")

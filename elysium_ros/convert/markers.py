@@ -1,0 +1,204 @@
+"""Boxes as rviz and Foxglove draw them. Pure functions from results to messages.
+
+Draws annotated images in a thread of its own, newest first, so that drawing never delays tracking. Knows no ROS.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from geometry_msgs.msg import Point
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
+
+from elysium_core.geometry import Box
+from elysium_core.io.overlay import target_color
+from elysium_ros.convert.messages import label_of, ns_to_duration
+from elysium_ros.perception.perception import FrameResult
+from elysium_ros.perception.targets import ObjectView
+
+# Outlines fade out by themselves when the node or the camera stops.
+_LIFETIME_NS = 1_000_000_000
+_LINE_WIDTH_M = 0.01
+_LINE_WIDTH_PX = 2.0
+_TEXT_HEIGHT_M = 0.08
+
+
+def image_marker(header: Header, views: Sequence[ObjectView], width: int, height: int) -> ImageMarker:
+    """Return all boxes of a frame as one list of lines in its pixels.
+
+    Args:
+        header: Header of the image.
+        views: The targets; those without a box in this frame are left out.
+        width: Image width [px].
+        height: Image height [px].
+    """
+    marker = ImageMarker(header=header, ns="elysium", type=ImageMarker.LINE_LIST, action=ImageMarker.ADD)
+    marker.scale = _LINE_WIDTH_PX
+    marker.lifetime = ns_to_duration(_LIFETIME_NS)
+    for view, box in _with_box(views):
+        corners = [Point(x=x, y=y) for x, y in _corners(*box.to_px(width, height))]
+        for start, end in pairwise(corners):
+            marker.points += [start, end]
+            marker.outline_colors += [_color(view), _color(view)]
+    return marker
+
+
+def outline_markers(
+    header: Header, views: Sequence[ObjectView], info: CameraInfo, distance_m: float
+) -> MarkerArray | None:
+    """Return the boxes as outlines on a plane in front of the camera, with their names.
+
+    The plane is a way to see boxes in 3D, not a measurement of depth.
+
+    Args:
+        header: Header of the image; its frame is the camera's optical frame (z forward, x right, y down).
+        views: The targets; those without a box in this frame are deleted.
+        info: Calibration of the camera, for any image size of the same aspect ratio.
+        distance_m: Distance of the plane [m], > 0.
+
+    Returns:
+        The markers, or None if the camera is not calibrated.
+    """
+    k = info.k
+    if info.width == 0 or info.height == 0 or k[0] == 0 or k[4] == 0:
+        return None
+    markers = []
+    for view in views:
+        box = view.update.box
+        if box is None:
+            markers += [_deletion(header, view, "box"), _deletion(header, view, "label")]
+            continue
+        # The box is in fractions of the image, so the image may be a scaled one of what the calibration is for.
+        x1, y1, x2, y2 = box.to_px(info.width, info.height)
+        left, right = ((x - k[2]) / k[0] * distance_m for x in (x1, x2))
+        top, bottom = ((y - k[5]) / k[4] * distance_m for y in (y1, y2))
+        outline = _corners(left, top, right, bottom)
+        markers.append(_outline(header, view, [Point(x=x, y=y, z=distance_m) for x, y in outline]))
+        markers.append(_label(header, view, Point(x=left, y=top - _TEXT_HEIGHT_M, z=distance_m)))
+    return MarkerArray(markers=markers)
+
+
+def detections(header: Header, views: Sequence[ObjectView], width: int, height: int, messages: Any) -> Any:
+    """Return the boxes of a frame as ``vision_msgs/Detection2DArray``.
+
+    Args:
+        header: Header of the image.
+        views: The targets; those without a box in this frame are left out.
+        width: Image width [px].
+        height: Image height [px].
+        messages: The module ``vision_msgs.msg``, of whichever ROS distribution: its fields have changed.
+    """
+    array = messages.Detection2DArray(header=header)
+    for view, box in _with_box(views):
+        x1, y1, x2, y2 = box.to_px(width, height)
+        detection = messages.Detection2D(header=header, id=str(view.id))
+        center = detection.bbox.center
+        position = center.position if hasattr(center, "position") else center
+        position.x, position.y = (x1 + x2) / 2, (y1 + y2) / 2
+        detection.bbox.size_x, detection.bbox.size_y = x2 - x1, y2 - y1
+        detection.results.append(_hypothesis(view, messages))
+        array.detections.append(detection)
+    return array
+
+
+def _hypothesis(view: ObjectView, messages: Any) -> Any:
+    result = messages.ObjectHypothesisWithPose()
+    hypothesis = getattr(result, "hypothesis", result)
+    name_field = "class_id" if hasattr(hypothesis, "class_id") else "id"
+    setattr(hypothesis, name_field, label_of(view))
+    hypothesis.score = float(view.update.score)
+    return result
+
+
+def _with_box(views: Sequence[ObjectView]) -> list[tuple[ObjectView, Box]]:
+    return [(view, view.update.box) for view in views if view.update.box is not None]
+
+
+def _corners(x1: float, y1: float, x2: float, y2: float) -> list[tuple[float, float]]:
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+
+
+def _color(view: ObjectView) -> ColorRGBA:
+    red, green, blue = target_color(view.update.target_id)
+    return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
+
+
+def _marker(header: Header, view: ObjectView, kind: str, marker_type: int) -> Marker:
+    marker = Marker(header=header, ns=f"elysium/{kind}", id=view.id % 2**31, type=marker_type, action=Marker.ADD)
+    marker.pose.orientation.w = 1.0
+    marker.color = _color(view)
+    marker.lifetime = ns_to_duration(_LIFETIME_NS)
+    return marker
+
+
+def _outline(header: Header, view: ObjectView, points: list[Point]) -> Marker:
+    marker = _marker(header, view, "box", Marker.LINE_STRIP)
+    marker.scale.x = _LINE_WIDTH_M
+    marker.points = points
+    return marker
+
+
+def _label(header: Header, view: ObjectView, position: Point) -> Marker:
+    marker = _marker(header, view, "label", Marker.TEXT_VIEW_FACING)
+    marker.pose.position = position
+    marker.scale.z = _TEXT_HEIGHT_M
+    marker.text = f"{view.id} {label_of(view)}"
+    return marker
+
+
+def _deletion(header: Header, view: ObjectView, kind: str) -> Marker:
+    marker = _marker(header, view, kind, Marker.LINE_STRIP)
+    marker.action = Marker.DELETE
+    return marker
+
+
+class Annotator:
+    """Hands the newest result of each camera to ``draw``; results that come while it draws replace each other.
+
+    Args:
+        draw: Draws and publishes one result.
+        on_failure: Hears of an exception that ``draw`` raised.
+    """
+
+    def __init__(self, draw: Callable[[FrameResult], None], on_failure: Callable[[Exception], object]) -> None:
+        self._draw = draw
+        self._on_failure = on_failure
+        self._condition = threading.Condition()
+        self._waiting: dict[Hashable, FrameResult] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="elysium_annotator", daemon=True)
+        self._thread.start()
+
+    def offer(self, result: FrameResult) -> None:
+        """Draw this result next, unless a newer one of the same camera comes first."""
+        with self._condition:
+            self._waiting[result.image.camera] = result
+            self._condition.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread; wait for a picture that is being drawn.
+
+        Args:
+            timeout_s: Longest wait [s].
+        """
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._waiting)
+                if self._stopping:
+                    return
+                result = self._waiting.pop(next(iter(self._waiting)))
+            try:
+                self._draw(result)
+            except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn must not end the drawing
+                self._on_failure(error)

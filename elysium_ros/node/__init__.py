@@ -1,0 +1,1 @@
+"""The tracker node: lifecycle, parameters, services, action, publishers, diagnostics."""

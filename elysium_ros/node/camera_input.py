@@ -1,0 +1,248 @@
+"""The subscriptions of one camera, and what can be said when no image comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rclpy.node import Node
+from rclpy.qos import (
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from elysium_ros.convert.messages import StampError, stamp_to_ns
+from elysium_ros.node.executors import CameraGroup
+from elysium_ros.node.guard import EventLog, Guard
+from elysium_ros.node.parameters import Settings
+from elysium_ros.perception.frame_statistics import Statistics
+from elysium_ros.perception.mailbox import Mailbox, Verdict
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_TYPES: Final = {"raw": Image, "compressed": CompressedImage}
+_FUTURE_NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class InputState:
+    """What is known about one camera's images.
+
+    Attributes:
+        camera: Name of the camera.
+        topic: Resolved topic that is or will be subscribed to.
+        publishers: Publishers of it.
+        silence_s: Time since the last image [s], or since activation if there was none.
+        ever_received: An image has arrived since activation.
+        qos_problem: Policy in which a publisher did not match since the last image, empty if all do.
+    """
+
+    camera: str
+    topic: str
+    publishers: int
+    silence_s: float
+    ever_received: bool
+    qos_problem: str
+
+    @property
+    def age_s(self) -> float:
+        """Time since the last image [s], infinite if there was none."""
+        return self.silence_s if self.ever_received else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class InputTools:
+    """What every camera's input shares.
+
+    Attributes:
+        settings: Returns the present settings.
+        statistics: Counts images.
+        events: Where odd images are reported.
+        guard: Wraps callbacks.
+        notify: Called after an image was stored.
+    """
+
+    settings: Callable[[], Settings]
+    statistics: Statistics
+    events: EventLog
+    guard: Guard
+    notify: Callable[[], None]
+
+
+class CameraInput:
+    """Stores the images of one camera in its mailbox; nothing is decoded or copied in a callback.
+
+    Subscribes when made, except with the transport ``auto`` while nobody publishes; then :meth:`poll` does.
+
+    Args:
+        node: The node.
+        mailbox: Where images go.
+        tools: What all cameras share.
+    """
+
+    def __init__(self, node: Node, mailbox: Mailbox, tools: InputTools) -> None:
+        self.mailbox = mailbox
+        self.calibration: CameraInfo | None = None
+        self._node = node
+        self._tools = tools
+        self._prefix = f"{mailbox.camera}/" if mailbox.camera else ""
+        # One group for each camera keeps its images in order.
+        self._group = CameraGroup()
+        self._subscriptions: list[Subscription] = []
+        self._transport = tools.settings().image_transport
+        self._opened_at_s = time.monotonic()
+        self._last_received_s: float | None = None
+        self._qos_problem = ""
+        self._subscribe_calibration()
+        if self._transport != "auto":
+            self._subscribe(self._transport)
+
+    def poll(self) -> None:
+        """With the transport ``auto``: subscribe to the first topic that has a publisher, raw images before others."""
+        if self._transport != "auto":
+            return
+        for transport in ("raw", "compressed"):
+            if self._node.count_publishers(self.topic(transport)):
+                self._subscribe(transport)
+                return
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def topic(self, transport: str) -> str:
+        """Return the resolved topic of a transport, ``raw`` or ``compressed``.
+
+        As image_transport does, the compressed topic follows a remapping of the image topic; one of its own wins.
+        """
+        base = f"{self._prefix}image"
+        resolved = self._node.resolve_topic_name(base)
+        if transport != "compressed":
+            return str(resolved)
+        own = self._node.resolve_topic_name(f"{base}/compressed")
+        unmapped = self._node.resolve_topic_name(f"{base}/compressed", only_expand=True)
+        return str(own if own != unmapped else f"{resolved}/compressed")
+
+    def state(self) -> InputState:
+        """Return what is known now."""
+        topic = self.topic(self._transport)
+        since = self._opened_at_s if self._last_received_s is None else self._last_received_s
+        return InputState(
+            self.mailbox.camera,
+            topic,
+            self._node.count_publishers(topic),
+            time.monotonic() - since,
+            self._last_received_s is not None,
+            self._qos_problem,
+        )
+
+    def hint(self) -> str:
+        """Return a sentence about why no image may be coming and what to do."""
+        state = self.state()
+        message_type = _TYPES.get(self._transport, Image)
+        type_name = f"sensor_msgs/msg/{message_type.__name__}"
+        start = f"no image on {state.topic} ({type_name}) for {state.silence_s:.0f} s: "
+        publishers = [_publisher_text(info) for info in self._node.get_publishers_info_by_topic(state.topic)]
+        if publishers and state.qos_problem:
+            parameter = f"qos_overrides.{state.topic}.subscription.{state.qos_problem.lower()}"
+            names = "; ".join(publishers)
+            return f"{start}its publisher does not match in {state.qos_problem} ({names}); set {parameter}"
+        if publishers:
+            return f"{start}it is published by {'; '.join(publishers)}, but nothing arrives"
+        others = self._other_topics(type_name)
+        if others:
+            return f"{start}nobody publishes it; there is {', '.join(others)} (remap {self._prefix}image:={others[0]})"
+        return f"{start}nobody publishes it, and there is no other topic of that type"
+
+    def _other_topics(self, type_name: str) -> list[str]:
+        """Return topics of a type that somebody else publishes, sorted."""
+        own = self._node.get_fully_qualified_name() + "/"
+        names = [name for name, types in self._node.get_topic_names_and_types() if type_name in types]
+        return sorted(name for name in names if not name.startswith(own) and self._node.count_publishers(name))
+
+    def _subscribe(self, transport: str) -> None:
+        self._transport = transport
+        self._create(_TYPES[transport], self.topic(transport), self._on_image)
+
+    def _subscribe_calibration(self) -> None:
+        self._create(CameraInfo, self._node.resolve_topic_name(f"{self._prefix}camera_info"), self._on_calibration)
+
+    def _create(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        # What rclpy calls sensor data; made anew each time because overrides are written into it.
+        qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+        overridable = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                message_type,
+                topic,
+                self._tools.guard.callback(callback),
+                qos,
+                callback_group=self._group,
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=self._tools.guard.callback(self._on_incompatible_qos)
+                ),
+                qos_overriding_options=QoSOverridingOptions(overridable),
+            )
+        )
+
+    def _on_image(self, message: Any) -> None:
+        self._last_received_s = time.monotonic()
+        self._qos_problem = ""
+        self._tools.statistics.image_received()
+        try:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+        except StampError:
+            self.mailbox.refuse()
+            raise
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else 0
+        if self._is_too_old(stamp_ns, age_ns):
+            self.mailbox.refuse()
+            return
+        verdict = self.mailbox.put(stamp_ns, message, len(message.data), ahead=age_ns < -_FUTURE_NS)
+        if verdict is Verdict.OUT_OF_ORDER:
+            self._report("STAMP_ORDER", f"an image with the stamp {stamp_ns} ns came after a newer one and was dropped")
+            return
+        if verdict is Verdict.TIME_JUMP:
+            self._report("TIME_JUMP", f"the stamps went back to {stamp_ns} ns; all targets of the camera end")
+        self._tools.notify()
+
+    def _is_too_old(self, stamp_ns: int, age_ns: int) -> bool:
+        if stamp_ns == 0:
+            self._report("STAMP_ZERO", "the camera sets no stamps, so there is no latency and no check of the order")
+            return False
+        limit_s = self._tools.settings().max_frame_age_s
+        if limit_s and age_ns > limit_s * 1e9:
+            self._report("FRAME_AGE", f"an image {age_ns / 1e9:.2f} s old was dropped (max_frame_age = {limit_s:g} s)")
+            return True
+        if age_ns < -_FUTURE_NS:
+            self._report("STAMP_FUTURE", f"an image is stamped {-age_ns / 1e9:.1f} s ahead of this node's clock")
+        return False
+
+    def _report(self, code: str, message: str) -> None:
+        self._tools.events.report(code, f"{self.topic(self._transport)}: {message}")
+
+    def _on_calibration(self, message: CameraInfo) -> None:
+        self.calibration = message
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        self._qos_problem = str(qos_policy_name_from_kind(event.last_policy_kind))
+        self._report("QOS_INCOMPATIBLE", f"a publisher does not match in {self._qos_problem}; nothing comes from it")
+
+
+def _publisher_text(info: Any) -> str:
+    namespace = info.node_namespace.rstrip("/")
+    qos = info.qos_profile
+    return f"{namespace}/{info.node_name} ({qos.reliability.name.lower()}, {qos.durability.name.lower()})"

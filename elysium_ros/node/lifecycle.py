@@ -1,0 +1,166 @@
+"""A managed node whose lifecycle services always answer.
+
+rclpy's own ``LifecycleNode`` raises on a transition that is not possible now, which ends the process or loses the
+reply; it answers nothing while a transition runs; and it swallows the exception of a transition. This class keeps its
+state machine and services and mends these three.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+
+from elysium_core.errors import ElysiumError
+from elysium_ros.node.guard import EventLog, Guard
+
+Step = Callable[[], None]
+
+GREETING = "none"
+"""Label of a transition that does not exist: a client's first request, which makes the service discover it."""
+
+
+class ManagedNode(LifecycleNodeMixin, Node):
+    """A lifecycle node; a subclass overrides :meth:`configure`, :meth:`activate`, :meth:`deactivate`, :meth:`cleanup`.
+
+    Each of the four raises an exception to say that the transition failed, and why.
+
+    Attributes:
+        failure: Why the last transition failed, starting with a code; empty if it did not.
+
+    Args:
+        name: Default name of the node.
+        options: Further arguments of ``rclpy.node.Node``.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        Node.__init__(self, name, **options)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self.events = EventLog(self.get_logger())
+        self.guard = Guard(self.events, is_shutting_down=lambda: not self.context.ok())
+        self.failure = ""
+        self._transition_lock = threading.Lock()
+        change_state = self._service_change_state
+        change_state.callback = self.guard.service(self._one_at_a_time(change_state.callback), _refuse_transition)
+
+    @property
+    def state(self) -> str:
+        """Present lifecycle state, such as ``active`` or ``configuring``."""
+        return str(self._state_machine.current_state[1])
+
+    def why_inactive(self) -> str:
+        """Say for a caller why the node cannot do anything now, and what to do."""
+        state = self.state
+        if state not in ("unconfigured", "inactive"):
+            return f"the node is {state}; try again later"
+        step = "activate" if state == "inactive" else "configure"
+        return f"the node is {state}" + (f" ({self.failure})" if self.failure else f"; {step} it first")
+
+    def configure(self) -> None:
+        """Prepare: check parameters, load the model."""
+
+    def activate(self) -> None:
+        """Start to work."""
+
+    def deactivate(self) -> None:
+        """Stop working; everything can be started again."""
+
+    def cleanup(self) -> None:
+        """Free all that :meth:`configure` took; called in any state, also after a failure."""
+
+    def start_by_itself(self) -> None:
+        """Configure and activate, unless someone else has begun to."""
+        with self._transition_lock:
+            if self.state != "unconfigured":
+                return
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run :meth:`configure`; see rclpy."""
+        return self._run("configure", self.configure, undo=self.cleanup)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run :meth:`activate`; see rclpy."""
+        return self._run("activate", self.activate, undo=self.deactivate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run :meth:`deactivate`; see rclpy."""
+        return self._run("deactivate", self.deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run :meth:`cleanup`; see rclpy."""
+        return self._run("clean up", self.cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything; see rclpy."""
+        return self._run("shut down", self._free)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that the node can be configured again; see rclpy."""
+        reason = self.failure
+        result = self._run("recover", self._free)
+        self.failure = reason
+        return result
+
+    def _run(self, verb: str, step: Step, undo: Step | None = None) -> TransitionCallbackReturn:
+        self.failure = ""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it
+            self.failure = self.guard.explain(error)
+            if self.context.ok():
+                self.get_logger().error(f"cannot {verb}: {self.failure}")
+            if undo is not None:
+                self.guard.callback(undo)()
+            expected = isinstance(error, ElysiumError)
+            return TransitionCallbackReturn.FAILURE if expected else TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _free(self) -> None:
+        self.deactivate()
+        self.cleanup()
+
+    def _one_at_a_time(
+        self, change_state: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+    ) -> Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]:
+        def locked(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            if not self._transition_lock.acquire(blocking=False):
+                self._complain(request, f"the node is {self.state}")
+                response.success = False
+                return response
+            try:
+                if not self._is_possible(request):
+                    self._complain(request, f"that is not possible while it is {self.state}")
+                    response.success = False
+                    return response
+                return change_state(request, response)
+            finally:
+                self._transition_lock.release()
+
+        return locked
+
+    def _is_possible(self, request: ChangeState.Request) -> bool:
+        wanted = request.transition
+        possible = self._state_machine.available_transitions
+        return any(label == wanted.label if wanted.label else id_ == wanted.id for id_, label, *_ in possible)
+
+    def _complain(self, request: ChangeState.Request, why: str) -> None:
+        if request.transition.label == GREETING:
+            return
+        wanted = _transition_name(request.transition)
+        self.events.report("TRANSITION", f"asked to change state by {wanted}, but {why}")
+
+
+def _transition_name(transition: Transition) -> str:
+    return repr(transition.label) if transition.label else f"transition {transition.id}"
+
+
+def _refuse_transition(response: ChangeState.Response, _: str) -> None:
+    response.success = False

@@ -1,0 +1,134 @@
+"""Declares the parameter table on a node and keeps :class:`Settings` equal to what is set there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from elysium_core.errors import ConfigError
+from elysium_ros.node.parameters import SPECS, Change, Settings, Spec
+
+_STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+
+
+class ParameterServer:
+    """The parameters of one node.
+
+    A value from a parameter file that cannot be used does not stop the node from starting: it is kept in
+    :attr:`problems`, the parameter takes its default, and configuring fails with the reason until it is set right.
+
+    Args:
+        node: The node to declare on.
+        is_active: Whether the node is active now, for parameters that cannot change then.
+        on_change: Called with the new settings and the ROS names that changed, after they were accepted.
+    """
+
+    def __init__(
+        self, node: Node, is_active: Callable[[], bool], on_change: Callable[[Settings, set[str]], None]
+    ) -> None:
+        self._is_active = is_active
+        self._on_change = on_change
+        self.problems: dict[str, str] = _unknown_overrides(node)
+        accepted = {spec.name: self._declare(node, spec) for spec in SPECS.values()}
+        try:
+            self.settings = Settings.from_values(accepted)
+        except ConfigError as error:
+            # Each value is fine alone but not together with the others, so no single default would mend it.
+            # Whether to start by itself holds all the same, or a lifecycle manager finds the node configuring.
+            self.settings = Settings(autostart=accepted["autostart"])
+            self.problems["*"] = str(error)
+        node.add_on_set_parameters_callback(self._on_set)
+        self._node = node
+
+    def check(self) -> None:
+        """Raise if a value that was given at the start could not be used.
+
+        Raises:
+            ConfigError: Names all of them.
+        """
+        if self.problems:
+            raise ConfigError("; ".join(self.problems.values()))
+
+    def _declare(self, node: Node, spec: Spec) -> Any:
+        value = _given_value(node, spec)
+        try:
+            value = spec.default if value is None else spec.coerce(value)
+        except ConfigError as error:
+            self.problems[spec.name] = str(error)
+            value = spec.default
+        node.declare_parameter(spec.name, _to_ros(value), _descriptor(spec), ignore_override=True)
+        return value
+
+    def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        ours = {p.name: p.value for p in parameters if p.name in SPECS}
+        if not ours:
+            return SetParametersResult(successful=True)
+        try:
+            settings, changed = self._checked(ours)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.settings = settings
+        self.problems = {k: v for k, v in self.problems.items() if k not in ours and k != "*"}
+        self._on_change(settings, changed)
+        return SetParametersResult(successful=True)
+
+    def _checked(self, ours: dict[str, Any]) -> tuple[Settings, set[str]]:
+        now = self._current_values()
+        settings = Settings.from_values({**now, **ours})
+        changed = {name for name, value in settings.values().items() if now[name] != value}
+        fixed = sorted(name for name in changed if SPECS[name].change is Change.INACTIVE)
+        if fixed and self._is_active():
+            raise ConfigError(f"{', '.join(fixed)} can only be set while the node is not active; deactivate it first")
+        return settings, changed
+
+    def _current_values(self) -> dict[str, Any]:
+        # What the node holds rather than self.settings: they differ while a combination is refused.
+        return {name: SPECS[name].coerce(self._node.get_parameter(name).value) for name in SPECS}
+
+
+def _given_value(node: Node, spec: Spec) -> Any:
+    """Return what a parameter file or the command line says, of whatever type; None if nothing."""
+    try:
+        return node.declare_parameter(spec.name, descriptor=ParameterDescriptor(dynamic_typing=True)).value
+    except ParameterException:
+        return None
+    finally:
+        if node.has_parameter(spec.name):
+            node.undeclare_parameter(spec.name)
+
+
+def _unknown_overrides(node: Node) -> dict[str, str]:
+    """Find values given for parameters that do not exist; rclpy has no public way to list them."""
+    given = getattr(node, "_parameter_overrides", {})
+    unknown = [name for name in given if name not in SPECS and not name.startswith(_STANDARD_PREFIXES)]
+    return {name: _unknown(name) for name in unknown}
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, SPECS, n=1)
+    return f"there is no parameter {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _to_ros(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=spec.description, read_only=spec.change is Change.READ_ONLY)
+    if spec.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
+    if spec.change is Change.INACTIVE:
+        descriptor.additional_constraints += "; only while the node is not active"
+        descriptor.additional_constraints = descriptor.additional_constraints.removeprefix("; ")
+    if spec.limits is not None and isinstance(spec.default, int):
+        low, high = (int(limit) for limit in spec.limits)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    elif spec.limits is not None:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=spec.limits[0], to_value=spec.limits[1])]
+    return descriptor

@@ -1,0 +1,224 @@
+"""The services: each checks its request, has the inference thread do the work, and says why if it could not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_srvs.srv import SetBool, Trigger
+
+from elysium_core.errors import ImageError
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.types import Grounding
+from elysium_ros.convert.messages import (
+    box_from_message,
+    box_to_message,
+    copy_header,
+    is_no_box,
+    message_to_frame,
+    object_to_message,
+    stamp_to_ns,
+)
+from elysium_ros.msg import ObjectDescription
+from elysium_ros.node.events import EventQueue
+from elysium_ros.node.executors import BoundedCallbackGroup
+from elysium_ros.node.guard import Guard
+from elysium_ros.node.start_requests import deadline, seconds, start_target
+from elysium_ros.perception.answers import Answer, describe_place, describe_scene, describe_target, ground
+from elysium_ros.perception.perception import Perception
+from elysium_ros.perception.targets import EndReason, Target, TargetEvent
+from elysium_ros.perception.threads import MODEL_TIMEOUT_S, Runtime
+from elysium_ros.perception.worker import WorkerError
+from elysium_ros.srv import Describe, Ground, StopTracking, Track
+
+SERVICE_QOS = QoSProfile(depth=1000)
+"""rclpy's default of 10 loses the rest of a burst of calls without a word."""
+
+MAX_WAITING_CALLS = 8
+"""Calls of ``~/track`` that may wait for a box, and calls of ``~/describe`` and ``~/ground`` that may wait for the
+model, at the same time; one more of the former is refused, more of the latter wait their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTools:
+    """What the services need of the node.
+
+    Attributes:
+        runtime: Where the work is done.
+        guard: Wraps callbacks.
+        publish_description: Publishes a finished text; returns the message.
+        publish_status: Publishes a changed status.
+        input_hint: Says why no image of a camera may be coming.
+        image_age_s: How long ago the newest image of a camera arrived [s], infinite if there was none.
+        is_shutting_down: Whether the process is ending.
+    """
+
+    runtime: Runtime
+    guard: Guard
+    publish_description: Callable[[Answer], ObjectDescription]
+    publish_status: Callable[[], None]
+    input_hint: Callable[[str], str]
+    image_age_s: Callable[[str], float]
+    is_shutting_down: Callable[[], bool]
+
+
+class Services:
+    """Creates the services on a node.
+
+    Args:
+        node: The node.
+        tools: What they need.
+    """
+
+    def __init__(self, node: Node, tools: ServiceTools) -> None:
+        self._node = node
+        self._tools = tools
+        self._runtime = tools.runtime
+        # A box may be waited for all day, so that has places of its own, and one callback more, which says that none
+        # is free; answers of the model are waited for elsewhere.
+        self._places = threading.BoundedSemaphore(MAX_WAITING_CALLS)
+        tracking, asking = BoundedCallbackGroup(MAX_WAITING_CALLS + 1), BoundedCallbackGroup(MAX_WAITING_CALLS)
+        quick = BoundedCallbackGroup(2)
+        self._create(Track, "track", self._track, tracking)
+        self._create(Describe, "describe", self._describe, asking)
+        self._create(Ground, "ground", self._ground, asking)
+        self._create(StopTracking, "stop", self._stop, quick)
+        self._create(SetBool, "pause", self._pause, quick)
+        self._create(Trigger, "reset", self._reset, quick)
+
+    def _create(self, service_type: Any, name: str, callback: Callable[..., Any], group: CallbackGroup) -> None:
+        guarded = self._tools.guard.service(callback)
+        self._node.create_service(service_type, f"~/{name}", guarded, qos_profile=SERVICE_QOS, callback_group=group)
+
+    def _track(self, request: Track.Request, response: Track.Response) -> Track.Response:
+        wait_s = seconds(request.wait_timeout, "wait_timeout")
+        if wait_s > 0 and not self._places.acquire(blocking=False):
+            raise WorkerError(
+                f"{MAX_WAITING_CALLS} calls of ~/track are waiting for their box already; "
+                "call without wait_timeout, or later",
+                code="BUSY",
+            )
+        queue = EventQueue(self._tools.is_shutting_down)
+        try:
+            target = start_target(self._runtime, request, request.add, queue)
+            self._tools.publish_status()
+            response.id = int(target.id)
+            response.success, response.message = True, _started(target)
+            if wait_s > 0:
+                self._wait_for_box(target, queue, wait_s, response)
+        finally:
+            queue.close()
+            if wait_s > 0:
+                self._places.release()
+        return response
+
+    def _wait_for_box(self, target: Target, queue: EventQueue, wait_s: float, response: Track.Response) -> None:
+        end_s = deadline(wait_s)
+        last: TargetEvent | None = None
+        while (event := queue.get(end_s)) is not None:
+            if event.end is not None:
+                response.success, response.message = False, _ended(target, event.end)
+                return
+            last = event
+            _fill_object(event, response)
+            if event.view is not None and event.view.update.box is not None:
+                return
+        response.success = False
+        response.message = self._why_no_box(target, last, wait_s)
+
+    def _why_no_box(self, target: Target, last: TargetEvent | None, wait_s: float) -> str:
+        going_on = f"the search goes on as target {target.id}, ~/stop ends it"
+        if last is None and self._runtime.paused:
+            return f"PAUSED: inference is paused; {going_on}"
+        if last is None and self._tools.image_age_s(target.camera) < wait_s:
+            return f"TIMEOUT: images arrive, but the model gave no answer within {wait_s:g} s; {going_on}"
+        if last is None:
+            return f"NO_IMAGE: {self._tools.input_hint(target.camera)}; {going_on}"
+        reason = last.view.update.reason if last.view is not None else ""
+        return f"NOT_FOUND: no box within {wait_s:g} s{f' ({reason})' if reason else ''}; {going_on}"
+
+    def _stop(self, request: StopTracking.Request, response: StopTracking.Response) -> StopTracking.Response:
+        target_id, camera = int(request.id), str(request.camera)
+        stopped = self._runtime.call(lambda perception: perception.stop(target_id, camera))
+        self._tools.publish_status()
+        response.success, response.stopped_ids = True, stopped
+        response.message = f"stopped {', '.join(map(str, stopped))}" if stopped else "nothing was followed"
+        return response
+
+    def _describe(self, request: Describe.Request, response: Describe.Response) -> Describe.Response:
+        timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
+        answer = self._runtime.call(partial(_answer, request), timeout_s)
+        response.description = self._tools.publish_description(answer)
+        response.success = True
+        return response
+
+    def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
+        timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
+        found, frame, header = self._runtime.call(partial(_search, request), timeout_s)
+        response.header = copy_header(header)
+        if found.box is None:
+            response.message = "NOT_FOUND: the model's answer has no box"
+            return response
+        response.success = True
+        response.boxes = [box_to_message(found.box, frame.width, frame.height)]
+        response.scores = [float(found.score)]
+        return response
+
+    def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._runtime.pause(bool(request.data))
+        self._tools.publish_status()
+        response.success, response.message = True, "paused" if request.data else "running"
+        return response
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        count = self._runtime.call(lambda perception: perception.reset(EndReason.RESET))
+        self._tools.publish_status()
+        response.success, response.message = True, f"{count} targets ended and all images forgotten"
+        return response
+
+
+def _answer(request: Describe.Request, perception: Perception) -> Answer:
+    if request.id:
+        return describe_target(perception, int(request.id), request.question)
+    if is_no_box(request.box):
+        return describe_scene(perception, request.camera, request.question)
+
+    def place(width: int, height: int) -> Box:
+        return box_from_message(request.box, width, height)
+
+    return describe_place(perception, request.camera, place, request.question)
+
+
+def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Any]:
+    if len(request.image.data) == 0 and (request.image.width or request.image.height):
+        raise ImageError("the image has a size but no data; leave it out to search the newest one")
+    if len(request.image.data) == 0:
+        stream = perception.stream(request.camera)
+        image = stream.remembered(0)
+        frame, header = stream.frame_of(image), image.payload.header
+    else:
+        header = request.image.header
+        frame = message_to_frame(request.image, stamp_to_ns(header.stamp), 0)
+    return ground(perception, frame, request.expression), frame, header
+
+
+def _fill_object(event: TargetEvent, response: Track.Response) -> None:
+    if event.image is not None and event.view is not None:
+        response.header = copy_header(event.image.payload.header)
+        response.object = object_to_message(event.view, event.width, event.height)
+
+
+def _started(target: Target) -> str:
+    return f"following {target.expression!r} as target {target.id}" if target.expression else f"target {target.id}"
+
+
+def _ended(target: Target, end: EndReason) -> str:
+    codes = {EndReason.LOST: "NOT_FOUND", EndReason.INACTIVE: "NOT_ACTIVE"}
+    return f"{codes.get(end, end.name)}: target {target.id} is no longer followed: {end.value}"

@@ -1,0 +1,1 @@
+"""The node's work without ROS: mailbox, worker thread, camera streams, targets."""

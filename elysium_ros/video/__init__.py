@@ -1,0 +1,1 @@
+"""A video file as a camera."""

@@ -1,0 +1,94 @@
+"""The adapters of the paper's table 7: shapes, equations, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from elysium_core.network.adapters import ADAPTERS, build_adapter
+from elysium_core.network.model_config import AdapterConfig
+
+TOKENS, WIDTH = 16, 8
+
+
+def make_adapter(kind, kept, width=WIDTH):
+    torch.manual_seed(0)
+    return build_adapter(AdapterConfig(kind, TOKENS, kept, width)).eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randn(3, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept", "width"),
+    [
+        ("none", TOKENS, WIDTH),
+        ("cross_attention", 5, WIDTH),
+        ("concatenation", 4, WIDTH * 4),
+        *(("t_selector", kept, WIDTH) for kept in range(1, TOKENS + 1)),
+    ],
+)
+def test_shape_is_what_the_projector_is_told(tokens, kind, kept, width):
+    adapter = make_adapter(kind, kept)
+    assert adapter.adapt(tokens).shape == (3, kept, width)
+    assert adapter.out_features == width
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_each_frame_is_adapted_by_itself(tokens, kind):
+    adapter = make_adapter(kind, TOKENS if kind == "none" else 4)
+    alone = torch.cat([adapter.adapt(frame[None]) for frame in tokens])
+    assert torch.allclose(adapter.adapt(tokens), alone, atol=1e-6)
+
+
+def test_none_changes_nothing(tokens):
+    assert torch.equal(make_adapter("none", TOKENS).adapt(tokens), tokens)
+
+
+def test_concatenation_lays_neighbours_side_by_side(tokens):
+    joined = make_adapter("concatenation", 4).adapt(tokens)
+    assert torch.equal(joined[1, 2], torch.cat([tokens[1, place] for place in (8, 9, 10, 11)]))
+
+
+@pytest.mark.parametrize("width", [WIDTH, 6])  # eight heads; one, because eight do not divide six
+def test_cross_attention_is_its_equation(width):
+    adapter = make_adapter("cross_attention", 3, width)
+    tokens = torch.randn(1, TOKENS, width)
+    x = torch.nn.functional.layer_norm(tokens[0], (width,), adapter.norm.weight, adapter.norm.bias)
+    attention = adapter.attention
+    query, key, value = (
+        source @ weight.T + bias
+        for source, weight, bias in zip(
+            (adapter.queries, x, x), attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True
+        )
+    )
+    head = width // attention.num_heads
+    parts = [
+        torch.softmax(q @ k.T / math.sqrt(head), dim=-1) @ v
+        for q, k, v in zip(query.split(head, 1), key.split(head, 1), value.split(head, 1), strict=True)
+    ]
+    expected = torch.cat(parts, dim=1) @ attention.out_proj.weight.T + attention.out_proj.bias
+    assert torch.allclose(adapter.adapt(tokens)[0], expected, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="keeps all 16 tokens; out_token_num is 5"):
+        make_adapter("none", 5)
+    with pytest.raises(ValueError, match="divide 16, 5 does not"):
+        make_adapter("concatenation", 5)
+    with pytest.raises(ValueError, match="'pooling' is not one of t_selector, none, cross_attention, concatenation"):
+        make_adapter("pooling", 4)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_gradient_reaches_every_weight_that_is_used(tokens, kind):
+    config = AdapterConfig(kind, TOKENS, TOKENS if kind == "none" else 4, WIDTH, gate="straight_through")
+    adapter = build_adapter(config).train()
+    adapter.adapt(tokens.requires_grad_()).square().sum().backward()
+    assert tokens.grad.abs().sum() > 0
+    without = {name for name, parameter in adapter.named_parameters() if parameter.grad is None}
+    assert without == ({"score_proj.weight", "score_proj.bias"} if kind == "t_selector" else set())

@@ -1,0 +1,167 @@
+"""``config.json`` of a checkpoint, and of the two models it is built on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.checkpoint.base_settings import KNOWN_BASES, llm_size, read_settings, vision_config
+from elysium_core.errors import ModelFileError
+from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
+
+PUBLISHED = {
+    "model_type": "elysium",
+    "llm_config": {"pretrained_model_name_or_path": "lmsys/vicuna-7b-v1.5", "freeze_llm": True},
+    "visual_config": {"pretrained_model_name_or_path": "openai/clip-vit-large-patch14-336", "freeze_vit": True},
+    "adapter_config": {"in_token_num": 576, "out_token_num": 108, "num_features": 1024, "fix_random": False},
+    "projector_config": {"type": "mlp2x_gelu"},
+}
+LLM = KNOWN_BASES["lmsys/vicuna-7b-v1.5"]
+VISION = KNOWN_BASES["openai/clip-vit-large-patch14-336"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_published_config_gives_the_published_model():
+    config = ElysiumConfig.from_dict(PUBLISHED)
+    assert config.adapter == AdapterConfig("t_selector", 576, 108, 1024, "hard")
+    assert (config.feature_layer, config.projector, config.window) == (-2, "mlp2x_gelu", "growing")
+    assert config.system_text.startswith("A chat between a curious user")
+    assert config.system_text.endswith("questions. ")
+
+
+def test_own_settings_survive_a_round_trip():
+    config = ElysiumConfig(
+        "llm",
+        "vision",
+        AdapterConfig("none", 64, 64, 32, "score_scaled"),
+        feature_layer=-1,
+        system_text="",
+        clip_length=4,
+        window="anchor",
+        vocabulary=("red cup", "dog"),
+    )
+    assert ElysiumConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("key", ["llm_config", "visual_config", "adapter_config"])
+def test_a_missing_part_is_named(key):
+    raw = {name: value for name, value in PUBLISHED.items() if name != key}
+    with pytest.raises(ModelFileError, match=f"config.json lacks or misspells the setting '{key}'"):
+        ElysiumConfig.from_dict(raw)
+
+
+def test_another_kind_of_model_is_refused():
+    with pytest.raises(ModelFileError, match="model_type 'llava', not 'elysium'"):
+        ElysiumConfig.from_dict(PUBLISHED | {"model_type": "llava"})
+
+
+@given(key=st.sampled_from([*PUBLISHED, "elysium", "auto_map"]), value=JSON)
+def test_any_value_in_any_place_is_read_or_refused(key, value):
+    try:
+        ElysiumConfig.from_dict(PUBLISHED | {key: value})
+    except ModelFileError as error:
+        assert error.code in ("MODEL_FILE", "MODEL_UNSAFE")
+
+
+@given(
+    part=st.sampled_from(["llm_config", "visual_config", "adapter_config", "projector_config", "elysium"]),
+    key=st.sampled_from(
+        ["pretrained_model_name_or_path", "in_token_num", "type", "gate", "clip_length", "vocabulary", "system_text"]
+    ),
+    value=JSON,
+)
+def test_any_value_in_any_part_is_read_or_refused(part, key, value):
+    try:
+        ElysiumConfig.from_dict(PUBLISHED | {part: {**PUBLISHED.get(part, {}), key: value}})
+    except ModelFileError as error:
+        assert "config.json" in str(error)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, "\xff\xfe"])
+@pytest.mark.parametrize("read", [ElysiumConfig.from_file, read_settings])
+def test_what_is_not_json_is_refused_with_the_file(tmp_path, text, read):
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelFileError, match=str(path)):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [ElysiumConfig.from_file, read_settings])
+def test_a_missing_file_is_named(tmp_path, read):
+    with pytest.raises(ModelFileError, match=f"cannot read {tmp_path}/config.json: No such file"):
+        read(tmp_path / "config.json")
+
+
+def test_sizes_of_the_published_models():
+    size, vision = llm_size(LLM), vision_config(VISION)
+    assert (size.layers, size.width, size.heads, size.vocab) == (32, 4096, 32, 32000)
+    assert (vision.num_hidden_layers, vision.hidden_size, vision.image_size, vision.patch_size) == (24, 1024, 336, 14)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden_size": 1025}, "hidden_size = 1025 is no multiple of num_attention_heads = 16"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not a whole number in 1..512"),
+        ({"image_size": 0}, "image_size = 0"),
+        ({"patch_size": True}, "patch_size = True"),
+        ({"hidden_size": "1024"}, "hidden_size = '1024'"),
+        ({"hidden_act": "evil"}, "hidden_act 'evil' is not one of quick_gelu, gelu"),
+        ({"layer_norm_eps": "x"}, "layer_norm_eps = 'x'"),
+    ],
+)
+def test_vision_sizes_out_of_range_are_refused(change, reason):
+    with pytest.raises(ModelFileError) as caught:
+        vision_config({**VISION, **change}, "eyes/config.json")
+    assert str(caught.value).startswith(f"eyes/config.json: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
+        ({"vocab_size": -1}, "vocab_size = -1"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"vocab_size": None}, "vocab_size = None"),
+        ({"num_key_value_heads": 5}, "5 key/value heads do not fit"),
+        ({"head_dim": 5}, "heads of width 5"),
+        ({"model_type": "mistral"}, "'mistral'"),
+        ({"attention_bias": True}, "biases"),
+        ({"rms_norm_eps": "much"}, "much"),
+        ({"rope_scaling": "yes"}, "lacks or misspells"),
+    ],
+)
+def test_llm_sizes_out_of_range_are_refused(change, reason):
+    with pytest.raises(ModelFileError, match=reason):
+        llm_size({**LLM, **change})
+
+
+@given(key=st.sampled_from(sorted(VISION)), value=JSON)
+def test_any_vision_setting_is_read_or_refused(key, value):
+    try:
+        vision_config({**VISION, key: value})
+    except ModelFileError:
+        return
+    assert vision_config({**VISION, key: value}).hidden_size >= 1
+
+
+@given(key=st.sampled_from([*sorted(LLM), "rope_scaling", "rope_parameters", "head_dim"]), value=JSON)
+def test_any_llm_setting_is_read_or_refused(key, value):
+    try:
+        size = llm_size({**LLM, key: value})
+    except ModelFileError:
+        return
+    assert size.layers >= 1
+
+
+def test_no_other_vision_setting_reaches_transformers():
+    """An attention kernel may be the name of a hub repository, which transformers would fetch."""
+    config = vision_config({**VISION, "_attn_implementation": "someone/kernel", "dtype": "float64", "auto_map": {}})
+    assert config.to_dict() == vision_config(VISION).to_dict()

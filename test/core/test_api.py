@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from elysium_core.api import DESCRIPTION_FRAMES, QUESTION_FRAMES, Elysium
+from elysium_core.engine import engine
+from elysium_core.errors import BackendError, BoxError, ConfigError, ExpressionError, ImageError, ModelFileError
+from elysium_core.frames import Clip, Frame
+from elysium_core.geometry import Box
+from elysium_core.prompt.conversation import build_prompt
+from elysium_core.prompt.questions import CAPTION, PUBLISHED, REC, REG, VIDEO_REG, fill
+from elysium_core.tracking.clip import ClipTracker
+from elysium_core.tracking.stream import StreamTracker
+from elysium_core.types import TrackingConfig
+
+BOX = Box(0.1, 0.2, 0.5, 0.6)
+
+
+@pytest.fixture
+def expected(tiny, judge):
+    """What transformers writes about some frames: ``expected(question, frames, max_new_tokens)``."""
+
+    def answer(question, frames, max_new_tokens):
+        runtime = tiny.runtime
+        visual = runtime.encode_frames([frame.image for frame in frames])
+        prompt = build_prompt(question, len(frames), runtime.config.system_text)
+        pieces = [torch.tensor(ids) for ids in runtime.tokenizer.encode_prompt(prompt)]
+        with torch.inference_mode():
+            return runtime.tokenizer.decode(judge(runtime.network.interleave(pieces, visual), max_new_tokens))
+
+    return answer
+
+
+def test_what_was_loaded_is_known(tiny, tiny_folder):
+    info = tiny.info
+    assert (info.name, info.backend, info.device, info.precision) == (str(tiny_folder), "torch", "cpu", "float32")
+    assert (info.coordinate_levels, info.clip_length) == (100, 8)
+    assert info.parameters == sum(p.numel() for p in tiny.runtime.network.parameters())
+
+
+def test_ground_asks_where(tiny, frames, expected):
+    answer = tiny.ground(frames[0], "  the red\nmug ")
+    assert answer.text == expected(fill(PUBLISHED[REC], expression="the red mug"), frames[:1], 48)
+    assert (answer.box, answer.score) == (None, 0.0), "a random model's answer has no form"
+    assert tiny.ground(frames[0].image, "the red mug") == answer
+
+
+def test_a_box_in_the_answer_is_read_and_scored(tiny, frames, monkeypatch):
+    runtime = tiny.runtime
+    wanted = [*runtime.tokenizer.encode_answer("[12,34,56,78]."), runtime.tokenizer.eos_id]
+    written = []
+
+    def logits(hidden):
+        # The draft of the middle is wrong from its first digit on: one token a pass, then, in a new draft, more.
+        scores = torch.zeros(len(hidden), runtime.tokenizer.vocab_size)
+        for row in scores:
+            row[wanted[min(len(written), len(wanted) - 1)]] = 9.0
+            written.append(None)
+            break
+        return scores
+
+    monkeypatch.setattr(runtime.network.llm, "logits", logits)
+    monkeypatch.setattr(engine.Engine, "_draft", lambda *_: [])
+    answer = tiny.ground(frames[0], "the mug")
+    assert (answer.box, answer.text) == (Box(0.12, 0.34, 0.56, 0.78), "[12,34,56,78].")
+    vocabulary = runtime.tokenizer.vocab_size
+    assert answer.score == pytest.approx(np.exp(9) / (np.exp(9) + vocabulary - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("frame_index", "chosen"),
+    [
+        (0, [0, 1, 2, 3, 4]),
+        (2, [2, 3, 4]),
+        (4, [4, 3, 2, 1, 0]),  # from the last frame on there is only the way back
+        (-1, [4, 3, 2, 1, 0]),
+        (-5, [0, 1, 2, 3, 4]),
+        (3, [3, 4]),
+    ],
+)
+def test_describe_starts_at_the_frame_of_the_box(tiny, frames, expected, frame_index, chosen):
+    question = fill(PUBLISHED[VIDEO_REG], box="[10,20,50,60]")
+    text = tiny.describe(frames[:5], BOX, frame_index, max_new_tokens=8)
+    assert text == expected(question, [frames[k] for k in chosen], 8)
+
+
+def test_describe_looks_at_no_more_than_eight_frames(tiny, frames, expected):
+    question = fill(PUBLISHED[VIDEO_REG], box="[10,20,50,60]")
+    chosen = [frames[k] for k in np.linspace(0, 28, DESCRIPTION_FRAMES).round().astype(int)]
+    assert tiny.describe(frames[:29], BOX, max_new_tokens=6) == expected(question, chosen, 6)
+
+
+@pytest.mark.parametrize("form", ["frame", "array", "list", "clip"])
+def test_describe_one_image(tiny, frames, expected, form):
+    frame = frames[3]
+    image = {"frame": frame, "array": frame.image, "list": [frame.image], "clip": Clip((frame,))}[form]
+    assert tiny.describe(image, BOX, max_new_tokens=8) == expected(
+        fill(PUBLISHED[REG], box="[10,20,50,60]"), [frame], 8
+    )
+
+
+@pytest.mark.parametrize("frame_index", [5, -6, 100])
+def test_describe_refuses_frames_that_are_not_there(tiny, frames, frame_index):
+    with pytest.raises(BoxError, match=f"frame_index {frame_index} is outside a clip of 5 frames"):
+        tiny.describe(frames[:5], BOX, frame_index)
+
+
+@pytest.mark.parametrize("form", ["frame", "array", "list", "arrays", "stack", "clip"])
+def test_ask_takes_pictures_in_any_form(tiny, frames, expected, form):
+    some = frames[:3] if form not in ("frame", "array") else frames[:1]
+    images = {
+        "frame": frames[0],
+        "array": frames[0].image,
+        "list": list(some),
+        "arrays": [frame.image for frame in some],
+        "stack": np.stack([frame.image for frame in some]),
+        "clip": Clip(tuple(some)),
+    }[form]
+    assert tiny.ask(images, "What  is it? ", max_new_tokens=8) == expected("What is it?", some, 8)
+
+
+def test_ask_looks_at_no_more_than_sixteen_frames(tiny, frames, expected):
+    chosen = [frames[k] for k in np.linspace(0, 39, QUESTION_FRAMES).round().astype(int)]
+    assert tiny.ask(frames, "What is it?", max_new_tokens=4) == expected("What is it?", chosen, 4)
+
+
+def test_a_conversation_goes_on_behind_the_answers_before(tiny, frames, judge):
+    """Rounds as the protocol writes them: answer, end token, and the next question without a BOS."""
+    runtime, tokens = tiny.runtime, tiny.runtime.tokenizer
+    long_answer = "A {mug} and\nanother. " * 40
+    rounds = [("What is it?", long_answer), ("And then?", "")]
+    ids = [tokens.bos_id, *tokens.encode_answer("\nWhat is it?ASSISTANT:"), *tokens.encode_answer(long_answer.strip())]
+    ids += [tokens.eos_id, *tokens.encode_answer("USER: And then?ASSISTANT:"), tokens.eos_id]
+    ids += tokens.encode_answer("USER: Why?ASSISTANT:")
+    visual = runtime.encode_frames([frame.image for frame in frames[:2]])
+    opening = [tokens.bos_id, *tokens.encode_answer("A chat. USER: Frame 1: ")]
+    between = [tokens.bos_id, *tokens.encode_answer(", Frame 2: ")]
+    with torch.inference_mode():
+        pieces = [torch.tensor(piece) for piece in (opening, between, ids)]
+        expected = tokens.decode(judge(runtime.network.interleave(pieces, visual), 8))
+    assert tiny.ask(frames[:2], "Why?", 8, history=rounds) == expected
+    assert tiny.ask(frames[:2], "Why?", 8) != expected
+
+
+def test_caption_asks_the_published_question(tiny, frames, expected):
+    assert tiny.caption(frames[:4], max_new_tokens=8) == expected(PUBLISHED[CAPTION], frames[:4], 8)
+
+
+def test_a_model_that_only_knows_names_says_so_once_for_each_task(closed_folder, tiny, frames, caplog):
+    caplog.set_level("WARNING", logger="elysium_core")
+    model = Elysium.from_pretrained(closed_folder)
+    for _ in range(2):
+        model.ask(frames[:1], "What is it?", 2)
+        model.caption(frames[:1], 2)
+    said = [record.getMessage() for record in caplog.records if "was trained to" in record.getMessage()]
+    assert [any(task in line for line in said) for task in ("questions", "captions")] == [True, True]
+    assert len(said) == 2
+    tiny.ask(frames[:1], "What is it?", 2)
+    assert len([r for r in caplog.records if "was trained to" in r.getMessage()]) == 2
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(tiny, frames):
+    first = tiny.ask(frames[:2], "What is it?", 8)
+    tiny.ground(frames[5], "the mug")
+    tiny.warm_up()
+    assert tiny.ask(frames[:2], "What is it?", 8) == first
+
+
+@pytest.mark.parametrize("images", [[], np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), ["a.png"]])
+def test_what_is_no_picture_is_refused(tiny, images):
+    for ask in (lambda: tiny.ask(images, "What?"), lambda: tiny.caption(images), lambda: tiny.describe(images, BOX)):
+        with pytest.raises(ImageError):
+            ask()
+
+
+@pytest.mark.parametrize("words", ["", "   ", "<image>", "USER: hello", "x" * 513, "\udcff"])
+def test_words_that_cannot_be_used_are_refused(tiny, frames, words):
+    for ask in (lambda: tiny.ground(frames[0], words), lambda: tiny.ask(frames[0], words)):
+        with pytest.raises(ExpressionError):
+            ask()
+
+
+def test_a_model_with_few_words_says_which(closed_folder, frames):
+    model = Elysium.from_pretrained(closed_folder, device="cpu")
+    with pytest.raises(ExpressionError, match="knows 3 names, among them mug, apple, teddy bear") as caught:
+        model.ground(frames[0], "the zeppelin")
+    assert caught.value.code == "EXPR_UNKNOWN"
+    assert model.ground(frames[0], "The blue MUG on the left").text
+    assert model.tracker().add("my teddy bear") == "1"
+    with pytest.raises(ExpressionError):
+        model.tracker().add("smugglers")
+
+
+def test_a_closed_model_says_so(tiny, frames):
+    tracker = tiny.tracker()
+    tiny.close()
+    tiny.close()
+    for use in (lambda: tiny.ground(frames[0], "the mug"), tiny.tracker, tiny.warm_up, lambda: tiny.caption(frames[0])):
+        with pytest.raises(BackendError, match="has been closed"):
+            use()
+    assert tiny.info.backend == "torch"
+    tracker.add("the mug")
+    assert len(tracker.step(frames[0])) == 1, "what was made before goes on until it is dropped"
+
+
+def test_trackers_of_both_modes(tiny):
+    assert isinstance(tiny.tracker(), StreamTracker)
+    assert isinstance(tiny.tracker("clip"), ClipTracker)
+    assert tiny.tracker("clip", TrackingConfig(max_targets=7)).config == TrackingConfig(mode="clip", max_targets=7)
+    assert tiny.tracker().config.clip_length == 8
+    with pytest.raises(ConfigError, match="mode 'film'"):
+        tiny.tracker("film")
+
+
+@pytest.mark.parametrize(("trained", "usable"), [(4, 4), (1, 2), (64, 32)])
+def test_clips_are_as_long_as_the_model_was_trained_with(tiny, trained, usable):
+    tiny.info = replace(tiny.info, clip_length=trained)
+    assert tiny.tracker("clip").config.clip_length == usable
+    assert tiny.tracker("clip", TrackingConfig(clip_length=6)).config.clip_length == 6
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "meta", "mps", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(tiny_folder, device):
+    with pytest.raises(BackendError) as caught:
+        Elysium.from_pretrained(tiny_folder, device=device)
+    assert caught.value.code == "DEVICE"
+    assert repr(device) in str(caught.value)
+
+
+def test_unknown_types_and_backends_are_refused(tiny_folder):
+    with pytest.raises(BackendError, match="'int3' is not one of auto, float32, float16, bfloat16") as caught:
+        Elysium.from_pretrained(tiny_folder, device="cpu", dtype="int3")
+    assert caught.value.code == "DTYPE"
+    with pytest.raises(BackendError, match="'abacus'"):
+        Elysium.from_pretrained(tiny_folder, device="cpu", vision_backend="abacus")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    path = folder / "llm" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["zeppelin"] = len(content["model"]["vocab"])
+    path.write_text(json.dumps(content))
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ModelFileError, match=r"the tokenizer writes 'zeppelin' as id \d+, but the language model has"):
+        Elysium.from_pretrained(folder, device="cpu")
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ModelFileError, match="nothing-here"):
+        Elysium.from_pretrained(tmp_path / "nothing-here")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_type_of_the_weights_can_be_chosen(tiny_folder, frames, dtype):
+    model = Elysium.from_pretrained(tiny_folder, device="cpu", dtype=dtype)
+    assert model.info.precision == dtype
+    assert {str(p.dtype) for p in model.runtime.network.parameters()} == {f"torch.{dtype}"}
+    tracker = model.tracker()
+    tracker.add("the mug")
+    assert [len(tracker.step(frame)) for frame in frames[:3]] == [1, 1, 1]
+
+
+def test_pictures_of_any_size(tiny):
+    for height, width in ((1, 1), (7, 300), (64, 32)):
+        assert isinstance(tiny.caption(Frame(np.full((height, width, 3), 9, np.uint8)), max_new_tokens=2), str)

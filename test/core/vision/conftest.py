@@ -1,0 +1,51 @@
+"""One export of the tiny checkpoint for all tests."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from elysium_core.checkpoint.checkpoint import load_checkpoint
+from elysium_core.vision.onnx_export import ONNX_NAME, cache_folder, describe_graph, export_onnx
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_folder, tmp_path_factory) -> Path:
+    """The folder of its graph, exported once; read only."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            pytest.skip(f"the package {package} is not installed")
+    network = load_checkpoint(tiny_folder, dtype=torch.float32).network
+    return export_onnx(network, tmp_path_factory.mktemp("exported")).parent
+
+
+@pytest.fixture
+def graph(exported, tmp_path) -> Path:
+    """A copy of the graph that a test may damage."""
+    return shutil.copytree(exported, tmp_path / "exported") / ONNX_NAME
+
+
+@pytest.fixture
+def cached_graph(exported, network, cache) -> Path:
+    """The graph in the user's cache."""
+    return shutil.copytree(exported, cache_folder(describe_graph(network, "float32"))) / ONNX_NAME
+
+
+@pytest.fixture
+def wanted(network) -> dict[str, object]:
+    """What the graph's description must say."""
+    return asdict(describe_graph(network, "float32"))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[np.ndarray]:
+    """Pictures of noise, each of another odd size; one is of the encoder's own."""
+    random = np.random.default_rng(2)
+    sizes = [(31, 57), (32, 32), (119, 33), (7, 5), (64, 1), (45, 91), (13, 200)]
+    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]

@@ -1,0 +1,67 @@
+"""What comes in: pictures good and bad, in and out of order."""
+
+import itertools
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+
+from elysium_ros.convert.camera_info import image_message
+from elysium_ros.msg import Box2D, TrackedObject
+
+PART = Box2D(x_min=16.0, y_min=12.0, x_max=32.0, y_max=24.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"encoding": "no_such"}, "IMG_ENCODING"),
+        ({"encoding": ""}, "IMG_ENCODING"),
+        ({"height": 0, "width": 0}, "IMG_SHAPE"),
+        ({"height": 2**32 - 1, "width": 2**32 - 1}, "IMG_TOO_LARGE"),
+        ({"step": 0}, "IMG_SHAPE"),
+        ({"data": b"1234567"}, "IMG_SHAPE"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_counted_and_the_next_one_answered(tracker, changes, code):
+    message = image_message(tracker.camera.picture, tracker.camera.header())
+    for name, value in changes.items():
+        setattr(message, name, value)
+    diagnostics = tracker.inbox(DiagnosticArray, "/diagnostics")
+    before = count_of(code, diagnostics.wait())
+    header = tracker.camera.send(message)
+    diagnostics.wait(lambda message: count_of(code, message) == before + 1)
+    diagnostics.close()
+    assert tracker.see().dropped == 1
+    assert header not in [m.header for m in tracker.objects[""].messages]
+    assert f"{code}: " in tracker.process.output()
+
+
+def count_of(code, message):
+    [status] = [status for status in message.status if status.name.endswith(": input")]
+    return int({pair.key: pair.value for pair in status.values}.get(code, "0"))
+
+
+def test_encodings_and_sizes_may_change_from_image_to_image(tracker):
+    tracker.client.track(box=PART)
+    for encoding, size in itertools.product(("bgr8", "rgb8"), ((60, 80), (48, 64))):
+        message = image_message(np.zeros((*size, 3), np.uint8), tracker.camera.header())
+        message.encoding = encoding
+        answer = tracker.objects[""].of(tracker.camera.send(message))
+        assert (answer.image_height, answer.image_width) == size
+        assert answer.objects[0].box.x_max == size[1] / 2, "boxes follow the size"
+
+
+def test_stamps_out_of_order_are_dropped_and_a_jump_back_ends_the_targets(tracker):
+    target = tracker.client.track("one")
+    newest = tracker.see().header
+    old = image_message(tracker.camera.picture, tracker.camera.header())
+    old.header.stamp = Time(sec=newest.stamp.sec, nanosec=max(0, newest.stamp.nanosec - 1000))
+    tracker.camera.send(old)
+    assert tracker.see().dropped == 1
+    jump = image_message(tracker.camera.picture, tracker.camera.header())
+    jump.header.stamp = Time(sec=newest.stamp.sec - 3600)
+    answer = tracker.objects[""].of(tracker.camera.send(jump))
+    assert tracker.states(answer) == [(target.id, TrackedObject.STATE_REMOVED)]
+    assert "TIME_JUMP" in tracker.process.output()

@@ -1,0 +1,150 @@
+"""What is followed: where a target starts, who shares a tracker, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from elysium_core.errors import BoxError, ExpressionError, TargetError
+from elysium_core.geometry import Box
+from elysium_core.tracking.identity import IdentityModel
+from elysium_core.types import TrackingConfig
+from elysium_ros.perception.mailbox import Delivery
+from elysium_ros.perception.targets import EndReason
+
+
+def test_every_frame_is_published_also_without_targets(scene):
+    [result] = scene.see(1)
+    assert (result.image.stamp_ns, result.frame.width, result.views) == (1, 64, ())
+
+
+def test_a_target_by_words_and_one_by_a_box_share_the_frames(scene, at):
+    first = scene.start("the red mug")
+    scene.see(1)
+    second = scene.start(place=at(16, 12, 32, 24), add=True)
+    scene.see(2)
+    assert scene.states() == [(first.id, "TRACKED"), (second.id, "TRACKED")]
+    assert scene.results[-1].views[1].update.box == Box(0.25, 0.25, 0.5, 0.5)
+    assert len(scene.perception.stream("").trackers) == 1
+
+
+def test_a_box_on_the_newest_image_is_put_on_that_image_even_if_nobody_has_looked_at_it(scene, at):
+    scene.see(1)
+    scene.arrive(2)
+    scene.start(place=at(0, 0, 32, 24))
+    assert [result.image.stamp_ns for result in scene.results] == [1, 2]
+    assert scene.mailboxes[""].take() is not None, "the image still waits for the thread"
+    scene.see(3)
+    assert scene.states() == [(1, "TRACKED")]
+
+
+def test_an_image_that_was_looked_at_early_is_not_published_twice_and_its_skips_are_kept(scene, at):
+    for stamp in (1, 2, 3):
+        scene.arrive(stamp)
+    scene.start(place=at(0, 0, 32, 24))
+    scene.perception.look_at(scene.mailboxes[""].take())
+    assert [result.image.stamp_ns for result in scene.results] == [3]
+    assert scene.see(4)[0].skipped == 2
+
+
+def test_a_box_on_an_earlier_image_gets_a_tracker_of_its_own_that_starts_there(scene, at):
+    scene.start("the red mug")
+    for stamp in (1, 2, 3):
+        scene.see(stamp)
+    target = scene.start(place=at(0, 0, 32, 24), stamp=2, add=True)
+    stream = scene.perception.stream("")
+    assert len(stream.trackers) == 2
+    scene.see(4)
+    assert scene.states() == [(1, "TRACKED"), (target.id, "TRACKED")]
+    scene.perception.stop(target.id)
+    scene.see(5)
+    assert len(stream.trackers) == 1
+
+
+def test_a_box_on_an_image_that_is_not_remembered_is_refused(scene, at):
+    with pytest.raises(TargetError, match="no image has arrived") as caught:
+        scene.start(place=at(0, 0, 32, 24))
+    assert caught.value.code == "NO_IMAGE"
+    for stamp in range(1, 7):
+        scene.see(stamp)
+    with pytest.raises(TargetError, match="from 3 to 6 ns") as caught:
+        scene.start(place=at(0, 0, 32, 24), stamp=1)
+    assert caught.value.code == "BOX_STAMP"
+
+
+def test_a_new_target_replaces_the_camera_s_others_unless_it_is_added(make_scene):
+    scene = make_scene(("a", "b"))
+    scene.see(1, "a")
+    ends = []
+    scene.start("one", camera="a", listener=lambda event: ends.append(event.end) is None)
+    scene.start("two", camera="b")
+    scene.start("three", camera="a", add=True)
+    four = scene.start("four", camera="a")
+    assert scene.perception.active_ids == [2, four.id]
+    assert ends == [EndReason.REPLACED]
+    scene.see(2, "a")
+    assert scene.states() == [(1, "REMOVED"), (3, "REMOVED"), (4, "TRACKED")]
+    scene.see(3, "a")
+    assert scene.states() == [(4, "TRACKED")], "REMOVED is said once"
+
+
+class ModelOfMugs(IdentityModel):
+    def clean_words(self, expression):
+        if "mug" not in expression:
+            raise ExpressionError(f"this model knows no object in {expression!r}", code="EXPR_UNKNOWN")
+        return super().clean_words(expression)
+
+
+def test_a_refused_request_leaves_the_other_targets_alone(make_scene, at):
+    scene = make_scene(model=ModelOfMugs())
+    scene.see(1)
+    scene.start("the red mug")
+    for arguments, error in [
+        ({"expression": ""}, ExpressionError),
+        ({"expression": "the mug <image>"}, ExpressionError),
+        ({"expression": "the person in red"}, ExpressionError),
+        ({"place": at(100, 100, 200, 200)}, BoxError),
+        ({"expression": "a mug", "camera": "rear"}, TargetError),
+        ({"place": at(0, 0, 9, 9), "stamp": 77}, TargetError),
+    ]:
+        with pytest.raises(error):
+            scene.start(**arguments)
+    assert scene.perception.active_ids == [1]
+
+
+def test_there_is_a_limit_over_all_cameras(make_scene):
+    scene = make_scene(("a", "b"), config=TrackingConfig(max_targets=2))
+    scene.start("one", camera="a")
+    scene.start("two", camera="b")
+    with pytest.raises(TargetError, match="already 2 targets") as caught:
+        scene.start("three", camera="a", add=True)
+    assert caught.value.code == "TARGET_LIMIT"
+    scene.start("four", camera="a")
+    assert scene.perception.active_ids == [2, 3]
+
+
+def test_a_delivery_for_an_image_seen_already_is_ignored(scene):
+    scene.see(1)
+    image = scene.mailboxes[""].newest()
+    scene.perception.look_at(Delivery(image, 0))
+    assert len(scene.results) == 1
+
+
+def test_a_result_says_how_long_its_image_waited_and_took_to_decode(make_scene):
+    scene = make_scene()
+    scene.arrive(1)
+    delivery = scene.mailboxes[""].take()
+    late = replace(delivery, image=replace(delivery.image, arrived_s=delivery.image.arrived_s - 5.0))
+    scene.perception.look_at(late)
+    [result] = scene.results
+    assert 5.0 <= result.wait_s < 10.0
+    assert 0.0 <= result.decode_s < 5.0
+    assert (result.encode_s, result.generate_s) == (0.0, 0.0)
+
+
+def test_a_box_is_published_before_anything_else_is_done_with_it(make_scene):
+    scene = make_scene()
+    published = []
+    scene.start("the red mug", listener=lambda event: published.append(len(scene.results)) is None)
+    scene.see(1)
+    scene.see(2)
+    assert published == [1, 2]
