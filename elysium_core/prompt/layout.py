@@ -1,4 +1,11 @@
-"""Tokens of one sample while they are laid out, and many of them as tensors."""
+"""From clips and questions to token ids: the one layout of inference, training and evaluation.
+
+A prompt is the text and visual tokens of each frame, then a question, then its answer. Several questions about one
+clip stand behind the same frames as *branches*: a branch sees the frames and itself, and its positions go on where the
+frames end. So each branch is what the model sees when the question stands alone, and the frames are read once.
+
+Shapes: L tokens of a row, B rows.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +15,197 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from elysium_core.prompt.conversation import build_prompt, follow_up, frame_pieces, question_piece
+from elysium_core.prompt.tokenizer import TextTokenizer
+
 VISUAL_SLOT = -1
 """Token id that stands for one visual token."""
+
 PADDING_BRANCH = -1
-"""Branch of what fills a row up."""
+"""Branch of the tokens that only fill a row up."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWeights:
+    """Weight of each token of an answer in the loss, >= 0.
+
+    Attributes:
+        digit: Digits of boxes.
+        form: All other tokens of an answer that consists of boxes.
+        text: Tokens of an answer in words.
+    """
+
+    digit: float = 1.0
+    form: float = 1.0
+    text: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Where one question and its answer stand in a row: ``question <= answer < end``."""
+
+    question: int
+    answer: int
+    end: int
 
 
 @dataclass(slots=True)
 class TokenRow:
-    """Tokens of one sample while they are laid out; the lists are of one length."""
+    """Tokens of one clip with its questions; the five lists have one length, L.
+
+    Attributes:
+        ids: Token ids; VISUAL_SLOT where a visual token stands.
+        positions: Position of each token in the prompt it belongs to.
+        branch: 0 for the frames, 1.. for the questions.
+        weight: Weight of each token as a label; 0 = not part of an answer.
+        digit: Whether the token is a digit of an answered box.
+        frames_end: Number of tokens before the first question.
+    """
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     branch: list[int] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
     digit: list[bool] = field(default_factory=list)
+    frames_end: int = 0
 
-    def extend(self, ids: Sequence[int], start: int, branch: int) -> None:
-        """Append tokens that are no labels."""
-        self.extend_labels(ids, start, branch, [0.0] * len(ids), [False] * len(ids))
-
-    def extend_labels(
-        self, ids: Sequence[int], start: int, branch: int, weights: Sequence[float], digits: Sequence[bool]
+    def append(
+        self, ids: Sequence[int], position: int, branch: int, weights: Sequence[float] = (), digits: Sequence[bool] = ()
     ) -> None:
-        """Append tokens with their weights in the loss."""
+        """Append tokens at ``position`` and the places behind it; without weights they are no labels."""
         self.ids += ids
-        self.positions += range(start, start + len(ids))
+        self.positions += range(position, position + len(ids))
         self.branch += [branch] * len(ids)
-        self.weight += weights
-        self.digit += digits
+        self.weight += weights or [0.0] * len(ids)
+        self.digit += digits or [False] * len(ids)
+
+
+class PromptLayout:
+    """Lays out prompts for one model.
+
+    Args:
+        tokenizer: Of the model.
+        system_text: Opening of every conversation.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, system_text: str) -> None:
+        self.tokenizer = tokenizer
+        self._system_text = system_text
+
+    def frame_texts(self, frame_count: int) -> list[list[int]]:
+        """Ids of the text before each frame of a clip; one frame alone has no label."""
+        return [self.tokenizer.encode_piece(piece) for piece in frame_pieces(frame_count, self._system_text)]
+
+    def frame_text(self, number: int) -> list[int]:
+        """Ids of the text before frame ``number`` (from 1) of a clip of several frames."""
+        return self.tokenizer.encode_piece(frame_pieces(max(2, number), self._system_text)[number - 1])
+
+    def question(self, text: str, *, with_frames: bool = True) -> list[int]:
+        """Ids of the first question behind the frames; without frames, of the whole prompt."""
+        if with_frames:
+            return self.tokenizer.encode_piece(question_piece(text))
+        return self.tokenizer.encode_prompt(build_prompt(text, 0, self._system_text))[0]
+
+    def follow_up(self, text: str) -> list[int]:
+        """Ids of a further question of the same conversation."""
+        return self.tokenizer.encode_answer(follow_up(text))
+
+    def answer(self, text: str) -> list[int]:
+        """Ids of a whole answer, the end token included."""
+        return [*self.tokenizer.encode_answer(text), self.tokenizer.eos_id]
+
+    def conversation(
+        self, question: str, history: Sequence[tuple[str, str]] = (), *, with_frames: bool = True
+    ) -> list[int]:
+        """Ids from the first question to where the answer to ``question`` begins.
+
+        Args:
+            question: The newest question.
+            history: Questions and answers before it, oldest first.
+            with_frames: Whether frames stand before them.
+        """
+        questions = [*(asked for asked, _ in history), question]
+        ids = self.question(questions[0], with_frames=with_frames)
+        for (_, answer), following in zip(history, questions[1:], strict=True):
+            ids = [*ids, *self.answer(answer), *self.follow_up(following)]
+        return ids
+
+    def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
+        """Places of the digit tokens of each bracket of an answer, brackets in order of their beginning."""
+        groups: list[list[int]] = []
+        inside = False
+        for place, token in enumerate(token_ids):
+            text = self.tokenizer.token_text(token)
+            if opened := text.count("["):
+                groups += [[] for _ in range(opened)]
+                inside = True
+            elif inside and text.isdecimal():
+                groups[-1].append(place)
+            elif "]" in text:
+                inside = False
+        return groups
+
+    def digit_mask(self, token_ids: Sequence[int]) -> list[bool]:
+        """Whether each token of an answer is a digit of a box."""
+        mask = [False] * len(token_ids)
+        for group in self.box_digits(token_ids):
+            for place in group:
+                mask[place] = True
+        return mask
+
+    def frames_row(self, frame_count: int, visual_tokens: int) -> TokenRow:
+        """A row that holds the frames of a clip and no question yet.
+
+        Args:
+            frame_count: Frames, >= 0.
+            visual_tokens: Visual tokens a frame, K.
+        """
+        row = TokenRow()
+        for text in self.frame_texts(frame_count) if frame_count else []:
+            row.append([*text, *[VISUAL_SLOT] * visual_tokens], len(row.ids), 0)
+        row.frames_end = len(row.ids)
+        return row
+
+    def append_dialogue(
+        self,
+        row: TokenRow,
+        branch: int,
+        rounds: Sequence[tuple[str, str]],
+        weights: AnswerWeights,
+        *,
+        boxes: bool,
+        max_tokens: int | None = None,
+    ) -> list[Round]:
+        """Append questions and answers about a clip as one branch.
+
+        Args:
+            row: Holds the frames; grows.
+            branch: Number of the branch, from 1.
+            rounds: Questions and answers, oldest first.
+            weights: Of the tokens of the answers.
+            boxes: Whether the answers consist of boxes.
+            max_tokens: Longest row; rounds that do not fit are left out. None = no limit.
+
+        Returns:
+            Where each round that was appended stands.
+        """
+        places: list[Round] = []
+        position = row.frames_end
+        for number, (asked, answered) in enumerate(rounds):
+            question = self.follow_up(asked) if number else self.question(asked, with_frames=row.frames_end > 0)
+            answer = self.answer(answered)
+            begin, length = len(row.ids), len(question) + len(answer)
+            if max_tokens is not None and begin + length > max_tokens:
+                break
+            row.append(question, position, branch)
+            digits = self.digit_mask(answer)
+            other = weights.form if boxes else weights.text
+            row.append(
+                answer, position + len(question), branch, [weights.digit if d else other for d in digits], digits
+            )
+            places.append(Round(begin, begin + len(question), begin + length))
+            position += length
+        return places
 
 
 def row_tensors(rows: Sequence[TokenRow]) -> dict[str, Tensor]:

@@ -84,7 +84,12 @@ def run_recipe(
         jobs = 1
     else:
         # The stages share the tokenizer, so it is made before any of them starts.
-        build_tokenizer(trainable_names()[: recipe.data.names], recipe.model.vocab_size, folder / TOKENIZER_FOLDER)
+        build_tokenizer(
+            trainable_names()[: recipe.data.names],
+            recipe.model.vocab_size,
+            folder / TOKENIZER_FOLDER,
+            recipe.model.system_text,
+        )
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting := [name for name in recipe.stages if not (folder / name / DONE_NAME).exists()]:

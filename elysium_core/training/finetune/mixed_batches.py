@@ -21,11 +21,10 @@ from torch.utils.data import Dataset
 
 from elysium_core.errors import DataError, ElysiumError
 from elysium_core.network.image_transform import ImageTransform
-from elysium_core.prompt.conversation import build_prompt, follow_up, frame_pieces, question_piece
-from elysium_core.prompt.layout import VISUAL_SLOT, TokenRow, row_tensors
+from elysium_core.prompt.layout import AnswerWeights, PromptLayout, TokenRow, row_tensors
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
-from elysium_core.training.finetune.samples import AskedClip, Dialogue, ask
+from elysium_core.training.finetune.samples import AskedClip, ask
 from elysium_core.training.finetune.sources import SampleSource, open_source
 
 _CYCLE = 1000
@@ -82,8 +81,8 @@ _MOST_SKIPS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class PromptLayout:
-    """What turning questions into tokens needs to know of a model.
+class ModelInput:
+    """What a model reads: small enough to be sent to the processes that prepare batches.
 
     Attributes:
         tokenizer_folder: Where its tokenizer lies.
@@ -133,12 +132,14 @@ class SequenceBuilder:
 
     Args:
         tokenizer: The model's.
-        layout: Of the model.
+        model: What the model reads.
         stage: Loss weights and the longest sequence.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, layout: PromptLayout, stage: FineTuneStage) -> None:
-        self._tokenizer, self._layout, self._stage = tokenizer, layout, stage
+    def __init__(self, tokenizer: TextTokenizer, model: ModelInput, stage: FineTuneStage) -> None:
+        self._layout, self._stage = PromptLayout(tokenizer, model.system_text), stage
+        self._visual_tokens = model.visual_tokens
+        self._weights = AnswerWeights(stage.digit_weight, stage.format_weight, stage.text_weight)
 
     def build(self, clip: AskedClip) -> TokenRow:
         """Lay out one clip; dialogues, or the last rounds of one, that do not fit are left out.
@@ -146,47 +147,15 @@ class SequenceBuilder:
         Raises:
             DataError: Not even the first round fits.
         """
-        row = TokenRow()
-        frames = len(clip.images)
-        for piece in frame_pieces(frames, self._layout.system_text) if frames else ():
-            for ids in (self._tokenizer.encode_piece(piece), [VISUAL_SLOT] * self._layout.visual_tokens):
-                row.extend(ids, len(row.ids), 0)
-        prefix = len(row.ids)
+        frames, longest = len(clip.images), self._stage.max_tokens
+        row = self._layout.frames_row(frames, self._visual_tokens)
         for branch, dialogue in enumerate(clip.dialogues, 1):
-            self._append(row, prefix, branch, dialogue, alone=frames == 0)
-        if len(row.ids) == prefix:
-            raise DataError(f"no question fits into max_tokens = {self._stage.max_tokens} behind {frames} frames")
+            self._layout.append_dialogue(
+                row, branch, dialogue.rounds, self._weights, boxes=dialogue.answers_boxes, max_tokens=longest
+            )
+        if len(row.ids) == row.frames_end:
+            raise DataError(f"no question fits into max_tokens = {longest} behind {frames} frames")
         return row
-
-    def _append(self, row: TokenRow, prefix: int, branch: int, dialogue: Dialogue, *, alone: bool) -> None:
-        place = prefix
-        for number, (question, answer) in enumerate(dialogue.rounds):
-            asked = self._question(question, number, alone=alone)
-            answered = [*self._tokenizer.encode_answer(answer), self._tokenizer.eos_id]
-            if len(row.ids) + len(asked) + len(answered) > self._stage.max_tokens:
-                return
-            row.extend(asked, place, branch)
-            weights, digits = self._weights(answered, boxes=dialogue.answers_boxes)
-            row.extend_labels(answered, place + len(asked), branch, weights, digits)
-            place += len(asked) + len(answered)
-
-    def _question(self, question: str, number: int, *, alone: bool) -> list[int]:
-        if number:
-            return self._tokenizer.encode_answer(follow_up(question))
-        if alone:
-            return self._tokenizer.encode_prompt(build_prompt(question, 0, self._layout.system_text))[0]
-        return self._tokenizer.encode_piece(question_piece(question))
-
-    def _weights(self, answer: Sequence[int], *, boxes: bool) -> tuple[list[float], list[bool]]:
-        stage, inside = self._stage, False
-        weights, digits = [], []
-        for token in answer:
-            text = self._tokenizer.token_text(token)
-            inside = (inside or "[" in text) and "]" not in text
-            digit = inside and text.isdecimal()
-            digits.append(digit)
-            weights.append(stage.digit_weight if digit else stage.format_weight if boxes else stage.text_weight)
-        return weights, digits
 
 
 class DataBatches(Dataset[FineTuneBatch]):
@@ -199,14 +168,14 @@ class DataBatches(Dataset[FineTuneBatch]):
         recipe: The recipe.
         stage: Its stage.
         shares: Data sets drawn from and their shares.
-        layout: Of the model.
+        model: What the model reads.
         salt: Tells apart mixtures of one recipe.
     """
 
     def __init__(
-        self, recipe: FineTuneRecipe, stage: FineTuneStage, shares: dict[str, float], layout: PromptLayout, salt: int
+        self, recipe: FineTuneRecipe, stage: FineTuneStage, shares: dict[str, float], model: ModelInput, salt: int
     ) -> None:
-        self._recipe, self._stage, self._shares, self._layout, self._salt = recipe, stage, shares, layout, salt
+        self._recipe, self._stage, self._shares, self._model, self._salt = recipe, stage, shares, model, salt
         self._sources: dict[str, SampleSource] = {}
 
     def sizes(self) -> dict[str, int]:
@@ -231,9 +200,9 @@ class DataBatches(Dataset[FineTuneBatch]):
         self._sources = {name: open_source(self._recipe.data[name]) for name in self._shares}
         sizes = {name: len(source) for name, source in self._sources.items()}
         self._mixture = Mixture(sizes, self._shares, self._recipe.seed + self._salt)
-        tokenizer = TextTokenizer.from_folder(self._layout.tokenizer_folder)
-        self._builder = SequenceBuilder(tokenizer, self._layout, self._stage)
-        self._transform = ImageTransform(self._layout.side_px)
+        tokenizer = TextTokenizer.from_folder(self._model.tokenizer_folder)
+        self._builder = SequenceBuilder(tokenizer, self._model, self._stage)
+        self._transform = ImageTransform(self._model.side_px)
 
     def _draw(self, number: int) -> tuple[tuple[TokenRow, list[Tensor]], list[str]]:
         rng = np.random.default_rng([self._recipe.seed, self._salt, number])
@@ -258,7 +227,7 @@ class DataBatches(Dataset[FineTuneBatch]):
 
     def _collate(self, rows: Sequence[tuple[TokenRow, list[Tensor]]], skipped: Sequence[str]) -> FineTuneBatch:
         images = [image for _, shown in rows for image in shown]
-        side = self._layout.side_px
+        side = self._model.side_px
         return FineTuneBatch(
             images=torch.stack(images) if images else torch.zeros(0, side, side, 3, dtype=torch.uint8),
             frame_counts=torch.tensor([len(shown) for _, shown in rows]),

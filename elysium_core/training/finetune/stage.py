@@ -25,7 +25,7 @@ from elysium_core.training.finetune.base_model import (
     starting_point,
 )
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, PromptLayout
+from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.optimizer import ScheduledAdamW, WeightAverage, cosine_factor
 from elysium_core.training.records import Evaluation
@@ -66,7 +66,7 @@ class FineTuneStageRun:
         self.settings = self._loop_settings(tied=network.llm.size.tied)
         if isinstance(network.adapter, TokenSelector):
             network.adapter.gate = self.stage.gate
-        self.layout = PromptLayout(
+        self.layout = ModelInput(
             str(self.start.llm_folder),
             self.start.config.system_text,
             self.start.config.adapter.out_token_num,

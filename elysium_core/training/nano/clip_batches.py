@@ -1,19 +1,15 @@
 """Training batches: generated clips, the questions about them, and the truth of every patch.
 
-All questions about a clip are packed behind its frames in one sequence. Each is a
-*branch*: it attends to the frames and to itself, and its positions go on where the
-frames end. A branch therefore sees exactly what it will see in inference, where it
-stands alone, and the frames are encoded once for all of them.
+All questions about a clip stand behind its frames in one row of tokens (:mod:`elysium_core.prompt.layout`). What a
+step sees depends on the recipe's seed, the stage and the step alone.
 
 Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L tokens.
-
-The batches of a stage by step: what a step sees depends on seed, stage and step alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +22,15 @@ from elysium_core.data.synthetic.assets import load_backgrounds, trainable_names
 from elysium_core.data.synthetic.clips import ClipGenerator, SyntheticClip
 from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
 from elysium_core.data.synthetic.scene import SceneConfig
-from elysium_core.prompt.conversation import frame_pieces, question_piece
-from elysium_core.prompt.layout import VISUAL_SLOT, TokenRow, row_tensors
+from elysium_core.prompt.layout import AnswerWeights, PromptLayout, TokenRow, row_tensors
 from elysium_core.prompt.questions import REG, SOT, VIDEO_REG
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.nano_recipe import Recipe, SyntheticDataConfig
 from elysium_core.training.nano.turns import Turn, draw_turns
 
-_FORMAT_WEIGHT = 0.1
+_WEIGHTS = AnswerWeights(digit=1.0, form=0.1, text=1.0)
 # A patch belongs to an object that covers at least this share of it.
 _PATCH_SHARE = 0.15
-_DIGITS = frozenset("0123456789")
 
 
 @dataclass(slots=True)
@@ -79,11 +73,8 @@ class Batch:
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
-@dataclass(slots=True)
-class _Sequence(TokenRow):
-    """Tokens of one clip while they are being laid out."""
-
-    pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
+_Pointer = tuple[int, int, int, int]
+"""Token position, object, frame and kind; see :attr:`Batch.pointers`."""
 
 
 class BatchBuilder:
@@ -92,7 +83,7 @@ class BatchBuilder:
     Args:
         generator: Source of clips.
         data: What to draw.
-        tokenizer: The model's tokenizer.
+        layout: Lays out prompts for the model.
         visual_tokens: K.
         patch_px: Patch side [px].
     """
@@ -101,14 +92,14 @@ class BatchBuilder:
         self,
         generator: ClipGenerator,
         data: SyntheticDataConfig,
-        tokenizer: TextTokenizer,
+        layout: PromptLayout,
         visual_tokens: int,
         patch_px: int,
     ) -> None:
-        self._generator, self._data, self._tokenizer = generator, data, tokenizer
+        self._generator, self._data, self._layout = generator, data, layout
         self._visual_tokens, self._patch_px = visual_tokens, patch_px
-        self._open_bracket = tokenizer.encode_answer("[")[0]
-        self._close_bracket = tokenizer.encode_answer("[1]")[-1]
+        self._open_bracket = layout.tokenizer.encode_answer("[")[0]
+        self._close_bracket = layout.tokenizer.encode_answer("[1]")[-1]
 
     def draw(self, seed: int, batch_frames: int, frames: int = 0, objects: Sequence[int] = ()) -> Batch:
         """Draw one batch; the same seed gives the same batch.
@@ -136,9 +127,9 @@ class BatchBuilder:
     def build(self, clips: Sequence[SyntheticClip], turns: Sequence[Sequence[Turn]]) -> Batch:
         """Lay out clips of one length with their turns."""
         frames = len(clips[0].images)
-        rows = [self._sequence(frames, asked) for asked in turns]
+        rows, pointed = zip(*(self._row(frames, asked) for asked in turns), strict=True)
         patches = [self._patches(clip) for clip in clips]
-        pointers = [(b, *pointer) for b, row in enumerate(rows) for pointer in row.pointers]
+        pointers = [(clip, *pointer) for clip, own in enumerate(pointed) for pointer in own]
         return Batch(
             images=torch.from_numpy(np.concatenate([clip.images for clip in clips])),
             patch_object=torch.from_numpy(np.concatenate([p[0] for p in patches])),
@@ -150,33 +141,23 @@ class BatchBuilder:
             frames=frames,
         )
 
-    def _sequence(self, frames: int, turns: Sequence[Turn]) -> _Sequence:
-        row = _Sequence()
-        for piece in frame_pieces(frames, ""):
-            for ids in (self._tokenizer.encode_piece(piece), [VISUAL_SLOT] * self._visual_tokens):
-                row.extend(ids, len(row.ids), 0)
-        prefix = len(row.ids)
-        for branch, turn in enumerate(turns, 1):
-            self._append_turn(row, prefix, branch, turn)
-        return row
+    def _row(self, frames: int, turns: Sequence[Turn]) -> tuple[TokenRow, list[_Pointer]]:
+        """Tokens of one clip with its turns, and where the model has to look."""
+        row = self._layout.frames_row(frames, self._visual_tokens)
+        pointers = [pointer for branch, turn in enumerate(turns, 1) for pointer in self._append_turn(row, branch, turn)]
+        return row, pointers
 
-    def _append_turn(self, row: _Sequence, prefix: int, branch: int, turn: Turn) -> None:
-        question = self._tokenizer.encode_piece(question_piece(turn.question))
-        answer = [*self._tokenizer.encode_answer(turn.answer), self._tokenizer.eos_id]
-        offset = len(row.ids)
-        row.pointers += [
-            (offset + i, turn.target, 0, 2) for i, token in enumerate(question) if token == self._close_bracket
-        ]
-        boxes_answered = turn.task not in (REG, VIDEO_REG)
-        if boxes_answered:
+    def _append_turn(self, row: TokenRow, branch: int, turn: Turn) -> Iterator[_Pointer]:
+        boxes = turn.task not in (REG, VIDEO_REG)
+        (place,) = self._layout.append_dialogue(row, branch, [(turn.question, turn.answer)], _WEIGHTS, boxes=boxes)
+        for at in range(place.question, place.answer):
+            if row.ids[at] == self._close_bracket:
+                yield at, turn.target, 0, 2
+        if boxes:
+            opened = [at for at in range(place.answer, place.end) if row.ids[at] == self._open_bracket]
             kind = 1 if turn.task == SOT else 0
-            places = [offset + len(question) + i for i, token in enumerate(answer) if token == self._open_bracket]
-            row.pointers += [(place, turn.target, frame, kind) for frame, place in enumerate(places)]
-        inside = _inside_brackets(answer, self._open_bracket, self._close_bracket)
-        digits = [inside[i] and self._tokenizer.token_text(token) in _DIGITS for i, token in enumerate(answer)]
-        weights = [1.0 if digit or not boxes_answered else _FORMAT_WEIGHT for digit in digits]
-        row.extend(question, prefix, branch)
-        row.extend_labels(answer, prefix + len(question), branch, weights, digits)
+            for frame, at in enumerate(opened):
+                yield at, turn.target, frame, kind
 
     def _patches(
         self, clip: SyntheticClip
@@ -195,17 +176,6 @@ class BatchBuilder:
         color = np.where(covered, colors[owner], len(COLORS)).astype(np.int64)
         boxes = clip.boxes.transpose(1, 0, 2)[np.arange(frames)[:, None], owner]
         return owner, name, color, np.where(covered[..., None], boxes, 0).astype(np.float32)
-
-
-def _inside_brackets(tokens: Sequence[int], opener: int, closer: int) -> list[bool]:
-    inside, flags = False, []
-    for token in tokens:
-        if token == closer:
-            inside = False
-        flags.append(inside)
-        if token == opener:
-            inside = True
-    return flags
 
 
 class ClipBatches(Dataset[Batch]):
@@ -243,8 +213,8 @@ class ClipBatches(Dataset[Batch]):
         )
         photos = load_backgrounds("train", [Path(folder) for folder in recipe.data.photo_folders])
         generator = ClipGenerator(trainable_names()[: recipe.data.names], photos, recipe.data.seed, scene)
-        tokenizer = TextTokenizer.from_folder(self._tokenizer_folder)
-        return BatchBuilder(generator, recipe.data, tokenizer, recipe.model.visual_tokens, recipe.model.patch_px)
+        layout = PromptLayout(TextTokenizer.from_folder(self._tokenizer_folder), recipe.model.system_text)
+        return BatchBuilder(generator, recipe.data, layout, recipe.model.visual_tokens, recipe.model.patch_px)
 
 
 def step_seed(recipe: Recipe, stage_name: str, step: int) -> int:

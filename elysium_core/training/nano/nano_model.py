@@ -28,13 +28,11 @@ from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.nano_recipe import NanoModelConfig, SyntheticDataConfig
 
 MAX_FRAMES = 32
-# Prompts of a nano model open with "USER:" at once: a system text is of no use to it and costs time.
-_SYSTEM_TEXT = ""
 
 
-def tokenizer_corpus(names: Sequence[str]) -> Iterator[str]:
+def tokenizer_corpus(names: Sequence[str], system_text: str = "") -> Iterator[str]:
     """Texts that hold every word the model reads or writes."""
-    yield from frame_pieces(MAX_FRAMES, _SYSTEM_TEXT)
+    yield from frame_pieces(MAX_FRAMES, system_text)
     yield format_track([Box(0.12, 0.34, 0.56, 0.78)] * MAX_FRAMES)
     for questions in TRAINING.values():
         for question in questions:
@@ -53,13 +51,13 @@ def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, .
     return tuple(names) if data.plain_share == 1 else (*names, ANY_OBJECT)
 
 
-def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path) -> TextTokenizer:
+def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path, system_text: str = "") -> TextTokenizer:
     """Load the tokenizer from ``folder`` as a user would; where there is none, train it first."""
     if not folder.is_dir():
         # Stages may start at the same time: the folder appears with all its files, or not yet.
         draft = temporary_beside(folder)
         try:
-            save_tokenizer(train_tokenizer(tokenizer_corpus(names), vocab_size), draft)
+            save_tokenizer(train_tokenizer(tokenizer_corpus(names, system_text), vocab_size), draft)
             os.replace(draft, folder)
         except OSError:
             # Another stage of the run was faster; what it wrote is the same.
@@ -114,7 +112,7 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
             num_features=model.vision_width,
         ),
         feature_layer=-1,
-        system_text=_SYSTEM_TEXT,
+        system_text=model.system_text,
         window="anchor",
         vocabulary=tuple(names),
     )

@@ -32,6 +32,7 @@ class NanoModelConfig:
         llm_mlp: Width of its MLP.
         visual_tokens: Tokens a frame that the T-Selector keeps.
         vocab_size: Most entries of the tokenizer.
+        system_text: Opening of every prompt, with its closing blank; empty, because it only costs time here.
     """
 
     side_px: int = 128
@@ -45,6 +46,7 @@ class NanoModelConfig:
     llm_mlp: int = 384
     visual_tokens: int = 24
     vocab_size: int = 1024
+    system_text: str = ""
 
     @property
     def patch_count(self) -> int:

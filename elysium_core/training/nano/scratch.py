@@ -141,7 +141,9 @@ class StageRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer_folder = folder / TOKENIZER_FOLDER
         names = trainable_names()[: recipe.data.names]
-        self.tokenizer = build_tokenizer(names, recipe.model.vocab_size, self.tokenizer_folder)
+        self.tokenizer = build_tokenizer(
+            names, recipe.model.vocab_size, self.tokenizer_folder, recipe.model.system_text
+        )
         self.settings = LoopSettings(
             steps=self.stage.steps,
             evaluate_every=self.stage.evaluate_every,

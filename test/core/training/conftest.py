@@ -9,6 +9,7 @@ import yaml
 from elysium_core.data.synthetic.assets import sprite_names
 from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
+from elysium_core.prompt.layout import PromptLayout
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.clip_batches import BatchBuilder
 from elysium_core.training.nano.nano_model import build_tokenizer
@@ -95,7 +96,13 @@ def generator() -> ClipGenerator:
 
 @pytest.fixture
 def builder(recipe: Recipe, generator: ClipGenerator, tokenizer: TextTokenizer) -> BatchBuilder:
-    return BatchBuilder(generator, recipe.data, tokenizer, recipe.model.visual_tokens, recipe.model.patch_px)
+    return BatchBuilder(
+        generator,
+        recipe.data,
+        PromptLayout(tokenizer, recipe.model.system_text),
+        recipe.model.visual_tokens,
+        recipe.model.patch_px,
+    )
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.prompt.box_text import parse_answer
 from elysium_core.prompt.conversation import build_prompt
-from elysium_core.prompt.layout import VISUAL_SLOT
+from elysium_core.prompt.layout import VISUAL_SLOT, PromptLayout
 from elysium_core.prompt.questions import REC, REG, RSOT, SOT, VIDEO_REG
+from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.losses import branch_mask, place_visual_tokens
-from elysium_core.training.nano.clip_batches import Batch
-from elysium_core.training.nano.nano_model import known_nouns
+from elysium_core.training.nano.clip_batches import Batch, ClipBatches
+from elysium_core.training.nano.nano_model import elysium_settings, known_nouns
 from elysium_core.training.nano.turns import NOTHING, draw_turns
 
 SEED = 3
@@ -156,6 +157,14 @@ class TestLayout:
                 ids += tokenizer.encode_prompt(prompt)[-1]
                 packed = batch.token_ids[clip][(batch.branch[clip] == 0) | (here & (batch.label_weight[clip] == 0))]
                 assert packed.tolist() == ids
+
+    def test_prompts_open_with_the_system_text_that_inference_reads(self, recipe, tokenizer_folder):
+        model = replace(recipe.model, system_text="A chat. ")
+        batch = ClipBatches(replace(recipe, model=model), "vision", tokenizer_folder)[0]
+        settings = elysium_settings(model, ["mug"])
+        opening = PromptLayout(TextTokenizer.from_folder(tokenizer_folder), settings.system_text).frame_texts(1)[0]
+        assert settings.system_text == "A chat. "
+        assert batch.token_ids[0][: len(opening)].tolist() == opening
 
     def test_answers_alone_are_labels_and_end_with_eos(self, batch, tokenizer):
         for clip in range(len(batch.token_ids)):

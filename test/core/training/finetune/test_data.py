@@ -14,7 +14,7 @@ from elysium_core.prompt.box_text import parse_answer
 from elysium_core.prompt.layout import VISUAL_SLOT
 from elysium_core.runtime import Runtime
 from elysium_core.training.finetune.finetune_recipe import SourceConfig
-from elysium_core.training.finetune.mixed_batches import DataBatches, PromptLayout
+from elysium_core.training.finetune.mixed_batches import DataBatches, ModelInput
 from elysium_core.training.finetune.samples import AskedClip, Dialogue, ask, choose_frames
 from elysium_core.training.finetune.sources import LineFile, open_source
 
@@ -111,7 +111,7 @@ class TestLayout:
     @pytest.fixture
     def batches(self, recipe, stage, tiny_folder, runtime) -> DataBatches:
         config = runtime.config
-        layout = PromptLayout(str(tiny_folder / "llm"), config.system_text, config.adapter.out_token_num, 32)
+        layout = ModelInput(str(tiny_folder / "llm"), config.system_text, config.adapter.out_token_num, 32)
         return DataBatches(recipe, stage, stage.mixture, layout, 0)
 
     def test_a_conversation_is_what_inference_reads(self, batches, runtime: Runtime):
@@ -149,13 +149,13 @@ class TestLayout:
 
     def test_batches_are_numbered_through_processes(self, recipe, stage, batches):
         large = batches[1]
-        halves = DataBatches(recipe, replace(stage, batch=2), stage.mixture, batches._layout, 0)
+        halves = DataBatches(recipe, replace(stage, batch=2), stage.mixture, batches._model, 0)
         assert torch.equal(large.images, torch.cat([halves[2].images, halves[3].images]))
 
     def test_what_does_not_fit_is_left_out(self, recipe, stage, batches):
-        short = DataBatches(recipe, replace(stage, max_tokens=60), {"chat": 1.0}, batches._layout, 0)
+        short = DataBatches(recipe, replace(stage, max_tokens=60), {"chat": 1.0}, batches._model, 0)
         batch = short[0]
         assert batch.token_ids.shape[1] <= 60
-        shorter = DataBatches(recipe, replace(stage, max_tokens=12), {"chat": 1.0}, batches._layout, 0)
+        shorter = DataBatches(recipe, replace(stage, max_tokens=12), {"chat": 1.0}, batches._model, 0)
         with pytest.raises(DataError, match="no question fits into max_tokens = 12"):
             shorter[0]
