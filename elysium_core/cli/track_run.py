@@ -10,9 +10,10 @@ from elysium_core.cli.output import Progress, StopRequest, emit
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.io.overlay import draw_tracks
-from elysium_core.io.tracks import Recording, TrackWriter
+from elysium_core.io.recording import Recording
+from elysium_core.io.render import FrameWriter
+from elysium_core.io.tracks import TrackWriter
 from elysium_core.types import Tracker, TrackState, TrackUpdate
 
 # In clip mode the answer to a frame comes when its clip is complete; a frame that waits longer has no target left.

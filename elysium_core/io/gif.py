@@ -1,159 +1,136 @@
-"""Animated GIFs that stay small enough for a README or an issue."""
+"""Animated GIFs of bounded size, made by FFmpeg's palette filters (PyAV)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
+from av.filter.context import FilterContext
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
-from PIL import Image
 
 from elysium_core.frames import Frame
-from elysium_core.io.frame_writer import EvenSample, FrameWriter
+from elysium_core.io.image import resized
 
 MAX_BYTES = 4_000_000
-"""Size a GIF is shrunk to [bytes]."""
+"""Size that a GIF is shrunk to [bytes]."""
 
-# A picture is not made narrower than this as long as leaving out frames helps: letters on it stay readable.
+# The time unit of the format is a hundredth of a second.
+_TIME_BASE = Fraction(1, 100)
+# Browsers slow down frames shorter than 2/100 s; a long recording becomes a time lapse, not a slide show.
+_SHORTEST, _LONGEST, _LAST = 2, 20, 10
+# Labels on a narrower picture are hard to read: frames are dropped before the picture gets narrower than this [px].
 _READABLE_WIDTH = 380
 _MIN_WIDTH = 160
-# A long recording is shown as a time lapse instead of as a slide show.
-_LONGEST_SHOWN_MS = 200
-# Pixels that changed by less than this keep their old value: sensor noise would otherwise be half of the file.
-_NOISE_LEVEL = 7
-_PALETTE_FRAMES = 12
-# A pixel whose colour is this near to that of its left neighbour takes it. GIF stores runs of one colour in next to
-# nothing, so a photo with sensor noise becomes a third of the size, and nobody sees the difference.
-_RUN_LEVEL = 10
+# A pixel that changes by less than this keeps its value: sensor noise would otherwise be half of the file.
+_NOISE_LEVEL = 10
+# With 255 colours the file is 15 % larger, and on video frames nobody sees the difference.
+_PALETTE = "max_colors=128"
+# Dithering is noise, which GIF compresses badly.
+_DITHER = "dither=none:diff_mode=rectangle"
 
 
-class GifWriter(FrameWriter):
-    """Writes an animated GIF of bounded size; see :class:`FrameWriter`.
+def write_gif(path: Path, frames: Sequence[Frame], end_ns: int, max_bytes: int = MAX_BYTES) -> None:
+    """Write frames as an animated GIF that plays for ever.
 
-    At most ``max_fps`` frames a second are kept and at most ``max_frames`` in all,
-    spread evenly. If the file is too large it is made a little narrower; if that is
-    not enough, sparser; at last both.
+    A file that is too large is written again: first narrower, then with every second
+    frame, then both. It may stay too large if two narrow frames are too large.
 
     Args:
         path: The file to write.
-        max_width: Widest picture [px], > 0.
-        max_fps: Highest frame rate [Hz], 1..50.
-        max_frames: Most frames kept, >= 2.
+        frames: At least one, in order of time.
+        end_ns: Time at which the last frame ends [ns].
         max_bytes: Largest file [bytes].
 
     Raises:
-        VideoError: The file cannot be written.
+        OSError: The file cannot be written.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        max_width: int = 480,
-        max_fps: float = 15.0,
-        max_frames: int = 150,
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        super().__init__(path)
-        self.max_width = max_width
-        self._max_bytes = max_bytes
-        self._interval_ns = 1e9 / max_fps
-        self._due_ns = -math.inf
-        self._sample: EvenSample[Frame] = EvenSample(max_frames)
-        self._end_ns = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """No frame has been written."""
-        return not self._sample.kept
-
-    def write(self, frame: Frame) -> None:
-        """Take the next frame; most frames of a fast video are left out."""
-        self._end_ns = frame.stamp_ns
-        # Half a millisecond of tolerance: stamps are rounded, and 10 Hz out of 30 Hz is each third frame.
-        if frame.stamp_ns < self._due_ns - 500_000:
+    for kept in (frames, frames[::2]):
+        if _fits(path, kept, end_ns, max_bytes, _READABLE_WIDTH):
             return
-        self._due_ns = frame.stamp_ns + self._interval_ns
-        if self._sample.wants_next():
-            self._sample.add(Frame(_at_most(frame.image, self.max_width or frame.width), frame.stamp_ns, frame.index))
-        else:
-            self._sample.skip()
-
-    def _finish(self) -> None:
-        frames = self._sample.kept
-        for kept in (frames, frames[::2]):
-            if self._fits(kept, _READABLE_WIDTH):
-                return
-        frames = frames[::2]
-        while not self._fits(frames, _MIN_WIDTH) and len(frames) > 2:
-            frames = frames[::2]
-
-    def _fits(self, frames: list[Frame], narrowest: int) -> bool:
-        """Save as wide as the largest size allows, but not below ``narrowest``; return whether it is small enough."""
-        width = frames[0].width
-        while (size := self._save(frames, width)) > self._max_bytes:
-            if width <= narrowest:
-                return False
-            width = max(narrowest, int(width * max(0.6, 0.95 * math.sqrt(self._max_bytes / size))))
-        return True
-
-    def _save(self, frames: list[Frame], width: int) -> int:
-        height = round(frames[0].height * width / frames[0].width)
-        images = _without_noise([_resized(frame.image, width, height) for frame in frames])
-        palette = _common_palette(images)
-        pictures = [_in_palette(image, palette) for image in images]
-        stamps = [frame.stamp_ns for frame in frames] + [max(self._end_ns, frames[-1].stamp_ns)]
-        # A GIF counts in hundredths of a second; the moments are rounded, so that no error adds up.
-        moments = [round((stamp - stamps[0]) / 1e7) for stamp in stamps]
-        shown_ms = [10 * int(gap) for gap in np.diff(moments)]
-        shown_ms[-1] = shown_ms[-1] or 100
-        # Browsers slow down frames shorter than 20 ms to 100 ms.
-        durations = [min(_LONGEST_SHOWN_MS, max(20, shown)) for shown in shown_ms]
-        pictures[0].save(
-            self._temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False
-        )
-        return self._temporary.stat().st_size
+    kept = frames[::2]
+    while not _fits(path, kept, end_ns, max_bytes, _MIN_WIDTH) and len(kept) > 2:
+        kept = kept[::2]
 
 
-def _common_palette(images: list[NDArray[np.uint8]]) -> Image.Image:
-    # One palette for all frames: colours that differ from frame to frame flicker.
-    step = max(1, len(images) // _PALETTE_FRAMES)
-    # Each third pixel is enough to choose colours, in a ninth of the time.
-    mosaic = np.concatenate([image[::3, ::3] for image in images[::step]], axis=0)
-    return Image.fromarray(mosaic).quantize(255, method=Image.Quantize.MEDIANCUT, kmeans=2)
+def _fits(path: Path, frames: Sequence[Frame], end_ns: int, max_bytes: int, narrowest: int) -> bool:
+    """Write the GIF as wide as ``max_bytes`` allows, at least ``narrowest`` px; return whether it is small enough."""
+    width = frames[0].width
+    while (size := _save(path, frames, end_ns, width)) > max_bytes:
+        if width <= narrowest:
+            return False
+        width = max(narrowest, int(width * max(0.6, 0.95 * math.sqrt(max_bytes / size))))
+    return True
 
 
-def _in_palette(image: NDArray[np.uint8], palette: Image.Image) -> Image.Image:
-    """Return the picture in the colours of ``palette``, with runs as long as :data:`_RUN_LEVEL` allows."""
-    indices = np.array(Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE))
-    values = palette.getpalette() or []
-    colors = np.asarray(values, np.int16).reshape(-1, 3)
-    for column in range(1, indices.shape[1]):
-        left = indices[:, column - 1]
-        is_near = np.abs(image[:, column] - colors[left]).max(axis=1) <= _RUN_LEVEL
-        indices[:, column] = np.where(is_near, left, indices[:, column])
-    picture = Image.fromarray(indices)
-    picture.putpalette(values)
-    return picture
+def _save(path: Path, frames: Sequence[Frame], end_ns: int, width: int) -> int:
+    """Write one GIF of the given width and return its size [bytes]."""
+    height = max(1, round(frames[0].height * width / frames[0].width))
+    images = _without_noise([resized(frame.image, width, height) for frame in frames])
+    times = _times([frame.stamp_ns for frame in frames], end_ns)
+    options = {"loop": "0", "final_delay": str(times[-1] - times[-2])}
+    with av.open(str(path), "w", format="gif", options=options) as container:
+        stream = container.add_stream("gif", rate=1 / _TIME_BASE)
+        stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
+        stream.codec_context.time_base = _TIME_BASE
+        for picture in _with_common_palette(images, times):
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path.stat().st_size
 
 
-def _without_noise(images: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+def _times(stamps_ns: Sequence[int], end_ns: int) -> list[int]:
+    """Start of each frame, and the end of the last one [1/100 s]."""
+    # Moments are rounded, not durations, so that rounding errors do not add up.
+    moments = [round(stamp / 1e7) for stamp in (*stamps_ns, max(end_ns, stamps_ns[-1]))]
+    shown = [later - earlier for earlier, later in pairwise(moments)]
+    shown[-1] = shown[-1] or _LAST
+    times = [0]
+    for duration in shown:
+        times.append(times[-1] + min(_LONGEST, max(_SHORTEST, duration)))
+    return times
+
+
+def _with_common_palette(images: Sequence[NDArray[np.uint8]], times: Sequence[int]) -> Iterator[VideoFrame]:
+    """Reduce frames to one palette of all of them: with a palette for each frame, colours would flicker."""
+    graph = av.filter.Graph()
+    height, width = images[0].shape[:2]
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=_TIME_BASE)
+    split, sink = graph.add("split"), graph.add("buffersink")
+    palette, reduced = graph.add("palettegen", _PALETTE), graph.add("paletteuse", _DITHER)
+    source.link_to(split)
+    split.link_to(palette, 0, 0)
+    split.link_to(reduced, 1, 0)
+    palette.link_to(reduced, 0, 1)
+    reduced.link_to(sink)
+    graph.configure()
+    for image, time in zip(images, times, strict=False):
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = time, _TIME_BASE
+        source.push(frame)
+    source.push(None)
+    yield from _output_of(sink)
+
+
+def _output_of(sink: FilterContext) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            frame = sink.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        if isinstance(frame, VideoFrame):
+            yield frame
+
+
+def _without_noise(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     calm = [images[0]]
     for image in images[1:]:
         changed = cv2.absdiff(image, calm[-1]).max(axis=2, keepdims=True) > _NOISE_LEVEL
         calm.append(np.where(changed, image, calm[-1]))
     return calm
-
-
-def _at_most(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    if image.shape[1] <= width:
-        return image.copy()
-    return _resized(image, width, max(1, round(image.shape[0] * width / image.shape[1])))
-
-
-def _resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(cv2.resize(image, (width, max(1, height)), interpolation=cv2.INTER_AREA), dtype=np.uint8)

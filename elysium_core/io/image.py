@@ -1,10 +1,11 @@
-"""Reading and writing single pictures."""
+"""Single pictures: reading, writing and scaling."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,24 +15,24 @@ from elysium_core.frames import MAX_PIXELS, Frame
 from elysium_core.io.files import atomic_path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-"""Endings of the picture files that are read."""
+"""Endings of picture files."""
 
-# Pillow also opens formats that start other programs (EPS) or hold many pictures; these are not wanted here.
+# Pillow also opens formats that start other programs (EPS) or hold many pictures.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
 
 def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture, turned upright as its EXIF orientation says.
+    """Read a picture and rotate it upright according to its EXIF orientation.
 
     Args:
-        path: A JPEG, PNG, BMP, WebP or PPM file; the content decides, not the ending.
+        path: A JPEG, PNG, BMP, WebP or PPM file, recognised by its content, not its ending.
 
     Returns:
-        RGB, uint8, shape (height, width, 3). Transparency is dropped, 16 bit become 8.
+        RGB, uint8, shape (height, width, 3). Transparency is dropped, 16 bits become 8.
 
     Raises:
-        ImageError: There is no such file, it is no picture of a known format, it is
-            damaged, or it is larger than :data:`~elysium_core.frames.MAX_PIXELS`.
+        ImageError: The file is missing, of another format or damaged, or the picture is
+            larger than :data:`~elysium_core.frames.MAX_PIXELS`.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,10 +52,10 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
 
 
 def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write a picture; the ending (.png, .jpg, .webp ...) chooses the format.
+    """Write a picture in the format that the ending names (.png, .jpg, .webp ...).
 
     Raises:
-        ImageError: ``image`` is not an RGB uint8 picture, the ending is unknown, or
+        ImageError: ``image`` is not RGB uint8, the ending is unknown, or
             the file cannot be written.
     """
     path = Path(path)
@@ -68,10 +69,10 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
 
 
 def check_image_name(path: Path) -> None:
-    """Check that :func:`write_image` knows the format that ``path`` ends in.
+    """Check that :func:`write_image` can write the format that ``path`` ends in.
 
     Raises:
-        ImageError: It does not.
+        ImageError: The ending is unknown (``IMG_ENCODING``).
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise ImageError(
@@ -80,9 +81,17 @@ def check_image_name(path: Path) -> None:
         )
 
 
+def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scale an RGB uint8 picture to ``width`` x ``height`` px; the same array if it has that size already."""
+    if image.shape[:2] == (height, width):
+        return image
+    method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+
+
 def _as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     if picture.mode.startswith("I"):
-        # Pillow would cut 16 bit values off at 255 instead of scaling them.
+        # Pillow would clip 16-bit values at 255 instead of scaling them.
         gray = (np.asarray(picture).clip(0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     return np.array(picture.convert("RGB"))

@@ -1,11 +1,13 @@
-"""Text on pictures: small anti-aliased labels on a rounded ground.
+"""Text on pictures: anti-aliased labels on a rounded rectangle, and contact sheets with captions.
 
-OpenCV's own letters are ASCII strokes; expressions are any language, so Pillow
-rasterises the text and the result is laid over the picture as an alpha mask.
+OpenCV draws ASCII letters only, and expressions may be in any language: Pillow
+rasterises the text, and the result is blended into the picture as an alpha mask.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from elysium_core.frames import Frame
+from elysium_core.io.image import resized
+
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _ELLIPSIS = "…"
-# Pillow's built-in face covers Latin script. For anything else one of these is taken, where installed.
+# Pillow's built-in font covers Latin script. Other text needs one of these, where installed.
 _WIDE_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/truetype/noto/NotoSans-Regular.ttf",
@@ -27,6 +32,8 @@ _WIDE_FONTS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
     "/System/Library/Fonts/PingFang.ttc",
 )
+_SHEET_GAP_PX = 6
+_SHEET_GROUND, _SHEET_INK = (24, 24, 24), (225, 225, 225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class LabelStyle:
     Attributes:
         ground: RGB of the rounded rectangle.
         ink: RGB of the letters.
-        opacity: Of the ground, 0..1.
+        opacity: Opacity of the rounded rectangle, 0..1.
     """
 
     ground: Color
@@ -48,8 +55,8 @@ def shorten(text: str, width: int, font_px: int) -> str:
     """Return ``text``, cut at the end with an ellipsis if it is wider than ``width``.
 
     Args:
-        text: Any single line.
-        width: Room for the letters [px]; a negative width counts as none.
+        text: A single line.
+        width: Room for the letters [px]; a negative width counts as 0.
         font_px: Size of the letters [px].
     """
     font = font_for(text, font_px)
@@ -71,7 +78,7 @@ def label_size(text: str, font_px: int) -> tuple[int, int]:
 
 
 def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int, style: LabelStyle) -> None:
-    """Draw a label into ``image``, in place; what lies outside the image is left out.
+    """Draw a label into ``image``, in place; parts outside the image are not drawn.
 
     Args:
         image: RGB, uint8, shape (height, width, 3).
@@ -79,7 +86,7 @@ def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int
         x: Left edge of the label [px].
         y: Top edge of the label [px].
         font_px: Size of the letters [px].
-        style: Colours.
+        style: Colours of the label.
     """
     text_mask = _text_mask(text, font_px)
     pad_x, pad_y = _padding(font_px)
@@ -88,6 +95,31 @@ def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int
     letters[pad_y : pad_y + text_mask.shape[0], pad_x : pad_x + text_mask.shape[1]] = text_mask
     _blend(image, _pill_mask(width, height, max(2, font_px // 3)), x, y, style.ground, style.opacity)
     _blend(image, letters, x, y, style.ink, 1.0)
+
+
+def contact_sheet(frames: Sequence[Frame]) -> NDArray[np.uint8]:
+    """Arrange frames in a grid, each with its number in a strip below it.
+
+    Args:
+        frames: At least one; all are scaled to the size of the first.
+
+    Returns:
+        An RGB uint8 picture.
+    """
+    height, width = frames[0].height, frames[0].width
+    columns = min(len(frames), math.ceil(math.sqrt(len(frames) * height / width * 1.5)))
+    rows = math.ceil(len(frames) / columns)
+    font_px = max(10, round(width / 28))
+    strip_px = label_size("frame", font_px)[1]
+    row_px, column_px = height + strip_px + _SHEET_GAP_PX, width + _SHEET_GAP_PX
+    sheet = np.full((rows * row_px + _SHEET_GAP_PX, columns * column_px + _SHEET_GAP_PX, 3), _SHEET_GROUND, np.uint8)
+    for position, frame in enumerate(frames):
+        row, column = divmod(position, columns)
+        top, left = _SHEET_GAP_PX + row * row_px, _SHEET_GAP_PX + column * column_px
+        sheet[top : top + height, left : left + width] = resized(frame.image, width, height)
+        style = LabelStyle(_SHEET_GROUND, _SHEET_INK)
+        draw_label(sheet, f"frame {frame.index}", left, top + height, font_px, style)
+    return sheet
 
 
 def rounded_path(x1: float, y1: float, x2: float, y2: float, radius: float) -> NDArray[np.float64]:
@@ -108,7 +140,7 @@ def rounded_path(x1: float, y1: float, x2: float, y2: float, radius: float) -> N
 
 
 def drawable(text: str, font_px: int) -> str:
-    """Return ``text`` without the letters that no font of this machine has."""
+    """Return ``text`` without the letters that no font on this machine has."""
     font = font_for(text, font_px)
     if _covers(font, text):
         return text
@@ -117,7 +149,7 @@ def drawable(text: str, font_px: int) -> str:
 
 @lru_cache(maxsize=64)
 def font_for(text: str, font_px: int) -> Font:
-    """Return a font of ``font_px`` that has every letter of ``text``, or else the built-in one."""
+    """Return a font of ``font_px`` that has every letter of ``text``, or the built-in one if there is none."""
     font = _built_in_font(font_px)
     if _covers(font, text):
         return font
@@ -137,7 +169,7 @@ def _built_in_font(font_px: int) -> Font:
 def _covers(font: Font, text: str) -> bool:
     if text.isascii():
         return True
-    # Letters that a font lacks are all drawn as the same "missing" sign.
+    # A font draws the same sign for every letter that it lacks.
     missing = bytes(font.getmask("\U0010fffe"))
     return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isspace())
 
@@ -145,7 +177,7 @@ def _covers(font: Font, text: str) -> bool:
 @lru_cache(maxsize=256)
 def _text_mask(text: str, font_px: int) -> NDArray[np.uint8]:
     font = font_for(text, font_px)
-    # The height is that of the font, not of the letters, so that labels do not jump as their digits change.
+    # The font's height, not the letters': a label must not change its size when its digits change.
     left, _, right, _ = font.getbbox(text)
     width = max(1, int(np.ceil(right - min(left, 0))))
     canvas = Image.new("L", (width, round(font_px * 1.2)))

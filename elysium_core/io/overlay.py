@@ -1,7 +1,7 @@
 """Tracks drawn over a picture.
 
-A box is drawn only where there is one for this very frame: solid when it is
-certain, dashed and dimmed when it is not. A lost target is a word at the place
+A box is drawn only if the tracker gave one for this frame: solid if the target is
+TRACKED, dashed and dimmed if it is UNCERTAIN. A lost target is a label at the place
 where it was last seen, never a box.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.image import resized
 from elysium_core.io.labels import Color, LabelStyle, draw_label, drawable, label_size, rounded_path, shorten
 from elysium_core.types import TrackState, TrackUpdate
 
@@ -35,14 +36,14 @@ PALETTE: tuple[Color, ...] = (
     (190, 140, 90),
     (150, 220, 255),
 )
-"""Colours of targets, RGB; the target with id 1 has the first."""
+"""RGB colours of targets; target 1 has the first."""
 
 SCALE_RANGE = (0.05, 8.0)
-"""Allowed size of the drawn picture, as a multiple of the input's."""
+"""Range of the size of the drawn picture, as a multiple of the input's size."""
 
-# Length of a dash with the gap behind it, in dashes; round ends fill a part of the gap.
+# Length of a dash and the gap behind it, in dashes. The round ends of a line fill a part of the gap.
 _DASH_PERIOD = 2.2
-# The space of the built-in face is so narrow that small words run into each other.
+# The space of the built-in font is so narrow that small words would run into each other.
 _WORD_GAP, _GAP = "  ", "   "
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (16, 17, 22)
@@ -55,13 +56,13 @@ def target_color(target_id: str) -> Color:
 
 
 def draw_tracks(image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, scale: float = 1.0) -> NDArray[np.uint8]:
-    """Draw what a tracker said about a frame.
+    """Draw the boxes and labels of one frame.
 
     Args:
         image: RGB, uint8, shape (height, width, 3); it is not changed.
-        updates: The updates of this frame; REMOVED ones are not drawn.
-        scale: Size of the result as a multiple of the input's, 0.05..8. The picture
-            is scaled first, so that lines and letters stay readable.
+        updates: The tracker's updates of this frame; REMOVED targets are not drawn.
+        scale: Size of the result as a multiple of the input's size, 0.05..8. The picture
+            is scaled before drawing, so that lines and letters stay readable.
 
     Returns:
         A new RGB uint8 picture.
@@ -85,12 +86,12 @@ def draw_tracks(image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, sca
 def draw_boxes(
     image: NDArray[np.uint8], boxes: Iterable[Box | None], *, label: str = "", scale: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Draw boxes that are known, such as ground truth: thin and white.
+    """Draw known boxes, such as ground truth, thin and white.
 
     Args:
         image: RGB, uint8, shape (height, width, 3); it is not changed.
         boxes: Boxes of this frame; None is skipped.
-        label: Small text beside each box, none if empty.
+        label: Small text beside each box; empty = none.
         scale: As for :func:`draw_tracks`.
 
     Returns:
@@ -112,7 +113,7 @@ def draw_boxes(
 
 @dataclass(slots=True)
 class _Canvas:
-    """A picture being drawn on, with the places that labels have taken so far."""
+    """A picture that is drawn on, and the rectangles that its labels cover so far."""
 
     image: NDArray[np.uint8]
     taken: list[Rect] = field(default_factory=list)
@@ -137,12 +138,12 @@ class _Canvas:
         thickness = thickness or self.line_px
         x1, y1, x2, y2 = _inside(box, self.size, thickness)
         path = rounded_path(x1, y1, x2, y2, radius=min(3.0 * thickness, 0.2 * (x2 - x1), 0.2 * (y2 - y1)))
-        # A darker edge keeps the line visible on a ground of its own colour.
+        # A darker edge keeps the line visible on a background of the same colour.
         for line_color, line_px in ((_darkened(color), thickness + 2), (color, thickness)):
             self._stroke(path, line_color, line_px, dash_px=5 * thickness + 2 if dashed else 0)
 
     def place_label(self, text: str, box: Box, style: LabelStyle, *, below: bool = False) -> None:
-        """Draw ``text`` beside ``box``, where no other label is."""
+        """Draw ``text`` beside ``box``, where it covers no other label."""
         width, height = label_size(text, self.font_px)
         x1, y1, _, y2 = (round(v) for v in box.to_px(*self.size))
         gap = self.line_px
@@ -159,7 +160,7 @@ class _Canvas:
         self._draw_first_free(text, tops, (width, height), style)
 
     def place_legend(self, text: str, style: LabelStyle) -> None:
-        """Draw ``text`` in the lower left corner, above the legends that are there."""
+        """Draw ``text`` in the lower left corner, above earlier legends."""
         width, height = label_size(text, self.font_px)
         margin = self.font_px // 2
         rows = range(self.size[1] - height - margin, 0, -(height + 2))
@@ -216,15 +217,12 @@ def _scaled_copy(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     Frame(image)
     if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
         raise ConfigError(f"scale {scale:g} is not in {SCALE_RANGE[0]:g}..{SCALE_RANGE[1]:g}")
-    if scale == 1.0:
-        return np.array(image, order="C")
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+    return np.array(resized(image, width, height), order="C")
 
 
 def _inside(box: Box, size: tuple[int, int], thickness: int) -> tuple[float, float, float, float]:
-    # Half of a line on the frame's edge would be cut off, so it is moved in; a box thinner than that stays put.
+    # Half of a line on the frame's edge would be cut off, so the line is moved in; a thinner box is not.
     x1, y1, x2, y2 = box.to_px(*size)
     inset = thickness / 2
     x1, y1 = max(x1, inset), max(y1, inset)

@@ -1,31 +1,35 @@
-"""Writing what was seen and drawn: MP4 video, animated GIF, or a contact sheet of a few frames."""
+"""Writers of rendered frames: MP4 video, animated GIF, or a contact sheet of a few frames."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
 
 import av
-import cv2
 import numpy as np
 from av.container import OutputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame, sample_evenly
-from elysium_core.io.frame_writer import EvenSample, FrameWriter
-from elysium_core.io.gif import GifWriter
-from elysium_core.io.image import write_image
-from elysium_core.io.labels import LabelStyle, draw_label, label_size
+from elysium_core.io.files import temporary_beside
+from elysium_core.io.gif import MAX_BYTES, write_gif
+from elysium_core.io.image import resized, write_image
+from elysium_core.io.labels import contact_sheet
+
+T = TypeVar("T")
 
 # Divides evenly by all usual frame rates (24, 25, 30, 29.97, 50, 60) and is within the limit of MPEG-4 part 2.
-_TICKS_PER_S = 60_000
+_MP4_TICKS_PER_S = 60_000
+
 _SHEET_TILES = 12
-_SHEET_GROUND, _SHEET_INK = (24, 24, 24), (225, 225, 225)
 
 
 def open_writer(path: str | PathLike[str], fps: float) -> FrameWriter:
@@ -36,7 +40,7 @@ def open_writer(path: str | PathLike[str], fps: float) -> FrameWriter:
 
     Args:
         path: The file to write.
-        fps: Nominal frame rate [Hz]; the stamps of the frames decide when each is shown.
+        fps: Nominal frame rate [Hz]; each frame is shown at its own stamp.
 
     Raises:
         VideoError: The ending is unknown or the folder cannot be written.
@@ -52,8 +56,95 @@ def open_writer(path: str | PathLike[str], fps: float) -> FrameWriter:
     raise VideoError(f"cannot write a video as {str(path)!r}; end it in .mp4, .gif or .png", code="VIDEO_WRITE")
 
 
+class FrameWriter(ABC):
+    """Writes frames to a file that appears only when it is complete.
+
+    Use it as a context manager: leaving the block normally completes the file,
+    leaving it by an exception discards it.
+
+    Args:
+        path: The file to write; missing parent folders are made.
+
+    Attributes:
+        path: The file to write.
+        max_width: Frames wider than this are scaled down [px]; None = never.
+
+    Raises:
+        VideoError: The folder cannot be written.
+    """
+
+    max_width: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = temporary_beside(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.touch()
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+
+    @abstractmethod
+    def write(self, frame: Frame) -> None:
+        """Add the next frame, to be shown at its ``stamp_ns``.
+
+        Raises:
+            VideoError: The file cannot be written.
+        """
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write the rest of the temporary file; at least one frame was added before."""
+
+    @property
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """No frame has been written."""
+
+    def scale_for(self, width: int) -> float:
+        """Return the scale, 0..1, at which a frame of ``width`` px is written.
+
+        Labels should be drawn after scaling by it, so that they stay readable.
+        """
+        return min(1.0, self.max_width / width) if self.max_width else 1.0
+
+    def close(self) -> None:
+        """Complete the file. Without a single frame no file is written.
+
+        Raises:
+            VideoError: The file cannot be written.
+        """
+        try:
+            if not self.is_empty:
+                self._finish()
+                self._temporary.replace(self.path)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._failure(error) from error
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Discard the temporary file; a completed file stays."""
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _failure(self, error: Exception) -> VideoError:
+        reason = getattr(error, "strerror", None) or error
+        return VideoError(f"cannot write {str(self.path)!r}: {reason}", code="VIDEO_WRITE")
+
+
 class Mp4Writer(FrameWriter):
-    """Writes H.264 (MPEG-4 part 2 where FFmpeg has no encoder for it) that every player shows.
+    """Writes H.264 video, or MPEG-4 part 2 where FFmpeg has no H.264 encoder.
 
     Args:
         path: The file to write.
@@ -77,20 +168,20 @@ class Mp4Writer(FrameWriter):
         return self._container is None
 
     def write(self, frame: Frame) -> None:
-        """Encode the next frame; one of another size is scaled to the first one's."""
+        """Encode the next frame; a frame of another size is scaled to the size of the first."""
         try:
             container, stream = self._opened(frame)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")
-            tick = round((frame.stamp_ns - self._start_ns) * _TICKS_PER_S / 1e9)
+            tick = round((frame.stamp_ns - self._start_ns) * _MP4_TICKS_PER_S / 1e9)
             self._last_tick = max(tick, self._last_tick + 1)
-            picture.pts, picture.time_base = self._last_tick, Fraction(1, _TICKS_PER_S)
+            picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format="rgb24")
+            picture.pts, picture.time_base = self._last_tick, Fraction(1, _MP4_TICKS_PER_S)
             container.mux(stream.encode(picture.reformat(stream.width, stream.height, "yuv420p")))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.abort()
             raise self._failure(error) from error
 
     def abort(self) -> None:
-        """Throw away what was written; a finished file stays."""
+        """Discard the temporary file; a completed file stays."""
         if self._container is not None:
             self._container.close()
         super().abort()
@@ -104,20 +195,77 @@ class Mp4Writer(FrameWriter):
         if self._container is None or self._stream is None:
             self._start_ns = frame.stamp_ns
             self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
-            self._stream = _add_stream(self._container, self._rate, frame.width, frame.height)
+            self._stream = _add_mp4_stream(self._container, self._rate, frame.width, frame.height)
         return self._container, self._stream
 
 
-def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
+def _add_mp4_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
     if "libx264" in av.codecs_available:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
     else:
         stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "4"})
-    # 4:2:0 colour needs even sizes; an odd last row or column is scaled in, not cut.
+    # 4:2:0 colour needs even sizes; the frame is scaled, so that an odd last row or column is not cut off.
     stream.width, stream.height = (max(2, side // 2 * 2) for side in (width, height))
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
+    stream.codec_context.time_base = Fraction(1, _MP4_TICKS_PER_S)
     return stream
+
+
+class GifWriter(FrameWriter):
+    """Writes an animated GIF of bounded size; see :class:`FrameWriter`.
+
+    At most ``max_fps`` frames a second are kept and at most ``max_frames`` in all,
+    spread evenly. A file that is too large is written again: narrower, then with
+    fewer frames, then both.
+
+    Args:
+        path: The file to write.
+        max_width: Widest picture [px], > 0.
+        max_fps: Highest frame rate [Hz], 1..50.
+        max_frames: Most frames kept, >= 2.
+        max_bytes: Largest file [bytes].
+
+    Raises:
+        VideoError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_width: int = 480,
+        max_fps: float = 15.0,
+        max_frames: int = 150,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        super().__init__(path)
+        self.max_width = max_width
+        self._max_bytes = max_bytes
+        self._interval_ns = 1e9 / max_fps
+        self._due_ns = -math.inf
+        self._sample: EvenSample[Frame] = EvenSample(max_frames)
+        self._end_ns = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """No frame has been written."""
+        return not self._sample.kept
+
+    def write(self, frame: Frame) -> None:
+        """Add the next frame; of a fast video most frames are left out."""
+        self._end_ns = frame.stamp_ns
+        # Half a millisecond of tolerance: stamps are rounded, and 10 Hz out of 30 Hz is each third frame.
+        if frame.stamp_ns < self._due_ns - 500_000:
+            return
+        self._due_ns = frame.stamp_ns + self._interval_ns
+        if self._sample.wants_next():
+            image = _at_most(frame.image, self.max_width or frame.width)
+            self._sample.add(Frame(image, frame.stamp_ns, frame.index))
+        else:
+            self._sample.skip()
+
+    def _finish(self) -> None:
+        write_gif(self._temporary, self._sample.kept, self._end_ns, self._max_bytes)
 
 
 class ContactSheetWriter(FrameWriter):
@@ -142,55 +290,54 @@ class ContactSheetWriter(FrameWriter):
         return not self._sample.kept
 
     def write(self, frame: Frame) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         if self._sample.wants_next():
-            self._sample.add(Frame(_fitted(frame.image, self.max_width), frame.stamp_ns, frame.index))
+            self._sample.add(Frame(_at_most(frame.image, self.max_width), frame.stamp_ns, frame.index))
         else:
             self._sample.skip()
 
     def _finish(self) -> None:
         frames = sample_evenly(self._sample.kept, _SHEET_TILES)
-        captions = [f"frame {frame.index}" for frame in frames]
-        write_image(self._temporary, contact_sheet([frame.image for frame in frames], captions))
+        write_image(self._temporary, contact_sheet(frames))
 
 
-def contact_sheet(
-    images: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, columns: int | None = None, gap_px: int = 6
-) -> NDArray[np.uint8]:
-    """Lay pictures out in a grid, each with a caption in a strip below it.
+class EvenSample(Generic[T]):
+    """Keeps a bounded number of items from a stream of unknown length, evenly spread.
 
     Args:
-        images: RGB uint8 pictures, at least one; all are scaled to the size of the first.
-        captions: One a picture; if all are empty there is no strip.
-        columns: Pictures in a row; as square as possible if None.
-        gap_px: Space around each picture [px].
+        limit: Most items kept, >= 2.
 
-    Returns:
-        An RGB uint8 picture.
-
-    Raises:
-        ValueError: There is no picture, or not one caption a picture.
+    Attributes:
+        kept: The items kept, in order; the first item always is.
     """
-    if not images or len(images) != len(captions):
-        raise ValueError(f"a contact sheet needs one caption a picture, not {len(captions)} for {len(images)}")
-    height, width = images[0].shape[:2]
-    columns = min(len(images), columns or math.ceil(math.sqrt(len(images) * height / width * 1.5)))
-    rows = math.ceil(len(images) / columns)
-    font_px = max(10, round(width / 28))
-    strip_px = label_size(captions[0], font_px)[1] if any(captions) else 0
-    row_px, column_px = height + strip_px + gap_px, width + gap_px
-    sheet = np.full((rows * row_px + gap_px, columns * column_px + gap_px, 3), _SHEET_GROUND, np.uint8)
-    for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(position, columns)
-        top, left = gap_px + row * row_px, gap_px + column * column_px
-        sheet[top : top + height, left : left + width] = cv2.resize(image, (width, height))
-        if caption:
-            draw_label(sheet, caption, left, top + height, font_px, LabelStyle(_SHEET_GROUND, _SHEET_INK))
-    return sheet
+
+    def __init__(self, limit: int) -> None:
+        self.kept: list[T] = []
+        self._limit = limit
+        self._stride = 1
+        self._seen = 0
+
+    def wants_next(self) -> bool:
+        """Return whether the next item would be kept, so that others need not be made."""
+        return self._seen % self._stride == 0
+
+    def add(self, item: T) -> None:
+        """Offer the next item."""
+        if self.wants_next():
+            if len(self.kept) == self._limit:
+                self.kept = self.kept[::2]
+                self._stride *= 2
+            if self.wants_next():
+                self.kept.append(item)
+        self._seen += 1
+
+    def skip(self) -> None:
+        """Pass over an item for which :meth:`wants_next` is false."""
+        self._seen += 1
 
 
-def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+def _at_most(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Return a copy, scaled down to ``width`` px if it is wider."""
     if image.shape[1] <= width:
         return image.copy()
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return resized(image, width, max(1, round(image.shape[0] * width / image.shape[1])))

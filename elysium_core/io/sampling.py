@@ -8,7 +8,7 @@ import numpy as np
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
-from elysium_core.io.tracks import Recording
+from elysium_core.io.recording import Recording
 
 
 def sample_recording(recording: Recording, count: int, first: int = 0) -> list[Frame]:

@@ -1,13 +1,9 @@
-"""Track files: one JSON line a target and frame, readable while they are still being written.
-
-What every source of frames offers: files, folders of pictures and cameras alike.
-"""
+"""Track files: one JSON line for each target and frame, readable while they are still being written."""
 
 from __future__ import annotations
 
 import json
 import logging
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -16,55 +12,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from elysium_core.errors import BoxError, DataError
-from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.files import atomic_path
 from elysium_core.types import TrackState, TrackUpdate
-
-DEFAULT_FPS = 30.0
-"""Frame rate assumed where a source states none, such as a folder of pictures [Hz]."""
-
-
-class Recording(ABC):
-    """Frames in order of time, all of one size.
-
-    Use it as a context manager and iterate over it. A file or folder may be
-    iterated several times, each time from its first frame; a camera goes on.
-
-    Attributes:
-        name: What was opened, for messages.
-        width: Frame width [px].
-        height: Frame height [px].
-        fps: Nominal frame rate [Hz]; stamps are the truth.
-        frame_count: Number of frames the source claims to hold, None if it does not say.
-            Containers are often wrong by a few; only reading to the end tells.
-        is_live: The source has no end (a camera).
-        skipped: Frames that could not be decoded since the recording was opened.
-    """
-
-    name: str
-    width: int
-    height: int
-    fps: float
-    frame_count: int | None = None
-    is_live: bool = False
-    skipped: int = 0
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; ``index`` counts those that were skipped, too."""
-
-    def close(self) -> None:  # noqa: B027 - most sources hold nothing open between frames
-        """Release the source. Calling it twice is fine."""
-
-    def __enter__(self) -> Recording:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 _LOG = logging.getLogger(__name__)
 

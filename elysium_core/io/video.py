@@ -1,7 +1,4 @@
-"""Video files and cameras, decoded by FFmpeg (PyAV).
-
-Opening whatever holds frames: a video file, a folder of pictures, one picture, or a camera.
-"""
+"""Video files and cameras, decoded by FFmpeg (PyAV), and :func:`open_video` for every kind of source."""
 
 from __future__ import annotations
 
@@ -18,27 +15,69 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from elysium_core.errors import ElysiumError, ImageError, VideoError
+from elysium_core.errors import ElysiumError, VideoError
 from elysium_core.frames import MAX_PIXELS, Frame
-from elysium_core.io.image import IMAGE_SUFFIXES, read_image
-from elysium_core.io.tracks import DEFAULT_FPS, Recording
+from elysium_core.io.image import IMAGE_SUFFIXES
+from elysium_core.io.recording import DEFAULT_FPS, PictureRecording, Recording, pictures_in
 
 # FFmpeg also renders text files as "video"; a mistyped file name should not become a film of its letters.
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
 # Containers without a frame rate state the rate of their clock instead, such as 90000.
 _FASTEST_FPS = 1000
+_DEVICE = re.compile(r"(?:/dev/video)?([0-9]{1,3})")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -> Recording:
+    """Open a source of frames and check that its first frame can be read.
+
+    Args:
+        source: A video file; a folder of pictures (read in natural order of their
+            names: 2 before 10); a single picture; or a V4L2 camera as a number or
+            ``/dev/videoN``. An existing file or folder wins over a camera number.
+        fps: Frame rate of a folder of pictures [Hz].
+
+    Raises:
+        VideoError: The source is missing, empty, damaged, of an unknown format, or
+            its frames are larger than :data:`~elysium_core.frames.MAX_PIXELS`.
+
+    Example:
+        >>> with open_video("kitchen.mp4") as recording:    # doctest: +SKIP
+        ...     for frame in recording:
+        ...         print(frame.index, frame.stamp_ns, frame.image.shape)
+    """
+    text = str(source)
+    if not text:
+        raise VideoError("the name of the video is empty; give a file, a folder of pictures or a camera number")
+    path = Path(text)
+    device = _DEVICE.fullmatch(text)
+    if device and (text.startswith("/dev/") or not path.exists()):
+        return CameraRecording(int(device.group(1)))
+    if _ADDRESS.match(text):
+        raise VideoError(f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read")
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise VideoError(f"there is no video {text[:200]!r}; check the path", code="VIDEO_MISSING") from error
+    if stat.S_ISDIR(mode):
+        return PictureRecording(pictures_in(path), name=text, fps=fps)
+    if not stat.S_ISREG(mode):
+        raise VideoError(f"{text!r} is neither a file nor a folder of pictures nor a camera")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return PictureRecording([path], name=text, fps=fps)
+    return FileRecording(path)
 
 
 class FileRecording(Recording):
     """A video file; see :class:`Recording`.
 
-    Frames are turned upright as the file says, and stamps count from the first frame.
+    Frames are rotated upright according to the file's metadata. Stamps count from the first frame.
 
     Args:
         path: An existing file.
 
     Raises:
-        VideoError: It is no video, damaged from the start, or too large.
+        VideoError: It is not a video, is damaged from the start, or its frames are too large.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +114,7 @@ class FileRecording(Recording):
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(
-                f"{self.name!r} cannot be read as a video ({reason}); it is damaged or of an unknown format",
+                f"{self.name!r} cannot be read as a video ({reason}); it is damaged or has an unknown format",
                 code="VIDEO_DECODE",
             ) from error
         if container.format.name in _NOT_VIDEO_FORMATS:
@@ -87,13 +126,13 @@ class FileRecording(Recording):
 class CameraRecording(Recording):
     """A V4L2 camera; see :class:`Recording`.
 
-    It has no end. Stamps are the driver's, in its own clock.
+    Stamps come from the camera driver and its clock.
 
     Args:
         number: N of ``/dev/videoN``.
 
     Raises:
-        VideoError: There is no such camera, it is busy, or it sends no pictures.
+        VideoError: There is no such camera, it is busy, or it sends no frames.
     """
 
     is_live = True
@@ -101,7 +140,7 @@ class CameraRecording(Recording):
     def __init__(self, number: int) -> None:
         self.name = f"/dev/video{number}"
         if not Path(self.name).exists():
-            raise VideoError(f"there is no camera {self.name}; list those there are with ls /dev/video*", "CAM_MISSING")
+            raise VideoError(f"there is no camera {self.name}; list the cameras with: ls /dev/video*", "CAM_MISSING")
         try:
             self._container = av.open(self.name, format="v4l2")
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -118,7 +157,7 @@ class CameraRecording(Recording):
             raise
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until the recording is closed; a second loop goes on where the first stopped.
+        """Yield frames until the recording is closed; a second loop continues where the first one stopped.
 
         Raises:
             VideoError: The camera stopped sending.
@@ -137,7 +176,7 @@ class CameraRecording(Recording):
 
 
 class _StampClock:
-    """Turns presentation times into nanoseconds that always grow."""
+    """Turns presentation times into strictly increasing stamps [ns]."""
 
     def __init__(self, fps: float, *, from_zero: bool = True) -> None:
         self._period_ns = round(1e9 / fps)
@@ -162,7 +201,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     stream = container.streams.video[0]
     context = stream.codec_context
     if context is None:
-        raise VideoError(f"{name!r} is coded in a way that this FFmpeg cannot decode", code="VIDEO_DECODE")
+        raise VideoError(f"{name!r} uses a codec that this FFmpeg cannot decode", code="VIDEO_DECODE")
     if context.width * context.height > MAX_PIXELS:
         raise VideoError(
             f"the frames of {name!r} have {context.width}x{context.height} px, over the limit of {MAX_PIXELS} px",
@@ -198,116 +237,8 @@ def _frame_rate(stream: VideoStream) -> float:
 
 
 def _upright_rgb(frame: VideoFrame, coded_size: tuple[int, int]) -> NDArray[np.uint8]:
-    # A stream may change its size half-way; a recording has one.
+    # A stream may change its size half-way; a recording has one size.
     image = frame.reformat(width=coded_size[0], height=coded_size[1], format="rgb24").to_ndarray()
-    # Older versions of PyAV do not tell the rotation.
+    # Older versions of PyAV have no rotation attribute.
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns))
-
-
-__all__ = ["Recording", "open_video", "read_image"]
-
-_DEVICE = re.compile(r"(?:/dev/video)?([0-9]{1,3})")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-
-
-def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -> Recording:
-    """Open a source of frames and check that its first frame can be read.
-
-    Args:
-        source: A video file; a folder of pictures (read in natural order of their
-            names: 2 before 10); a single picture; or a V4L2 camera as a number or
-            ``/dev/videoN``. An existing file or folder wins over a camera number.
-        fps: Rate of a folder of pictures, which states none [Hz].
-
-    Raises:
-        VideoError: The source is missing, empty, damaged, of an unknown format, or
-            its frames are larger than :data:`~elysium_core.frames.MAX_PIXELS`.
-
-    Example:
-        >>> with open_video("kitchen.mp4") as recording:    # doctest: +SKIP
-        ...     for frame in recording:
-        ...         print(frame.index, frame.stamp_ns, frame.image.shape)
-    """
-    text = str(source)
-    if not text:
-        raise VideoError("the name of the video is empty; give a file, a folder of pictures or a camera number")
-    path = Path(text)
-    device = _DEVICE.fullmatch(text)
-    if device and (text.startswith("/dev/") or not path.exists()):
-        return CameraRecording(int(device.group(1)))
-    if _ADDRESS.match(text):
-        raise VideoError(f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read")
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise VideoError(f"there is no video {text[:200]!r}; check the path", code="VIDEO_MISSING") from error
-    if stat.S_ISDIR(mode):
-        return PictureRecording(_pictures_in(path), name=text, fps=fps)
-    if not stat.S_ISREG(mode):
-        raise VideoError(f"{text!r} is neither a file nor a folder of pictures nor a camera")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureRecording([path], name=text, fps=fps)
-    return FileRecording(path)
-
-
-class PictureRecording(Recording):
-    """Picture files as frames; see :class:`Recording`.
-
-    Args:
-        paths: The files, in order; at least one.
-        name: Of the whole, for messages.
-        fps: Frame rate that the stamps follow, > 0 [Hz].
-
-    Raises:
-        VideoError: ``paths`` is empty, ``fps`` is not positive, or no picture can be read.
-    """
-
-    def __init__(self, paths: list[Path], name: str, fps: float = DEFAULT_FPS) -> None:
-        if not paths:
-            raise VideoError(f"folder {name!r} holds no {', '.join(sorted(IMAGE_SUFFIXES))} files", code="VIDEO_EMPTY")
-        if not 0 < fps < float("inf"):
-            raise VideoError(f"a recording cannot run at {fps:g} frames a second; give a positive rate")
-        self.name, self.fps, self.frame_count = name, fps, len(paths)
-        self._paths = paths
-        self.height, self.width = self._first_image().shape[:2]
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures; one that cannot be read is skipped and counted.
-
-        Raises:
-            VideoError: A picture has another size than the first.
-        """
-        self.skipped = 0
-        for index, path in enumerate(self._paths):
-            try:
-                image = read_image(path)
-            except ImageError:
-                self.skipped += 1
-                continue
-            if image.shape[:2] != (self.height, self.width):
-                raise VideoError(
-                    f"{path.name!r} in {self.name!r} has {image.shape[1]}x{image.shape[0]} px, the first picture has "
-                    f"{self.width}x{self.height}; the frames of a recording must have one size"
-                )
-            yield Frame(image, stamp_ns=round(index * 1e9 / self.fps), index=index)
-
-    def _first_image(self) -> NDArray[np.uint8]:
-        problem: ImageError | None = None
-        for path in self._paths:
-            try:
-                return read_image(path)
-            except ImageError as error:
-                problem = problem or error
-        raise VideoError(f"no picture of {self.name!r} can be read; the first: {problem}", code="VIDEO_DECODE")
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
-    return sorted(paths, key=lambda path: natural_key(path.name))
-
-
-def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Sort key that puts ``2.jpg`` before ``10.jpg``."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [(0, int(part)) if part.isascii() and part.isdigit() else (1, part) for part in parts]

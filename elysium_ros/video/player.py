@@ -10,7 +10,7 @@ from typing import Any
 
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
-from elysium_core.io.tracks import Recording
+from elysium_core.io.recording import Recording
 from elysium_ros.node.parameters import Change, Spec
 
 STAMPS = ("now", "video")

@@ -14,9 +14,9 @@ from PIL import Image
 
 from elysium_core.errors import DataError, ImageError
 from elysium_core.frames import Frame
-from elysium_core.io.image import IMAGE_SUFFIXES, read_image
-from elysium_core.io.tracks import DEFAULT_FPS
-from elysium_core.io.video import natural_key, open_video
+from elysium_core.io.image import read_image
+from elysium_core.io.recording import DEFAULT_FPS, pictures_in
+from elysium_core.io.video import open_video
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"})
 """Endings of the files that are looked at when a video is searched for."""
@@ -141,10 +141,9 @@ def list_pictures(folder: Path) -> list[str]:
         DataError: The folder is missing or holds no picture.
     """
     try:
-        names = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        names = [path.name for path in pictures_in(folder)]
     except OSError as error:
         raise DataError(f"cannot read frame folder {str(folder)!r}: {error.strerror or error}") from error
-    names = sorted((name for name in names if not name.startswith(".")), key=natural_key)
     if not names:
         raise DataError(f"frame folder {str(folder)!r} holds no picture; unpack the data set's frames there")
     return names

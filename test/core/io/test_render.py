@@ -7,10 +7,9 @@ from PIL import Image
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.io import render
-from elysium_core.io.frame_writer import EvenSample
-from elysium_core.io.gif import GifWriter
 from elysium_core.io.image import read_image
-from elysium_core.io.render import contact_sheet, open_writer
+from elysium_core.io.labels import contact_sheet
+from elysium_core.io.render import EvenSample, GifWriter, open_writer
 from elysium_core.io.video import open_video
 
 
@@ -130,27 +129,24 @@ def test_a_contact_sheet_shows_at_most_twelve_frames(tmp_path):
     assert 3 * 276 + 6 < sheet.shape[0] < 3 * (276 + 40) + 6
 
 
-def test_a_grid_is_filled_row_by_row():
-    images = [np.full((20, 30, 3), value, np.uint8) for value in (50, 100, 150)]
-    sheet = contact_sheet(images, ["", "", ""], columns=2, gap_px=2)
-    assert sheet.shape == (2 * 22 + 2, 2 * 32 + 2, 3)
-    assert [int(sheet[10, 10, 0]), int(sheet[10, 42, 0]), int(sheet[32, 10, 0])] == [50, 100, 150]
-    with pytest.raises(ValueError, match="one caption a picture"):
-        contact_sheet(images, [])
-    with pytest.raises(ValueError, match="one caption a picture"):
-        contact_sheet([], [])
+def test_a_sheet_is_filled_row_by_row_with_captions_below_the_pictures():
+    grays = (50, 100, 150)
+    sheet = contact_sheet([Frame(np.full((120, 160, 3), gray, np.uint8), index=gray) for gray in grays])
+    gap = 6
+    row_px, column_px = (sheet.shape[0] - gap) // 2, (sheet.shape[1] - gap) // 2
+    strip_px = row_px - 120 - gap
+    assert (column_px, strip_px > 10) == (160 + gap, True)
+    for number, gray in enumerate(grays):
+        top, left = gap + number // 2 * row_px, gap + number % 2 * column_px
+        assert (sheet[top : top + 120, left : left + 160] == gray).all()
+        assert sheet[top + 120 : top + 120 + strip_px, left : left + 160].std() > 0
+    empty = sheet[gap + row_px :, gap + column_px :]
+    assert empty.std() == 0
 
 
-def test_captions_are_below_the_pictures_and_never_on_them():
-    plain = [np.full((120, 160, 3), 200, np.uint8)] * 2
-    sheet = contact_sheet(plain, ["frame 7", ""], columns=1, gap_px=4)
-    strip_px = (sheet.shape[0] - 4) // 2 - 124
-    assert strip_px > 10
-    for top in (4, 4 + 124 + strip_px):
-        assert (sheet[top : top + 120, 4:164] == 200).all()
-    below_first, below_second = sheet[124 : 124 + strip_px], sheet[-4 - strip_px : -4]
-    assert below_first.std() > 0
-    assert below_second.std() == 0
+def test_pictures_of_a_sheet_are_scaled_to_the_size_of_the_first():
+    small, large = (Frame(np.full((side, side, 3), 99, np.uint8)) for side in (100, 300))
+    assert contact_sheet([small, large]).shape == contact_sheet([small, small]).shape
 
 
 def fail_half_way(path):

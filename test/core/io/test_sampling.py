@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
+from elysium_core.io.recording import Recording
 from elysium_core.io.sampling import sample_recording
-from elysium_core.io.tracks import Recording
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 

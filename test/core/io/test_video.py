@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from elysium_core.errors import VideoError
 from elysium_core.io import video
 from elysium_core.io.image import write_image
-from elysium_core.io.video import natural_key, open_video
+from elysium_core.io.recording import natural_key
+from elysium_core.io.video import open_video
 
 
 def brightness(frame) -> int:

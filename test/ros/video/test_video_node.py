@@ -15,8 +15,8 @@ from std_srvs.srv import SetBool
 
 from elysium_core.errors import ConfigError, VideoError
 from elysium_core.frames import Frame
+from elysium_core.io.recording import Recording
 from elysium_core.io.render import open_writer
-from elysium_core.io.tracks import Recording
 from elysium_ros.client.node_process import NodeProcess
 from elysium_ros.client.tracker_client import TrackerClient, spinning, wait_until
 from elysium_ros.convert.camera_info import header_at, image_message, jpeg_message, made_up_camera_info, resize

@@ -1,0 +1,128 @@
+"""Recordings: frames in order of time, from a video file, a camera or a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import ImageError, VideoError
+from elysium_core.frames import Frame
+from elysium_core.io.image import IMAGE_SUFFIXES, read_image
+
+DEFAULT_FPS = 30.0
+"""Frame rate of a source that states none, such as a folder of pictures [Hz]."""
+
+
+class Recording(ABC):
+    """Frames in order of time, all of one size.
+
+    Use it as a context manager and iterate over it. Every iteration over a file or a
+    folder starts at its first frame; an iteration over a camera continues.
+
+    Attributes:
+        name: The source, for messages.
+        width: Frame width [px].
+        height: Frame height [px].
+        fps: Nominal frame rate [Hz]. Only the stamps of the frames are exact.
+        frame_count: Number of frames according to the source, None if it states none.
+            Video containers are often wrong by a few frames.
+        is_live: The source has no end (a camera).
+        skipped: Frames that could not be decoded so far.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: float
+    frame_count: int | None = None
+    is_live: bool = False
+    skipped: int = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; a skipped frame leaves a gap in ``index``."""
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open between frames
+        """Release the source. Calling it twice is fine."""
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PictureRecording(Recording):
+    """Picture files as frames; see :class:`Recording`.
+
+    Args:
+        paths: The files, in order; at least one.
+        name: Name of the recording, for messages.
+        fps: Frame rate of the stamps, > 0 [Hz].
+
+    Raises:
+        VideoError: ``paths`` is empty, ``fps`` is not positive, or no picture can be read.
+    """
+
+    def __init__(self, paths: list[Path], name: str, fps: float = DEFAULT_FPS) -> None:
+        if not paths:
+            raise VideoError(f"folder {name!r} holds no {', '.join(sorted(IMAGE_SUFFIXES))} files", code="VIDEO_EMPTY")
+        if not 0 < fps < float("inf"):
+            raise VideoError(f"a recording cannot run at {fps:g} frames a second; give a positive rate")
+        self.name, self.fps, self.frame_count = name, fps, len(paths)
+        self._paths = paths
+        self.height, self.width = _first_readable(paths, name).shape[:2]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the pictures; one that cannot be read is skipped and counted.
+
+        Raises:
+            VideoError: A picture has another size than the first.
+        """
+        self.skipped = 0
+        for index, path in enumerate(self._paths):
+            try:
+                image = read_image(path)
+            except ImageError:
+                self.skipped += 1
+                continue
+            if image.shape[:2] != (self.height, self.width):
+                raise VideoError(
+                    f"{path.name!r} in {self.name!r} has {image.shape[1]}x{image.shape[0]} px, the first picture has "
+                    f"{self.width}x{self.height} px; the frames of a recording must have one size"
+                )
+            yield Frame(image, stamp_ns=round(index * 1e9 / self.fps), index=index)
+
+
+def _first_readable(paths: list[Path], name: str) -> NDArray[np.uint8]:
+    problem: ImageError | None = None
+    for path in paths:
+        try:
+            return read_image(path)
+        except ImageError as error:
+            problem = problem or error
+    raise VideoError(f"no picture of {name!r} can be read; the first error: {problem}", code="VIDEO_DECODE")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """List the picture files of a folder in natural order of their names; hidden files are left out.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts ``2.jpg`` before ``10.jpg``."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(0, int(part)) if part.isascii() and part.isdigit() else (1, part) for part in parts]
