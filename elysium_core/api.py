@@ -24,8 +24,9 @@ from elysium_core.checkpoint.weight_files import fingerprint
 from elysium_core.device import check_gpu, device_name, resolve_device, resolve_dtype
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError, BoxError, ImageError
-from elysium_core.frames import Clip, Frame, sample_evenly
+from elysium_core.frames import Clip, Frame
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.prompt.box_text import LEVELS, format_box
 from elysium_core.prompt.expression import clean_answer, clean_question
 from elysium_core.prompt.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
@@ -39,12 +40,6 @@ from elysium_core.types import Grounding, ModelInfo, Tracker, TrackingConfig, us
 from elysium_core.vision.vision_choice import build_vision, check_backend
 
 _LOG = logging.getLogger(__name__)
-
-QUESTION_FRAMES = 16
-"""Frames a question about a video is answered from, evenly spread (paper, section 4.3)."""
-
-DESCRIPTION_FRAMES = 8
-"""Frames a description of an object in a video is made from, evenly spread from its own frame on."""
 
 Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8]] | Clip
 
@@ -215,12 +210,11 @@ class Elysium:
     ) -> str:
         """Describe the object in a box (REG for one image, Video-REG for a clip).
 
-        The question names the object by its box in the first frame the model sees, so a
-        clip is described from ``frame_index`` on; when that is the last frame, from the
-        end backwards.
+        The model is shown all the frames. It was trained with the box in Frame 1 of a clip, so the
+        frame of the box is shown first; those after it follow, and then those before it, backwards.
 
         Args:
-            frames: One image or several frames in order.
+            frames: One image or 1..32 frames in order of time.
             box: The object's box in ``frames[frame_index]``.
             frame_index: Position in ``frames``; negative counts from the end.
             max_new_tokens: Longest answer.
@@ -229,27 +223,26 @@ class Elysium:
 
         Raises:
             BoxError: There is no such frame.
+            ImageError: There is no frame, or there are too many (``FRAMES``).
         """
-        runtime, clip = self.runtime, _frames(frames)
+        clip = _shown_frames(frames)
         if not -len(clip) <= frame_index < len(clip):
             raise BoxError(f"frame_index {frame_index} is outside a clip of {len(clip)} frames")
-        start = frame_index % len(clip)
-        ordered = clip[start:] if start < len(clip) - 1 else clip[::-1]
-        longest = min(DESCRIPTION_FRAMES, runtime.config.clip_length)
-        chosen = sample_evenly(ordered, longest)
-        images = [frame.image for frame in chosen]
+        first = frame_index % len(clip)
+        images = [frame.image for frame in [*clip[first:], *clip[:first][::-1]]]
         if zoom:
             images, box = closer_pictures(images, box)
-        question = fill(PUBLISHED[REG if len(chosen) == 1 else VIDEO_REG], box=format_box(box))
+        question = fill(PUBLISHED[REG if len(images) == 1 else VIDEO_REG], box=format_box(box))
         return self._write(images, question, max_new_tokens)
 
     def ask(
         self, frames: Images, question: str, max_new_tokens: int = 128, history: Sequence[tuple[str, str]] = ()
     ) -> str:
-        """Answer a question about an image or a video, from at most 16 evenly spread frames.
+        """Answer a question about an image or a clip. The model is shown all the frames.
 
         Args:
-            frames: One image or several frames in order.
+            frames: One image or 1..32 frames in order of time; of a longer video, take some by
+                :func:`elysium_core.io.sampling.sample_evenly`.
             question: In words.
             max_new_tokens: Longest answer.
             history: Questions and answers before this one about the same frames, oldest first.
@@ -257,18 +250,21 @@ class Elysium:
         Raises:
             ExpressionError: A question is empty, too long or spells the protocol, or an answer
                 is too long.
+            ImageError: There is no frame, or there are too many (``FRAMES``).
         """
         words = clean_question(question)
         self._warn_untrained("questions")
         rounds = [(clean_question(asked), clean_answer(answer)) for asked, answer in history]
-        chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
-        return self._write([frame.image for frame in chosen], words, max_new_tokens, rounds)
+        return self._write([frame.image for frame in _shown_frames(frames)], words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
-        """Describe a whole image or video."""
+        """Describe a whole image or clip of 1..32 frames. The model is shown all of them.
+
+        Raises:
+            ImageError: There is no frame, or there are too many (``FRAMES``).
+        """
         self._warn_untrained("captions")
-        chosen = sample_evenly(_frames(frames), QUESTION_FRAMES)
-        return self._write([frame.image for frame in chosen], PUBLISHED[CAPTION], max_new_tokens)
+        return self._write([frame.image for frame in _shown_frames(frames)], PUBLISHED[CAPTION], max_new_tokens)
 
     def _warn_untrained(self, task: str) -> None:
         """Say once for each task that a model which only knows names has not learnt it."""
@@ -345,4 +341,16 @@ def _frames(images: Images) -> list[Frame]:
     frames = [item if isinstance(item, Frame) else Frame(item, index=i) for i, item in enumerate(images)]
     if not frames:
         raise ImageError("there is no frame to look at")
+    return frames
+
+
+def _shown_frames(images: Images) -> list[Frame]:
+    """Any form of picture or pictures as frames, no more than a model is shown at once."""
+    frames = _frames(images)
+    if len(frames) > MOST_FRAMES:
+        raise ImageError(
+            f"{len(frames)} frames are more than the {MOST_FRAMES} that a model is shown at once; "
+            f"take some: elysium_core.io.sampling.sample_evenly(frames, {MOST_FRAMES})",
+            code="FRAMES",
+        )
     return frames

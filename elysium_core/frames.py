@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,11 +116,3 @@ class ClipWindow:
         step = self.length - self.overlap
         starts = [s for s in range(0, frame_count, step) if s == 0 or s + self.overlap < frame_count]
         return [(s, min(s + self.length, frame_count)) for s in starts]
-
-
-def sample_evenly(frames: Sequence[Frame], count: int) -> list[Frame]:
-    """Pick ``count`` frames spread evenly from the first to the last (all of them if fewer)."""
-    if len(frames) <= count:
-        return list(frames)
-    positions = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [frames[int(p)] for p in positions]

@@ -28,7 +28,7 @@ from elysium_core.cli.options import (
 )
 from elysium_core.cli.output import emit, say
 from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
-from elysium_core.io.sampling import sample_recording
+from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_answer, clean_expression
 
@@ -81,10 +81,6 @@ def _round(content: Any, place: str) -> tuple[str, str]:
         raise ConfigError(f"{place}: {error}") from error
 
 
-# The paper's VideoQA evaluation shows 16 frames.
-_QUESTION_FRAMES = 16
-
-
 def command(
     video: VideoArgument,
     question: Annotated[
@@ -96,7 +92,7 @@ def command(
         Path | None,
         typer.Option("--history", metavar="FILE", help="Rounds before: what this verb wrote with --json."),
     ] = None,
-    frames: ClipFramesOption = _QUESTION_FRAMES,
+    frames: ClipFramesOption = QUESTION_FRAMES,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

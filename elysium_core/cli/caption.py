@@ -16,16 +16,13 @@ from elysium_core.cli.options import (
     load_model,
 )
 from elysium_core.cli.output import emit, say
-from elysium_core.io.sampling import sample_recording
+from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
-
-# As many as for a question.
-_CAPTION_FRAMES = 16
 
 
 def command(
     video: VideoArgument,
-    frames: ClipFramesOption = _CAPTION_FRAMES,
+    frames: ClipFramesOption = QUESTION_FRAMES,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

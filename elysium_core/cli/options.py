@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import PerceptionModel
 
@@ -47,7 +48,8 @@ ExpressionsOption = Annotated[
     typer.Option("--expression", "-e", metavar="S", help="Words that name one object; repeat for several."),
 ]
 ClipFramesOption = Annotated[
-    int, typer.Option("--frames", min=1, max=32, help="Frames shown to the model, spread evenly over the video.")
+    int,
+    typer.Option("--frames", min=1, max=MOST_FRAMES, help="Frames shown to the model, spread evenly over the video."),
 ]
 VideoArgument = Annotated[
     str,

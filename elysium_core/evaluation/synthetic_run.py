@@ -22,6 +22,7 @@ from elysium_core.evaluation.run_folder import Manifest, open_run
 from elysium_core.evaluation.zoomed import ZoomedModel
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import description_frames, sample_evenly
 from elysium_core.types import PerceptionModel, TrackingConfig, TrackState
 
 KIND = "synthetic"
@@ -114,7 +115,8 @@ def answer_clip(sample: Sample, part: testset.FrozenPart, index: int, model: Per
         absent = _absent_name(part, clip.names, index)
         record["absent"] = _follow(model, frames[:ABSENCE_FRAMES], None, "absent", f"the {absent}", None)
         record["stills"] = _ask_stills(model, frames, record)
-        record["video_reg"] = {"target": target, "answer": model.describe(frames, first_box)}
+        shown = sample_evenly(frames, description_frames(model.info.clip_length))
+        record["video_reg"] = {"target": target, "answer": model.describe(shown, first_box)}
     return record
 
 

@@ -18,11 +18,12 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from elysium_core.errors import VideoError
-from elysium_core.frames import Frame, sample_evenly
+from elysium_core.frames import Frame
 from elysium_core.io.files import temporary_beside
 from elysium_core.io.gif import MAX_BYTES, write_gif
 from elysium_core.io.image import resized, write_image
 from elysium_core.io.labels import contact_sheet
+from elysium_core.io.sampling import sample_evenly
 
 T = TypeVar("T")
 

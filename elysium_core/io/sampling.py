@@ -1,8 +1,10 @@
-"""Picking the few frames of a recording that a model is shown."""
+"""The few frames of a video that a model is shown. Frames are sampled here and nowhere else."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,50 +12,115 @@ from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.io.recording import Recording
 
+MOST_FRAMES = 32
+"""Frames a model is shown at once at most: the longest clip of the paper (section 4.3)."""
 
-def sample_recording(recording: Recording, count: int, first: int = 0) -> list[Frame]:
-    """Return up to ``count`` frames, spread evenly from frame ``first`` to the last of a recording.
+QUESTION_FRAMES = 16
+"""Usual number of frames for a question about a video or a caption of it (paper, section 4.3)."""
 
-    Only these frames are held in memory, however long the recording is. A camera
-    has no end: its next ``count`` frames are taken.
+_DESCRIPTION_FRAMES = 8
+
+T = TypeVar("T")
+
+
+def description_frames(clip_length: int) -> int:
+    """Return the usual number of frames for a description of one object, 1..8.
 
     Args:
-        recording: Where to read.
-        count: Most frames returned, >= 1.
-        first: Index of the first frame returned, >= 0.
+        clip_length: Frames of the clips that the model was trained with; it is shown no more than those.
+    """
+    return min(max(clip_length, 1), _DESCRIPTION_FRAMES)
 
-    Returns:
-        Frames in order of time; the first has the index ``first`` unless that one is 0 and unreadable.
+
+def even_positions(total: int, count: int, keep: int | None = None) -> list[int]:
+    """Return positions spread evenly from the first to the last, ascending.
+
+    Args:
+        total: Number of positions to choose among, >= 0.
+        count: Most positions returned, >= 1.
+        keep: A position that must be among them, 0..total-1: it replaces the one nearest to it.
+
+    Example:
+        >>> even_positions(12, 4), even_positions(12, 4, keep=5)
+        ([0, 4, 7, 11], [0, 5, 7, 11])
+    """
+    positions = [int(position) for position in np.linspace(0, total - 1, min(count, total)).round()]
+    if keep is not None and keep not in positions:
+        nearest = min(range(len(positions)), key=lambda number: abs(positions[number] - keep))
+        positions[nearest] = keep
+    return positions
+
+
+def sample_evenly(frames: Sequence[T], count: int, keep: int | None = None) -> list[T]:
+    """Pick up to ``count`` frames at :func:`even_positions`; all of them if there are no more."""
+    return [frames[position] for position in even_positions(len(frames), count, keep)]
+
+
+def sample_recording(recording: Recording, count: int, keep: int | None = None) -> list[Frame]:
+    """Return up to ``count`` frames spread evenly over a recording, in order of time.
+
+    A camera has no end: its next ``count`` frames are returned, from number ``keep`` on.
+
+    Args:
+        recording: The source.
+        count: Most frames returned, >= 1.
+        keep: Index of a frame that must be among them.
 
     Raises:
-        VideoError: There is no frame ``first``.
+        VideoError: No frame can be read, or frame ``keep`` cannot (``VIDEO_FRAME``).
     """
     if recording.is_live:
-        return list(islice(recording, first, first + count))
-    total = recording.frame_count or _length(recording)
-    frames, read = _pick(recording, total, count, first)
-    if read != total:
-        # The container was wrong about its length; now it is known.
-        frames, _ = _pick(recording, read, count, first)
-    if first and (not frames or frames[0].index != first):
+        first = keep or 0
+        chosen = list(islice(recording, first, first + count))
+        return _require(chosen, [frame.index for frame in chosen], recording.name, keep)
+    return sample_stored(recording, recording.name, count, recording.frame_count, keep)
+
+
+def sample_stored(
+    frames: Iterable[Frame], name: str, count: int, claimed: int | None = None, keep: int | None = None
+) -> list[Frame]:
+    """Return up to ``count`` frames spread evenly over frames that can be read several times.
+
+    Only the chosen frames are held in memory, however long the source is.
+
+    Args:
+        frames: The source. Each iteration starts at the first frame; a frame that cannot be decoded leaves a gap
+            in the indices.
+        name: Name of the source, for messages.
+        count: Most frames returned, >= 1.
+        claimed: Number of frames according to the source; None if it states none. A wrong one costs a second reading.
+        keep: Index of a frame that must be among them.
+
+    Raises:
+        VideoError: No frame can be read, or frame ``keep`` cannot (``VIDEO_FRAME``).
+    """
+    expected = list(range(claimed)) if claimed else [frame.index for frame in frames]
+    chosen, readable = _pick(frames, expected, count, keep)
+    if readable != expected:
+        chosen, readable = _pick(frames, readable, count, keep)
+    return _require(chosen, readable, name, keep)
+
+
+def _pick(
+    frames: Iterable[Frame], expected: Sequence[int], count: int, keep: int | None
+) -> tuple[list[Frame], list[int]]:
+    """Return the wanted ones of the frames with the expected indices, and the indices that were really there."""
+    place = expected.index(keep) if keep is not None and keep in expected else None
+    wanted = set(sample_evenly(expected, count, place))
+    chosen, readable = [], []
+    for frame in frames:
+        readable.append(frame.index)
+        if frame.index in wanted:
+            chosen.append(frame)
+    return chosen, readable
+
+
+def _require(chosen: list[Frame], readable: Sequence[int], name: str, keep: int | None) -> list[Frame]:
+    if not chosen:
+        raise VideoError(f"{name!r} holds no frame that can be read", code="VIDEO_EMPTY")
+    if keep is not None and keep not in readable:
         raise VideoError(
-            f"{recording.name!r} has no frame {first} that can be read; its frames are 0..{read - 1}",
+            f"{name!r} has no frame {keep} that can be read; its frames are {readable[0]}..{readable[-1]}",
             code="VIDEO_FRAME",
         )
-    return frames
-
-
-def _pick(recording: Recording, total: int, count: int, first: int) -> tuple[list[Frame], int]:
-    """Return the wanted frames of a recording of ``total`` frames, and its true length."""
-    available = max(1, total - first)
-    wanted = {int(index) for index in np.linspace(first, max(first, total - 1), min(count, available)).round()}
-    frames, read = [], 0
-    for frame in recording:
-        read = frame.index + 1
-        if frame.index in wanted:
-            frames.append(frame)
-    return frames, read
-
-
-def _length(recording: Recording) -> int:
-    return max((frame.index + 1 for frame in recording), default=0)
+    return chosen

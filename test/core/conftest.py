@@ -132,6 +132,20 @@ def judge(tiny_folder):
     return generate
 
 
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """How many pictures each call of a network's vision encoder gets, one number a call."""
+    counts: list[int] = []
+    encode = ElysiumNetwork.encode_frames
+
+    def count(network: ElysiumNetwork, pixels: torch.Tensor) -> torch.Tensor:
+        counts.append(len(pixels))
+        return encode(network, pixels)
+
+    monkeypatch.setattr(ElysiumNetwork, "encode_frames", count)
+    return counts
+
+
 @pytest.fixture(scope="session")
 def frames() -> list[Frame]:
     """Forty pictures of noise, each unlike the others, stamped at 10 Hz."""

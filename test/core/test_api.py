@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from elysium_core.api import DESCRIPTION_FRAMES, QUESTION_FRAMES, Elysium
+from elysium_core.api import Elysium
 from elysium_core.engine import engine
 from elysium_core.errors import BackendError, BoxError, ConfigError, ExpressionError, ImageError, ModelFileError
 from elysium_core.frames import Clip, Frame
@@ -74,26 +74,43 @@ def test_a_box_in_the_answer_is_read_and_scored(tiny, frames, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("frame_index", "chosen"),
+    ("frame_index", "shown"),
     [
         (0, [0, 1, 2, 3, 4]),
-        (2, [2, 3, 4]),
-        (4, [4, 3, 2, 1, 0]),  # from the last frame on there is only the way back
+        (2, [2, 3, 4, 1, 0]),
+        (4, [4, 3, 2, 1, 0]),
         (-1, [4, 3, 2, 1, 0]),
         (-5, [0, 1, 2, 3, 4]),
-        (3, [3, 4]),
+        (3, [3, 4, 2, 1, 0]),
     ],
 )
-def test_describe_starts_at_the_frame_of_the_box(tiny, frames, expected, frame_index, chosen):
+def test_describe_shows_the_frame_of_the_box_first_and_then_all_others(tiny, frames, expected, frame_index, shown):
+    """Models are trained with the box in Frame 1."""
     question = fill(PUBLISHED[VIDEO_REG], box="[10,20,50,60]")
     text = tiny.describe(frames[:5], BOX, frame_index, max_new_tokens=8)
-    assert text == expected(question, [frames[k] for k in chosen], 8)
+    assert text == expected(question, [frames[k] for k in shown], 8)
 
 
-def test_describe_looks_at_no_more_than_eight_frames(tiny, frames, expected):
-    question = fill(PUBLISHED[VIDEO_REG], box="[10,20,50,60]")
-    chosen = [frames[k] for k in np.linspace(0, 28, DESCRIPTION_FRAMES).round().astype(int)]
-    assert tiny.describe(frames[:29], BOX, max_new_tokens=6) == expected(question, chosen, 6)
+ASKING = {
+    "describe": lambda model, frames: model.describe(frames, BOX, 2, max_new_tokens=2),
+    "ask": lambda model, frames: model.ask(frames, "What is it?", max_new_tokens=2),
+    "caption": lambda model, frames: model.caption(frames, max_new_tokens=2),
+}
+
+
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+@pytest.mark.parametrize("count", [9, 20, 32])
+def test_every_frame_that_is_given_is_shown(tiny, frames, encoded, ask, count):
+    ask(tiny, frames[:count])
+    assert sum(encoded) == count
+
+
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+def test_more_frames_than_a_model_is_shown_at_once_are_refused(tiny, frames, encoded, ask):
+    with pytest.raises(ImageError, match="33 frames are more than the 32") as caught:
+        ask(tiny, frames[:33])
+    assert caught.value.code == "FRAMES"
+    assert encoded == []
 
 
 @pytest.mark.parametrize("form", ["frame", "array", "list", "clip"])
@@ -123,11 +140,6 @@ def test_ask_takes_pictures_in_any_form(tiny, frames, expected, form):
         "clip": Clip(tuple(some)),
     }[form]
     assert tiny.ask(images, "What  is it? ", max_new_tokens=8) == expected("What is it?", some, 8)
-
-
-def test_ask_looks_at_no_more_than_sixteen_frames(tiny, frames, expected):
-    chosen = [frames[k] for k in np.linspace(0, 39, QUESTION_FRAMES).round().astype(int)]
-    assert tiny.ask(frames, "What is it?", max_new_tokens=4) == expected("What is it?", chosen, 4)
 
 
 def test_a_conversation_goes_on_behind_the_answers_before(tiny, frames, judge):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import ImageError
-from elysium_core.frames import Clip, ClipWindow, Frame, sample_evenly
+from elysium_core.frames import Clip, ClipWindow, Frame
 
 
 def frame(index: int = 0, height: int = 2, width: int = 3) -> Frame:
@@ -74,15 +74,3 @@ def test_the_papers_clips():
 def test_a_window_without_progress_is_refused(length, overlap):
     with pytest.raises(ValueError, match="clip window"):
         ClipWindow(length, overlap)
-
-
-@given(st.integers(0, 200), st.integers(1, 50))
-def test_even_samples_are_distinct_and_reach_both_ends(length, count):
-    frames = [frame(index) for index in range(length)]
-    indices = [picked.index for picked in sample_evenly(frames, count)]
-    assert len(indices) == len(set(indices)) == min(length, count)
-    assert indices == sorted(indices)
-    if indices:
-        assert indices[0] == 0
-    if len(indices) > 1:
-        assert indices[-1] == length - 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import elysium_core
 from elysium_core.cli.app import app
-from elysium_core.io.image import read_image
+from elysium_core.io.image import read_image, write_image
 from elysium_core.tracking.identity import IdentityModel
 
 IDENTITY = ("--model", "identity")
@@ -59,7 +60,7 @@ def test_describe_a_box_of_a_frame_inside_a_clip(elysium, video, box):
     assert answer["text"] == "something at 10,25,50,75"
     assert answer["box"] == [0.1, 0.25, 0.5, 0.75]
     assert answer["frame"] == 5
-    assert answer["frames"] == [5, 7, 9, 11]
+    assert answer["frames"] == [0, 5, 7, 11]
 
 
 def test_describe_a_box_of_the_last_frame_from_what_came_before(elysium, video):
@@ -80,14 +81,58 @@ def test_describe_a_frame_that_cannot_be_read(elysium, image, tmp_path):
         shutil.copyfile(image, folder / f"{number}{image.suffix}")
     outcome = elysium("describe", folder, "-b", "0,0,1,1", *IDENTITY)
     assert outcome.code == 2
-    assert "frame 0 of" in outcome.err
+    assert "no frame 0 that can be read" in outcome.err
 
 
 def test_describe_a_box_of_one_picture(elysium, image):
     assert elysium("describe", image, "--box", "0,0,1,1", *IDENTITY).out == "something at 0,0,100,100\n"
 
 
-def test_ask_shows_sixteen_frames_of_the_video(elysium, video):
+@pytest.fixture
+def long_video(tmp_path):
+    """A folder of 40 pictures."""
+    for number in range(40):
+        write_image(tmp_path / "long" / f"{number}.png", np.full((48, 64, 3), 6 * number, np.uint8))
+    return tmp_path / "long"
+
+
+ASKING = {
+    "ask": ("ask", "-q", "what?"),
+    "caption": ("caption",),
+    "describe": ("describe", "--box", "0,0,1,1"),
+    "describe inside": ("describe", "--box", "0,0,1,1", "--frame", 17),
+}
+
+
+@pytest.mark.parametrize("verb", ASKING)
+@pytest.mark.parametrize("count", [1, 3, 12, 20, 32])
+def test_the_frames_that_are_listed_are_those_the_model_is_shown(
+    elysium, long_video, tiny_folder, encoded, verb, count
+):
+    name, *words = ASKING[verb]
+    outcome = elysium(name, long_video, *words, "--frames", count, "--model", tiny_folder, "--json")
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.lines[0]["frames"]) == sum(encoded) == count
+
+
+@pytest.mark.parametrize(
+    ("verb", "clip_length", "count"),
+    [("ask", 8, 16), ("caption", 4, 16), ("describe", 8, 8), ("describe", 4, 4), ("describe", 32, 8)],
+)
+def test_the_usual_number_of_frames(elysium, long_video, tiny_folder, encoded, tmp_path, verb, clip_length, count):
+    """16 for questions and captions, as in the paper; 8 for descriptions, or the length of the training clips."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["elysium"]["clip_length"] = clip_length
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "SHA256SUMS").unlink()
+    name, *words = ASKING[verb]
+    outcome = elysium(name, long_video, *words, "--model", folder, "--json")
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.lines[0]["frames"]) == sum(encoded) == count
+
+
+def test_a_question_is_cleaned_and_listed_with_its_frames(elysium, video):
     (answer,) = elysium("ask", video, "--question", "what  is it?", *IDENTITY, "--json").lines
     assert answer == {"question": "what is it?", "answer": "no model is loaded", "frames": list(range(12))}
     (answer,) = elysium("ask", video, "-q", "what?", "--frames", 3, *IDENTITY, "--json").lines
