@@ -1,14 +1,14 @@
-"""``sensor_msgs/Image`` to RGB pixels: pure functions that believe nothing in the message.
+"""Image messages to RGB pixels: ``sensor_msgs/Image`` in many encodings, ``CompressedImage`` as JPEG or PNG.
 
-Nothing below this module checks an image: sizes, step, encoding and data arrive as they were sent. All of them are
-compared with each other before anything is allocated.
-
-``sensor_msgs/CompressedImage`` to RGB: JPEG and PNG only, and never decoded before its size is known.
+The size, step, encoding and data of a message are not trusted: all of them are checked against each other before
+memory is allocated. A compressed image is decoded only if its header announces an allowed size.
 """
 
 from __future__ import annotations
 
+import io
 import sys
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from elysium_core.errors import ImageError, printable
 from elysium_core.frames import MAX_PIXELS
@@ -23,14 +24,14 @@ from elysium_core.frames import MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How an encoding lies in memory.
+    """Memory layout of an encoding.
 
     Attributes:
         channels: Numbers a pixel.
         to_rgb: OpenCV conversion code, None if it is RGB already.
         bits: Bits a number, 8 or 16.
-        even_width: The encoding pairs columns.
-        planar: 4:2:0 with the colour plane below the grey one (half as many rows again); pairs rows too.
+        even_width: Two columns share their colour.
+        planar: 4:2:0 with the colour plane below the grey one (half as many rows again); two rows share their colour.
     """
 
     channels: int
@@ -67,7 +68,7 @@ _LAYOUTS: Final[dict[str, _Layout]] = {
     "bgra16": _Layout(4, cv2.COLOR_BGRA2RGB, 16),
     "mono8": _MONO,
     "mono16": _MONO_16,
-    # Encodings without a colour order are taken as OpenCV stores them.
+    # Encodings without a colour order have that of OpenCV.
     "8UC1": _MONO,
     "8UC3": _BGR,
     "8UC4": _BGRA,
@@ -85,12 +86,31 @@ _LAYOUTS: Final[dict[str, _Layout]] = {
 SUPPORTED_ENCODINGS: Final = tuple(_LAYOUTS)
 """Encodings that :func:`image_to_rgb` takes."""
 
-# cv_bridge converts these as we do. Padded rows, 16 bits and planes it reads differently from version to version.
+# cv_bridge gives the same result for these. Its results for padded rows, 16 bits and planes depend on its version.
 _BRIDGED: Final = frozenset(
     {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2", *(f"bayer_{p}8" for p in _BAYER)}
 )
 
 _TO_8_BIT: Final = (np.arange(65536) * (255.0 / 65535.0)).astype(np.uint8)
+
+
+def decode_image(message: Any) -> NDArray[np.uint8]:
+    """Decode an image message, raw or compressed.
+
+    Args:
+        message: A ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``, from rclpy or from a bag reader.
+
+    Returns:
+        RGB, uint8, shape (height, width, 3).
+
+    Raises:
+        ImageError: See :func:`image_to_rgb` and :func:`compressed_to_rgb`.
+    """
+    decode = image_to_rgb if hasattr(message, "encoding") else compressed_to_rgb
+    try:
+        return decode(message)
+    except (MemoryError, OverflowError) as error:
+        raise ImageError(f"there is not enough memory for the picture ({error})", code="IMG_TOO_LARGE") from error
 
 
 def image_to_rgb(message: Any) -> NDArray[np.uint8]:
@@ -119,11 +139,12 @@ def image_to_rgb(message: Any) -> NDArray[np.uint8]:
     bridge = _cv_bridge() if message.encoding in _BRIDGED else None
     if bridge is not None and message.step == width * layout.channels:
         return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
-    return _convert(_pixels(message, layout, height, width), layout)
+    pixels = _pixels(message, layout, height, width)
+    return pixels if layout is _RGB else _convert(pixels, layout)
 
 
 def _checked_size(message: Any, layout: _Layout) -> tuple[int, int]:
-    """Return height and width [px] of the picture, after comparing every number with every other."""
+    """Return height and width [px] of the picture, after checking all numbers of the message against each other."""
     height, width, step, size = int(message.height), int(message.width), int(message.step), len(message.data)
     shape = f"an image of {width}x{height} px, encoding {message.encoding}, step {step}, {size} bytes"
     if height < 1 or width < 1:
@@ -143,7 +164,7 @@ def _checked_size(message: Any, layout: _Layout) -> tuple[int, int]:
 
 
 def _planar_height(shape: str, height: int, step: int, size: int) -> int:
-    # Drivers disagree whether `height` is that of the picture or of the buffer; the amount of data tells.
+    # Drivers disagree whether `height` is that of the picture or of the buffer; the amount of data decides.
     if height % 2 == 0 and size == step * height * 3 // 2:
         return height
     if height % 3 == 0 and size == step * height:
@@ -184,21 +205,16 @@ def _cv_bridge() -> Any | None:
     return CvBridge()
 
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_JPEG_MAGIC = b"\xff\xd8\xff"
+# The bytes that end a JPEG, and how far before the end of the data they are searched: cameras pad what they send.
 _JPEG_END = b"\xff\xd9"
-
-# Start-of-frame markers hold the size; C4, C8 and CC in that range mean something else.
-_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-_START_OF_SCAN = 0xDA
+_LONGEST_PADDING = 4096
 
 
 def compressed_to_rgb(message: Any) -> NDArray[np.uint8]:
     """Decode a compressed image message to RGB.
 
-    What the data is follows from its first bytes; the ``format`` field is not believed. An orientation stored in the
-    file is ignored, as boxes are in pixels of the picture as sent.
+    The format is recognised by the data; the ``format`` field is not used. An orientation in the file is ignored:
+    boxes are in pixels of the image as sent.
 
     Args:
         message: A ``sensor_msgs/CompressedImage``, from rclpy or from a bag reader.
@@ -211,74 +227,44 @@ def compressed_to_rgb(message: Any) -> NDArray[np.uint8]:
             :data:`elysium_core.frames.MAX_PIXELS`.
     """
     data = memoryview(message.data).cast("B")
-    width, height = compressed_size(data)
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"a compressed image of {width}x{height} px is over the limit of {MAX_PIXELS} px; scale it down before",
-            code="IMG_TOO_LARGE",
-        )
+    width, height = _announced_size(data)
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
-        raise _broken(f"cannot be decoded ({error.err})") from error
+        raise _damaged(f"cannot be decoded ({error.err})") from error
     if bgr is None:
-        raise _broken("cannot be decoded")
+        raise _damaged("cannot be decoded")
     if bgr.shape[:2] != (height, width):
-        raise _broken(f"says {width}x{height} px but holds {bgr.shape[1]}x{bgr.shape[0]} px")
+        raise _damaged(f"has {width}x{height} px by its header but holds {bgr.shape[1]}x{bgr.shape[0]} px")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def compressed_size(data: memoryview) -> tuple[int, int]:
-    """Read width and height [px] of a JPEG or PNG from its header, without decoding.
-
-    Raises:
-        ImageError: It is neither, or its header is damaged.
-    """
-    head = bytes(data[:8])
-    if head == _PNG_MAGIC:
-        width, height = _png_size(data)
-    elif head.startswith(_JPEG_MAGIC):
-        width, height = _jpeg_size(data)
-    else:
-        raise _broken(f"starts with {printable(repr(head), 48)}, which is neither JPEG nor PNG")
+def _announced_size(data: memoryview) -> tuple[int, int]:
+    """Read width and height [px] from the header of a JPEG or PNG; no pixel is decoded."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
+            (width, height), is_png = picture.size, picture.format == "PNG"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large("far more pixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
+        head = printable(repr(bytes(data[:8])), 48)
+        raise _damaged(f"has no valid JPEG or PNG header; it starts with {head}") from error
     if width < 1 or height < 1:
-        raise _broken(f"says {width}x{height} px")
+        raise _damaged(f"has {width}x{height} px by its header")
+    if width * height > MAX_PIXELS:
+        raise _too_large(f"{width}x{height} px")
+    # OpenCV fills the missing part of a cut JPEG with grey; a packet lost on the way must not become pixels.
+    if not is_png and bytes(data[-_LONGEST_PADDING:]).rfind(_JPEG_END) < 0:
+        raise _damaged("is a JPEG without its end")
     return width, height
 
 
-def _png_size(data: memoryview) -> tuple[int, int]:
-    header = bytes(data[8:24])
-    if len(header) < 16 or header[4:8] != b"IHDR":
-        raise _broken("is a PNG without a header")
-    return int.from_bytes(header[8:12], "big"), int.from_bytes(header[12:16], "big")
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    # A cut JPEG decodes to a picture with a grey rest; a camera's packet lost on the way must not become pixels.
-    if bytes(data[-4096:]).rfind(_JPEG_END) < 0:
-        raise _broken("is a JPEG without its end")
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            break
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker in _MARKERS_WITHOUT_LENGTH:
-            position += 2
-        elif marker in _SIZE_MARKERS:
-            return _uint16(data, position + 7), _uint16(data, position + 5)
-        elif marker == _START_OF_SCAN:
-            break
-        else:
-            position += 2 + max(2, _uint16(data, position + 2))
-    raise _broken("is a JPEG without a size")
-
-
-def _uint16(data: memoryview, position: int) -> int:
-    return int.from_bytes(data[position : position + 2], "big")
-
-
-def _broken(what: str) -> ImageError:
+def _damaged(what: str) -> ImageError:
     return ImageError(f"the compressed image {what}; send JPEG or PNG", code="IMG_DECODE")
+
+
+def _too_large(size: str) -> ImageError:
+    return ImageError(
+        f"the compressed image has {size}, and the limit is {MAX_PIXELS} px; scale it down before", code="IMG_TOO_LARGE"
+    )
