@@ -1,11 +1,11 @@
-# `make` prints the targets. Everything that is made lies in .venv/, build/, install/, log/ and demo/out/.
+# `make` prints the targets. Everything they make is in .venv/, build/, install/, log/ and demo/out/.
 
 SHELL := /bin/bash
 PYTHON_VENV := .venv/bin/python
-# A program started by make finds the built messages and the ROS that is sourced; see tools/env.sh.
+# Programs started by make find the built messages and the sourced ROS; see tools/env.sh.
 WITH_ROS := source tools/env.sh &&
 
-# Values are handed to the recipes through the environment ("$$NAME"), so that quotes and spaces in them are harmless.
+# Values reach the recipes through the environment ("$$NAME"), so that quotes and spaces in them are harmless.
 export VIDEO EXPRESSION BOX MODEL DEVICE OUT
 
 .DEFAULT_GOAL := help
@@ -14,10 +14,10 @@ export VIDEO EXPRESSION BOX MODEL DEVICE OUT
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install everything into .venv/ and build the ROS package (only what is not done yet)
+setup: ## install everything into .venv/ and build the ROS package; skips what is done
 	@tools/setup.sh
 
-demo: setup ## follow named objects through real ROS 2; VIDEO=... EXPRESSION="..." or BOX=... for your own video
+demo: setup ## track two objects through real ROS 2; VIDEO=... EXPRESSION="..." or BOX=... for your own video
 	@$(WITH_ROS) $(PYTHON_VENV) -m elysium_ros.demo \
 	  $(if $(VIDEO),--video "$$VIDEO") $(if $(EXPRESSION),--expression "$$EXPRESSION") $(if $(BOX),--box "$$BOX") \
 	  $(if $(MODEL),--model "$$MODEL") $(if $(DEVICE),--device "$$DEVICE") $(if $(OUT),--out "$$OUT") $(ARGS)
@@ -30,12 +30,12 @@ lint: setup ## check style and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-nano: setup ## train elysium-nano by its recipe; ARGS="key=value ..." changes it
+nano: setup ## train elysium-nano; ARGS="key=value ..." changes settings of its recipe
 	@.venv/bin/elysium train training/nano.yaml $(ARGS)
 
-bench: setup ## measure the node: latency, rate, memory; or another benchmark: ARGS="engine --json"
+bench: setup ## measure the node (latency, rate, memory), or another benchmark: ARGS="engine --json"
 	@$(WITH_ROS) $(PYTHON_VENV) -m bench $(or $(ARGS),node)
 
-clean: ## remove everything that make setup and make demo made
+clean: ## remove what make setup, make demo and the tests made
 	rm -rf .venv build install log demo/out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find elysium_core elysium_ros launch test tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bench elysium_core elysium_ros launch test tools -name __pycache__ -type d -prune -exec rm -rf {} +
