@@ -15,6 +15,7 @@ from bench.engine_tables import packing_lines, peer_lines, soak_lines, stream_li
 from elysium_core.cli.options import DEFAULT_MODEL, DeviceOption, DtypeOption, JsonOption, PickleOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
+from elysium_core.families.elysium import as_elysium
 
 if TYPE_CHECKING:
     from bench.engine_cost import Subject
@@ -173,11 +174,11 @@ def _trained_maker(model: str, scenes: _Scenes, device: str, dtype: str, allow_p
 
     loaded = Elysium.from_pretrained(model, device=device, dtype=dtype, allow_pickle_weights=allow_pickle_weights)
     runtime = loaded.runtime
-    side_px = runtime.network.visual_encoder.side_px
+    side_px = runtime.family.side_px
 
     def make(rate_hz: float, targets: int, number: int) -> Subject:
         scene = workload.draw_scene(number, scenes.frames, targets, rate_hz, side_px, scenes.things)
-        return Subject(runtime, scene, runtime.encode_frames(list(scene.images)), rate_hz)
+        return Subject(runtime, scene, [seen.rows for seen in runtime.encode_frames(list(scene.images))], rate_hz)
 
     return make
 
@@ -214,14 +215,14 @@ def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
     import torch
     import transformers
 
-    llm = subject.runtime.network.llm
+    llm = as_elysium(subject.runtime.family).network.llm
     device = subject.runtime.device
     return {
         "model": model,
         "answers": "scripted" if subject.scripted else "the model's own",
         "llm_parameters": sum(weight.numel() for weight in llm.parameters()),
         "visual_tokens": len(subject.visual[0]),
-        "clip_length": subject.runtime.config.clip_length,
+        "clip_length": subject.runtime.family.settings.clip_length,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "dtype": str(llm.lm_head.weight.dtype).removeprefix("torch."),
         "threads": threads,

@@ -45,7 +45,7 @@ class Subject:
     @property
     def clips_of(self) -> int:
         """Frames of a growing window and of a clip."""
-        return self.clip_length or self.runtime.config.clip_length
+        return self.clip_length or self.runtime.family.settings.clip_length
 
     def following(self, window: str, targets: int) -> TrackingConfig:
         """Settings of nothing but following: no box is doubted, nothing is asked for by words or given up."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.engine_cost import Subject, run_stream, script, stream_runtime
 from bench.engine_recording import Asked, IndexedVision, RecordingRuntime, indexed_frame
 from bench.hf_decoder import HfDecoder
+from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import ClipWindow
 from elysium_core.tracking.clip import SINGLE_CLIP_FRAMES, ClipTracker
 from elysium_core.types import TrackerStats
@@ -164,7 +165,7 @@ class _Theirs:
 
     def __init__(self, subject: Subject, ours: _Ours) -> None:
         self._frames = len(subject.scene.images)
-        self._hf = hf = HfDecoder(subject.runtime.network.llm, subject.runtime.tokenizer.eos_id)
+        self._hf = hf = HfDecoder(as_elysium(subject.runtime.family).network.llm, subject.runtime.tokenizer.eos_id)
         self._forced = forced = subject.scripted
         growing = ours.asked[stream_name("growing")]
         self.timed: dict[str, Callable[[], list[list[int]]]] = {

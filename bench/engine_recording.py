@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elysium_core.engine.draft_tree import ROOT, DraftTree
 from elysium_core.engine.engine import Engine, EngineCounters, Generation, Request
+from elysium_core.families.elysium import ElysiumFamily, as_elysium
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import format_box
@@ -102,7 +103,7 @@ class RecordingEngine(Engine):
     """An engine that keeps its questions and answers, and writes what a script says if there is one."""
 
     def __init__(self, runtime: RecordingRuntime, counters: EngineCounters | None) -> None:
-        super().__init__(runtime.decoder, runtime.tokenizer.eos_id, counters=counters)
+        super().__init__(runtime.family.decoder, runtime.tokenizer.eos_id, counters=counters)
         self._runtime = runtime
         self._answers: list[list[int]] = []
         self._prefix: list[Tensor] = []
@@ -207,7 +208,8 @@ class RecordingRuntime(Runtime):
         keeps_answers: bool = False,
         keeps_prompts: bool = False,
     ) -> None:
-        super().__init__(base.network, base.tokenizer, vision, base.decoder)
+        family = as_elysium(base.family)
+        super().__init__(ElysiumFamily(family.network, family.tokenizer, vision, family.decoder))
         self.script = script
         self.keeps_prompts = keeps_prompts
         self._keeps_answers = keeps_answers

@@ -17,6 +17,7 @@ import torch
 from bench.engine_cost import Subject, script
 from bench.engine_recording import IndexedVision, RecordingRuntime, indexed_frame, stamp_ns
 from bench.memory import allocated_bytes, held_bytes
+from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import Frame
 from elysium_core.tracking.stream import StreamTracker
 
@@ -235,4 +236,4 @@ class _Run:
         def make_frame(step: int) -> Frame:
             return Frame(pictures[scene.place(step)], stamp_ns=stamp_ns(step, rate_hz), index=step)
 
-        return RecordingRuntime(base, base.vision), make_frame
+        return RecordingRuntime(base, as_elysium(base.family).vision), make_frame

@@ -20,6 +20,7 @@ from elysium_core.data.synthetic.clips import ClipGenerator
 from elysium_core.data.synthetic.scene import SceneConfig
 from elysium_core.device import device_errors, free_bytes
 from elysium_core.errors import BackendError
+from elysium_core.families.elysium import ElysiumFamily, as_elysium
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
@@ -154,7 +155,7 @@ def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, 
         torch.manual_seed(seed)
         for weight in network.parameters():
             torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else torch.nn.init.ones_(weight)
-    return Runtime(network, tokenizer, TorchVision(network))
+    return Runtime(ElysiumFamily(network, tokenizer, TorchVision(network)))
 
 
 def _check_memory(size: DecoderSize, device: torch.device, dtype: torch.dtype) -> None:
@@ -175,7 +176,7 @@ def _check_memory(size: DecoderSize, device: torch.device, dtype: torch.dtype) -
 
 def random_visual_tokens(runtime: Runtime, frames: int, tokens: int) -> list[torch.Tensor]:
     """Visual tokens (K, D) for frames of a model without a vision encoder."""
-    weight = runtime.network.llm.lm_head.weight
+    weight = as_elysium(runtime.family).network.llm.lm_head.weight
     generator = torch.Generator().manual_seed(frames)
     drawn = torch.randn(frames, tokens, weight.shape[1], generator=generator)
     return list(drawn.to(weight.device, weight.dtype))

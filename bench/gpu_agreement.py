@@ -28,6 +28,7 @@ from elysium_core.api import Elysium
 from elysium_core.checkpoint.quantization import NONE
 from elysium_core.device import resolve_dtype
 from elysium_core.errors import BackendError
+from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.network.llama import Llama
@@ -113,7 +114,7 @@ def _load(model: str, device: torch.device, variant: Variant, *, cuda_graphs: bo
 def _follow(runtime: Runtime, clips: Iterable[Scene], *, keeps_prompts: bool = False) -> _Run:
     boxes, asked = [], []
     for scene in clips:
-        recording = RecordingRuntime(runtime, runtime.vision, keeps_prompts=keeps_prompts)
+        recording = RecordingRuntime(runtime, as_elysium(runtime.family).vision, keeps_prompts=keeps_prompts)
         tracker = StreamTracker(recording, Subject(runtime, scene, ()).following("anchor", 1))
         tracker.add(box=scene.boxes[0][0])
         seen = [tracker.step(frame)[0].box for frame in _frames(scene)]
@@ -137,7 +138,9 @@ def _compare(reference: Runtime, runtime: Runtime, expected: _Run, clips: Sequen
     both = [(mine, wanted) for mine, wanted in pairs if mine is not None and wanted is not None]
     drift = np.abs([np.subtract(quantize(mine), quantize(wanted)) for mine, wanted in both] or [[0]])
     overlap = [mine.iou(wanted) for mine, wanted in both]
-    margins, words = _parted(reference.network.llm, runtime.network.llm, expected.asked)
+    margins, words = _parted(
+        as_elysium(reference.family).network.llm, as_elysium(runtime.family).network.llm, expected.asked
+    )
     return {
         "boxes": len(pairs),
         "same_boxes": sum(mine == wanted for mine, wanted in pairs),
@@ -149,7 +152,7 @@ def _compare(reference: Runtime, runtime: Runtime, expected: _Run, clips: Sequen
         "words": words,
         "same_words": words - len(margins),
         "margins_where_they_part": sorted(round(margin, 4) for margin in margins),
-        "language_model": runtime.decoder.description,
+        "language_model": runtime.family.decoder.description,
     }
 
 
@@ -199,5 +202,5 @@ def measure_small_model(model: str, device: torch.device, frames: int = 200) -> 
         "dtype": str(resolve_dtype("auto", device)).removeprefix("torch."),
         "fps": round(1000 * len(settled) / sum(settled), 2),
         "ms": percentiles(settled),
-        "language_model": loaded.runtime.decoder.description,
+        "language_model": loaded.runtime.family.decoder.description,
     }

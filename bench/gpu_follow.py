@@ -26,6 +26,7 @@ from bench.stage_clock import FrameTimes, Pass, StageClock, TimedDecoder, TimedV
 from bench.vision_cost import VisionSize, row_shape
 from elysium_core.checkpoint.quantization import quantize
 from elysium_core.engine.recorded_decoder import build_decoder
+from elysium_core.families.elysium import ElysiumFamily, as_elysium
 from elysium_core.frames import Frame
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
@@ -85,7 +86,7 @@ def full_runtime(settings: FollowSettings, *, quantization: str = "none", cuda_g
     if quantization != "none":
         quantize(network, quantization, settings.device)
     vision = build_vision("torch", network, fast_resize=True, cuda_graphs=cuda_graphs)
-    return Runtime(network, tokenizer, vision, build_decoder(network.llm, cuda_graphs=cuda_graphs))
+    return Runtime(ElysiumFamily(network, tokenizer, vision, build_decoder(network.llm, cuda_graphs=cuda_graphs)))
 
 
 def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, rates: Rates) -> dict[str, Any]:
@@ -94,9 +95,9 @@ def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, 
     The answers are the truth: what they cost is what a trained model's would.
     """
     device, clock = settings.device, StageClock(settings.device)
-    timed = Runtime(
-        runtime.network, runtime.tokenizer, TimedVision(runtime.vision, clock), TimedDecoder(runtime.decoder, clock)
-    )
+    family = as_elysium(runtime.family)
+    vision, decoder = TimedVision(family.vision, clock), TimedDecoder(family.decoder, clock)
+    timed = Runtime(ElysiumFamily(family.network, family.tokenizer, vision, decoder))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step, _ = _player(timed, settings, targets)
@@ -104,8 +105,8 @@ def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, 
     for _ in range(settings.warm_up):
         step(next(numbers))
     times = [clock.frame(lambda: step(next(numbers))) for _ in range(settings.frames)]
-    report = _report(times, runtime.network, rates)
-    report |= {"targets": targets, "window": settings.window, "language_model": runtime.decoder.description}
+    report = _report(times, as_elysium(runtime.family).network, rates)
+    report |= {"targets": targets, "window": settings.window, "language_model": runtime.family.decoder.description}
     if device.type == "cuda":
         report["memory_mib"] = torch.cuda.max_memory_allocated(device) >> 20
     report["fps_with_vision_ahead"] = _ahead_rate(runtime, settings, targets)
@@ -131,7 +132,7 @@ def _player(
     scene = draw_scene(_SEED, _SCENE_FRAMES, targets, settings.rate_hz, _SCENE_PX)
     subject = Subject(runtime, scene, (), settings.rate_hz, scripted=True)
     spans = ([scene.place(number)] for number in itertools.count(1))
-    recording = RecordingRuntime(runtime, runtime.vision, script(subject, range(targets), spans))
+    recording = RecordingRuntime(runtime, as_elysium(runtime.family).vision, script(subject, range(targets), spans))
     tracker = StreamTracker(recording, subject.following(settings.window, targets))
     for track in scene.boxes:
         tracker.add(box=track[0])

@@ -26,6 +26,7 @@ from elysium_core.checkpoint.quantization import NONE, QUANTIZATIONS, check_quan
 from elysium_core.device import device_errors
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
+from elysium_core.families.elysium import ElysiumFamily, as_elysium
 from elysium_core.io.files import atomic_path
 from elysium_core.runtime import Runtime
 from elysium_core.vision.vision_choice import build_vision
@@ -201,10 +202,10 @@ class GpuBench:
         for targets in self._settings.targets:
             yield measure_following(runtime, settings, targets, rates)
         if settings.device.type == "cuda":
-            network = runtime.network
+            network = as_elysium(runtime.family).network
             vision = build_vision("torch", network, fast_resize=True, cuda_graphs=False)
             decoder = build_decoder(network.llm, cuda_graphs=False)
-            eager = Runtime(network, runtime.tokenizer, vision, decoder)
+            eager = Runtime(ElysiumFamily(network, runtime.tokenizer, vision, decoder))
             yield measure_following(eager, settings, self._settings.targets[0], rates)
 
     def _quantised(self) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import typer
 from elysium_core.cli.options import DEFAULT_MODEL, DeviceOption, DtypeOption, JsonOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
+from elysium_core.families.elysium import as_elysium
 
 if TYPE_CHECKING:
     from bench.engine_soak import SoakCost
@@ -64,10 +65,10 @@ def command(
     torch.set_num_threads(threads)
     runtime = Elysium.from_pretrained(model, device=device, dtype=dtype).runtime
     counts = list(dict.fromkeys(targets or _TARGETS))
-    side_px = runtime.network.visual_encoder.side_px
+    side_px = runtime.family.side_px
     # Precomputed visual tokens are for models without pictures; here pictures are looked at.
     subject = Subject(runtime, draw_scene(_SEED, _SCENE_FRAMES, max(counts), _RATE_HZ, side_px), (), _RATE_HZ)
-    windows = list(dict.fromkeys(window or [runtime.config.window]))
+    windows = list(dict.fromkeys(window or [runtime.family.settings.window]))
     costs = []
     with Progress("soak", len(windows) * len(counts) * frames) as bar:
         for kind in windows:

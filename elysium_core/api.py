@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,22 +25,26 @@ from elysium_core.checkpoint.weight_files import fingerprint
 from elysium_core.device import check_gpu, device_name, resolve_device, resolve_dtype
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError, BoxError, ImageError
+from elysium_core.families.base import Seen
+from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.frames import Clip, Frame
 from elysium_core.geometry import Box
 from elysium_core.io.sampling import MOST_FRAMES
-from elysium_core.prompt.box_text import LEVELS, format_box
+from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question
-from elysium_core.prompt.questions import CAPTION, PUBLISHED, REG, VIDEO_REG, fill
+from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.clip import ClipTracker
-from elysium_core.tracking.find import ground_answers
+from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.zoom import CloserLooks, closer_pictures
-from elysium_core.types import Grounding, ModelInfo, Tracker, TrackingConfig, usable_clip_length
+from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
+from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, TrackingConfig
 from elysium_core.vision.vision_choice import build_vision, check_backend
 
 _LOG = logging.getLogger(__name__)
+
+_TORCH_VISION = LoadOptions(vision_backend="torch")
 
 Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8]] | Clip
 
@@ -48,93 +53,77 @@ class Elysium:
     """A loaded model. Stateless between calls; used by one thread at a time.
 
     Args:
-        runtime: Network, tokenizer and vision backend.
+        runtime: The model, ready to be asked.
+        network: Its weights.
         info: What this model is.
         checkpoint: The files it came from.
     """
 
-    def __init__(self, runtime: Runtime, info: ModelInfo, checkpoint: Checkpoint) -> None:
+    def __init__(self, runtime: Runtime, network: ElysiumNetwork, info: ModelInfo, checkpoint: Checkpoint) -> None:
         self._runtime: Runtime | None = runtime
+        self._network: ElysiumNetwork | None = network
         self._checkpoint: Checkpoint | None = checkpoint
         self.info = info
         self._warned: set[str] = set()
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str | Path = "nano",
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        vision_backend: str = "auto",
-        allow_pickle_weights: bool = False,
-        quantization: str = "none",
-        cuda_graphs: bool = True,
-        fast_resize: bool = False,
-    ) -> Elysium:
+    def from_pretrained(cls, model: str | Path | LoadOptions = "nano", **options: Any) -> Elysium:
         """Load a checkpoint; never touches a network.
 
         Args:
-            model: ``"nano"``, a folder, or a hub id that has been pulled (``elysium pull``).
-            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
-            dtype: ``auto`` (bfloat16 on CUDA, or float16 where that is faster; float32 on CPU),
-                ``float32``, ``float16``, ``bfloat16``.
-            vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``
-                (:func:`elysium_core.vision.vision_choice.build_vision`).
-            allow_pickle_weights: Accept ``pytorch_model*.bin`` files where there are no
-                safetensors; they are converted by an isolated process that loads weights only.
-            quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``
-                (:mod:`elysium_core.checkpoint.quantization`); answers are no longer quite the same.
-            cuda_graphs: Replay recorded passes on a GPU.
-            fast_resize: Resize images on the device instead of by PIL; they may differ by one
-                step of 255 from those the model was trained on.
+            model: ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or all options at once.
+            **options: Fields of :class:`elysium_core.types.LoadOptions`, such as ``device="cpu"``.
 
         Raises:
+            ConfigError: There is no such option.
             ModelFileError: The checkpoint is missing, damaged or unsafe.
             BackendError: Device, dtype, quantisation or backend cannot be used here.
         """
-        place = resolve_device(device)
-        check_gpu(place)
-        kind = resolve_dtype(dtype, place)
-        check_backend(vision_backend, place)
-        check_quantization(quantization, place, kind)
-        checkpoint = load_quantized(model, quantization, place, kind, allow_pickle_weights=allow_pickle_weights)
-        return cls.from_checkpoint(
-            checkpoint, vision_backend=vision_backend, cuda_graphs=cuda_graphs, fast_resize=fast_resize
+        load = (model if isinstance(model, LoadOptions) else LoadOptions(str(model))).with_options(**options)
+        device = resolve_device(load.device)
+        check_gpu(device)
+        dtype = resolve_dtype(load.dtype, device)
+        check_backend(load.vision_backend, device)
+        check_quantization(load.quantization, device, dtype)
+        checkpoint = load_quantized(
+            load.model, load.quantization, device, dtype, allow_pickle_weights=load.allow_pickle_weights
         )
+        return cls.from_checkpoint(checkpoint, load)
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        vision_backend: str = "torch",
-        cuda_graphs: bool = True,
-        fast_resize: bool = False,
-    ) -> Elysium:
-        """Make a model of a checkpoint that is already in memory; for the settings see :meth:`from_pretrained`.
+    def from_checkpoint(cls, checkpoint: Checkpoint, load: LoadOptions = _TORCH_VISION) -> Elysium:
+        """Make a model of a checkpoint that is already in memory.
 
-        Its weights may go on changing, in training for example: only torch follows them.
+        Its weights may go on changing, in training for example: only the vision backend ``torch`` follows them.
+
+        Args:
+            checkpoint: On its device.
+            load: How its vision encoder and decoder are run.
         """
         network = checkpoint.network.eval()
         tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
         tokenizer.check_fits(network.llm.size.vocab)
         vision = build_vision(
-            vision_backend, network, checkpoint.folder, fast_resize=fast_resize, cuda_graphs=cuda_graphs
+            load.vision_backend,
+            network,
+            checkpoint.folder,
+            fast_resize=load.fast_resize,
+            cuda_graphs=load.cuda_graphs,
         )
-        decoder = build_decoder(network.llm, cuda_graphs=cuda_graphs)
-        runtime = Runtime(network, tokenizer, vision, decoder)
+        decoder = build_decoder(network.llm, cuda_graphs=load.cuda_graphs)
+        family = ElysiumFamily(network, tokenizer, vision, decoder)
+        runtime = Runtime(family)
         info = ModelInfo(
             name=checkpoint.name,
             backend=vision.name,
             device=device_name(runtime.device),
             precision=precision_of(network.llm),
-            coordinate_levels=LEVELS,
+            coordinate_levels=family.grammar.levels,
             clip_length=network.config.clip_length,
             parameters=count_parameters(network),
             weights=fingerprint({tensor.file for tensor in checkpoint.stored.values()}),
         )
-        return cls(runtime, info, checkpoint)
+        return cls(runtime, network, info, checkpoint)
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int | None = None
@@ -157,7 +146,7 @@ class Elysium:
         if self._checkpoint is None:
             raise self._closed()
         kind = None if dtype is None else resolve_dtype(dtype, self.runtime.device)
-        check_unquantized(self.runtime.network.llm)
+        check_unquantized(self.network.llm)
         self._checkpoint.save(folder, dtype=kind, max_shard_bytes=max_shard_bytes)
 
     @property
@@ -170,6 +159,17 @@ class Elysium:
         if self._runtime is None:
             raise self._closed()
         return self._runtime
+
+    @property
+    def network(self) -> ElysiumNetwork:
+        """The weights, for saving and measurements.
+
+        Raises:
+            BackendError: The model has been closed.
+        """
+        if self._network is None:
+            raise self._closed()
+        return self._network
 
     def _closed(self) -> BackendError:
         return BackendError(f"the model {self.info.name!r} has been closed; load it again")
@@ -199,11 +199,10 @@ class Elysium:
         runtime = self.runtime
         words = {"": runtime.clean_words(expression)}
         picture = _frames(image)[0].image
-        answers = ground_answers(runtime, runtime.encode_frames([picture])[0], words)
+        found = find_by_words(runtime, runtime.encode_frames([picture])[0], words)
         if zoom:
-            answers = CloserLooks(runtime).finish(picture, answers, words)
-        answer = answers[""]
-        return Grounding(answer.parsed.boxes[0], answer.scores[0], answer.text)
+            found = ZoomSearch(runtime).finish(picture, found, words)
+        return found[""]
 
     def describe(
         self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64, *, zoom: bool = False
@@ -231,9 +230,10 @@ class Elysium:
         first = frame_index % len(clip)
         images = [frame.image for frame in [*clip[first:], *clip[:first][::-1]]]
         if zoom:
-            images, box = closer_pictures(images, box)
-        question = fill(PUBLISHED[REG if len(images) == 1 else VIDEO_REG], box=format_box(box))
-        return self._write(images, question, max_new_tokens)
+            images, box = zoomed_pictures(images, box)
+        seen, family = self.runtime.encode_frames(images), self.runtime.family
+        text = family.grammar.write(box, seen[0].steps)
+        return self._write(seen, family.question(REG if len(seen) == 1 else VIDEO_REG, box=text), max_new_tokens)
 
     def ask(
         self, frames: Images, question: str, max_new_tokens: int = 128, history: Sequence[tuple[str, str]] = ()
@@ -255,7 +255,7 @@ class Elysium:
         words = clean_question(question)
         self._warn_untrained("questions")
         rounds = [(clean_question(asked), clean_answer(answer)) for asked, answer in history]
-        return self._write([frame.image for frame in _shown_frames(frames)], words, max_new_tokens, rounds)
+        return self._write(self._encode(frames), words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
         """Describe a whole image or clip of 1..32 frames. The model is shown all of them.
@@ -264,11 +264,11 @@ class Elysium:
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
         self._warn_untrained("captions")
-        return self._write([frame.image for frame in _shown_frames(frames)], PUBLISHED[CAPTION], max_new_tokens)
+        return self._write(self._encode(frames), self.runtime.family.question(CAPTION), max_new_tokens)
 
     def _warn_untrained(self, task: str) -> None:
         """Say once for each task that a model which only knows names has not learnt it."""
-        if self.runtime.config.vocabulary and task not in self._warned:
+        if self.runtime.family.settings.vocabulary and task not in self._warned:
             self._warned.add(task)
             _LOG.warning(
                 "this model was trained to find, follow and name things, not for %s: its answer means nothing "
@@ -282,19 +282,18 @@ class Elysium:
         Args:
             mode: ``stream`` answers every frame as it comes; ``clip`` is the paper's
                 offline protocol.
-            config: Settings; ``mode`` in it is overruled by the argument. By default the usual
-                ones with the model's own clip length.
+            config: Settings; the argument goes before ``mode`` in it.
 
         Raises:
             ConfigError: The mode is unknown.
         """
-        settings = replace(config or TrackingConfig(clip_length=usable_clip_length(self.info.clip_length)), mode=mode)
+        settings = replace(config or TrackingConfig(), mode=mode)
         kind = StreamTracker if mode == "stream" else ClipTracker
         return kind(self.runtime, settings)
 
     def warm_up(self) -> None:
         """Run every stage once, so that the first real frame is not slow."""
-        side = self.runtime.network.visual_encoder.side_px
+        side = self.runtime.family.side_px
         tracker = self.tracker()
         tracker.add(box=Box(0.25, 0.25, 0.75, 0.75))
         # On a GPU passes are recorded when their shapes come again.
@@ -314,22 +313,20 @@ class Elysium:
 
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
-        self._runtime = self._checkpoint = None
+        self._runtime = self._network = self._checkpoint = None
         # Some parts know each other.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _encode(self, frames: Images) -> list[Seen]:
+        return self.runtime.encode_frames([frame.image for frame in _shown_frames(frames)])
+
     def _write(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        question: str,
-        max_new_tokens: int,
-        history: Sequence[tuple[str, str]] = (),
+        self, seen: Sequence[Seen], question: str, max_new_tokens: int, history: Sequence[tuple[str, str]] = ()
     ) -> str:
-        runtime = self.runtime
-        answer = runtime.ask(runtime.encode_frames(images), question, max_new_tokens, history)
-        return runtime.tokenizer.decode(answer.token_ids)
+        answer = self.runtime.ask(seen, question, max_new_tokens, history)
+        return self.runtime.tokenizer.decode(answer.token_ids)
 
 
 def _frames(images: Images) -> list[Frame]:

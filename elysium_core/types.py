@@ -1,12 +1,12 @@
-"""What a tracker tells its caller, and the protocol every tracker follows. Knows no model.
+"""What users give and get: settings, answers, track updates, and the protocols of models and trackers.
 
-Settings of tracking; the single source of their defaults (command line and ROS read them here).
+The only place where defaults of settings stand; command line and ROS read them here. Imports no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -32,7 +32,8 @@ class TrackingConfig:
             target was last surely seen and the live frame; ``growing`` = up to
             ``clip_length`` frames, restarted with one frame of overlap; ``auto`` = what
             the checkpoint recommends.
-        clip_length: Frames the model sees at most at once, 2..32.
+        clip_length: Frames the model sees at most at once, 2..32; None = what suits the model: in stream mode
+            the length it was trained with, in clip mode the paper's 8, or the trained length where that is shorter.
         max_targets: Targets followed at the same time, 1..16.
         score_threshold: A box scoring below is UNCERTAIN, 0..1.
         lost_after_s: Without a certain box for this long, a target is LOST [s].
@@ -53,7 +54,7 @@ class TrackingConfig:
 
     mode: str = "stream"
     window: str = "auto"
-    clip_length: int = 8
+    clip_length: int | None = None
     max_targets: int = 4
     score_threshold: float = 0.3
     lost_after_s: float = 2.0
@@ -71,7 +72,9 @@ class TrackingConfig:
             problems.append(f"window {self.window!r} is not one of {', '.join(WINDOWS)}")
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            kinds = (int,) if isinstance(DEFAULTS[name], int) else (int, float)
+            if value is None and DEFAULTS[name] is None:
+                continue
+            kinds = (int, float) if isinstance(DEFAULTS[name], float) else (int,)
             # NaN fails the comparison, as it should; bool is an int to Python, but not to a user.
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 whole = "a whole number " if kinds == (int,) else ""
@@ -83,6 +86,17 @@ class TrackingConfig:
         if problems:
             raise ConfigError("; ".join(problems))
 
+    def resolved(self, trained_clip_length: int) -> TrackingConfig:
+        """These settings with a clip length for a model that was trained on clips of so many frames."""
+        if self.clip_length is not None:
+            return self
+        shortest, longest = (int(value) for value in RANGES["clip_length"])
+        own = min(max(trained_clip_length, shortest), longest)
+        return replace(self, clip_length=own if self.mode == "stream" else min(own, PAPER_CLIP_FRAMES))
+
+
+PAPER_CLIP_FRAMES = 8
+"""Frames of a clip in the paper's evaluation (section 4.3)."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "clip_length": (2, 32),
@@ -97,13 +111,45 @@ RANGES: dict[str, tuple[float, float]] = {
 """Allowed range of each numeric field, shared with the ROS parameter table."""
 
 
-def usable_clip_length(trained: int) -> int:
-    """The ``clip_length`` for a model that was trained with clips of ``trained`` frames: that, within its range."""
-    shortest, longest = RANGES["clip_length"]
-    return int(min(max(trained, shortest), longest))
-
-
 DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(TrackingConfig)}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is loaded; Python, command line, node and launch files share these names.
+
+    Attributes:
+        model: ``nano`` (in the package), a folder, or a hub id that ``elysium pull`` has fetched.
+        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` (bfloat16 on CUDA, or float16 where that is faster; float32 on a CPU), ``float32``,
+            ``float16`` or ``bfloat16``.
+        vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``.
+        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``; answers differ a little.
+        allow_pickle_weights: Also read ``pytorch_model*.bin`` where there are no safetensors. An isolated process
+            converts them and loads weights only.
+        cuda_graphs: Replay recorded passes on a GPU.
+        fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
+    """
+
+    model: str = "nano"
+    device: str = "auto"
+    dtype: str = "auto"
+    vision_backend: str = "auto"
+    quantization: str = "none"
+    allow_pickle_weights: bool = False
+    cuda_graphs: bool = True
+    fast_resize: bool = False
+
+    def with_options(self, **options: Any) -> LoadOptions:
+        """These options with some of them changed.
+
+        Raises:
+            ConfigError: There is no option of that name.
+        """
+        known = [entry.name for entry in fields(self)]
+        if unknown := [name for name in options if name not in known]:
+            raise ConfigError(f"{unknown[0]!r} is not an option of loading a model; there are: {', '.join(known)}")
+        return replace(self, **options)
 
 
 class TrackState(str, Enum):
@@ -223,17 +269,44 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """Where an expression is in an image.
+    """Where something is in one image.
 
     Attributes:
         box: The box, or None when the answer held none.
-        score: 0..1; exp(mean log-probability of the box's digits).
+        score: 0..1; exp(mean log-probability of the box's digits), 0 without a box.
         text: The model's answer, as written.
+        reason: Why there is no box, one short sentence; empty with a box.
     """
 
     box: Box | None
     score: float
     text: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer about the frames of a clip, as read.
+
+    Attributes:
+        text: As written.
+        boxes: One a frame; None where the answer has no valid box.
+        scores: One a frame, 0..1; exp(mean log-probability of the box's digits), 0 without a box.
+        problems: Why boxes are missing, counted: reason to number of times.
+    """
+
+    text: str
+    boxes: tuple[Box | None, ...]
+    scores: tuple[float, ...]
+    problems: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, frame: int) -> Grounding:
+        """The answer for one frame of the clip, from 0."""
+        box = self.boxes[frame]
+        if box is not None:
+            return Grounding(box, self.scores[frame], self.text)
+        found = "".join(f" ({problem})" for problem in self.problems if problem != "missing")
+        return Grounding(None, 0.0, self.text, f"the answer has no box for this frame{found}")
 
 
 class Tracker(Protocol):

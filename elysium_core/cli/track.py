@@ -33,7 +33,7 @@ from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import TrackWriter, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import MODES, WINDOWS, TrackingConfig, usable_clip_length
+from elysium_core.types import MODES, WINDOWS, TrackingConfig
 
 _DEFAULTS = TrackingConfig()
 
@@ -91,15 +91,13 @@ def command(
         config = TrackingConfig(
             mode=mode,
             window=window,
-            clip_length=_DEFAULTS.clip_length if clip_length is None else clip_length,
+            clip_length=clip_length,
             score_threshold=score_threshold,
             max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
             zoom=zoom,
         )
         done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
         loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
-        if clip_length is None:
-            config = replace(config, clip_length=usable_clip_length(loaded.info.clip_length))
         tracker = loaded.tracker(mode=mode, config=config)
         with ExitStack() as stack:
             run = TrackRun(

@@ -55,6 +55,16 @@ def format_track(boxes: Sequence[Box]) -> str:
     return ", ".join(f"Frame {number}: {format_box(box)}" for number, box in enumerate(boxes, 1)) + "."
 
 
+def format_beginning(boxes: Sequence[Box]) -> str:
+    """Write the part of :func:`format_track` that is settled when the boxes of the first frames are known.
+
+    Example:
+        >>> format_beginning([Box(0, 0, 0.5, 0.5)])
+        'Frame 1: [0,0,50,50],'
+    """
+    return "".join(f"Frame {number}: {format_box(box)}, " for number, box in enumerate(boxes, 1)).rstrip()
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
     """What was read from an answer.

@@ -1,17 +1,10 @@
-"""How far an answered box lies from the one that was guessed, as a rule.
+"""Trees of guesses about the next box: likely other boxes as branches of a draft.
 
-One table a target, learnt while it is followed: counts of the differences of each
-coordinate, of which old ones fade. Before anything is known, small differences are the
-likely ones.
-
-Numbers as tokens, for tokenizers that write each digit as a token of its own, as LLaMA's does.
-
-Other boxes than the guessed one, as branches of a draft, as far as they pay for themselves.
-
-Two kinds of branch grow. An *opening* is one digit: another first digit of a coordinate.
-It is confirmed only where all before it was right, but behind it the model tells the
-second digit in any case, which the next guess needs. A *box* is whole: the answer may end
-with it in the same pass.
+Which boxes are likely is learnt for each target while it is followed (:class:`Residuals`): counts of how far answered
+coordinates lie from guessed ones, old ones fading. Two kinds of branch grow. An *opening* is another first digit of
+one coordinate: it is confirmed only where all before it was right, but behind it the model says the second digit in
+any case, which the next guess needs. A *box* is whole: the answer may end with it in the same pass. Both grow only as
+far as they are expected to save more than they cost. Tokenizers must write each digit as one token, as LLaMA's does.
 """
 
 from __future__ import annotations
@@ -24,7 +17,6 @@ from heapq import nlargest
 from itertools import chain
 
 from elysium_core.engine.draft_tree import DraftTrie
-from elysium_core.prompt.box_text import LEVELS
 from elysium_core.prompt.tokenizer import TextTokenizer
 
 _DIGITS = "0123456789"
@@ -91,9 +83,14 @@ _REMEMBERED = 16
 
 
 class Residuals:
-    """Differences of answered coordinates from guessed ones, in steps of 1/LEVELS."""
+    """Differences of answered coordinates from guessed ones, in steps of the box text.
 
-    def __init__(self) -> None:
+    Args:
+        levels: The largest number of a box.
+    """
+
+    def __init__(self, levels: int) -> None:
+        self._levels = levels
         self._seen: list[dict[int, float]] = [{} for _ in range(COORDINATES)]
         self._rest = [0.0] * COORDINATES
         self._recent: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
@@ -102,7 +99,7 @@ class Residuals:
         """Take in an answer.
 
         Args:
-            guess: The four coordinates that were guessed, 0..LEVELS.
+            guess: The four coordinates that were guessed, 0..levels.
             answer: Those that were answered.
         """
         self._recent.appendleft(tuple(answer))
@@ -121,7 +118,7 @@ class Residuals:
 
         Args:
             coordinate: 0..3.
-            guess: What is guessed, 0..LEVELS.
+            guess: What is guessed, 0..levels.
         """
         seen = self._seen[coordinate]
         counts = {
@@ -129,7 +126,7 @@ class Residuals:
             for difference in range(-_REACH, _REACH + 1)
         }
         total = sum(counts.values()) + self._rest[coordinate]
-        return {value: count / total for value, count in counts.items() if 0 <= value <= LEVELS}
+        return {value: count / total for value, count in counts.items() if 0 <= value <= self._levels}
 
     def recall(self, coordinate: int, digits: str) -> int | None:
         """The newest answer for one coordinate that begins with ``digits``; None if there is none.
@@ -143,7 +140,7 @@ class Residuals:
         """Other boxes than the guessed one that an answer may have, likely ones first, with their chances.
 
         Args:
-            guess: The four coordinates that are guessed, 0..LEVELS.
+            guess: The four coordinates that are guessed, 0..levels.
             least: Boxes less likely than this are left out; a camera asks for these at every frame.
         """
         boxes: list[tuple[float, tuple[int, ...]]] = [(1.0, ())]

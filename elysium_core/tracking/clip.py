@@ -11,23 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from elysium_core.engine.engine import Generation, Request
 from elysium_core.errors import BackendError, TargetError
+from elysium_core.families.base import Seen
 from elysium_core.frames import ClipWindow, Frame
 from elysium_core.geometry import Box
-from elysium_core.prompt.box_text import format_box, format_track
-from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.prompt.questions import RSOT, SOT
+from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.model_tracker import ModelTracker
-from elysium_core.tracking.target import Observation, Target
-from elysium_core.types import TrackState, TrackUpdate
+from elysium_core.tracking.target import Target
+from elysium_core.types import PAPER_CLIP_FRAMES, Grounding, TrackingConfig, TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 """Frames a recording may have to be tracked as one clip (paper, section 4.3)."""
 
-_PAPER_CLIP_FRAMES = 8
 _SPARE_TOKENS = 32
 # What is drafted where nothing is known; it costs nothing when wrong.
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
@@ -43,13 +41,17 @@ class ClipTracker(ModelTracker):
         config: Settings.
     """
 
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        super().__init__(runtime, config)
+        self._frames: list[Frame] = []
+        # The first of those frames, where the clip before has encoded it.
+        self._overlap: Seen | None = None
+        self._clips_done = 0
+
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         super().reset()
-        self._frames: list[Frame] = []
-        # Visual tokens of the first of those frames, where the clip before has seen it.
-        self._overlap: Tensor | None = None
-        self._clips_done = 0
+        self._frames, self._overlap, self._clips_done = [], None, 0
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target before the first frame; a box refers to that frame and goes before the words.
@@ -74,7 +76,7 @@ class ClipTracker(ModelTracker):
         self._stopped.clear()
         if self._clips_done == 0 and len(self._frames) <= self._longest_clip:
             return updates
-        length = self._config.clip_length
+        length = self._clip_length
         # A frame more than the clip must be there: else this clip may be the last and shorter one.
         while len(self._frames) > length:
             updates += self._run_clip(length)
@@ -83,8 +85,8 @@ class ClipTracker(ModelTracker):
     @property
     def _longest_clip(self) -> int:
         """Frames that may be one clip; a model trained with shorter clips than the paper's has never seen so many."""
-        trained = self._runtime.config.clip_length
-        return SINGLE_CLIP_FRAMES if trained >= _PAPER_CLIP_FRAMES else trained
+        trained = self._runtime.family.settings.clip_length
+        return SINGLE_CLIP_FRAMES if trained >= PAPER_CLIP_FRAMES else trained
 
     def flush(self) -> list[TrackUpdate]:
         """Answer the frames that are left at the end of the recording."""
@@ -92,7 +94,7 @@ class ClipTracker(ModelTracker):
         if self._clips_done == 0:
             return self._run_clip(len(self._frames)) if self._frames else []
         # One frame alone is the last one of the clip before, and has been answered.
-        spans = ClipWindow(self._config.clip_length, 1).spans(len(self._frames)) if len(self._frames) > 1 else []
+        spans = ClipWindow(self._clip_length, 1).spans(len(self._frames)) if len(self._frames) > 1 else []
         return [update for start, stop in spans for update in self._run_clip(stop - start)]
 
     def _run_clip(self, length: int) -> list[TrackUpdate]:
@@ -115,7 +117,7 @@ class ClipTracker(ModelTracker):
         del self._frames[: length - 1]
         return updates
 
-    def _hand_over(self, seen: Mapping[str, Sequence[Observation]]) -> None:
+    def _hand_over(self, seen: Mapping[str, Sequence[Grounding]]) -> None:
         """The box of a clip's last frame starts the next clip; without one, words do, or the newest box there is."""
         for name, observed in seen.items():
             boxes = [observation.box for observation in observed if observation.box is not None]
@@ -124,56 +126,55 @@ class ClipTracker(ModelTracker):
             elif boxes:
                 self._given[name] = boxes[-1]
 
-    def _observe(self, frames: Sequence[Frame]) -> dict[str, list[Observation]]:
+    def _observe(self, frames: Sequence[Frame]) -> dict[str, list[Grounding]]:
         """One observation a target and frame, whatever fails."""
         if not self._targets:
             self._overlap = None
             return {}
         try:
-            visual = self._encode(frames)
+            clip = self._encode(frames)
             started = time.perf_counter()
-            seen = self._ask(visual)
+            seen = self._ask(clip)
             self._stats.generate_s = time.perf_counter() - started
         except BackendError as error:
             self._overlap = None
             self._stats.failure = error
             self._stats.failures += len(frames)
-            seen = {name: [Observation(None, 0.0, str(error))] * len(frames) for name in self._targets}
+            seen = {name: [Grounding(None, 0.0, reason=str(error))] * len(frames) for name in self._targets}
         return seen
 
-    def _encode(self, frames: Sequence[Frame]) -> list[Tensor]:
-        """Visual tokens of a clip; the frame it shares with the clip before is not encoded again."""
+    def _encode(self, frames: Sequence[Frame]) -> list[Seen]:
+        """Encode a clip; the frame it shares with the clip before is not encoded again."""
         started = time.perf_counter()
         known = [] if self._overlap is None else [self._overlap]
         new = [frame.image for frame in frames[len(known) :]]
-        visual = known + self._runtime.encode_frames(new)
-        self._overlap = visual[-1]
+        clip = known + self._runtime.encode_frames(new)
+        self._overlap = clip[-1]
         self._stats.encode_s = time.perf_counter() - started
         self._stats.vision_encodes += len(new)
-        return visual
+        return clip
 
-    def _ask(self, visual: Sequence[Tensor]) -> dict[str, list[Observation]]:
+    def _ask(self, clip: Sequence[Seen]) -> dict[str, list[Grounding]]:
         """Ask about all targets behind one clip."""
-        requests = [self._request(target, len(visual)) for target in self._targets.values()]
-        answers = self._runtime.new_engine(self._counters).answer(requests, self._runtime.embed_clip(visual))
-        return {name: self._read(answer, len(visual)) for name, answer in zip(self._targets, answers, strict=True)}
+        requests = [self._request(target, clip) for target in self._targets.values()]
+        answers = self._runtime.new_engine(self._counters).answer(requests, self._runtime.family.opening(clip))
+        return {name: self._read(answer, clip) for name, answer in zip(self._targets, answers, strict=True)}
 
-    def _request(self, target: Target, count: int) -> Request:
+    def _request(self, target: Target, clip: Sequence[Seen]) -> Request:
+        family, steps, count = self._runtime.family, clip[0].steps, len(clip)
         cue = self._given.get(target.target_id)
         if cue is None:
-            question = fill(PUBLISHED[RSOT], expression=target.expression)
+            question = family.question(RSOT, target.expression)
         else:
-            question = fill(PUBLISHED[SOT], box=format_box(cue))
-        draft = AnswerDraft(self._runtime.tokenizer, "", format_track([cue or _MIDDLE] * count))
+            question = family.question(SOT, box=family.grammar.write(cue, steps))
+        guess = family.grammar.answer([cue or _MIDDLE] * count, steps)
+        draft = AnswerDraft(self._runtime.tokenizer, family.grammar, "", guess)
         # The setting speaks about the paper's clips; an answer about more frames is longer.
-        allowed = self._config.max_new_tokens * max(count, _PAPER_CLIP_FRAMES) // _PAPER_CLIP_FRAMES
+        allowed = self._config.max_new_tokens * max(count, PAPER_CLIP_FRAMES) // PAPER_CLIP_FRAMES
         return self._runtime.request(question, (), draft, min(draft.expected_tokens + _SPARE_TOKENS, allowed))
 
-    def _read(self, answer: Generation, count: int) -> list[Observation]:
-        scored = self._runtime.scored(answer, count)
-        for problem, times in scored.parsed.problems.items():
+    def _read(self, generation: Generation, clip: Sequence[Seen]) -> list[Grounding]:
+        answer = self._runtime.read(generation, len(clip), clip[0].steps)
+        for problem, times in answer.problems.items():
             self._stats.parse_failures[problem] = self._stats.parse_failures.get(problem, 0) + times
-        return [
-            Observation(box, score, "" if box is not None else "the answer has no box for this frame")
-            for box, score in zip(scored.parsed.boxes, scored.scores, strict=True)
-        ]
+        return [answer.at(frame) for frame in range(len(clip))]

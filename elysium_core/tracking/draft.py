@@ -8,21 +8,17 @@ it read them off the same frame, if behind a wrong digit.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from elysium_core.engine.draft_tree import DraftTree, DraftTrie
-from elysium_core.prompt.box_text import LEVELS
+from elysium_core.families.base import BoxGrammar
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.tracking.box_tree import COORDINATES, NO_TREE, Residuals, TreeBudget, grow, number_tokens
 
-_FIELD = re.compile(r"[0-9]+")
 _OPEN_NUMBER = re.compile(r"[0-9]+\Z")
-_BOX = re.compile(r"\[[^\[\]]*\]")
-_LONGEST_NUMBER = len(str(LEVELS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +43,7 @@ class AnswerDraft:
 
     Args:
         tokenizer: Of the model.
+        grammar: How the model writes boxes.
         given: The part of the answer that the model was given.
         guess: The whole answer as guessed, beginning with ``given``.
         residuals: How the last box of an answer differs from its guess as a rule; None = one guess, no tree.
@@ -56,15 +53,16 @@ class AnswerDraft:
     def __init__(
         self,
         tokenizer: TextTokenizer,
+        grammar: BoxGrammar,
         given: str,
         guess: str,
         residuals: Residuals | None = None,
         budget: TreeBudget = NO_TREE,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._grammar = tokenizer, grammar
         self._numbers = number_tokens(tokenizer)
         self.guess = guess
-        self._given_boxes = len(_BOX.findall(given))
+        self._given_boxes = len(grammar.boxes(given))
         self.given_ids = self._shared_ids(given, guess)
         self._residuals, self._budget = residuals, budget
         self._last: _Drafted | None = None
@@ -82,7 +80,7 @@ class AnswerDraft:
         sofar = [*self.given_ids, *written]
         beginning = self._tokenizer.decode(sofar)
         heard = self._heard(self._last, said) if said and self._last is not None else None
-        text = complete(self._recalled(heard or self._carried(beginning), beginning), beginning)
+        text = complete(self._recalled(heard or self._carried(beginning), beginning), beginning, self._grammar)
         ids = [] if text is None else self._tokenizer.encode_answer(text)
         # A guess whose tokens do not continue what was written would be rejected anyway.
         if text is None or ids[: len(sofar)] != sofar:
@@ -97,18 +95,18 @@ class AnswerDraft:
 
     def _heard(self, last: _Drafted, said: Sequence[int]) -> str | None:
         """The last guess, with the numbers that the model said in its place; None where tokens hide the numbers."""
-        fields, runs = list(_FIELD.finditer(last.text)), self._numbers.runs(last.ids)
+        fields, runs = self._grammar.numbers(last.text), self._numbers.runs(last.ids)
         if len(fields) != len(runs):
             return None
         behind = last.trie.shared(last.ids[last.known :])
         text, place = "", 0
         for turn, (field, (begin, _)) in enumerate(zip(fields, runs, strict=True)):
-            value = field.group(0)
+            value = last.text[field]
             if begin > last.known:
                 coordinate = turn - (len(fields) - COORDINATES)
                 value = self._spoken(last.trie, behind[begin - last.known - 1], said, int(value), coordinate) or value
-            text += last.text[place : field.start()] + value
-            place = field.end()
+            text += last.text[place : field.start] + value
+            place = field.stop
         return text + last.text[place:]
 
     def _recalled(self, guess: str, beginning: str) -> str:
@@ -116,20 +114,20 @@ class AnswerDraft:
         digits = _OPEN_NUMBER.search(beginning)
         if self._residuals is None or digits is None:
             return guess
-        fields = list(_FIELD.finditer(guess))
-        turn = len(_FIELD.findall(beginning)) - 1
+        fields = self._grammar.numbers(guess)
+        turn = len(self._grammar.numbers(beginning)) - 1
         coordinate = turn - (len(fields) - COORDINATES)
-        if not 0 <= coordinate < COORDINATES or fields[turn].group(0).startswith(digits.group(0)):
+        if not 0 <= coordinate < COORDINATES or guess[fields[turn]].startswith(digits.group(0)):
             return guess
         value = self._residuals.recall(coordinate, digits.group(0))
-        return guess if value is None else guess[: fields[turn].start()] + str(value) + guess[fields[turn].end() :]
+        return guess if value is None else guess[: fields[turn].start] + str(value) + guess[fields[turn].stop :]
 
     def _spoken(
         self, trie: DraftTrie, node: int | None, said: Sequence[int], wanted: int, coordinate: int
     ) -> str | None:
         """The number that the model said behind a node; where the tree ends, one answered before or near ``wanted``."""
         digits = ""
-        while node is not None and len(digits) < _LONGEST_NUMBER:
+        while node is not None and len(digits) < len(str(self._grammar.levels)):
             digit = self._numbers.digit(said[node])
             if not digit:
                 return digits or None
@@ -139,15 +137,18 @@ class AnswerDraft:
             remembered = self._residuals.recall(coordinate, digits)
             if remembered is not None:
                 return str(remembered)
-        return _nearest(digits, wanted)
+        return _nearest(digits, wanted, self._grammar.levels)
 
     def _carried(self, beginning: str) -> str:
         """The guess with the newest box of the model's own in place of all later ones."""
-        boxes = _BOX.findall(beginning)
-        if len(boxes) <= self._given_boxes:
+        written = self._grammar.boxes(beginning)
+        if len(written) <= self._given_boxes:
             return self.guess
-        number = itertools.count()
-        return _BOX.sub(lambda box: box[0] if next(number) < len(boxes) else boxes[-1], self.guess)
+        newest, text, place = beginning[written[-1]], "", 0
+        for box in self._grammar.boxes(self.guess)[len(written) :]:
+            text += self.guess[place : box.start] + newest
+            place = box.stop
+        return text + self.guess[place:]
 
     def _shared_ids(self, given: str, guess: str) -> list[int]:
         """Ids of ``given`` as they stand in the whole answer: a merge across its end is left to the model."""
@@ -159,12 +160,13 @@ class AnswerDraft:
         return part
 
 
-def complete(guess: str, written: str) -> str | None:
+def complete(guess: str, written: str, grammar: BoxGrammar) -> str | None:
     """Fit a guess to what has been written.
 
     Args:
-        guess: Text with numbers 0..100.
+        guess: An answer with numbers.
         written: The beginning of a text of the same form.
+        grammar: How the model writes boxes.
 
     Returns:
         A text of that form that begins with ``written`` and is otherwise as near to the
@@ -172,13 +174,13 @@ def complete(guess: str, written: str) -> str | None:
         in ``written`` stay, whatever they are.
 
     Example:
-        >>> complete("[23,45,46,72]", "[23,5")
+        >>> complete("[23,45,46,72]", "[23,5", ElysiumGrammar())
         '[23,50,46,72]'
     """
     result, place = "", 0
     position = 0
-    for field in _FIELD.finditer(guess):
-        literal = guess[position : field.start()]
+    for field in grammar.numbers(guess):
+        literal = guess[position : field.start]
         rest = written[place:]
         if not rest.startswith(literal):
             return result + guess[position:] if literal.startswith(rest) else None
@@ -188,21 +190,21 @@ def complete(guess: str, written: str) -> str | None:
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         place += len(digits)
         closed = place < len(written)
-        value = digits if closed else _nearest(digits, int(field.group(0)))
+        value = digits if closed else _nearest(digits, int(guess[field]), grammar.levels)
         if not value:
             return None
         result += value
-        position = field.end()
+        position = field.stop
     tail, rest = guess[position:], written[place:]
     return result + tail if tail.startswith(rest) else None
 
 
-def _nearest(digits: str, wanted: int) -> str | None:
-    """The number 0..100 that begins with ``digits`` and is nearest to ``wanted``."""
-    return min(_numbers_from(digits), key=lambda text: abs(int(text) - wanted), default=None)
+def _nearest(digits: str, wanted: int, levels: int) -> str | None:
+    """The number 0..levels that begins with ``digits`` and is nearest to ``wanted``."""
+    return min(_numbers_from(digits, levels), key=lambda text: abs(int(text) - wanted), default=None)
 
 
-@lru_cache(maxsize=2 * (LEVELS + 1))
-def _numbers_from(digits: str) -> tuple[str, ...]:
-    """The numbers 0..100 that begin with ``digits``."""
-    return tuple(text for text in map(str, range(LEVELS + 1)) if text.startswith(digits))
+@lru_cache(maxsize=4096)
+def _numbers_from(digits: str, levels: int) -> tuple[str, ...]:
+    """The numbers 0..levels that begin with ``digits``."""
+    return tuple(text for text in map(str, range(levels + 1)) if text.startswith(digits))

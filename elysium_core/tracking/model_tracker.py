@@ -8,7 +8,7 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.target import StreamClock, Target
-from elysium_core.types import TrackerStats, TrackingConfig
+from elysium_core.types import PAPER_CLIP_FRAMES, TrackerStats, TrackingConfig
 
 
 class ModelTracker:
@@ -21,11 +21,15 @@ class ModelTracker:
 
     def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
         self._runtime = runtime
-        self._config = config
+        self._config = self._resolved(config)
         self._stats = TrackerStats()
         self._counters = EngineCounters()
         self._next_id = 1
-        self.reset()
+        self._clock = StreamClock()
+        self._targets: dict[str, Target] = {}
+        self._stopped: list[Target] = []
+        # Boxes that were given and not looked at yet.
+        self._given: dict[str, Box] = {}
 
     @property
     def config(self) -> TrackingConfig:
@@ -44,15 +48,20 @@ class ModelTracker:
 
     def configure(self, config: TrackingConfig) -> None:
         """Take new settings from the next frame or clip on."""
-        self._config = config
+        self._config = self._resolved(config)
+
+    def _resolved(self, config: TrackingConfig) -> TrackingConfig:
+        return config.resolved(self._runtime.family.settings.clip_length)
+
+    @property
+    def _clip_length(self) -> int:
+        """Frames the model sees at most at once."""
+        return self._config.clip_length or PAPER_CLIP_FRAMES  # resolved when the settings were taken
 
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         self._clock = StreamClock()
-        self._targets: dict[str, Target] = {}
-        self._stopped: list[Target] = []
-        # Boxes that were given and not looked at yet.
-        self._given: dict[str, Box] = {}
+        self._targets, self._stopped, self._given = {}, [], {}
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; see :meth:`elysium_core.types.Tracker.add`."""

@@ -6,18 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from elysium_core.errors import BackendError
+from elysium_core.families.base import Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.runtime import Runtime
 from elysium_core.tracking.box_tree import Residuals, TreeBudget
-from elysium_core.tracking.find import ground_answers, observations
+from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.model_tracker import ModelTracker
-from elysium_core.tracking.target import Observation, Target
+from elysium_core.tracking.target import Target
 from elysium_core.tracking.window import Window
-from elysium_core.tracking.zoom import CloserLooks, CloseUps, Image
-from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
+from elysium_core.tracking.zoom import Image, ZoomFollow, ZoomSearch
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
 
 # Two boxes for one target in one frame: above this they are the same place, below two opinions.
 _SAME_PLACE_IOU = 0.5
@@ -31,9 +31,9 @@ _DRAFT_TOKENS = {"cuda": 32}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sight:
-    """Visual tokens (K, D) of a frame, and a target's box in it."""
+    """A frame, and a target's box in it."""
 
-    tokens: Tensor
+    frame: Seen
     box: Box
 
 
@@ -43,24 +43,30 @@ class StreamTracker(ModelTracker):
     A target given by words is found by words first. From then on it is asked for behind
     the frame in which it was last surely seen. While it is lost, and every
     ``reground_period_s``, it is looked for by its words again. With ``zoom``, all of this
-    is also done with closer looks, and the surer answer counts.
+    is done in parts of the frame too, and the answer with the higher score counts.
 
     Args:
         runtime: The model.
         config: Settings.
     """
 
-    def reset(self) -> None:
-        """Forget all targets and frames; ids are still not reused."""
-        super().reset()
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        super().__init__(runtime, config)
         # Where a target can be picked up when no window holds it.
         self._sights: dict[str, _Sight] = {}
         self._windows: list[Window] = []
         self._residuals: dict[str, Residuals] = {}
         self._newest: Frame | None = None
-        self._newest_tokens: Tensor | None = None
-        self._close_ups = CloseUps(self._runtime, self._encode, self._counters)
-        self._looks = CloserLooks(self._runtime, self._encode, self._counters)
+        self._newest_seen: Seen | None = None
+        self._zoom_follow = ZoomFollow(runtime, self._encode, self._counters)
+        self._zoom_search = ZoomSearch(runtime, self._encode, self._counters)
+
+    def reset(self) -> None:
+        """Forget all targets and frames; ids are still not reused."""
+        super().reset()
+        self._sights, self._windows, self._residuals = {}, [], {}
+        self._newest = self._newest_seen = None
+        self._zoom_follow.clear()
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; a box refers to the newest frame, before the first to that one.
@@ -77,7 +83,7 @@ class StreamTracker(ModelTracker):
         """Take new settings from the next frame on."""
         super().configure(config)
         if not config.zoom:
-            self._close_ups.clear()
+            self._zoom_follow.clear()
 
     def flush(self) -> list[TrackUpdate]:
         """Updates held back at the end of a stream: none, every frame was answered."""
@@ -93,7 +99,7 @@ class StreamTracker(ModelTracker):
         self._stopped.clear()
         seen = self._observe(frame, now_s) if self._targets else {}
         if not self._targets:
-            self._newest, self._newest_tokens = frame, None
+            self._newest, self._newest_seen = frame, None
         for target in list(self._targets.values()):
             update = target.observe(frame, now_s, seen[target.target_id], self._config)
             updates.append(update)
@@ -102,45 +108,45 @@ class StreamTracker(ModelTracker):
 
     def _remember(self, frame: Frame, target: Target, update: TrackUpdate) -> None:
         """Keep a sure sight of a target that has no words to be found by; drop one that is gone."""
-        tokens, sure = self._newest_tokens, update.state is TrackState.TRACKED
-        if sure and update.box is not None and target.target_id not in self._close_ups:
-            # Closer looks were asked for after it was found.
-            self._open_close_up(target.target_id, frame, update.box)
+        newest, sure = self._newest_seen, update.state is TrackState.TRACKED
+        if sure and update.box is not None and target.target_id not in self._zoom_follow:
+            # Zoom was switched on after it was found.
+            self._open_zoom(target.target_id, frame, update.box)
         if update.state is TrackState.REMOVED:
             del self._targets[target.target_id]
             self._forget(target.target_id)
-        elif sure and update.box is not None and tokens is not None and not target.expression:
-            self._sights[target.target_id] = _Sight(tokens, update.box)
+        elif sure and update.box is not None and newest is not None and not target.expression:
+            self._sights[target.target_id] = _Sight(newest, update.box)
 
     def _forget(self, target_id: str) -> None:
         super()._forget(target_id)
         self._sights.pop(target_id, None)
         self._residuals.pop(target_id, None)
-        self._close_ups.forget(target_id)
+        self._zoom_follow.forget(target_id)
         self._leave_windows(target_id)
 
-    def _observe(self, frame: Frame, now_s: float) -> dict[str, Observation]:
+    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
         """One observation a target, whatever fails."""
-        seen: dict[str, Observation] = {}
+        seen: dict[str, Grounding] = {}
         self._stats.encode_s, started = 0.0, time.perf_counter()
         try:
             self._place_given()
-            self._newest, self._newest_tokens = frame, None
-            self._newest_tokens = live = self._encode([frame.image])[0]
+            self._newest, self._newest_seen = frame, None
+            self._newest_seen = live = self._encode([frame.image])[0]
             seen = self._look(live)
-            self._look_closer(frame, seen)
+            self._look_with_zoom(frame, seen)
             self._adopt(frame, live, seen, self._search(frame, live, now_s, seen))
         except BackendError as error:
             # A window may lack what failed; start afresh from words, or from where the target was last seen.
             self._windows.clear()
-            self._close_ups.restart()
+            self._zoom_follow.restart()
             self._stats.failure = error
             self._stats.failures += 1
-            seen = {name: Observation(None, 0.0, str(error)) for name in self._targets}
+            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
         self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
         self._count_engine()
         for name in self._targets:
-            observation = seen.setdefault(name, Observation(None, 0.0, "there is nothing to search it by"))
+            observation = seen.setdefault(name, Grounding(None, 0.0, reason="there is nothing to search it by"))
             if observation.box is None:
                 failures = self._stats.parse_failures
                 failures[observation.reason] = failures.get(observation.reason, 0) + 1
@@ -150,32 +156,35 @@ class StreamTracker(ModelTracker):
         """Boxes given since the newest frame become sights of it."""
         if not self._given or self._newest is None:
             return
-        tokens = self._newest_tokens
-        if tokens is None:
-            tokens = self._encode([self._newest.image])[0]
+        newest = self._newest_seen
+        if newest is None:
+            newest = self._encode([self._newest.image])[0]
         for name, box in self._given.items():
-            self._sights[name] = _Sight(tokens, box)
-            self._open_close_up(name, self._newest, box)
+            self._sights[name] = _Sight(newest, box)
+            self._open_zoom(name, self._newest, box)
         self._given = {}
 
-    def _look(self, live: Tensor) -> dict[str, Observation]:
+    def _look(self, live: Seen) -> dict[str, Grounding]:
         """Boxes given for this frame, and what every window says about it."""
         self._pick_up()
-        seen: dict[str, Observation] = {}
+        seen: dict[str, Grounding] = {}
         budget = self._tree_budget()
         for window in self._windows:
             guesses = {name: box for name in window.members if (box := self._targets[name].last_box) is not None}
-            residuals = {name: self._residuals.setdefault(name, Residuals()) for name in window.members}
+            residuals = {
+                name: self._residuals.setdefault(name, Residuals(self._runtime.family.grammar.levels))
+                for name in window.members
+            }
             seen |= window.look(live, guesses, residuals, budget)
         self._windows = [window for window in self._windows if window.members]
-        return seen | {name: Observation(box, 1.0) for name, box in self._given.items()}
+        return seen | {name: Grounding(box, 1.0) for name, box in self._given.items()}
 
-    def _look_closer(self, frame: Frame, seen: dict[str, Observation]) -> None:
-        """Take the surer of what windows say and what closer looks at the last places say."""
+    def _look_with_zoom(self, frame: Frame, seen: dict[str, Grounding]) -> None:
+        """Take the answer with the higher score: of the windows, or of views around the last places."""
         if not self._config.zoom:
             return
         places = {name: target.last_box for name, target in self._targets.items() if name not in self._given}
-        closer = self._close_ups.look(frame, {name: box for name, box in places.items() if box is not None})
+        closer = self._zoom_follow.look(frame, {name: box for name, box in places.items() if box is not None})
         for name, observation in closer.items():
             if name not in seen or observation.score > seen[name].score:
                 seen[name] = observation
@@ -192,18 +201,16 @@ class StreamTracker(ModelTracker):
         """Open windows for targets that are in none, but were seen somewhere; one for each frame they were seen in."""
         watched = {name for window in self._windows for name in window.members}
         while missing := [name for name in self._sights if name not in watched]:
-            tokens = self._sights[missing[0]].tokens
-            together = {name: self._sights[name].box for name in missing if self._sights[name].tokens is tokens}
-            self._open_window(tokens, together)
+            frame = self._sights[missing[0]].frame
+            together = {name: self._sights[name].box for name in missing if self._sights[name].frame is frame}
+            self._open_window(frame, together)
             watched |= together.keys()
             for name in together:
                 # From here on words find it again better than an old sight.
                 if self._targets[name].expression:
                     del self._sights[name]
 
-    def _search(
-        self, frame: Frame, live: Tensor, now_s: float, seen: Mapping[str, Observation]
-    ) -> dict[str, Observation]:
+    def _search(self, frame: Frame, live: Seen, now_s: float, seen: Mapping[str, Grounding]) -> dict[str, Grounding]:
         """Look by words for the targets that need it."""
         due = {}
         for name, target in self._targets.items():
@@ -213,10 +220,8 @@ class StreamTracker(ModelTracker):
         if not due:
             return {}
         guesses = {name: box for name in due if (box := self._targets[name].last_box) is not None}
-        answers = ground_answers(self._runtime, live, due, guesses, self._counters)
-        if self._config.zoom:
-            answers = self._looks.go_on(frame.image, answers, due)
-        return observations(answers)
+        found = find_by_words(self._runtime, live, due, guesses, self._counters)
+        return self._zoom_search.go_on(frame.image, found, due) if self._config.zoom else found
 
     def _is_due(self, target: Target, now_s: float, watched: bool) -> bool:
         if not watched or target.lost_at_s is not None:
@@ -230,9 +235,7 @@ class StreamTracker(ModelTracker):
         # window afterwards, whenever they were added.
         return period > 0 and now_s // period > asked // period
 
-    def _adopt(
-        self, frame: Frame, live: Tensor, seen: dict[str, Observation], found: Mapping[str, Observation]
-    ) -> None:
+    def _adopt(self, frame: Frame, live: Seen, seen: dict[str, Grounding], found: Mapping[str, Grounding]) -> None:
         """Decide between following and searching, and open a new window where this frame is the better anchor."""
         anchors = dict(self._given)
         for name, by_words in found.items():
@@ -243,13 +246,13 @@ class StreamTracker(ModelTracker):
             if box is not None and (best is by_words or _same_place(followed, by_words)):
                 anchors[name] = box
         for name, box in anchors.items():
-            self._open_close_up(name, frame, box)
+            self._open_zoom(name, frame, box)
         anchors = self._restarting(seen, bool(anchors)) | anchors
         if anchors:
             self._open_window(live, anchors)
         self._given = {}
 
-    def _restarting(self, seen: Mapping[str, Observation], opening: bool) -> dict[str, Box]:
+    def _restarting(self, seen: Mapping[str, Grounding], opening: bool) -> dict[str, Box]:
         """Boxes of the targets whose growing window ends with this frame.
 
         It ends when it is full. When any ends, or another opens, the rest join, so that
@@ -265,41 +268,41 @@ class StreamTracker(ModelTracker):
         }
         return {name: box for name, box in boxes.items() if box is not None}
 
-    def _sure_box(self, seen: Observation) -> Box | None:
+    def _sure_box(self, seen: Grounding) -> Box | None:
         return seen.box if seen.score >= self._config.score_threshold else None
 
     @property
     def _window_frames(self) -> int:
         """Frames a window may hold."""
-        window = self._config.window if self._config.window != "auto" else self._runtime.config.window
-        return _ANCHOR_FRAMES if window == "anchor" else self._config.clip_length
+        window = self._config.window if self._config.window != "auto" else self._runtime.family.settings.window
+        return _ANCHOR_FRAMES if window == "anchor" else self._clip_length
 
-    def _open_window(self, visual: Tensor, boxes: Mapping[str, Box]) -> None:
+    def _open_window(self, frame: Seen, boxes: Mapping[str, Box]) -> None:
         """Move targets into a new window that opens with a frame in which their boxes are known."""
         for name in boxes:
             self._leave_windows(name)
         words = {name: self._targets[name].expression for name in boxes}
         longest = self._config.max_new_tokens
-        self._windows.append(Window(self._runtime, visual, boxes, words, self._window_frames, self._counters, longest))
+        self._windows.append(Window(self._runtime, frame, boxes, words, self._window_frames, self._counters, longest))
 
     def _leave_windows(self, target_id: str) -> None:
         for window in self._windows:
             window.discard(target_id)
         self._windows = [window for window in self._windows if window.members]
 
-    def _open_close_up(self, name: str, frame: Frame, box: Box) -> None:
+    def _open_zoom(self, name: str, frame: Frame, box: Box) -> None:
         if self._config.zoom:
-            self._close_ups.open(name, frame, box, self._targets[name].expression)
+            self._zoom_follow.open(name, frame, box, self._targets[name].expression)
 
-    def _encode(self, images: Sequence[Image]) -> list[Tensor]:
+    def _encode(self, images: Sequence[Image]) -> list[Seen]:
         started = time.perf_counter()
-        tokens = self._runtime.encode_frames(images)
+        seen = self._runtime.encode_frames(images)
         self._stats.encode_s += time.perf_counter() - started
         self._stats.vision_encodes += len(images)
-        return tokens
+        return seen
 
 
-def _same_place(followed: Observation | None, by_words: Observation) -> bool:
+def _same_place(followed: Grounding | None, by_words: Grounding) -> bool:
     if followed is None or followed.box is None or by_words.box is None:
         return False
     return followed.box.iou(by_words.box) >= _SAME_PLACE_IOU

@@ -6,24 +6,9 @@ from dataclasses import dataclass
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
 
 _NOT_FOUND_YET = "not found yet"
-
-
-@dataclass(slots=True)
-class Observation:
-    """What the model said about a target in one frame.
-
-    Attributes:
-        box: Where it is; None when the answer had no valid box.
-        score: 0..1.
-        reason: Why there is no box.
-    """
-
-    box: Box | None
-    score: float
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -50,7 +35,7 @@ class Target:
     lost_at_s: float | None = None
     asked_at_s: float | None = None
 
-    def observe(self, frame: Frame, now_s: float, seen: Observation, config: TrackingConfig) -> TrackUpdate:
+    def observe(self, frame: Frame, now_s: float, seen: Grounding, config: TrackingConfig) -> TrackUpdate:
         """Take in what was seen in a frame and say what is known.
 
         A box below the threshold is shown as UNCERTAIN until ``lost_after_s`` has passed

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from elysium_core.engine.engine import EngineCounters, Generation, Request
+from elysium_core.families.base import Seen
 from elysium_core.geometry import Box
-from elysium_core.prompt.box_text import format_box, format_track, quantize
-from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
+from elysium_core.prompt.questions import RSOT, SOT
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.box_tree import NO_TREE, Residuals, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft
-from elysium_core.tracking.target import Observation
+from elysium_core.types import Grounding
 
 _SPARE_TOKENS = 16
 
@@ -41,7 +41,7 @@ class Window:
 
     Args:
         runtime: The model.
-        opening: Visual tokens (K, D) of the frame it opens with.
+        opening: The frame it opens with.
         boxes: Box of every member in that frame, by target id.
         expressions: Words of the members that have any, by target id.
         max_frames: Frames it may hold, >= 2; 2 makes it an anchor window.
@@ -52,7 +52,7 @@ class Window:
     def __init__(
         self,
         runtime: Runtime,
-        opening: Tensor,
+        opening: Seen,
         boxes: Mapping[str, Box],
         expressions: Mapping[str, str],
         max_frames: int,
@@ -62,7 +62,8 @@ class Window:
         self._runtime = runtime
         self._max_new_tokens = max_new_tokens
         self._engine = runtime.new_engine(counters)
-        self._opening: Tensor | None = opening
+        self._opening: Seen | None = opening
+        self._steps = opening.steps
         self._members = {name: _Member(expressions.get(name, ""), [box]) for name, box in boxes.items()}
         self._max_frames = max_frames
         self.frames = 1
@@ -83,15 +84,15 @@ class Window:
 
     def look(
         self,
-        live: Tensor,
+        live: Seen,
         guesses: Mapping[str, Box],
         residuals: Mapping[str, Residuals] = MappingProxyType({}),
         budget: TreeBudget = NO_TREE,
-    ) -> dict[str, Observation]:
+    ) -> dict[str, Grounding]:
         """Append a live frame and ask where every member is in it.
 
         Args:
-            live: Visual tokens (K, D) of the frame.
+            live: The frame.
             guesses: Where a member is thought to be, by target id: only drafts, the
                 answers do not depend on them.
             residuals: How members' answers differ from guesses; they learn from the answers.
@@ -101,7 +102,7 @@ class Window:
             One observation a member.
         """
         number = self.frames + 1
-        appended = self._runtime.embed_frame(live, number)
+        appended = self._runtime.family.appended(live, number)
         prefix = self._with_opening(appended)
         guessed = {name: guesses.get(name, member.boxes[-1]) for name, member in self._members.items()}
         drafts = {
@@ -113,7 +114,8 @@ class Window:
         seen = {name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)}
         for name in residuals.keys() & seen.keys():
             if (box := seen[name].box) is not None:
-                residuals[name].learn(quantize(guessed[name]), quantize(box))
+                learn, quantize = residuals[name].learn, self._runtime.family.grammar.quantize
+                learn(quantize(guessed[name], self._steps), quantize(box, self._steps))
         if self._max_frames == 2:
             self._engine.crop(self._engine.prefix_length - len(appended))
         else:
@@ -125,33 +127,29 @@ class Window:
         """What has to be written: in the first look, the opening frame too."""
         if self._opening is None:
             return appended
-        opening = self._runtime.embed_frame(self._opening, 1)
+        opening = self._runtime.family.appended(self._opening, 1)
         self._opening = None
         return torch.cat([opening, appended])
 
     def _draft(self, member: _Member, guess: Box, residuals: Residuals | None, budget: TreeBudget) -> AnswerDraft:
-        given = format_track([*member.boxes, member.boxes[-1]])
-        known = given[: given.rindex(f" Frame {len(member.boxes) + 1}:")]
-        answer = format_track([*member.boxes, guess])
-        return AnswerDraft(self._runtime.tokenizer, known, answer, residuals, budget)
+        grammar = self._runtime.family.grammar
+        known = grammar.beginning(member.boxes, self._steps)
+        answer = grammar.answer([*member.boxes, guess], self._steps)
+        return AnswerDraft(self._runtime.tokenizer, grammar, known, answer, residuals, budget)
 
     def _request(self, member: _Member, draft: AnswerDraft) -> Request:
+        family = self._runtime.family
         if member.expression:
-            question = fill(PUBLISHED[RSOT], expression=member.expression)
+            question = family.question(RSOT, member.expression)
         else:
-            question = fill(PUBLISHED[SOT], box=format_box(member.boxes[0]))
+            question = family.question(SOT, box=family.grammar.write(member.boxes[0], self._steps))
         longest = min(draft.expected_tokens + _SPARE_TOKENS, self._max_new_tokens)
         return self._runtime.request(question, draft.given_ids, draft, longest)
 
-    def _read(self, answer: Generation, number: int) -> Observation:
-        scored = self._runtime.scored(answer, number)
-        box, score = scored.parsed.boxes[number - 1], scored.scores[number - 1]
-        problems = {p: n for p, n in scored.parsed.problems.items() if p != "missing"}
-        if box is not None:
-            return Observation(box, score)
-        return Observation(None, 0.0, "the answer has no box for this frame" + "".join(f" ({p})" for p in problems))
+    def _read(self, answer: Generation, number: int) -> Grounding:
+        return self._runtime.read(answer, number, self._steps).at(number - 1)
 
-    def _keep(self, seen: Mapping[str, Observation]) -> None:
+    def _keep(self, seen: Mapping[str, Grounding]) -> None:
         """Remember the answered boxes; a member without one cannot go on in this window."""
         for name, observation in seen.items():
             if observation.box is None:

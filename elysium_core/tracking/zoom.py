@@ -1,15 +1,9 @@
-"""Finding things by words with closer looks: at what was found, and at parts of a frame where nothing was.
+"""Zoom: parts of a frame at full resolution, for things that are small in it.
 
-A closer look is one more picture for the model: a :class:`View` at the frame's full
-resolution. The paper puts its weak results on small objects down to the resolution of
-the vision encoder; this is the answer to that.
-
-Views: parts of a frame that are shown to the model in place of the whole.
-
-A model sees every picture at the same few pixels. What is small in a frame is large in
-a view around it, cut out of the frame at its full resolution.
-
-Following targets through close-ups: views around their last places, at the frame's full resolution.
+A model sees every picture at the same few pixels. What is small in a frame is large in a view around it, cut out of
+the frame (:class:`ZoomView`). Words are looked for through views by :class:`ZoomSearch`, targets are followed through
+views by :class:`ZoomFollow`. The paper explains its weak results on small objects by the low resolution of the vision
+encoder; this is the remedy.
 """
 
 from __future__ import annotations
@@ -20,16 +14,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from elysium_core.engine.engine import EngineCounters
 from elysium_core.errors import BoxError
+from elysium_core.families.base import Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.runtime import Runtime, ScoredAnswer
-from elysium_core.tracking.find import ground_answers
-from elysium_core.tracking.target import Observation
+from elysium_core.runtime import Runtime
+from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.window import Window
+from elysium_core.types import Grounding
 
 _TIMES_THE_TARGET = 3.0
 """Side of a view around a box, over the longer side of that box: room for what moves, and for what is around it."""
@@ -42,7 +36,7 @@ _TILINGS = ((2, 0.6), (3, 0.4))
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ZoomView:
     """A rectangle of a frame, all in pixels.
 
     Attributes:
@@ -62,7 +56,7 @@ class View:
     frame_height: int
 
     @classmethod
-    def around(cls, box: Box, frame_width: int, frame_height: int) -> View:
+    def around(cls, box: Box, frame_width: int, frame_height: int) -> ZoomView:
         """A square three times as long as a box is, around it; cut and moved to lie inside the frame."""
         longest = max(box.width * frame_width, box.height * frame_height)
         side = max(_LEAST_SIDE_PX, round(_TIMES_THE_TARGET * longest))
@@ -118,7 +112,7 @@ class View:
         )
 
 
-def closer_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list[NDArray[np.uint8]], Box]:
+def zoomed_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list[NDArray[np.uint8]], Box]:
     """Show the place around a box in place of whole pictures, if that shows it larger.
 
     Args:
@@ -128,38 +122,38 @@ def closer_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list
     Returns:
         The pictures to show, and the box in the first of them.
     """
-    views = [View.around(box, image.shape[1], image.shape[0]) for image in images]
+    views = [ZoomView.around(box, image.shape[1], image.shape[0]) for image in images]
     inside = views[0].from_frame(box)
     if inside is None or not views[0].is_worth_it:
         return list(images), box
     return [view.crop(image) for view, image in zip(views, images, strict=True)], inside
 
 
-def tilings(frame_width: int, frame_height: int) -> list[list[View]]:
+def tilings(frame_width: int, frame_height: int) -> list[list[ZoomView]]:
     """Views that cover a frame together and overlap, in rows: 2 x 2 large ones, then 3 x 3 smaller ones."""
     return [_tiling(frame_width, frame_height, count, share) for count, share in _TILINGS]
 
 
-def _tiling(frame_width: int, frame_height: int, count: int, share: float) -> list[View]:
+def _tiling(frame_width: int, frame_height: int, count: int, share: float) -> list[ZoomView]:
     width, height = math.ceil(frame_width * share), math.ceil(frame_height * share)
     lefts = [round((frame_width - width) * n / (count - 1)) for n in range(count)]
     tops = [round((frame_height - height) * n / (count - 1)) for n in range(count)]
-    return [View(left, top, width, height, frame_width, frame_height) for top in tops for left in lefts]
+    return [ZoomView(left, top, width, height, frame_width, frame_height) for top in tops for left in lefts]
 
 
 SURE_SCORE = 0.5
-"""What scores less in the whole frame has to be confirmed by a closer look, and is also looked for in parts of the
-frame; what is found there has to score it twice."""
+"""What scores less in the whole frame has to be confirmed in a view around it, and is looked for in parts of the frame
+too; what is found in a part has to reach this score there and in a view around it."""
 
 Image = NDArray[np.uint8]
-Encode = Callable[[Sequence[Image]], list[Tensor]]
-"""Images (H, W, 3) -> visual tokens (K, D) of each."""
-Answers = dict[str, ScoredAnswer]
-"""Answers about one frame by key; boxes are boxes of the frame, the text is about the view it was read from."""
+Encode = Callable[[Sequence[Image]], list[Seen]]
+"""Encodes RGB uint8 images (H, W, 3)."""
+Answers = dict[str, Grounding]
+"""Answers by key; boxes are boxes of the frame, the text is about the view it was read from."""
 
 
-class CloserLooks:
-    """Asks where things are in parts of frames.
+class ZoomSearch:
+    """Finds things by words in parts of frames.
 
     Args:
         runtime: The model.
@@ -173,7 +167,7 @@ class CloserLooks:
         self._counters = counters
         self._turn = 0
 
-    def finish(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
+    def finish(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
         """Look closer at what was found in a picture, and through smaller and smaller parts for what was not.
 
         Args:
@@ -190,7 +184,7 @@ class CloserLooks:
             best |= self._scan(image, views, best, words)
         return best
 
-    def go_on(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
+    def go_on(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
         """As :meth:`finish` for one frame of a stream: of all parts of a frame, it looks through the next in turn."""
         height, width = image.shape[:2]
         views = [view for tiling in tilings(width, height) for view in tiling]
@@ -199,7 +193,7 @@ class CloserLooks:
         self._turn += 1
         return best
 
-    def _refine(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
+    def _refine(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
         """The surer of what was found and what a view around it shows; what is not sure has to be shown by the view."""
         closer = self._look_at(image, found, words)
         return {
@@ -207,7 +201,7 @@ class CloserLooks:
             for key, answer in found.items()
         }
 
-    def _scan(self, image: Image, views: Sequence[View], best: Answers, words: Mapping[str, str]) -> Answers:
+    def _scan(self, image: Image, views: Sequence[ZoomView], best: Answers, words: Mapping[str, str]) -> Answers:
         """Look through parts of a picture for what is not sure yet.
 
         What is found in a part counts if a view around it shows it, too, and with the score
@@ -217,48 +211,49 @@ class CloserLooks:
         if not unsure:
             return {}
         found: Answers = {}
-        tokens = self._encode([view.crop(image) for view in views])
-        for view, visual in zip(views, tokens, strict=True):
-            for key, answer in self._ask(visual, unsure, view).items():
+        pictures = self._encode([view.crop(image) for view in views])
+        for view, seen in zip(views, pictures, strict=True):
+            for key, answer in self._ask(seen, unsure, view).items():
                 if _is_sure(answer) and _score(answer) >= _score(found.get(key, answer)):
                     found[key] = answer
         confirmed = self._look_at(image, found, words)
         return {key: answer for key, answer in confirmed.items() if _is_sure(answer)}
 
-    def _look_at(self, image: Image, found: Mapping[str, ScoredAnswer], words: Mapping[str, str]) -> Answers:
+    def _look_at(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
         """What views around found boxes show; nothing about boxes that are large in the picture already."""
         height, width = image.shape[:2]
-        boxes = {key: box for key, answer in found.items() if (box := answer.parsed.boxes[0]) is not None}
-        views = {key: View.around(box, width, height) for key, box in boxes.items()}
+        boxes = {key: box for key, answer in found.items() if (box := answer.box) is not None}
+        views = {key: ZoomView.around(box, width, height) for key, box in boxes.items()}
         views = {key: view for key, view in views.items() if view.is_worth_it}
         if not views:
             return {}
         answers: Answers = {}
-        tokens = self._encode([view.crop(image) for view in views.values()])
-        for (key, view), visual in zip(views.items(), tokens, strict=True):
-            answers |= self._ask(visual, {key: words[key]}, view)
+        pictures = self._encode([view.crop(image) for view in views.values()])
+        for (key, view), seen in zip(views.items(), pictures, strict=True):
+            answers |= self._ask(seen, {key: words[key]}, view)
         return answers
 
-    def _ask(self, visual: Tensor, words: Mapping[str, str], view: View) -> Answers:
+    def _ask(self, seen: Seen, words: Mapping[str, str], view: ZoomView) -> Answers:
         """Where things are in a view; nothing where the view may show but a part of them."""
-        answers = ground_answers(self._runtime, visual, words, counters=self._counters)
+        answers = find_by_words(self._runtime, seen, words, counters=self._counters)
         return {key: _in_frame(answer, view) for key, answer in answers.items()}
 
 
-def _in_frame(answer: ScoredAnswer, view: View) -> ScoredAnswer:
+def _in_frame(answer: Grounding, view: ZoomView) -> Grounding:
     """An answer about a view as one about its frame."""
-    box = answer.parsed.boxes[0]
-    if box is None or view.cuts(box):
-        return replace(answer, parsed=replace(answer.parsed, boxes=(None,)), scores=(0.0,))
-    return replace(answer, parsed=replace(answer.parsed, boxes=(view.to_frame(box),)))
+    if answer.box is None:
+        return answer
+    if view.cuts(answer.box):
+        return Grounding(None, 0.0, answer.text, "only a part of it is in the view")
+    return replace(answer, box=view.to_frame(answer.box))
 
 
-def _is_sure(answer: ScoredAnswer) -> bool:
-    return _score(answer) >= SURE_SCORE
+def _is_sure(answer: Grounding) -> bool:
+    return answer.score >= SURE_SCORE
 
 
-def _score(answer: ScoredAnswer) -> float:
-    return answer.scores[0]
+def _score(answer: Grounding) -> float:
+    return answer.score
 
 
 _FRAMES = 2
@@ -279,8 +274,8 @@ class _Opening:
     words: str
 
 
-class CloseUps:
-    """A second look at each of several targets: an anchor window of views instead of frames.
+class ZoomFollow:
+    """Follows several targets through anchor windows of views instead of frames.
 
     Each view is around the place where the target was last surely seen. Targets share
     no views, so each costs an encoded picture and a pass of the language model.
@@ -301,7 +296,7 @@ class CloseUps:
 
     def open(self, target_id: str, frame: Frame, box: Box, words: str) -> None:
         """Follow a target from a frame in which its box is known; replaces what was followed before."""
-        view = View.around(box, frame.width, frame.height)
+        view = ZoomView.around(box, frame.width, frame.height)
         inside = view.from_frame(box)
         if inside is not None:
             self._openings[target_id] = _Opening(view.crop(frame.image), inside, words)
@@ -321,7 +316,7 @@ class CloseUps:
         """Forget what the model keeps, after a failure of it; the targets stay."""
         self._windows.clear()
 
-    def look(self, frame: Frame, places: Mapping[str, Box]) -> dict[str, Observation]:
+    def look(self, frame: Frame, places: Mapping[str, Box]) -> dict[str, Grounding]:
         """Look at the places where targets were last seen.
 
         Args:
@@ -331,28 +326,28 @@ class CloseUps:
         Returns:
             What is seen of each target that is followed, and that a view shows larger than the frame.
         """
-        views = {name: View.around(box, frame.width, frame.height) for name, box in places.items() if name in self}
+        views = {name: ZoomView.around(box, frame.width, frame.height) for name, box in places.items() if name in self}
         views = {name: view for name, view in views.items() if view.is_worth_it}
         if not views:
             return {}
         fresh = [name for name in views if name not in self._windows]
         openings = [self._openings[name].image for name in fresh]
-        tokens = self._encode([*(view.crop(frame.image) for view in views.values()), *openings])
-        for name, opening in zip(fresh, tokens[len(views) :], strict=True):
+        pictures = self._encode([*(view.crop(frame.image) for view in views.values()), *openings])
+        for name, opening in zip(fresh, pictures[len(views) :], strict=True):
             self._windows[name] = self._new_window(name, opening)
         return {
             name: _look(self._windows[name], name, view, live, places[name])
-            for (name, view), live in zip(views.items(), tokens[: len(views)], strict=True)
+            for (name, view), live in zip(views.items(), pictures[: len(views)], strict=True)
         }
 
-    def _new_window(self, name: str, tokens: Tensor) -> Window:
+    def _new_window(self, name: str, seen: Seen) -> Window:
         opening = self._openings[name]
         words = {name: opening.words} if opening.words else {}
-        return Window(self._runtime, tokens, {name: opening.box}, words, _FRAMES, self._counters)
+        return Window(self._runtime, seen, {name: opening.box}, words, _FRAMES, self._counters)
 
 
-def _look(window: Window, name: str, view: View, live: Tensor, place: Box) -> Observation:
+def _look(window: Window, name: str, view: ZoomView, live: Seen, place: Box) -> Grounding:
     """Ask where a target is in a view; ``place``: its last box in the frame."""
     guess = view.from_frame(place)
     seen = window.look(live, {} if guess is None else {name: guess})[name]
-    return seen if seen.box is None else Observation(view.to_frame(seen.box), seen.score)
+    return seen if seen.box is None else Grounding(view.to_frame(seen.box), seen.score)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.engine.engine import Request
+from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.geometry import Box
 from elysium_core.io.overlay import draw_boxes, draw_tracks
 from elysium_core.network.elysium_network import ElysiumNetwork
-from elysium_core.prompt.box_text import parse_answer
+from elysium_core.prompt.box_text import LEVELS, parse_answer
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
 from elysium_core.types import TrackState, TrackUpdate
@@ -48,7 +49,7 @@ class SampleAnswer:
 
 def training_runtime(network: ElysiumNetwork, tokenizer: TextTokenizer) -> Runtime:
     """A network in training as inference uses it: only torch follows changing weights."""
-    return Runtime(network, tokenizer, TorchVision(network))
+    return Runtime(ElysiumFamily(network, tokenizer, TorchVision(network)))
 
 
 def answer_questions(
@@ -66,16 +67,17 @@ def answer_questions(
     Returns:
         At most four.
     """
-    visual = runtime.encode_frames(list(images)) if len(images) else []
-    prefix = runtime.embed_clip(visual) if visual else None
+    seen = runtime.encode_frames(list(images)) if len(images) else []
+    prefix = runtime.family.opening(seen) if seen else None
+    steps = seen[0].steps if seen else (LEVELS, LEVELS)
     pairs = list(_first_rounds(token_ids, branch, label_weight))[:_MOST_QUESTIONS]
     decode = runtime.tokenizer.decode
     answers = []
     for question, wanted in pairs:
-        request = Request(runtime.embed(question), None, len(wanted) + _SPARE_TOKENS)
+        request = Request(runtime.family.embed(question), None, len(wanted) + _SPARE_TOKENS)
         generation = runtime.new_engine().answer([request], prefix)[0]
-        scored = runtime.scored(generation, max(1, len(images)))
-        answers.append(SampleAnswer(decode(question), decode(wanted), scored.text, scored.scores))
+        answer = runtime.read(generation, max(1, len(images)), steps)
+        answers.append(SampleAnswer(decode(question), decode(wanted), answer.text, answer.scores))
     return answers
 
 

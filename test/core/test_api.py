@@ -29,10 +29,12 @@ def expected(tiny, judge):
     def answer(question, frames, max_new_tokens):
         runtime = tiny.runtime
         visual = runtime.encode_frames([frame.image for frame in frames])
-        prompt = build_prompt(question, len(frames), runtime.config.system_text)
+        prompt = build_prompt(question, len(frames), runtime.family.network.config.system_text)
         pieces = [torch.tensor(ids) for ids in runtime.tokenizer.encode_prompt(prompt)]
         with torch.inference_mode():
-            return runtime.tokenizer.decode(judge(runtime.network.interleave(pieces, visual), max_new_tokens))
+            return runtime.tokenizer.decode(
+                judge(runtime.family.network.interleave(pieces, [seen.rows for seen in visual]), max_new_tokens)
+            )
 
     return answer
 
@@ -41,7 +43,7 @@ def test_what_was_loaded_is_known(tiny, tiny_folder):
     info = tiny.info
     assert (info.name, info.backend, info.device, info.precision) == (str(tiny_folder), "torch", "cpu", "float32")
     assert (info.coordinate_levels, info.clip_length) == (100, 8)
-    assert info.parameters == sum(p.numel() for p in tiny.runtime.network.parameters())
+    assert info.parameters == sum(p.numel() for p in tiny.runtime.family.network.parameters())
 
 
 def test_ground_asks_where(tiny, frames, expected):
@@ -65,7 +67,7 @@ def test_a_box_in_the_answer_is_read_and_scored(tiny, frames, monkeypatch):
             break
         return scores
 
-    monkeypatch.setattr(runtime.network.llm, "logits", logits)
+    monkeypatch.setattr(runtime.family.network.llm, "logits", logits)
     monkeypatch.setattr(engine.Engine, "_draft", lambda *_: [])
     answer = tiny.ground(frames[0], "the mug")
     assert (answer.box, answer.text) == (Box(0.12, 0.34, 0.56, 0.78), "[12,34,56,78].")
@@ -155,7 +157,7 @@ def test_a_conversation_goes_on_behind_the_answers_before(tiny, frames, judge):
     between = [tokens.bos_id, *tokens.encode_answer(", Frame 2: ")]
     with torch.inference_mode():
         pieces = [torch.tensor(piece) for piece in (opening, between, ids)]
-        expected = tokens.decode(judge(runtime.network.interleave(pieces, visual), 8))
+        expected = tokens.decode(judge(runtime.family.network.interleave(pieces, [seen.rows for seen in visual]), 8))
     assert tiny.ask(frames[:2], "Why?", 8, history=rounds) == expected
     assert tiny.ask(frames[:2], "Why?", 8) != expected
 
@@ -224,17 +226,24 @@ def test_a_closed_model_says_so(tiny, frames):
 def test_trackers_of_both_modes(tiny):
     assert isinstance(tiny.tracker(), StreamTracker)
     assert isinstance(tiny.tracker("clip"), ClipTracker)
-    assert tiny.tracker("clip", TrackingConfig(max_targets=7)).config == TrackingConfig(mode="clip", max_targets=7)
+    wanted = TrackingConfig(mode="clip", max_targets=7, clip_length=8)
+    assert tiny.tracker("clip", TrackingConfig(max_targets=7)).config == wanted
     assert tiny.tracker().config.clip_length == 8
     with pytest.raises(ConfigError, match="mode 'film'"):
         tiny.tracker("film")
 
 
-@pytest.mark.parametrize(("trained", "usable"), [(4, 4), (1, 2), (64, 32)])
-def test_clips_are_as_long_as_the_model_was_trained_with(tiny, trained, usable):
-    tiny.info = replace(tiny.info, clip_length=trained)
-    assert tiny.tracker("clip").config.clip_length == usable
+@pytest.mark.parametrize(("trained", "stream", "clip"), [(4, 4, 4), (1, 2, 2), (8, 8, 8), (32, 32, 8), (64, 32, 8)])
+def test_clips_are_as_long_as_suits_the_model(tiny, trained, stream, clip):
+    family = tiny.runtime.family
+    family.settings = replace(family.settings, clip_length=trained)
+    for config in (None, TrackingConfig(zoom=False)):  # whether other settings are given makes no difference
+        assert tiny.tracker("stream", config).config.clip_length == stream
+        assert tiny.tracker("clip", config).config.clip_length == clip
     assert tiny.tracker("clip", TrackingConfig(clip_length=6)).config.clip_length == 6
+    tracker = tiny.tracker("stream", TrackingConfig(clip_length=6))
+    tracker.configure(TrackingConfig())
+    assert tracker.config.clip_length == stream
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "meta", "mps", "cuda:99"])
@@ -273,7 +282,7 @@ def test_a_missing_model_is_named(tmp_path):
 def test_the_type_of_the_weights_can_be_chosen(tiny_folder, frames, dtype):
     model = Elysium.from_pretrained(tiny_folder, device="cpu", dtype=dtype)
     assert model.info.precision == dtype
-    assert {str(p.dtype) for p in model.runtime.network.parameters()} == {f"torch.{dtype}"}
+    assert {str(p.dtype) for p in model.runtime.family.network.parameters()} == {f"torch.{dtype}"}
     tracker = model.tracker()
     tracker.add("the mug")
     assert [len(tracker.step(frame)) for frame in frames[:3]] == [1, 1, 1]

@@ -19,7 +19,8 @@ def test_the_ends_of_each_range_are_allowed_and_no_more(name):
     low, high = RANGES[name]
     for value in (low, high):
         assert getattr(TrackingConfig(**{name: value}), name) == value
-    for value in (low - 1, high + 1, math.nan, math.inf, -math.inf, 10**400, "3", None, True):
+    unset = [] if DEFAULTS[name] is None else [None]  # None = what suits the model
+    for value in (low - 1, high + 1, math.nan, math.inf, -math.inf, 10**400, "3", True, *unset):
         with pytest.raises(ConfigError, match=name):
             TrackingConfig(**{name: value})
 

@@ -77,13 +77,13 @@ def test_a_scene_shows_as_many_things_as_are_asked_for(monkeypatch):
 def own_words(tiny):
     """The tiny model with its own answers, which have no form."""
     scene = workload.draw_scene(3, MIN_FRAMES, 2, 30.0, 32)
-    return Subject(tiny.runtime, scene, tiny.runtime.encode_frames(list(scene.images)))
+    return Subject(tiny.runtime, scene, [seen.rows for seen in tiny.runtime.encode_frames(list(scene.images))])
 
 
 def sizes(runtime, count):
     """Tokens of a prompt's parts: each frame's, the question's, and those of an answer about ``count`` frames."""
     tokenizer = runtime.tokenizer
-    pieces = frame_pieces(32, runtime.config.system_text)
+    pieces = frame_pieces(32, runtime.family.network.config.system_text)
     question = question_piece(fill(PUBLISHED[SOT], box=format_box(STILL)))
     return (
         [len(tokenizer.encode_piece(piece)) + 8 for piece in pieces],
@@ -168,8 +168,8 @@ def test_transformers_gives_the_same_answers(own_words):
 def nano():
     """The shipped model and the scene of one target that it follows."""
     runtime = Elysium.from_pretrained("nano", device="cpu", dtype="float32").runtime
-    scene = workload.draw_scene(7, MIN_FRAMES, 2, 30.0, runtime.network.visual_encoder.side_px)
-    return Subject(runtime, scene, runtime.encode_frames(list(scene.images)))
+    scene = workload.draw_scene(7, MIN_FRAMES, 2, 30.0, runtime.family.network.visual_encoder.side_px)
+    return Subject(runtime, scene, [seen.rows for seen in runtime.encode_frames(list(scene.images))])
 
 
 def test_a_trained_model_answers_as_with_transformers_in_a_fifteenth_of_the_passes(nano):
@@ -330,9 +330,9 @@ def test_a_long_run_does_not_grow(scripted, window):
 
 def test_a_long_run_of_a_whole_model_sees_pictures(own_words, monkeypatch):
     seen = []
-    encode = own_words.runtime.vision.encode
+    encode = own_words.runtime.family.vision.encode
     monkeypatch.setattr(
-        own_words.runtime.vision, "encode", lambda images: seen.extend(i.shape for i in images) or encode(images)
+        own_words.runtime.family.vision, "encode", lambda images: seen.extend(i.shape for i in images) or encode(images)
     )
     counted = []
     cost = measure_soak(own_words, "anchor", 20, lambda: counted.append(1))
@@ -342,9 +342,9 @@ def test_a_long_run_of_a_whole_model_sees_pictures(own_words, monkeypatch):
 
 
 def test_the_peer_runs_on_the_same_weights(runtime, judge):
-    llm = runtime.network.llm
+    llm = runtime.family.network.llm
     hf = HfDecoder(llm, 2)
-    prompt = runtime.embed(runtime.tokenizer.encode_piece("where is the mug?"))
+    prompt = runtime.family.embed(runtime.tokenizer.encode_piece("where is the mug?"))
     assert hf.generate(prompt, 12) == judge(prompt, 12)
     assert (hf.passes, hf.tokens) == (12, len(prompt) + 11)
     own = {weight.data_ptr() for weight in llm.parameters()}

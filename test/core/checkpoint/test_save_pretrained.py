@@ -80,7 +80,7 @@ def test_weights_are_stored_as_they_were_whatever_they_run_as(folder, edit_weigh
 def test_only_what_has_changed_keeps_the_rounding_of_what_it_ran_as(published, tmp_path):
     model = load(published, dtype="bfloat16")
     with torch.no_grad():
-        model.runtime.network.llm_proj[0].bias += 1
+        model.runtime.family.network.llm_proj[0].bias += 1
     model.save_pretrained(tmp_path / "saved")
     before, after = load_file(published / "model.safetensors"), load_file(tmp_path / "saved" / "model.safetensors")
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"llm_proj.0.bias"}
@@ -100,7 +100,7 @@ def test_changed_weights_are_saved_into_the_same_files(sharded, tmp_path):
     model = load(sharded)
     name = "llm_proj.0.bias"
     with torch.no_grad():
-        model.runtime.network.llm_proj[0].bias += 1
+        model.runtime.family.network.llm_proj[0].bias += 1
     model.save_pretrained(tmp_path / "saved")
     changed = {file for file, content in contents(tmp_path / "saved").items() if contents(sharded).get(file) != content}
     place = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"][name]
@@ -198,7 +198,7 @@ def test_a_fingerprint_tells_weights_apart_wherever_they_differ(published, tmp_p
     model.save_pretrained(tmp_path / "same")
     before = load(tmp_path / "same").info.weights
     with torch.no_grad():
-        model.runtime.network.llm_proj[0].bias += 1
+        model.runtime.family.network.llm_proj[0].bias += 1
     model.save_pretrained(tmp_path / "other")
     shutil.copytree(tmp_path / "same", tmp_path / "copy")
     assert before

@@ -24,8 +24,8 @@ def test_it_tells_what_the_loaded_model_is(elysium):
     config = model.runtime.config
     assert facts["names"] == list(config.vocabulary)
     assert facts["visual_tokens"] == config.adapter.out_token_num
-    assert facts["patch_tokens"] == model.runtime.network.visual_encoder.token_count
-    assert facts["input_px"] == model.runtime.network.visual_encoder.side_px
+    assert facts["patch_tokens"] == model.runtime.family.network.visual_encoder.token_count
+    assert facts["input_px"] == model.runtime.family.network.visual_encoder.side_px
 
 
 def test_every_name_is_listed(elysium):

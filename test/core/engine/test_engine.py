@@ -14,13 +14,13 @@ NO_EOS = -1
 
 @pytest.fixture
 def llm(runtime):
-    return runtime.network.llm
+    return runtime.family.network.llm
 
 
 @pytest.fixture
 def embed(runtime):
     """Embeddings of a text, as a piece of a prompt."""
-    return lambda text: runtime.embed(runtime.tokenizer.encode_piece(text))
+    return lambda text: runtime.family.embed(runtime.tokenizer.encode_piece(text))
 
 
 def plain(llm, question, prefix=None, eos_id=NO_EOS, tokens=TOKENS):

@@ -24,6 +24,7 @@ from elysium_core.engine.recorded_decoder import (
     find_bucket,
 )
 from elysium_core.errors import BackendError
+from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache, KVMemory
 from elysium_core.runtime import Runtime
@@ -35,7 +36,7 @@ EOS = 2
 
 @pytest.fixture
 def llm(runtime):
-    return runtime.network.llm
+    return runtime.family.network.llm
 
 
 @pytest.fixture
@@ -120,8 +121,8 @@ def answers(decoder, requests, prefix=None):
 
 def test_answers_by_recordings_are_the_same(llm, recorded, runtime):
     texts = ["where is the mug? ASSISTANT:", "what is it? ASSISTANT:", "the apple", "x"]
-    prefix = runtime.embed(runtime.tokenizer.encode_piece("Frame 1: a mug and an apple"))
-    requests = [Request(runtime.embed(runtime.tokenizer.encode_piece(text)), None, 24) for text in texts]
+    prefix = runtime.family.embed(runtime.tokenizer.encode_piece("Frame 1: a mug and an apple"))
+    requests = [Request(runtime.family.embed(runtime.tokenizer.encode_piece(text)), None, 24) for text in texts]
     expected, expected_logprobs = answers(llm, requests, prefix)
     for _ in range(3):
         found, logprobs = answers(recorded, requests, prefix)
@@ -143,7 +144,7 @@ def follow(runtime, frames, box):
 def test_following_by_recordings_is_the_same_and_takes_no_new_memory(runtime, frames, recorded):
     box = Box(0.2, 0.3, 0.5, 0.6)
     expected = follow(runtime, frames, box)
-    replaying = Runtime(runtime.network, runtime.tokenizer, runtime.vision, recorded)
+    replaying = Runtime(ElysiumFamily(runtime.family.network, runtime.tokenizer, runtime.family.vision, recorded))
     assert follow(replaying, frames, box) == expected
     made = recorded._record.made
     assert follow(replaying, frames, box) == expected

@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from elysium_core.checkpoint.checkpoint import load_checkpoint
+from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.geometry import Box
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.prompt.box_text import format_box
@@ -38,7 +39,7 @@ def tokenizer(checkpoint):
 
 @pytest.fixture(scope="module")
 def runtime(checkpoint, tokenizer):
-    return Runtime(checkpoint.network, tokenizer, TorchVision(checkpoint.network))
+    return Runtime(ElysiumFamily(checkpoint.network, tokenizer, TorchVision(checkpoint.network)))
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -78,7 +79,7 @@ def test_selected_indices(checkpoint, reference, images):
 
 def test_vision_embeddings(runtime, reference, images):
     for image, tokens in zip(images, runtime.encode_frames(images), strict=True):
-        np.testing.assert_allclose(tokens.numpy(), reference.visual_tokens(image), atol=TOLERANCE)
+        np.testing.assert_allclose(tokens.rows.numpy(), reference.visual_tokens(image), atol=TOLERANCE)
 
 
 def test_prompt_text_and_ids(checkpoint, reference, tokenizer, case):
@@ -93,7 +94,7 @@ def test_logits(checkpoint, tokenizer, runtime, reference, images, case):
     frames, question = case
     prompt = build_prompt(question, frames, checkpoint.config.system_text)
     pieces = [torch.tensor(ids) for ids in tokenizer.encode_prompt(prompt)]
-    embeddings = checkpoint.network.interleave(pieces, runtime.encode_frames(images[:frames]))
+    embeddings = checkpoint.network.interleave(pieces, [seen.rows for seen in runtime.encode_frames(images[:frames])])
     hidden, _ = checkpoint.network.llm(embeddings[None], torch.arange(len(embeddings))[None])
     expected = reference.logits(reference.prompt_embeddings(question, images[:frames]))
     np.testing.assert_allclose(checkpoint.network.llm.logits(hidden)[0].numpy(), expected, atol=TOLERANCE)
@@ -126,4 +127,4 @@ def transformers_answer(reference, embeddings):
 def test_frames_do_not_depend_on_their_clip(runtime, images):
     together = runtime.encode_frames(images[:4])
     for image, tokens in zip(images[:4], together, strict=True):
-        np.testing.assert_allclose(runtime.encode_frames([image])[0].numpy(), tokens.numpy(), atol=1e-5)
+        np.testing.assert_allclose(runtime.encode_frames([image])[0].rows.numpy(), tokens.rows.numpy(), atol=1e-5)

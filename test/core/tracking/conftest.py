@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache, KVMemory, KVShape
@@ -152,7 +153,7 @@ def oracle(tiny_folder):
         tokenizer = TextTokenizer.from_folder(tiny_folder / "llm")
         config = ElysiumConfig("llm", "vision", AdapterConfig(), window=window, vocabulary=tuple(vocabulary))
         network = SimpleNamespace(config=config, llm=OracleLlama(tokenizer))
-        return Runtime(network, tokenizer, OracleVision(), network.llm)
+        return Runtime(ElysiumFamily(network, tokenizer, OracleVision(), network.llm))
 
     return make
 

@@ -93,7 +93,7 @@ def test_more_than_32_frames_are_clips_of_eight_that_share_a_frame(tracker, ques
 @pytest.mark.parametrize(("count", "clips"), [(4, 1), (5, 2), (7, 2), (8, 3), (10, 3)])
 def test_a_model_of_shorter_clips_is_never_shown_more(oracle, questions, show, bear, count, clips):
     runtime = oracle()
-    runtime.network.config = replace(runtime.config, clip_length=4)
+    runtime.family.settings = replace(runtime.family.settings, clip_length=4)
     follower = ClipTracker(runtime, TrackingConfig(mode="clip", clip_length=4))
     asked = questions(follower)
     follower.add("the teddy bear")
@@ -250,8 +250,8 @@ def test_a_failure_is_the_reason_of_a_clip_without_boxes(tracker, short_clips, m
 
     with monkeypatch.context() as broken:
         owner, name = {
-            "vision": (follower._runtime.vision, "encode"),
-            "llm": (follower._runtime.network.llm, "logits"),
+            "vision": (follower._runtime.family.vision, "encode"),
+            "llm": (follower._runtime.family.network.llm, "logits"),
         }[part]
         broken.setattr(owner, name, fail)
         seen += follower.step(scene[10])
@@ -271,8 +271,8 @@ def test_answers_of_a_clip_are_those_of_transformers(tiny, frames, judge, monkey
     follower = tiny.tracker("clip", TrackingConfig(max_new_tokens=16))
     follower.add("the mug")
     follower.add(box=Box(0.1, 0.2, 0.5, 0.6))
-    written, scored = [], runtime.scored
-    monkeypatch.setattr(runtime, "scored", lambda answer, n: written.append(answer.token_ids) or scored(answer, n))
+    written, read = [], runtime.read
+    monkeypatch.setattr(runtime, "read", lambda answer, *rest: written.append(answer.token_ids) or read(answer, *rest))
     clip = frames[:6]
     updates = run(follower, clip)
     assert [(u.frame_index, u.target_id) for u in updates] == [(k, name) for k in range(6) for name in "12"]
@@ -280,22 +280,22 @@ def test_answers_of_a_clip_are_those_of_transformers(tiny, frames, judge, monkey
     for question, tokens in zip(
         (fill(PUBLISHED[RSOT], expression="the mug"), fill(PUBLISHED[SOT], box="[10,20,50,60]")), written, strict=True
     ):
-        prompt = build_prompt(question, 6, runtime.config.system_text)
+        prompt = build_prompt(question, 6, runtime.family.network.config.system_text)
         pieces = [torch.tensor(ids) for ids in runtime.tokenizer.encode_prompt(prompt)]
         with torch.inference_mode():
-            assert tokens == judge(runtime.network.interleave(pieces, visual), 16)
+            assert tokens == judge(runtime.family.network.interleave(pieces, [seen.rows for seen in visual]), 16)
 
 
 def test_the_shared_frame_is_that_of_both_clips(tiny, short_clips, frames, monkeypatch):
     runtime = tiny.runtime
     follower = tiny.tracker("clip", TrackingConfig(clip_length=4, max_new_tokens=16))
     follower.add(box=Box(0.1, 0.2, 0.5, 0.6))
-    clips, embed_clip = [], runtime.embed_clip
-    monkeypatch.setattr(runtime, "embed_clip", lambda visual: clips.append(list(visual)) or embed_clip(visual))
+    clips, opening = [], runtime.family.opening
+    monkeypatch.setattr(runtime.family, "opening", lambda clip: clips.append(list(clip)) or opening(clip))
     run(follower, frames[:9])
     for visual, (start, stop) in zip(clips, [(0, 4), (3, 7), (6, 9)], strict=True):
         expected = runtime.encode_frames([frame.image for frame in frames[start:stop]])
-        assert torch.allclose(torch.stack(visual), torch.stack(expected), atol=1e-5)
+        assert torch.allclose(torch.stack([s.rows for s in visual]), torch.stack([s.rows for s in expected]), atol=1e-5)
 
 
 @pytest.mark.parametrize("clip_length", [4, 12])

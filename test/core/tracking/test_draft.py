@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from elysium_core.engine.draft_tree import ROOT
+from elysium_core.families.elysium import ElysiumGrammar
 from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import format_track
 from elysium_core.prompt.tokenizer import TextTokenizer
@@ -17,6 +18,8 @@ from elysium_core.tracking.box_tree import Residuals, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft, complete
 
 STILL = Box(0.3, 0.3, 0.6, 0.6)
+GRAMMAR = ElysiumGrammar()
+GIVEN = "Frame 1: [30,30,60,60],"
 NUMBERS = [str(value) for value in range(101)]
 
 
@@ -42,7 +45,7 @@ def form(text):
 def test_a_guess_fits_whatever_has_been_written_of_an_answer(tracks, share):
     guess, answer = tracks
     written = answer[: round(share * len(answer))]
-    completed = complete(guess, written)
+    completed = complete(guess, written, GRAMMAR)
     assert completed is not None
     assert completed.startswith(written)
     assert form(completed) == form(guess)
@@ -51,7 +54,7 @@ def test_a_guess_fits_whatever_has_been_written_of_an_answer(tracks, share):
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 3))
 def test_an_open_number_becomes_the_nearest_that_begins_with_it(wanted, true, length):
     digits = str(true)[:length]
-    completed = complete(f"[{wanted},7]", f"[{digits}")
+    completed = complete(f"[{wanted},7]", f"[{digits}", GRAMMAR)
     value = int(completed[1:].split(",")[0])
     nearest = min(abs(int(number) - wanted) for number in NUMBERS if number.startswith(digits))
     assert abs(value - wanted) == nearest
@@ -60,14 +63,14 @@ def test_an_open_number_becomes_the_nearest_that_begins_with_it(wanted, true, le
 
 @given(pairs_of_tracks())
 def test_a_whole_answer_is_left_as_it_is(tracks):
-    assert complete(*tracks) == tracks[1]
+    assert complete(*tracks, GRAMMAR) == tracks[1]
 
 
 @given(pairs_of_tracks(), st.text("Frame 0123456789:,.[]xé٣", max_size=20), st.floats(0, 1))
 def test_whatever_is_written_is_kept_or_given_up(tracks, noise, share):
     guess, answer = tracks
     written = answer[: round(share * len(answer))] + noise
-    completed = complete(guess, written)
+    completed = complete(guess, written, GRAMMAR)
     assert completed is None or completed.startswith(written)
 
 
@@ -75,11 +78,11 @@ def test_whatever_is_written_is_kept_or_given_up(tracks, noise, share):
     "written", ["The mug", "[1 2", "[101", "[05", "[,", "[1,2,3,4]]", "[1,2,3,4].x", "{", " [1", "[٣"]
 )
 def test_what_leaves_the_form_is_given_up(written):
-    assert complete("[10,20,30,40].", written) is None
+    assert complete("[10,20,30,40].", written, GRAMMAR) is None
 
 
 def test_numbers_that_are_complete_stay_even_out_of_range():
-    assert complete("[10,20,30,40].", "[999,") == "[999,20,30,40]."
+    assert complete("[10,20,30,40].", "[999,", GRAMMAR) == "[999,20,30,40]."
 
 
 def fast_tokenizer(merges):
@@ -123,10 +126,10 @@ def test_drafting_with_any_tokenizer(tokenizer, tracks, known):
     guess_labels = [match.start() for match in re.finditer(" Frame", guess)]
     guess = given_text + (guess[guess_labels[known % len(labels)] :] if given_text else guess)
 
-    draft = AnswerDraft(tokenizer, given_text, guess)
+    draft = AnswerDraft(tokenizer, GRAMMAR, given_text, guess)
     whole = [*tokenizer.encode_answer(answer), tokenizer.eos_id]
     assert whole[: len(draft.given_ids)] == draft.given_ids
-    right = AnswerDraft(tokenizer, given_text, answer)
+    right = AnswerDraft(tokenizer, GRAMMAR, given_text, answer)
     assert [*right.given_ids, *right([]).token_ids] == whole
 
     written, passes = whole[: len(draft.given_ids)], 0
@@ -144,7 +147,7 @@ def test_drafting_with_any_tokenizer(tokenizer, tracks, known):
 def test_later_frames_are_guessed_to_repeat_what_was_written_last(runtime):
     tokenizer = runtime.tokenizer
     guess = format_track([Box(0.25, 0.25, 0.75, 0.75)] * 4)
-    draft = AnswerDraft(tokenizer, "", guess)
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", guess)
 
     def guessed_after(text):
         written = tokenizer.encode_answer(text)
@@ -159,19 +162,19 @@ def test_later_frames_are_guessed_to_repeat_what_was_written_last(runtime):
 def test_what_was_given_is_no_reason_to_change_a_guess(runtime):
     tokenizer = runtime.tokenizer
     boxes = [Box(0, 0, 0.5, 0.5), Box(0.4, 0.4, 0.9, 0.9)]
-    draft = AnswerDraft(tokenizer, "Frame 1: [0,0,50,50],", format_track(boxes))
+    draft = AnswerDraft(tokenizer, GRAMMAR, "Frame 1: [0,0,50,50],", format_track(boxes))
     assert tokenizer.decode([*draft.given_ids, *draft(()).token_ids]) == format_track(boxes)
 
 
 def test_what_leaves_the_form_is_not_drafted(runtime):
     tokenizer = runtime.tokenizer
-    draft = AnswerDraft(tokenizer, "", "[10,20,30,40].")
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", "[10,20,30,40].")
     assert drafted_ids(draft, tokenizer.encode_answer("a red mug")) == []
 
 
 def test_tokens_that_are_cut_otherwise_are_not_drafted():
     tokenizer = TOKENIZERS["numbers in one"]
-    draft = AnswerDraft(tokenizer, "", "[10,20,30,40].")
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", "[10,20,30,40].")
     # "1" and "2" one after the other: a model may write that, but no text is encoded so.
     digits = [tokenizer.encode_answer("[1")[-1], tokenizer.encode_answer("[2")[-1]]
     assert drafted_ids(draft, [*tokenizer.encode_answer("["), *digits]) == []
@@ -202,7 +205,7 @@ def answered(draft, answer, tokenizer, read):
 
 
 def learnt(*steps):
-    residuals = Residuals()
+    residuals = Residuals(100)
     for step in steps * 10:
         residuals.learn((20, 20, 40, 40), tuple(20 + 20 * (i > 1) + d for i, d in enumerate(step)))
     return residuals
@@ -213,7 +216,7 @@ def test_no_tree_and_nothing_that_is_said_changes_an_answer(pair, noise, tokens)
     tokenizer = TOKENIZERS["single characters"]
     random = Random(noise)
     guess, answer = (format_track([STILL, box]) for box in pair)
-    draft = AnswerDraft(tokenizer, "Frame 1: [30,30,60,60],", guess, learnt((1, 0, -1, 2)), TreeBudget(tokens, 0.0))
+    draft = AnswerDraft(tokenizer, GRAMMAR, GIVEN, guess, learnt((1, 0, -1, 2)), TreeBudget(tokens, 0.0))
     trees = answered(draft, answer, tokenizer, lambda text: random.randrange(tokenizer.vocab_size))
     assert len(trees) <= 1 + sum(map(str.isdigit, answer))
     chain = len(tokenizer.encode_answer(guess)) - len(draft.given_ids) + 1
@@ -235,7 +238,7 @@ def test_a_model_that_reads_on_behind_a_wrong_digit_is_heard(pair):
         goes_on = number.startswith(open_number) and len(number) > len(open_number)
         return tokenizer.encode_answer(f"[{number[len(open_number)]}" if goes_on else "[1,")[-1]
 
-    draft = AnswerDraft(tokenizer, "Frame 1: [30,30,60,60],", guess)
+    draft = AnswerDraft(tokenizer, GRAMMAR, GIVEN, guess)
     # Where only second digits differ, all are heard in the first pass.
     same_tens = all(
         len(a) == len(b) and a[:-1] == b[:-1] for a, b in zip(numbers, re.findall("[0-9]+", guess), strict=True)
@@ -250,9 +253,8 @@ def test_other_boxes_that_are_likely_end_an_answer_in_one_pass():
     guess, answer = (format_track([STILL, Box(0.35, 0.35, 0.65, y2)]) for y2 in (0.65, 0.66))
     passes = {}
     for tokens in (0, 3, 4):
-        draft = AnswerDraft(
-            tokenizer, "Frame 1: [30,30,60,60],", guess, learnt((0, 0, 0, 1), (0, 0, 0, 0)), TreeBudget(tokens, 0.03)
-        )
+        residuals = learnt((0, 0, 0, 1), (0, 0, 0, 0))
+        draft = AnswerDraft(tokenizer, GRAMMAR, GIVEN, guess, residuals, TreeBudget(tokens, 0.03))
         passes[tokens] = len(answered(draft, answer, tokenizer, lambda text: tokenizer.eos_id))
     # The other digit, the bracket, the full stop and the end token.
     assert passes == {0: 2, 3: 2, 4: 1}
@@ -263,7 +265,7 @@ def test_a_tree_grows_no_further_than_it_pays():
     guess = format_track([STILL, STILL])
 
     def spare(least_gain, residuals):
-        draft = AnswerDraft(tokenizer, "Frame 1: [30,30,60,60],", guess, residuals, TreeBudget(256, least_gain))
+        draft = AnswerDraft(tokenizer, GRAMMAR, GIVEN, guess, residuals, TreeBudget(256, least_gain))
         return len(draft(())) - (len(tokenizer.encode_answer(guess)) - len(draft.given_ids) + 1)
 
     restless, still = learnt((-1, 1, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0)), learnt((0, 0, 0, 0))
@@ -274,16 +276,16 @@ def test_a_tree_grows_no_further_than_it_pays():
 
 def test_numbers_that_are_one_token_grow_no_tree():
     tokenizer = TOKENIZERS["numbers in one"]
-    draft = AnswerDraft(tokenizer, "", "[10,20,30,40].", learnt((1, 1, 1, 1)), TreeBudget(256, 0.0))
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", "[10,20,30,40].", learnt((1, 1, 1, 1)), TreeBudget(256, 0.0))
     assert draft(()).is_chain
 
 
 def test_a_second_digit_is_that_of_the_last_time():
     tokenizer = TOKENIZERS["single characters"]
-    residuals = Residuals()
+    residuals = Residuals(100)
     residuals.learn((30, 30, 60, 60), (30, 47, 60, 60))
     residuals.learn((30, 30, 60, 60), (30, 30, 60, 60))
-    draft = AnswerDraft(tokenizer, "", format_track([STILL]), residuals)
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", format_track([STILL]), residuals)
     opened = tokenizer.encode_answer("[30,4")
     assert tokenizer.decode([*opened, *drafted_ids(draft, opened)]) == "[30,47,60,60]."
     closed = tokenizer.encode_answer("[30,41,5")

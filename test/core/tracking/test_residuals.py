@@ -12,7 +12,7 @@ BOX = st.tuples(LEVEL, LEVEL, LEVEL, LEVEL)
 
 @given(st.lists(st.tuples(BOX, BOX), max_size=20), st.integers(0, 3), LEVEL)
 def test_chances_are_chances_of_values_that_can_be_written(answers, coordinate, guess):
-    residuals = Residuals()
+    residuals = Residuals(100)
     for guessed, answered in answers:
         residuals.learn(guessed, answered)
     chances = residuals.chances(coordinate, guess)
@@ -23,7 +23,7 @@ def test_chances_are_chances_of_values_that_can_be_written(answers, coordinate, 
 
 @given(BOX)
 def test_other_boxes_are_other_boxes_and_likely_ones_come_first(guess):
-    boxes = Residuals().boxes(guess)
+    boxes = Residuals(100).boxes(guess)
     assert guess not in [box for _, box in boxes]
     assert len({box for _, box in boxes}) == len(boxes) > 0
     chances = [chance for chance, _ in boxes]
@@ -33,12 +33,12 @@ def test_other_boxes_are_other_boxes_and_likely_ones_come_first(guess):
 
 @given(BOX, st.floats(0.0, 0.2))
 def test_boxes_below_a_chance_are_left_out_and_no_others(guess, least):
-    residuals = Residuals()
+    residuals = Residuals(100)
     assert residuals.boxes(guess, least) == [box for box in residuals.boxes(guess) if box[0] >= least]
 
 
 def test_what_was_answered_becomes_likely_and_fades():
-    residuals = Residuals()
+    residuals = Residuals(100)
     before = residuals.chances(0, 50)
     assert max(before, key=before.get) == 50
     for _ in range(20):
@@ -53,7 +53,7 @@ def test_what_was_answered_becomes_likely_and_fades():
 
 
 def test_jumps_make_everything_else_less_likely():
-    residuals = Residuals()
+    residuals = Residuals(100)
     before = residuals.chances(2, 50)[50]
     residuals.learn((50, 50, 50, 50), (50, 50, 90, 50))
     assert residuals.chances(2, 50)[50] < before
@@ -61,7 +61,7 @@ def test_jumps_make_everything_else_less_likely():
 
 
 def test_values_are_recalled_the_newest_first_and_not_for_ever():
-    residuals = Residuals()
+    residuals = Residuals(100)
     assert residuals.recall(0, "6") is None
     for x1 in (66, 5, 62, 41):
         residuals.learn((0, 0, 99, 99), (x1, 7, 99, 99))

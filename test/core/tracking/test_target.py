@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.tracking.target import Observation, StreamClock, Target
+from elysium_core.tracking.target import Grounding, StreamClock, Target
 from elysium_core.types import TrackingConfig, TrackState
 
 IMAGE = np.zeros((1, 1, 3), np.uint8)
@@ -42,7 +42,7 @@ class TargetMachine(RuleBasedStateMachine):
         # Odd times: no sum of them is a limit, where a rounding error would decide.
         self.now += 100 * passed + (1 if passed else 0)
         box = Box(x / 10, 0, 1, 1) if has_box else None
-        seen = Observation(box, score if has_box else 0.0, "" if has_box else "no box")
+        seen = Grounding(box, score if has_box else 0.0, reason="" if has_box else "no box")
         self.update = self.target.observe(at(self.now, self.frames), self.now / 1000, seen, self.config)
         assert self.update.age == self.update.frame_index == self.frames
         self.frames += 1
@@ -76,20 +76,20 @@ TestTargetMachine = TargetMachine.TestCase
 
 
 def test_a_target_that_was_never_found_says_so():
-    update = Target("1", "the mug").observe(at(1), 0.0, Observation(None, 0.0, "no box"), TrackingConfig())
+    update = Target("1", "the mug").observe(at(1), 0.0, Grounding(None, 0.0, reason="no box"), TrackingConfig())
     assert (update.state, update.reason) == (TrackState.LOST, "not found yet: no box")
 
 
 def test_a_doubtful_box_says_why():
     target, config = Target("1", ""), TrackingConfig(score_threshold=0.3)
-    target.observe(at(1), 0.0, Observation(Box(0, 0, 1, 1), 0.9), config)
-    update = target.observe(at(2), 0.1, Observation(Box(0, 0, 1, 1), 0.125), config)
+    target.observe(at(1), 0.0, Grounding(Box(0, 0, 1, 1), 0.9), config)
+    update = target.observe(at(2), 0.1, Grounding(Box(0, 0, 1, 1), 0.125), config)
     assert (update.state, update.reason) == (TrackState.UNCERTAIN, "score 0.12 is below 0.3")
 
 
 def test_a_stopped_target_is_removed():
     target = Target("1", "")
-    target.observe(at(1), 0.0, Observation(Box(0, 0, 1, 1), 0.9), TrackingConfig())
+    target.observe(at(1), 0.0, Grounding(Box(0, 0, 1, 1), 0.9), TrackingConfig())
     update = target.stop(at(2, 1))
     assert (update.state, update.box, update.last_box) == (TrackState.REMOVED, None, Box(0, 0, 1, 1))
     assert (update.age, update.frame_index) == (1, 1)

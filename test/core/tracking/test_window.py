@@ -6,11 +6,11 @@ import torch
 
 from elysium_core.engine.engine import EngineCounters
 from elysium_core.geometry import Box
-from elysium_core.prompt.box_text import ParsedAnswer, format_box, format_track
+from elysium_core.prompt.box_text import format_box, format_track
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import PUBLISHED, RSOT, SOT, fill
-from elysium_core.runtime import ScoredAnswer
 from elysium_core.tracking.window import Window
+from elysium_core.types import Answer
 
 TOKENS = 10
 FIRST = {"1": Box(0.1, 0.2, 0.5, 0.6), "2": Box(0.3, 0.3, 0.6, 0.9), "3": Box(0, 0, 0.25, 0.5)}
@@ -28,12 +28,11 @@ def answers(runtime, monkeypatch):
     """Every answer is read as some box, so that a random model can be followed; returns their token ids."""
     written = []
 
-    def scored(generation, frame_count):
+    def read(generation, frame_count, steps):
         written.append(generation.token_ids)
-        boxes = tuple([some_box(generation.token_ids)] * frame_count)
-        return ScoredAnswer("", ParsedAnswer(boxes), (0.5,) * frame_count, generation)
+        return Answer("", (some_box(generation.token_ids),) * frame_count, (0.5,) * frame_count)
 
-    monkeypatch.setattr(runtime, "scored", scored)
+    monkeypatch.setattr(runtime, "read", read)
     return written
 
 
@@ -45,13 +44,13 @@ def visual(runtime, frames):
 def one_prompt(runtime, visual, boxes, words):
     """A prompt about some frames as one text, from the opening to the part of the answer that is known."""
     parts = []
-    for piece, tokens in zip(frame_pieces(len(visual), runtime.config.system_text), visual, strict=True):
-        parts += [runtime.embed(runtime.tokenizer.encode_piece(piece)), tokens]
+    for piece, tokens in zip(frame_pieces(len(visual), runtime.family.network.config.system_text), visual, strict=True):
+        parts += [runtime.family.embed(runtime.tokenizer.encode_piece(piece)), tokens.rows]
     question = fill(PUBLISHED[RSOT], expression=words) if words else fill(PUBLISHED[SOT], box=format_box(boxes[0]))
     # With one more box in it, the text is cut into tokens as a whole answer is.
     known = format_track([*boxes, boxes[-1]]).rpartition(" Frame")[0]
     ids = [*runtime.tokenizer.encode_piece(question_piece(question)), *runtime.tokenizer.encode_answer(known)]
-    return torch.cat([*parts, runtime.embed(ids)])
+    return torch.cat([*parts, runtime.family.embed(ids)])
 
 
 def test_an_anchor_window_answers_as_a_fresh_prompt_in_every_frame(runtime, visual, answers, judge):
@@ -118,8 +117,8 @@ def test_an_anchor_window_takes_no_more_memory_with_time(runtime, visual, answer
         held.add((window._engine.prefix_length, window._engine.capacity))
         if k > 1:
             tokens.add(counters.tokens - before)
-    assert held == {(len(runtime.embed_frame(visual[0], 1)), 512)}
-    live = len(runtime.embed_frame(visual[0], 2))
+    assert held == {(len(runtime.family.appended(visual[0], 1)), 512)}
+    live = len(runtime.family.appended(visual[0], 2))
     assert min(tokens) > live, "the live frame, and the questions"
     # Lengths differ by what was drafted and confirmed, never by what lies behind.
     assert max(tokens) < min(tokens) + len(FIRST) * 40

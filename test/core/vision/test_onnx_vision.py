@@ -205,7 +205,9 @@ def test_nano_comes_with_the_graph_of_its_own_weights():
     """Whoever has ONNX Runtime gets it without asking: it takes half of torch's time on a CPU."""
     fast = Elysium.from_pretrained("nano", device="cpu")
     slow = Elysium.from_pretrained("nano", device="cpu", vision_backend="torch")
-    assert fast.runtime.vision.name == "onnx", "write it again: elysium export --out elysium_core/weights/nano"
+    assert fast.runtime.family.vision.name == "onnx", "write it again: elysium export --out elysium_core/weights/nano"
     pictures = [np.random.default_rng(n).integers(0, 255, (96, 128, 3)).astype(np.uint8) for n in range(3)]
-    found, expected = (torch.stack(model.runtime.encode_frames(pictures)) for model in (fast, slow))
+    found, expected = (
+        torch.stack([seen.rows for seen in model.runtime.encode_frames(pictures)]) for model in (fast, slow)
+    )
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

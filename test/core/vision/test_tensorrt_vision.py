@@ -258,6 +258,6 @@ def test_a_model_on_a_gpu_runs_on_tensorrt(tiny_folder, cache, frames):
     model = Elysium.from_pretrained(tiny_folder, device="cuda:0", dtype="float32")
     assert model.info.backend == "tensorrt"
     torch_model = Elysium.from_pretrained(tiny_folder, device="cuda:0", dtype="float32", vision_backend="torch")
-    tokens = [each.runtime.encode_frames([frames[0].image])[0].cpu().numpy() for each in (model, torch_model)]
+    tokens = [each.runtime.encode_frames([frames[0].image])[0].rows.cpu().numpy() for each in (model, torch_model)]
     assert np.allclose(*tokens, atol=1e-3)
-    assert describe_graph(model.runtime.network, "float32").tokens == len(tokens[0])
+    assert describe_graph(model.runtime.family.network, "float32").tokens == len(tokens[0])

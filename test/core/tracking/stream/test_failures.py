@@ -29,9 +29,9 @@ class TestFailures:
             with monkeypatch.context() as patch:
                 runtime = follower._runtime
                 owner, name = {
-                    "vision": (runtime.vision, "encode"),
-                    "logits": (runtime.network.llm, "logits"),
-                    "memory": (runtime.network.llm, "new_cache"),
+                    "vision": (runtime.family.vision, "encode"),
+                    "logits": (runtime.family.network.llm, "logits"),
+                    "memory": (runtime.family.network.llm, "new_cache"),
                 }[part]
                 patch.setattr(owner, name, fail)
                 return follower.step(frame)

@@ -56,7 +56,7 @@ def eyes(oracle):
 
     def make(window: str = "anchor"):
         runtime = oracle(window)
-        runtime.vision = WeakEyes(2 + 5 * len(COLORS))
+        runtime.family.vision = WeakEyes(2 + 5 * len(COLORS))
         return runtime
 
     return make

@@ -32,7 +32,7 @@ def in_frame(room):
 
 @pytest.fixture
 def model(eyes):
-    return Elysium(eyes(), ModelInfo(name="eyes"), None)
+    return Elysium(eyes(), None, ModelInfo(name="eyes"), None)
 
 
 @pytest.fixture
@@ -57,17 +57,17 @@ class TestGround:
     def test_what_is_large_and_sure_costs_nothing_more(self, model, paint):
         frame = paint(large(0))
         assert model.ground(frame, "the mug", zoom=True) == model.ground(frame, "the mug")
-        assert len(model.runtime.vision.pictures) == 2
+        assert len(model.runtime.family.vision.pictures) == 2
 
     def test_a_thing_of_middle_size_is_looked_at_once_more(self, model, paint, in_frame):
         thing = (100, 99, 164, 165)
         found = model.ground(paint(thing), "the mug", zoom=True)
         assert list(found.box) == close_to(in_frame(thing))
-        assert model.runtime.vision.pictures == [(400, 300), (198, 198)]
+        assert model.runtime.family.vision.pictures == [(400, 300), (198, 198)]
 
     def test_what_is_not_sure_has_to_be_confirmed(self, model, paint, in_frame):
         """A guess at a wrong place would be taken for a finding; a closer look at that place shows nothing."""
-        model.runtime.vision.guess = [40, 40, 50, 50, 45]
+        model.runtime.family.vision.guess = [40, 40, 50, 50, 45]
         frame = paint(small(0))
         assert model.ground(frame, "the mug").score == pytest.approx(0.45)
         found = model.ground(frame, "the mug", zoom=True)
@@ -76,11 +76,11 @@ class TestGround:
     def test_what_is_not_there_is_looked_for_everywhere_and_not_found(self, model, paint):
         found = model.ground(paint(None, small(0)), "the mug", zoom=True)
         assert (found.box, found.score) == (None, 0.0)
-        assert len(model.runtime.vision.pictures) == 1 + PARTS
+        assert len(model.runtime.family.vision.pictures) == 1 + PARTS
 
     def test_half_of_a_thing_does_not_count(self, model, paint, room):
         """A bar across the frame, too thin for the eyes: every part cuts it, and sees a large piece of it."""
-        model.runtime.vision._see = lambda image, color: (
+        model.runtime.family.vision._see = lambda image, color: (
             [0, 40, 100, 60, 95] if image.shape[1] < room.width else [30, 30, 60, 60, 20]
         )
         found = model.ground(paint(None), "the mug", zoom=True)
@@ -93,10 +93,10 @@ def test_a_description_is_made_from_a_closer_look(model, paint, in_frame, monkey
         model.runtime, "ask", lambda visual, question, *rest: (asked.append(question), SimpleNamespace(token_ids=[]))[1]
     )
     model.describe([paint(small(k), index=k) for k in range(3)], in_frame(small(0)), zoom=True)
-    assert model.runtime.vision.pictures == [(60, 60)] * 3
+    assert model.runtime.family.vision.pictures == [(60, 60)] * 3
     assert "[50,33,83,67]" in asked[0]
     model.describe(paint(large(0)), in_frame(large(0)), zoom=True)
-    assert model.runtime.vision.pictures[3:] == [(400, 300)]
+    assert model.runtime.family.vision.pictures[3:] == [(400, 300)]
 
 
 class TestStream:
@@ -138,7 +138,7 @@ class TestStream:
 
     def test_a_wrong_guess_is_not_followed_while_parts_are_searched(self, follower, paint, in_frame):
         tracker = follower()
-        tracker._runtime.vision.guess = [40, 40, 50, 50, 45]
+        tracker._runtime.family.vision.guess = [40, 40, 50, 50, 45]
         tracker.add("the mug")
         for k in range(PARTS):
             (update,) = tracker.step(paint(small(k), index=k))
@@ -199,7 +199,7 @@ class TestStream:
             tracker.step(paint(small(k), index=k))
         runtime = tracker._runtime
         with monkeypatch.context() as broken:
-            broken.setattr(runtime.vision, "encode", fail)
+            broken.setattr(runtime.family.vision, "encode", fail)
             (update,) = tracker.step(paint(small(3), index=3))
             assert update.state is UNCERTAIN
         (update,) = tracker.step(paint(small(4), index=4))
@@ -214,8 +214,8 @@ class TestStream:
         tracker.remove(stopped)
         states = [u.state for k in range(1, 30) for u in tracker.step(paint(None, None, index=k))]
         assert states.count(REMOVED) == 2
-        assert not tracker._close_ups._openings
-        assert not tracker._close_ups._windows
+        assert not tracker._zoom_follow._openings
+        assert not tracker._zoom_follow._windows
 
     def test_times_of_eyes_and_words_add_up(self, follower, paint, in_frame):
         tracker = follower()

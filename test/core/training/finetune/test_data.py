@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ class TestLines:
     def test_a_bad_line_is_named(self, data_folder, tmp_path, line, reason):
         path = tmp_path / "bad.jsonl"
         path.write_text(json.dumps({"a": 1}) + "\n" + json.dumps(line))
-        source = open_source(SourceConfig("conversation", str(path), str(data_folder / "pictures")))
+        source = open_source(SourceConfig(reader="conversation", path=str(path), media=str(data_folder / "pictures")))
         with pytest.raises(DataError, match=reason) as told:
             source[1]
         assert "line 2 of" in str(told.value)
@@ -110,7 +109,7 @@ class TestQuestions:
 class TestLayout:
     @pytest.fixture
     def batches(self, recipe, stage, tiny_folder, runtime) -> DataBatches:
-        config = runtime.config
+        config = runtime.family.network.config
         layout = ModelInput(str(tiny_folder / "llm"), config.system_text, config.adapter.out_token_num, 32)
         return DataBatches(recipe, stage, stage.mixture, layout, 0)
 
@@ -130,7 +129,7 @@ class TestLayout:
         ids = torch.tensor(row.ids)
         answer = [*tokenizer.encode_answer(rounds[1][1]), tokenizer.eos_id]
         asked = ids[torch.tensor(row.branch) == 1][: -len(answer)]
-        assert torch.equal(runtime.network.llm.embed(asked), request.embeddings)
+        assert torch.equal(runtime.family.network.llm.embed(asked), request.embeddings)
         assert (torch.tensor(row.branch) == 0).sum() == len(prefix)
         assert row.positions == list(range(len(row.ids)))
         labelled = ids[torch.tensor(row.weight) > 0].tolist()
@@ -149,13 +148,13 @@ class TestLayout:
 
     def test_batches_are_numbered_through_processes(self, recipe, stage, batches):
         large = batches[1]
-        halves = DataBatches(recipe, replace(stage, batch=2), stage.mixture, batches._model, 0)
+        halves = DataBatches(recipe, stage.model_copy(update={"batch": 2}), stage.mixture, batches._model, 0)
         assert torch.equal(large.images, torch.cat([halves[2].images, halves[3].images]))
 
     def test_what_does_not_fit_is_left_out(self, recipe, stage, batches):
-        short = DataBatches(recipe, replace(stage, max_tokens=60), {"chat": 1.0}, batches._model, 0)
+        short = DataBatches(recipe, stage.model_copy(update={"max_tokens": 60}), {"chat": 1.0}, batches._model, 0)
         batch = short[0]
         assert batch.token_ids.shape[1] <= 60
-        shorter = DataBatches(recipe, replace(stage, max_tokens=12), {"chat": 1.0}, batches._model, 0)
+        shorter = DataBatches(recipe, stage.model_copy(update={"max_tokens": 12}), {"chat": 1.0}, batches._model, 0)
         with pytest.raises(DataError, match="no question fits into max_tokens = 12"):
             shorter[0]

@@ -1,0 +1,154 @@
+"""The model of the Elysium paper: vision encoder, T-Selector, projector and LLaMA; boxes are ``[x1,y1,x2,y2]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elysium_core.engine.decoder import StreamDecoder
+from elysium_core.engine.recorded_decoder import build_decoder
+from elysium_core.errors import BackendError
+from elysium_core.families.base import Family, FamilySettings, Seen, Steps
+from elysium_core.geometry import Box
+from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.prompt.box_text import (
+    LEVELS,
+    ParsedAnswer,
+    format_beginning,
+    format_box,
+    format_track,
+    parse_answer,
+    quantize,
+)
+from elysium_core.prompt.layout import PromptLayout
+from elysium_core.prompt.questions import PUBLISHED, fill
+from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.vision.torch_vision import VisionBackend
+
+_NUMBER = re.compile(r"[0-9]+")
+_BOX = re.compile(r"\[[^\[\]]*\]")
+
+
+class ElysiumGrammar:
+    """Boxes as whole hundredths of the frame (:mod:`elysium_core.prompt.box_text`); steps are always 100."""
+
+    levels = LEVELS
+
+    def quantize(self, box: Box, steps: Steps) -> tuple[int, ...]:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return quantize(box)
+
+    def write(self, box: Box, steps: Steps) -> str:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return format_box(box)
+
+    def answer(self, boxes: Sequence[Box], steps: Steps) -> str:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return format_track(boxes)
+
+    def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return format_beginning(boxes)
+
+    def numbers(self, text: str) -> list[slice]:
+        """See :class:`elysium_core.families.base.BoxGrammar`; numbers of frames are among them."""
+        return [slice(*match.span()) for match in _NUMBER.finditer(text)]
+
+    def boxes(self, text: str) -> list[slice]:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return [slice(*match.span()) for match in _BOX.finditer(text)]
+
+    def read(self, text: str, frame_count: int, steps: Steps) -> ParsedAnswer:
+        """See :class:`elysium_core.families.base.BoxGrammar`."""
+        return parse_answer(text, frame_count)
+
+
+class ElysiumFamily:
+    """A loaded Elysium model (protocol: :class:`elysium_core.families.base.Family`).
+
+    Args:
+        network: In eval mode, on its device.
+        tokenizer: Of the checkpoint.
+        vision: Turns frames into visual tokens.
+        decoder: Runs the language model; by default what suits its device.
+
+    Attributes:
+        network: As given.
+        vision: As given.
+    """
+
+    def __init__(
+        self,
+        network: ElysiumNetwork,
+        tokenizer: TextTokenizer,
+        vision: VisionBackend,
+        decoder: StreamDecoder | None = None,
+    ) -> None:
+        config = network.config
+        self.network, self.tokenizer, self.vision = network, tokenizer, vision
+        self.decoder: StreamDecoder = decoder or build_decoder(network.llm)
+        self.grammar = ElysiumGrammar()
+        self.settings = FamilySettings(config.clip_length, config.window, config.vocabulary)
+        self._layout = PromptLayout(tokenizer, config.system_text)
+
+    @property
+    def device(self) -> torch.device:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self.network.llm.lm_head.weight.device
+
+    @property
+    def side_px(self) -> int:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self.network.visual_encoder.side_px
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
+        """See :class:`elysium_core.families.base.Family`."""
+        return [Seen(rows, (LEVELS, LEVELS)) for rows in self.vision.encode(images)]
+
+    @torch.inference_mode()
+    def opening(self, seen: Sequence[Seen]) -> Tensor:
+        """See :class:`elysium_core.families.base.Family`; one frame alone has no label."""
+        parts: list[Tensor] = []
+        for text, frame in zip(self._layout.frame_texts(len(seen)), seen, strict=True):
+            parts += [self.embed(text), frame.rows]
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def appended(self, seen: Seen, number: int) -> Tensor:
+        """See :class:`elysium_core.families.base.Family`."""
+        return torch.cat([self.embed(self._layout.frame_text(number)), seen.rows])
+
+    @torch.inference_mode()
+    def embed(self, token_ids: Sequence[int]) -> Tensor:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self.network.llm.embed(torch.tensor(list(token_ids), device=self.device))
+
+    def question(self, task: str, words: str = "", box: str = "") -> str:
+        """See :class:`elysium_core.families.base.Family`."""
+        return fill(PUBLISHED[task], expression=words, box=box)
+
+    def conversation(
+        self, question: str, history: Sequence[tuple[str, str]] = (), *, with_frames: bool = True
+    ) -> list[int]:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self._layout.conversation(question, history, with_frames=with_frames)
+
+    def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self._layout.box_digits(token_ids)
+
+
+def as_elysium(family: Family) -> ElysiumFamily:
+    """The family of a model whose network is needed, for measurements and training.
+
+    Raises:
+        BackendError: It is a model of another family.
+    """
+    if not isinstance(family, ElysiumFamily):
+        raise BackendError(f"this works with Elysium models only, not with {type(family).__name__}")
+    return family
