@@ -114,9 +114,14 @@ RANGES: dict[str, tuple[float, float]] = {
 DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(TrackingConfig)}
 
 
+def _option(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a model is loaded; Python, command line, node and launch files share these names.
+    """How a model is loaded. Python, command line, node and launch files share these names; the ``help`` of each field's
+    metadata is the text of its command line option.
 
     Attributes:
         model: ``nano`` (in the package), a folder, or a hub id that ``elysium pull`` has fetched.
@@ -131,14 +136,14 @@ class LoadOptions:
         fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
     """
 
-    model: str = "nano"
-    device: str = "auto"
-    dtype: str = "auto"
-    vision_backend: str = "auto"
-    quantization: str = "none"
-    allow_pickle_weights: bool = False
-    cuda_graphs: bool = True
-    fast_resize: bool = False
+    model: str = _option("nano", "nano, identity (no weights), a folder, or a hub id that was pulled.")
+    device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
+    dtype: str = _option("auto", "auto, float32, float16 or bfloat16.")
+    vision_backend: str = _option("auto", "auto, torch, onnx or tensorrt.")
+    quantization: str = _option("none", "Of the language model: none, int8, nf4 or fp8.")
+    allow_pickle_weights: bool = _option(False, "Also read pytorch_model*.bin; only for files of people you trust.")
+    cuda_graphs: bool = _option(True, "Replay recorded passes on a GPU.")
+    fast_resize: bool = _option(False, "Resize images on the device; pixels may differ by one step of 255.")
 
     def with_options(self, **options: Any) -> LoadOptions:
         """These options with some of them changed.

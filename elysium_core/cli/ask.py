@@ -14,23 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from elysium_core.cli.options import (
-    DEFAULT_MODEL,
+    LOAD_DEFAULTS,
     ClipFramesOption,
-    DeviceOption,
-    DtypeOption,
     JsonOption,
-    ModelOption,
-    PickleOption,
-    QuantizeOption,
     VideoArgument,
-    VisionBackendOption,
     load_model,
+    with_load_options,
 )
 from elysium_core.cli.output import emit, say
 from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_answer, clean_expression
+from elysium_core.types import LoadOptions
 
 _LARGEST_FILE_BYTES = 1 << 20
 
@@ -81,6 +77,7 @@ def _round(content: Any, place: str) -> tuple[str, str]:
         raise ConfigError(f"{place}: {error}") from error
 
 
+@with_load_options
 def command(
     video: VideoArgument,
     question: Annotated[
@@ -93,12 +90,7 @@ def command(
         typer.Option("--history", metavar="FILE", help="Rounds before: what this verb wrote with --json."),
     ] = None,
     frames: ClipFramesOption = QUESTION_FRAMES,
-    model: ModelOption = DEFAULT_MODEL,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    vision_backend: VisionBackendOption = "auto",
-    quantize: QuantizeOption = "none",
-    allow_pickle_weights: PickleOption = False,
+    load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Answer questions about an image or video.
@@ -111,7 +103,7 @@ def command(
     rounds = read_conversation(history) if history else []
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
-    loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
+    loaded = load_model(load)
 
     def ask(asked: str) -> None:
         answer = loaded.ask(clip, asked, history=rounds)

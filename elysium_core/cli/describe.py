@@ -7,24 +7,21 @@ from typing import Annotated
 import typer
 
 from elysium_core.cli.options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
+    LOAD_DEFAULTS,
     JsonOption,
-    ModelOption,
-    PickleOption,
-    QuantizeOption,
     VideoArgument,
-    VisionBackendOption,
     ZoomOption,
     load_model,
+    with_load_options,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.geometry import parse_box
 from elysium_core.io.sampling import MOST_FRAMES, description_frames, sample_recording
 from elysium_core.io.video import open_video
+from elysium_core.types import LoadOptions
 
 
+@with_load_options
 def command(
     video: VideoArgument,
     box: Annotated[
@@ -41,12 +38,7 @@ def command(
         ),
     ] = None,
     zoom: ZoomOption = False,
-    model: ModelOption = DEFAULT_MODEL,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    vision_backend: VisionBackendOption = "auto",
-    quantize: QuantizeOption = "none",
-    allow_pickle_weights: PickleOption = False,
+    load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Say what is in a box of an image or video.
@@ -56,7 +48,7 @@ def command(
     with open_video(video) as recording:
         parsed = parse_box(box, recording.width, recording.height)
         size = recording.width, recording.height
-        loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
+        loaded = load_model(load)
         clip = sample_recording(recording, frames or description_frames(loaded.info.clip_length), keep=frame)
     shown = [picture.index for picture in clip]
     text = loaded.describe(clip, parsed, frame_index=shown.index(frame), zoom=zoom)

@@ -8,17 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from elysium_core.cli.options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
+    LOAD_DEFAULTS,
     ExpressionsOption,
     JsonOption,
-    ModelOption,
-    PickleOption,
-    QuantizeOption,
-    VisionBackendOption,
     ZoomOption,
     load_model,
+    with_load_options,
 )
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
@@ -26,20 +21,16 @@ from elysium_core.frames import Frame
 from elysium_core.io.image import check_image_name, read_image, write_image
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import Grounding, TrackState, TrackUpdate
+from elysium_core.types import Grounding, LoadOptions, TrackState, TrackUpdate
 
 
+@with_load_options
 def command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A JPEG, PNG, BMP, WebP or PPM file.")],
     expression: ExpressionsOption = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the boxes: .png or .jpg.")] = None,
     zoom: ZoomOption = False,
-    model: ModelOption = DEFAULT_MODEL,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    vision_backend: VisionBackendOption = "auto",
-    quantize: QuantizeOption = "none",
-    allow_pickle_weights: PickleOption = False,
+    load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Find what a sentence names in an image."""
@@ -49,7 +40,7 @@ def command(
     if render:
         check_image_name(render)
     frame = Frame(read_image(image))
-    loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
+    loaded = load_model(load)
     groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):
         fields = _fields(text, grounding, frame)

@@ -1,42 +1,32 @@
-"""Options that several verbs share.
-
-Loading the model that a verb was asked to use.
-"""
+"""Options that several verbs share, and loading the model they name."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import PerceptionModel
+from elysium_core.types import LoadOptions, PerceptionModel
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="nano, identity, a folder, or a hub id that was pulled.", rich_help_panel="Model"
-    ),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel="Model")]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.", rich_help_panel="Model")
-]
-VisionBackendOption = Annotated[
-    str, typer.Option("--vision-backend", help="auto, torch, onnx or tensorrt.", rich_help_panel="Model")
-]
-QuantizeOption = Annotated[
-    str,
-    typer.Option("--quantize", help="Of the language model: none, int8, nf4 or fp8.", rich_help_panel="Model"),
-]
+LOAD_DEFAULTS = LoadOptions()
+DEFAULT_MODEL = LOAD_DEFAULTS.model
+"""The model that is shipped with the package."""
+
+
+def _help(name: str) -> str:
+    return next(str(entry.metadata["help"]) for entry in fields(LoadOptions) if entry.name == name)
+
+
+DeviceOption = Annotated[str, typer.Option("--device", help=_help("device"), rich_help_panel="Model")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help=_help("dtype"), rich_help_panel="Model")]
 PickleOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-pickle-weights",
-        help="Also read pytorch_model*.bin; only for files of people you trust.",
-        rich_help_panel="Model",
-    ),
+    bool, typer.Option("--allow-pickle-weights", help=_help("allow_pickle_weights"), rich_help_panel="Model")
 ]
 ZoomOption = Annotated[
     bool,
@@ -57,47 +47,57 @@ VideoArgument = Annotated[
 ]
 
 
-DEFAULT_MODEL = "nano"
-"""The model that is shipped with the package."""
+# Options that are not simply the name of their field with two hyphens.
+_FLAGS = {"model": ("--model", "-m"), "quantization": ("--quantization", "--quantize")}
 
 
-def load_model(
-    name: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    vision_backend: str = "auto",
-    quantization: str = "none",
-    *,
-    allow_pickle_weights: bool = False,
-) -> PerceptionModel:
-    """Load a model by name.
+def with_load_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
+    """Give a verb one option for each field of :class:`elysium_core.types.LoadOptions`.
 
     Args:
-        name: ``identity`` (no weights, every box stands still), ``nano`` (in the
-            package), a folder, or a hub id that ``elysium pull`` has fetched.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``auto``, ``float32``, ``float16`` or ``bfloat16``.
-        vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``.
-        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``.
-        allow_pickle_weights: Also read ``pytorch_model*.bin``, if there are no safetensors.
+        command: A verb with a parameter ``load: LoadOptions``, which it gets filled in.
+        without: Fields that get no option here.
+    """
+    names = [entry.name for entry in fields(LoadOptions) if entry.name not in without]
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        load = LoadOptions(**{name: values.pop(name) for name in names})
+        return command(load=load, **values)
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += _load_parameters(names) if parameter.name == "load" else [parameter]
+    by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    vars(run)["__signature__"] = signature.replace(parameters=by_name)
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _load_parameters(names: Collection[str]) -> Iterator[inspect.Parameter]:
+    for entry in (entry for entry in fields(LoadOptions) if entry.name in names):
+        flags = _FLAGS.get(entry.name, ())
+        if entry.default is False:  # else Typer adds --no-...
+            flags = (f"--{entry.name.replace('_', '-')}",)
+        option = typer.Option(*flags, help=entry.metadata["help"], rich_help_panel="Model")
+        kind = Annotated[type(entry.default), option]
+        yield inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=kind)
+
+
+def load_model(load: LoadOptions) -> PerceptionModel:
+    """Load a model; ``identity`` has no weights, and every box stands still.
 
     Raises:
         ModelFileError: The model is missing or damaged.
         BackendError: The device or backend cannot be used here.
     """
-    if name == "identity":
+    if load.model == "identity":
         return IdentityModel()
     # torch and transformers take seconds to import; the null model should not wait for them.
     from elysium_core.api import Elysium
     from elysium_core.device import fit_threads
 
-    model = Elysium.from_pretrained(
-        name,
-        device=device,
-        dtype=dtype,
-        vision_backend=vision_backend,
-        quantization=quantization,
-        allow_pickle_weights=allow_pickle_weights,
-    )
+    model = Elysium.from_pretrained(load)
     fit_threads(model.info.parameters)
     return model

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from elysium_core.cli.options import (
-    DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
+    LOAD_DEFAULTS,
     ExpressionsOption,
     JsonOption,
-    ModelOption,
-    PickleOption,
-    QuantizeOption,
     VideoArgument,
-    VisionBackendOption,
     ZoomOption,
     load_model,
+    with_load_options,
 )
 from elysium_core.cli.output import Progress, StopRequest, say
 from elysium_core.cli.track_run import Targets, TrackRun
@@ -33,11 +27,12 @@ from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import TrackWriter, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import MODES, WINDOWS, TrackingConfig
+from elysium_core.types import MODES, WINDOWS, LoadOptions, TrackingConfig
 
 _DEFAULTS = TrackingConfig()
 
 
+@with_load_options
 def command(
     video: VideoArgument,
     expression: ExpressionsOption = None,
@@ -51,7 +46,6 @@ def command(
         list[str] | None,
         typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and box; repeatable."),
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write track lines to this .jsonl file.")] = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the tracks: .mp4, .gif or .png.")] = None,
@@ -66,11 +60,7 @@ def command(
         float, typer.Option("--score-threshold", help="A box scoring less is UNCERTAIN.")
     ] = _DEFAULTS.score_threshold,
     zoom: ZoomOption = _DEFAULTS.zoom,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    vision_backend: VisionBackendOption = "auto",
-    quantize: QuantizeOption = "none",
-    allow_pickle_weights: PickleOption = False,
+    load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Follow what words or boxes name through a video or camera.
@@ -97,7 +87,7 @@ def command(
             zoom=zoom,
         )
         done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
-        loaded = load_model(model, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
+        loaded = load_model(load)
         tracker = loaded.tracker(mode=mode, config=config)
         with ExitStack() as stack:
             run = TrackRun(

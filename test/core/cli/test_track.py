@@ -54,9 +54,6 @@ class Added(IdentityTracker):
 class Model(IdentityModel):
     """Keeps its tracker for a look at it."""
 
-    def __init__(self, clip_length: int = 8) -> None:
-        self.info = replace(IdentityModel.info, clip_length=clip_length)
-
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> IdentityTracker:
         self.made = Added(config)
         return self.made
@@ -64,10 +61,10 @@ class Model(IdentityModel):
 
 @pytest.fixture
 def model(monkeypatch):
-    """The model that is loaded: ``model(clip_length=4)``."""
+    """Makes the model that is loaded."""
 
-    def load(**settings) -> Model:
-        loaded = Model(**settings)
+    def load() -> Model:
+        loaded = Model()
         monkeypatch.setattr("elysium_core.cli.track.load_model", lambda *names, **options: loaded)
         return loaded
 
@@ -90,11 +87,9 @@ def test_one_target_may_have_words_and_a_box(elysium, video, model):
 
 
 @pytest.mark.parametrize("mode", ["clip", "stream"])
-@pytest.mark.parametrize(
-    ("trained", "options", "used"), [(4, (), 4), (8, (), 8), (1, (), 2), (4, ("--clip-length", 6), 6)]
-)
-def test_clips_are_as_long_as_the_models_own(elysium, video, model, mode, trained, options, used):
-    loaded = model(clip_length=trained)
+@pytest.mark.parametrize(("options", "used"), [((), None), (("--clip-length", 6), 6)])
+def test_the_length_of_clips_is_left_to_the_model_unless_given(elysium, video, model, mode, options, used):
+    loaded = model()
     assert elysium("track", video, *BOX, "--mode", mode, *options).code == 0
     assert loaded.made.config == TrackingConfig(mode=mode, clip_length=used)
 
