@@ -15,18 +15,27 @@ HERE = Path(__file__).resolve().parent
 
 QUANTIZE = ["bitsandbytes>=0.46"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
+# Without it a run in many processes is data-parallel or FSDP.
+DEEPSPEED = ["deepspeed>=0.15; sys_platform == 'linux'"]
+TRAIN = ["accelerate>=1.0", "tensorboard>=2.14"]
+# The language model of the published weights has its tokenizer as tokenizer.model only.
+SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
     "quantize": QUANTIZE,
-    "train": ["deepspeed>=0.15; sys_platform == 'linux'"],
+    "sentencepiece": SENTENCEPIECE,
+    "train": TRAIN,
+    "deepspeed": [*TRAIN, *DEEPSPEED],
     "eval": EVAL,
     "dev": [
         *ONNX,
         *QUANTIZE,
         *EVAL,
+        *SENTENCEPIECE,
+        *TRAIN,
         "hypothesis>=6.100",
         "mypy>=1.11",
         "pytest>=8.0",
@@ -82,21 +91,15 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["elysium_core", "elysium_core.*"]),
     package_data={"elysium_core": ["py.typed", "weights/**/*", "data/synthetic/assets/**/*"]},
+    # transformers brings huggingface_hub, safetensors and tokenizers along, typer brings rich.
     install_requires=[
-        "accelerate>=1.0",
         "av>=12.0",
-        "huggingface_hub>=0.30",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pillow>=10.1",
-        # With sentencepiece: the LLM of the published model has its tokenizer as tokenizer.model only.
-        "protobuf>=4.21",
+        "psutil>=5.9",
+        "pydantic>=2.5",
         "PyYAML>=6.0",
-        "rich>=13.0",
-        "safetensors>=0.4.3",
-        "sentencepiece>=0.2",
-        "tensorboard>=2.14",
-        "tokenizers>=0.20",
         "torch>=2.5",
         "transformers>=5.0",
         "typer>=0.12",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +55,7 @@ def _run_stage(settings: AnyRecipe, recipe: Path, stage: str, folder: Path) -> N
 def _run_all(
     settings: AnyRecipe, recipe: Path, overrides: list[str], folder: Path, jobs: int, launcher: Path | None
 ) -> None:
-    from elysium_core.training.acceleration import check_launcher, process_count
+    from elysium_core.training.acceleration import check_launcher, process_count, require_packages
     from elysium_core.training.run import claim_run, run_recipe
 
     if process_count() > 1:
@@ -64,6 +63,7 @@ def _run_all(
             f"{process_count()} processes cannot share a whole recipe; launch one stage with --stage, or leave the "
             "launching to --accelerate CONFIG.yaml"
         )
+    require_packages()
     if launcher is not None:
         check_launcher(launcher)
     say(resolved(settings))
@@ -83,25 +83,21 @@ def _run_all(
 
 
 def _estimate(recipe: AnyRecipe, folder: Path) -> None:
-    """Say what the run will cost, on stderr."""
-    from elysium_core.training.finetune.finetune_estimate import estimate_finetune
+    """Say on stderr what each unfinished stage will cost."""
     from elysium_core.training.nano.nano_estimate import estimate_stages
     from elysium_core.training.run import steps_done
 
     done = steps_done(recipe, folder)
-    tried = estimate_stages(recipe, done) if isinstance(recipe, Recipe) else estimate_finetune(recipe, done)
-    for stage in tried:
-        sys.stderr.write(f"elysium: {stage}\n")
+    if isinstance(recipe, Recipe):
+        for estimate in estimate_stages(recipe, done):
+            sys.stderr.write(f"elysium: {estimate}\n")
+        return
+    # Memory depends on what the launcher shards, time on data and network: neither is known before it runs.
+    for name, stage in recipe.stages.items():
+        if left := stage.steps - done.get(name, 0):
+            sys.stderr.write(f"elysium: {name}: {left} steps; time and memory are not estimated\n")
 
 
 def resolved(recipe: AnyRecipe) -> str:
     """The whole recipe as YAML, defaults included."""
-    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

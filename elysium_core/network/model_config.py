@@ -31,8 +31,7 @@ class AdapterConfig:
         in_token_num: Visual tokens a frame before selection, N.
         out_token_num: Visual tokens a frame after it, K.
         num_features: Width of a visual token.
-        gate: How the gate is trained: ``hard`` (as published), ``straight_through`` or
-            ``score_scaled``; inference is the same for all.
+        gate: How the gate is trained: ``hard`` (as published) or ``straight_through``; both compute the same.
     """
 
     type: str = "t_selector"

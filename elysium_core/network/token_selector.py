@@ -9,8 +9,8 @@ The gate as published, per frame:
     scores = softmax(logits)
     kept   = the K highest scores, put back in ascending order of index
 
-A hard choice passes no gradient to the gate. Two trainable forms are offered whose
-forward pass in inference is exactly the published one.
+A hard choice passes no gradient to the gate. ``straight_through`` lets one through. Both compute the same tokens, in
+training as in inference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-GATES = ("hard", "straight_through", "score_scaled")
+GATES = ("hard", "straight_through")
+"""How the gate learns from what is done with the kept tokens."""
 
 
 class TokenSelector(nn.Module):
@@ -31,18 +32,17 @@ class TokenSelector(nn.Module):
         gate: ``hard``: no gradient to the gate (as published).
             ``straight_through``: kept tokens are multiplied by 1 + (g - detach(g)) with g the
             logit, so the value is unchanged and the gradient flows.
-            ``score_scaled``: kept tokens are multiplied in training by their score,
-            normalised to mean 1 over the kept ones.
+
+    Raises:
+        ValueError: ``out_token_num`` is out of range, or ``gate`` is unknown.
     """
 
     def __init__(self, in_token_num: int, out_token_num: int, num_features: int, gate: str = "hard") -> None:
         super().__init__()
         if not 1 <= out_token_num <= in_token_num:
             raise ValueError(f"out_token_num = {out_token_num} is not in 1..{in_token_num}")
-        if gate not in GATES:
-            raise ValueError(f"gate {gate!r} is not one of {', '.join(GATES)}")
         self.out_token_num = out_token_num
-        self.gate = gate
+        self._gate = _known_gate(gate)
         self.pre_proj = nn.Linear(num_features, 1)
         # Each token starts as its own judge. (Zeros, as in the published code, with a fixed
         # bias would choose the same patches whatever the picture shows.)
@@ -50,6 +50,19 @@ class TokenSelector(nn.Module):
         self.trans_bias = nn.Parameter(torch.zeros(in_token_num))
         # In the published state dict, never used; kept so that checkpoints round-trip.
         self.score_proj = nn.Linear(in_token_num, out_token_num)
+
+    @property
+    def gate(self) -> str:
+        """How the gate learns: one of :data:`GATES`."""
+        return self._gate
+
+    def learn_by(self, gate: str) -> None:
+        """Choose how the gate learns; what the selector computes stays the same.
+
+        Raises:
+            ValueError: ``gate`` is unknown.
+        """
+        self._gate = _known_gate(gate)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Gate logits (B, N) of tokens (B, N, D), in the weights' dtype."""
@@ -73,13 +86,14 @@ class TokenSelector(nn.Module):
         logits = self.logits(tokens)
         kept_index = self.select(logits)
         kept = tokens.gather(1, kept_index[..., None].expand(-1, -1, tokens.shape[-1]))
-        if self.training and self.gate != "hard":
-            kept = kept * self._gradient_path(logits, kept_index)[..., None].to(kept.dtype)
+        if self.training and self._gate == "straight_through":
+            chosen = logits.gather(1, kept_index)
+            factor = 1 + (chosen - chosen.detach())  # in this order it is exactly 1 in any precision
+            kept = kept * factor[..., None].to(kept.dtype)
         return kept, kept_index, logits
 
-    def _gradient_path(self, logits: Tensor, kept_index: Tensor) -> Tensor:
-        if self.gate == "straight_through":
-            chosen = logits.gather(1, kept_index)
-            return 1 + (chosen - chosen.detach())  # in this order it is exactly 1 in any precision
-        scores = torch.softmax(logits.float(), dim=-1).gather(1, kept_index)
-        return scores / scores.mean(dim=-1, keepdim=True)
+
+def _known_gate(gate: str) -> str:
+    if gate not in GATES:
+        raise ValueError(f"gate {gate!r} is not one of {', '.join(GATES)}")
+    return gate

@@ -14,6 +14,8 @@ import yaml
 from torch import Tensor, nn
 
 from elysium_core.errors import BackendError, ConfigError
+from elysium_core.training.losses import Sums
+from elysium_core.training.recipe_file import one_line
 
 PRECISIONS = ("float32", "bfloat16")
 """In what a model is computed; weights and optimiser stay in float32."""
@@ -69,7 +71,7 @@ class Acceleration:
         self, device: str = "auto", precision: str = "float32", accumulate: int = 1, *, find_unused: bool = False
     ) -> None:
         place = training_device(device)
-        _require_packages(deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true")
+        require_packages(deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true")
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
@@ -176,6 +178,12 @@ class Acceleration:
         stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         return dict(zip(values, self._accelerator.reduce(stacked, "mean").tolist(), strict=True))
 
+    def mean_sums(self, sums: Sums) -> Sums:
+        """Totals and weights, as means over all processes; all of them must ask for the same names."""
+        totals = self.mean({name: total for name, (total, _) in sums.items()})
+        weights = self.mean({name: weight for name, (_, weight) in sums.items()})
+        return {name: (totals[name], weights[name]) for name in sums}
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.world > 1:
@@ -220,14 +228,18 @@ class Acceleration:
         self._accelerator.load_state(str(folder))
 
 
-def _require_packages(*, deepspeed: bool) -> None:
-    """Say in one sentence what is missing, before accelerate says it in twenty."""
+def require_packages(*, deepspeed: bool = False) -> None:
+    """Check that the packages that training needs are installed.
+
+    Raises:
+        BackendError: One of them is not; the sentence says how to install it.
+    """
     if find_spec("accelerate") is None:
-        raise BackendError("training needs the package accelerate; run `pip install accelerate`")
+        raise BackendError("training needs the package accelerate; run `pip install 'elysium-core[train]'`")
     if deepspeed and find_spec("deepspeed") is None:
         raise BackendError(
             "the launcher's config asks for DeepSpeed, which is not installed; run "
-            "`pip install 'elysium-core[train]'`, or choose training/accelerate/fsdp.yaml"
+            "`pip install 'elysium-core[deepspeed]'`, or choose training/accelerate/fsdp.yaml"
         )
 
 
@@ -243,7 +255,7 @@ def check_launcher(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot read the accelerate config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(settings, dict) or "distributed_type" not in settings:
         raise ConfigError(f"{path} is no accelerate config: it has no distributed_type")
-    _require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")
+    require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")

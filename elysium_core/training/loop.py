@@ -1,8 +1,7 @@
 """The training loop: one stage from its first step, or from where it was killed, to its last.
 
-The loop knows steps, files and processes. What is learnt from a batch is the business of the
-stage's :class:`StageWork`; what a GPU more or less changes is that of
-:class:`elysium_core.training.acceleration.Acceleration`.
+The loop knows steps, files and processes. :class:`StageWork` says what is learnt from a batch, and
+:class:`elysium_core.training.acceleration.Acceleration` what one more GPU changes.
 """
 
 from __future__ import annotations
@@ -11,22 +10,24 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.training.acceleration import Acceleration
+from elysium_core.training.losses import Losses, Sums, add_up, decayed, detached, means
 from elysium_core.training.optimizer import TrainingOptimizer, WeightAverage
-from elysium_core.training.records import WEIGHTS_NAME, Evaluation, Snapshots, StageRecords
-from elysium_core.training.stage_work import StageWork
+from elysium_core.training.records import StageRecords
+from elysium_core.training.snapshots import Progress, StageState
 
 DONE_NAME = "done"
 BAD_BATCH_NAME = "bad_batch.pt"
@@ -34,7 +35,75 @@ BAD_BATCH_NAME = "bad_batch.pt"
 _LOG = logging.getLogger(__name__)
 _MEMORY = 0.95
 _TELL_EVERY = 10
-_OPTIMIZER_NAME, _AVERAGE_NAME, _PROGRESS_NAME, _SHARDS = "optimizer.pt", "ema.safetensors", "progress.json", "shards"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How a stage is run.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Samples a batch of one process.
+        accumulate: Batches a step and process.
+        clip_norm: Largest norm of a step's gradient.
+        log_every: Steps between two lines of the log.
+        save_every_s: Time between two saved states [s].
+        evaluate_every: Steps between two evaluations; 0 = never.
+        workers: Processes that draw batches, for each training process.
+        threads: CPU threads of a training process.
+        tied: Names of weights that are another weight's memory, and so are not saved.
+    """
+
+    steps: int
+    batch: int = 1
+    accumulate: int = 1
+    clip_norm: float = 1.0
+    log_every: int = 20
+    save_every_s: float = 60.0
+    evaluate_every: int = 0
+    workers: int = 1
+    threads: int = 1
+    tied: frozenset[str] = frozenset()
+
+
+class StageWork(Protocol):
+    """What a stage learns, and from what."""
+
+    name: str
+    settings: LoopSettings
+
+    @property
+    def batches(self) -> Dataset[Any]:
+        """Batches by number; each has ``to(device)`` and may have ``skipped``, reasons why data was not used."""
+        ...
+
+    def seed(self, number: int) -> int:
+        """Seed of what is random inside the model for one batch."""
+        ...
+
+    def rate_factor(self, step: int) -> float:
+        """Learning rate of a step as a share of the peak."""
+        ...
+
+    def weight(self, batch: Any) -> float:
+        """How much a batch counts among those of its step: over its answer tokens, for example."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
+        """Losses of a batch; ``total`` is minimised. Always the same names."""
+        ...
+
+    def held_out(self) -> Sequence[Any]:
+        """Batches that are never trained on, at least one; the same in every process."""
+        ...
+
+    def pictures(self, model: nn.Module, batch: Any) -> dict[str, NDArray[np.uint8]]:
+        """Pictures by name of what the model, in evaluation mode, answers about a held-out batch; may be none."""
+        ...
+
+    def finish(self, weights: dict[str, Tensor]) -> None:
+        """Write the stage's result; asked of the main process alone."""
+        ...
 
 
 class TrainingLoop:
@@ -69,11 +138,11 @@ class TrainingLoop:
         )
         if prepared is not None:
             optimizer.adopt(prepared)
-        self.snapshots = Snapshots(folder)
+        self.state = StageState(folder, self.model, optimizer, acceleration, average, self.settings.tied)
         self.records = StageRecords(folder, active=False)
         self.step = 0
         self.seconds = 0.0
-        self._averages: dict[str, float] = {}
+        self._sums: Sums = {}
 
     def resume(self) -> bool:
         """Go on from the newest saved state; False if there is none.
@@ -81,68 +150,14 @@ class TrainingLoop:
         Raises:
             DataError: It belongs to another model, or to another number of processes.
         """
-        saved = self.snapshots.newest()
-        if saved is None:
-            return False
-        progress = json.loads((saved / _PROGRESS_NAME).read_text(encoding="utf-8"))
-        self._check_processes(saved, int(progress.get("processes", 1)))
-        if self.acceleration.sharded:
-            self.acceleration.load_shards(saved / _SHARDS)
-        else:
-            load_weights(self.acceleration.unwrap(self.model), saved / WEIGHTS_NAME)
-            state = torch.load(saved / _OPTIMIZER_NAME, self.acceleration.device, weights_only=True)
-            self.optimizer.load_state_dict(state)
-        if self.average is not None:
-            self.average.load(saved / _AVERAGE_NAME)
-        self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
-        self._averages = progress["averages"]
-        return True
-
-    def _check_processes(self, saved: Path, processes: int) -> None:
-        if (saved / _SHARDS).is_dir() != self.acceleration.sharded:
-            was = "sharded (DeepSpeed or FSDP)" if not self.acceleration.sharded else "of whole weights"
-            raise DataError(f"{saved} is a state {was}; launch with the same accelerate config, or remove it")
-        if processes != self.acceleration.world:
-            message = f"{saved} was saved by {processes} processes, and now there are {self.acceleration.world}"
-            if self.acceleration.sharded:
-                raise DataError(f"{message}; launch as many as then")
-            _LOG.warning("%s: training goes on, with other batches than it would have seen", message)
+        progress = self.state.load()
+        if progress is not None:
+            self.step, self.seconds, self._sums = progress.step, progress.seconds, progress.sums
+        return progress is not None
 
     def save(self) -> None:
         """Save the state to go on from; a failure leaves the one before it."""
-        if self.acceleration.sharded:
-            self._save_shards()
-        else:
-            self.acceleration.on_main(lambda: self.snapshots.save(self.step, self._write_state))
-
-    def _save_shards(self) -> None:
-        draft = self.snapshots.draft(self.step)
-        self.acceleration.on_main(lambda: self.snapshots.open_draft(draft))
-        self.acceleration.save_shards(draft / _SHARDS)
-        self.acceleration.wait()
-        self.acceleration.on_main(lambda: self._close_draft(draft))
-
-    def _close_draft(self, draft: Path) -> None:
-        self._write_progress(draft)
-        self.snapshots.publish(draft, self.step)
-
-    def _write_state(self, folder: Path) -> None:
-        save_file(self._weights(), folder / WEIGHTS_NAME)
-        torch.save(self.optimizer.state_dict(), folder / _OPTIMIZER_NAME)
-        self._write_progress(folder)
-
-    def _write_progress(self, folder: Path) -> None:
-        if self.average is not None:
-            self.average.save(folder / _AVERAGE_NAME)
-        progress = {"step": self.step, "seconds": round(self.seconds, 1), "averages": self._averages}
-        (folder / _PROGRESS_NAME).write_text(
-            json.dumps(progress | {"processes": self.acceleration.world}), encoding="utf-8"
-        )
-
-    def _weights(self) -> dict[str, Tensor]:
-        """Weights as safetensors wants them: no memory twice."""
-        state = self.acceleration.unwrap(self.model).state_dict()
-        return {key: value.contiguous() for key, value in state.items() if key not in self.settings.tied}
+        self.state.save(Progress(self.step, self.seconds, self._sums))
 
     def run(self) -> None:
         """Train to the last step, saving now and then.
@@ -193,8 +208,8 @@ class TrainingLoop:
         while group := list(islice(batches, settings.accumulate)):
             yield group
 
-    def train_step(self, batches: Sequence[Any]) -> dict[str, float]:
-        """Learn from the batches of one step; return its losses, means over batches and processes.
+    def train_step(self, batches: Sequence[Any]) -> Sums:
+        """Learn from the batches of one step; return its losses, summed over batches and processes.
 
         Raises:
             DataError: Loss or gradient is not finite. No weight is changed then, except by DeepSpeed,
@@ -202,23 +217,23 @@ class TrainingLoop:
         """
         self.optimizer.set_factor(self.work.rate_factor(self.step))
         shares = self._shares(batches)
-        sums: dict[str, float] = {}
+        found: list[Losses] = []
         for place, (drawn, share) in enumerate(zip(batches, shares, strict=True)):
             batch = drawn.to(self.acceleration.device)
             # Noise and choices inside the model depend on the batch's number alone, as the batch does.
             torch.manual_seed(self.work.seed(self._number(place)))
             with self.acceleration.accumulating(self.model):
                 losses = self.work.losses(self.model, batch)
-                self._require_finite("loss", float(losses["total"].detach()), batch)
-                self.acceleration.backward(losses["total"] * share if share != 1 else losses["total"])
-            for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) * share
+                found.append(detached(losses))
+                loss = losses["total"].value
+                self._require_finite("loss", float(loss.detach()), batch)
+                self.acceleration.backward(loss * share if share != 1 else loss)
         norm = self.acceleration.clip(self.model, self.optimizer.parameters, self.settings.clip_norm)
         self._require_finite("gradient", norm, batches[-1])
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.acceleration.unwrap(self.model))
-        return self.acceleration.mean(sums)
+        return self.acceleration.mean_sums(add_up(found))
 
     def _number(self, place: int) -> int:
         """Number of a batch of the present step among all batches of all processes."""
@@ -250,13 +265,12 @@ class TrainingLoop:
             torch.save(content | {"step": self.step}, temporary)
         return path
 
-    def _count(self, losses: dict[str, float]) -> None:
+    def _count(self, losses: Sums) -> None:
         self.step += 1
-        for key, value in losses.items():
-            self._averages[key] = _MEMORY * self._averages.get(key, value) + (1 - _MEMORY) * value
+        self._sums = decayed(self._sums, losses, _MEMORY)
 
     def _log(self) -> None:
-        line = self.records.losses(self.step, self.seconds, self._averages)
+        line = self.records.losses(self.step, self.seconds, means(self._sums))
         last = self.step == self.settings.steps
         if self.acceleration.is_main and (self.step % (_TELL_EVERY * self.settings.log_every) == 0 or last):
             _LOG.info("%s %s", self.work.name, json.dumps(line))
@@ -265,10 +279,17 @@ class TrainingLoop:
         self.model.eval()
         torch.manual_seed(0)
         with torch.no_grad():
-            found = self.work.evaluate(self.model)
+            sums = self.acceleration.mean_sums(add_up(self._losses_held_out()))
+            pictures: dict[str, NDArray[np.uint8]] = {}
+            if self.acceleration.is_main and self.acceleration.whole_weights:
+                batch = self.work.held_out()[0].to(self.acceleration.device)
+                pictures = self.work.pictures(self.acceleration.unwrap(self.model), batch)
         self.model.train()
-        values = self.acceleration.mean(found.values)
-        self.records.evaluation(self.step, Evaluation(values, found.pictures))
+        self.records.evaluation(self.step, means(sums), pictures)
+
+    def _losses_held_out(self) -> Iterator[Losses]:
+        for batch in self.work.held_out():
+            yield self.work.losses(self.model, batch.to(self.acceleration.device))
 
     def _finish(self) -> None:
         state = self.acceleration.whole_state(self.model)
@@ -277,27 +298,11 @@ class TrainingLoop:
         self.acceleration.on_main(lambda: self._write_result(state or {}))
 
     def _write_result(self, state: dict[str, Tensor]) -> None:
-        self.work.finish({key: value.contiguous() for key, value in state.items() if key not in self.settings.tied})
+        self.work.finish(self.state.saved_form(state))
         (self.folder / DONE_NAME).write_text("", encoding="utf-8")
-        self.snapshots.clear()
-
-
-def load_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ()) -> None:
-    """Load a saved state, or the part of it whose names start with one of ``prefixes``.
-
-    Raises:
-        DataError: It belongs to another model.
-    """
-    weights = load_file(path)
-    chosen = {key: value for key, value in weights.items() if not prefixes or key.startswith(prefixes)}
-    try:
-        unexpected = model.load_state_dict(chosen, strict=False).unexpected_keys
-    except RuntimeError as error:
-        raise DataError(f"{path} belongs to a model of other sizes; choose another --out") from error
-    if unexpected:
-        raise DataError(f"{path} has weights this recipe's model lacks: {', '.join(unexpected[:3])} ...")
+        self.state.clear()
 
 
 def _worker_context(acceleration: Acceleration) -> str | None:
-    """How workers are started: forking a process that has opened a GPU or a process group is asking for trouble."""
+    """How workers are started: a process that has opened a GPU or a process group must not be forked."""
     return "spawn" if acceleration.device.type == "cuda" or acceleration.world > 1 else None

@@ -1,6 +1,12 @@
-"""Losses of the language model on packed batches. Shapes as in :mod:`elysium_core.training.nano.clip_batches`."""
+"""The loss on answers, and means that stay exact when batches are added up.
+
+Shapes: B rows, L tokens a row, D the LLM's width, V its vocabulary, M answer tokens of a batch.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +14,135 @@ from torch import Tensor
 
 from elysium_core.network.llama import Llama
 from elysium_core.prompt.layout import VISUAL_SLOT
-from elysium_core.training.nano.auxiliary import PointingHeads
-from elysium_core.training.nano.clip_batches import Batch
+
+_SMALLEST_WEIGHT = 1e-6
+
+
+class Mean(NamedTuple):
+    """A mean as a sum and its weight: added up over batches, they give the mean over all of them.
+
+    Attributes:
+        total: Sum of the values, each times its weight; a scalar tensor.
+        weight: Sum of the weights; 0 where there was nothing to measure.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """The mean; 0 where there was nothing to measure."""
+        return self.total / self.weight.clamp(min=_SMALLEST_WEIGHT)
+
+
+Losses = dict[str, Mean]
+"""Losses and measures of a batch by name; ``total`` is minimised."""
+
+Sums = dict[str, tuple[float, float]]
+"""The same as numbers: total and weight by name."""
+
+
+def batch_mean(value: Tensor) -> Mean:
+    """A value that counts once for each batch."""
+    return Mean(value, torch.ones_like(value, dtype=torch.float32))
+
+
+def detached(losses: Losses) -> Losses:
+    """The same without gradient."""
+    return {name: Mean(mean.total.detach(), mean.weight.detach()) for name, mean in losses.items()}
+
+
+def add_up(batches: Iterable[Losses]) -> Sums:
+    """Sums over batches; all of them have the same names."""
+    names: list[str] = []
+    sums = torch.zeros(())
+    for losses in batches:
+        names = list(losses)
+        stacked = torch.stack([part.double() for mean in losses.values() for part in mean])
+        sums = sums + stacked.cpu()
+    pairs = sums.reshape(-1, 2).tolist() if names else []
+    return {name: (total, weight) for name, (total, weight) in zip(names, pairs, strict=True)}
+
+
+def decayed(before: Sums, new: Sums, memory: float) -> Sums:
+    """Running sums: what was before counts ``memory`` times, what is new the rest."""
+    return {
+        name: (
+            memory * before.get(name, (total, weight))[0] + (1 - memory) * total,
+            memory * before.get(name, (total, weight))[1] + (1 - memory) * weight,
+        )
+        for name, (total, weight) in new.items()
+    }
+
+
+def means(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Mean of each sum; names under which nothing was measured are left out."""
+    return {name: total / weight for name, (total, weight) in sums.items() if weight > 0}
+
+
+def answer_losses(logits: Tensor, labels: Tensor, weights: Tensor, is_digit: Tensor) -> Losses:
+    """The loss on answers, and how well their parts are known.
+
+    Args:
+        logits: (M, V) at the token before each answer token.
+        labels: (M,) int64, the answer tokens.
+        weights: (M,) above 0.
+        is_digit: (M,) bool, whether the token is a digit of a box.
+
+    Returns:
+        ``answer``: cross-entropy over all answer tokens, by their weights. Without gradient: ``digit_loss`` and
+        ``digit_accuracy`` over the digits of boxes, ``text_loss`` over all other tokens by their weights.
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    measured = losses.detach()
+    hits = (logits.detach().argmax(-1) == labels) & is_digit
+    text = weights * ~is_digit
+    digits = is_digit.sum()
+    return {
+        "answer": Mean((losses * weights).sum(), weights.sum()),
+        "digit_loss": Mean((measured * is_digit).sum(), digits),
+        "digit_accuracy": Mean(hits.sum(), digits),
+        "text_loss": Mean((measured * text).sum(), text.sum()),
+    }
+
+
+class AnsweredRows(Protocol):
+    """The part of a batch that holds questions and answers; see :func:`elysium_core.prompt.layout.row_tensors`."""
+
+    token_ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    label_weight: Tensor
+    is_digit: Tensor
+
+
+def losses_of_rows(
+    llm: Llama, rows: AnsweredRows, visual: Tensor, collect: tuple[int, ...] = ()
+) -> tuple[Losses, list[Tensor]]:
+    """Read rows of tokens and compare the answers in them with what the model would have said.
+
+    Args:
+        llm: The decoder.
+        rows: Questions and answers.
+        visual: Visual tokens (..., D), in the order of their slots.
+        collect: Decoder layers whose output is wanted, ascending.
+
+    Returns:
+        See :func:`answer_losses`; and the output (B, L, D) of each wanted layer.
+    """
+    embedded = place_visual_tokens(llm, rows.token_ids, visual)
+    # Without a second branch plain causal attention sees the same, and is faster; padding comes last.
+    mask = branch_mask(rows.branch) if bool((rows.branch > 1).any()) else None
+    hidden, collected = llm(embedded, rows.positions, mask, collect=collect)
+    # An answer's first token is predicted by the question's last: its neighbour in memory.
+    labelled = rows.label_weight[:, 1:] > 0
+    losses = answer_losses(
+        llm.logits(hidden[:, :-1][labelled]),
+        rows.token_ids[:, 1:][labelled],
+        rows.label_weight[:, 1:][labelled].float(),
+        rows.is_digit[:, 1:][labelled],
+    )
+    return losses, list(collected)
 
 
 def branch_mask(branch: Tensor) -> Tensor:
@@ -33,48 +166,3 @@ def place_visual_tokens(llm: Llama, token_ids: Tensor, visual: Tensor) -> Tensor
     slots = token_ids == VISUAL_SLOT
     embedded = llm.embed(token_ids.clamp(min=0))
     return embedded.masked_scatter(slots[..., None], visual.to(embedded.dtype))
-
-
-def language_losses(
-    llm: Llama, pointing: PointingHeads, batch: Batch, visual: Tensor, token_object: Tensor
-) -> dict[str, Tensor]:
-    """Answer loss and pointing loss.
-
-    Args:
-        llm: The decoder.
-        pointing: Training-only heads.
-        batch: The batch.
-        visual: (B, T K, D).
-        token_object: (B, T K), object under each visual token, -1 for background.
-
-    Returns:
-        ``answer`` (weighted cross-entropy on answer tokens), ``pointing``, and the
-        measures ``digit_loss``, ``digit_accuracy``, ``pointing_accuracy``.
-    """
-    hidden, collected = llm(
-        place_visual_tokens(llm, batch.token_ids, visual),
-        batch.positions,
-        branch_mask(batch.branch),
-        collect=pointing.collect,
-    )
-    # An answer's first token is predicted by the question's last: its neighbour in memory.
-    labelled = batch.label_weight[:, 1:] > 0
-    logits = llm.logits(hidden[:, :-1][labelled])
-    labels = batch.token_ids[:, 1:][labelled]
-    weights = batch.label_weight[:, 1:][labelled]
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    digit = batch.is_digit[:, 1:][labelled]
-    visual_index = torch.nonzero(batch.token_ids[0] == VISUAL_SLOT)[:, 0]
-    pointed, pointed_right = pointing(
-        dict(zip(pointing.collect, collected, strict=True)), batch.pointers, visual_index, token_object, batch.frames
-    )
-    hits = (logits.argmax(-1) == labels).float()
-    count = digit.sum().clamp(min=1)
-    return {
-        "answer": (losses * weights).sum() / weights.sum(),
-        "pointing": pointed,
-        "digit_loss": (losses.detach() * digit).sum() / count,
-        "digit_accuracy": (hits * digit).sum() / count,
-        "word_loss": (losses.detach() * ~digit * (weights == 1)).sum() / (~digit & (weights == 1)).sum().clamp(min=1),
-        "pointing_accuracy": pointed_right,
-    }

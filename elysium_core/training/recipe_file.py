@@ -1,23 +1,115 @@
-"""Recipe files: YAML to typed settings; every key is known, and all problems are told at once."""
+"""Recipe files: YAML as checked settings; all problems of a file are found and named in one sentence.
+
+The schema of a recipe is a tree of :class:`RecipePart`. Pydantic finds what is wrong with each value, the parts add
+what is wrong between values, and this module says it with the key and the value.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from elysium_core.errors import ConfigError
-
-Settings = TypeVar("Settings")
-
+from elysium_core.errors import ConfigError, printable
 
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 # Names of other things in the folder of a run.
-TAKEN_NAMES = {"tokenizer", "checkpoint"}
+TAKEN_NAMES = ("tokenizer", "checkpoint")
+
+_LONGEST_VALUE = 80
+_PROBLEM = "recipe"
+_SENTENCES = {
+    _PROBLEM: "{problem}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a group of settings",
+    "model_type": "must be a group of settings",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be under {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+
+
+class RecipePart(BaseModel):
+    """A group of settings: never changed once it is read, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_number(value: Any) -> Any:
+    """1e-3 is text to YAML."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Accept these names alone."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise PydanticCustomError(_PROBLEM, "{problem}", {"problem": f"is not one of {', '.join(names)}"})
+        return value
+
+    return AfterValidator(check)
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=1)]
+NotNegative = Annotated[Whole, Field(ge=0)]
+Number = Annotated[float, BeforeValidator(_as_number), Field(strict=True, allow_inf_nan=False)]
+Amount = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+Part = TypeVar("Part", bound=RecipePart)
+Problem = tuple[tuple[str | int, ...], str]
+"""Keys from a part to a value, and what is wrong with the value: "must be at least 1"."""
+
+
+def checked(part: Part, problems: Iterable[Problem]) -> Part:
+    """Return a part between whose values nothing is wrong; for validators that run after the values are read.
+
+    Raises:
+        ValidationError: There are problems.
+    """
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(_PROBLEM, "{problem}", {"problem": sentence}), loc=keys, input=_at(part, keys)
+        )
+        for keys, sentence in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data(type(part).__name__, details)
+    return part
+
+
+def stage_problems(stages: Iterable[str], export: str) -> Iterable[Problem]:
+    """What is wrong with the names of a recipe's stages."""
+    names = list(stages)
+    for name in names:
+        if not STAGE_NAME.match(name) or name in TAKEN_NAMES:
+            yield (
+                ("stages", name),
+                f"cannot be the name of a stage; use letters, digits, - and _, and not {' or '.join(TAKEN_NAMES)}",
+            )
+    if export not in names:
+        yield ("export",), f"is not one of the stages {', '.join(names)}"
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -31,7 +123,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings, not {type(raw).__name__}")
     for override in overrides:
@@ -39,27 +131,27 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return raw
 
 
-def read_recipe(
-    path: Path, raw: dict[str, Any], kind: type[Settings], check: Callable[[Settings], Iterable[str]]
-) -> Settings:
-    """Make a dataclass of settings.
+def one_line(error: Exception) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def read_recipe(path: Path, raw: dict[str, Any], schema: type[Part]) -> Part:
+    """Check settings.
 
     Args:
         path: Where they come from, for messages.
         raw: The settings.
-        kind: The dataclass.
-        check: Yields every problem of one whose values have the right types.
+        schema: What they must be.
 
     Raises:
         ConfigError: Keys are unknown or missing, or values wrong; all of them are named.
     """
-    problems: list[str] = []
-    recipe = cast("Settings", _build(kind, raw, "", problems))
-    # Ranges are only looked at where every value has its type.
-    problems = problems or list(check(recipe))
-    if problems:
-        raise ConfigError(f"{path}: " + "; ".join(problems))
-    return recipe
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        sentences = [_sentence(schema, problem) for problem in error.errors(include_url=False)]
+        raise ConfigError(f"{path}: " + "; ".join(sentences)) from error
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -78,62 +170,43 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML") from error
 
 
-def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
-    """Build a dataclass from a mapping, collecting every problem instead of stopping at the first."""
-    if not isinstance(raw, dict):
-        problems.append(f"{where.rstrip('.') or 'the recipe'} must be a group of settings, not {raw!r}")
-        return None
-    hints = get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}
-    problems += [f"unknown key {where}{key}" for key in raw if key not in known]
-    values = {key: _convert(hints[key], value, f"{where}{key}", problems) for key, value in raw.items() if key in known}
-    required = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(raw))
-    problems += [f"missing key {where}{key}" for key in missing]
-    return None if missing else kind(**values)
+def _sentence(schema: type[RecipePart], problem: ErrorDetails) -> str:
+    """One problem as pydantic gives it, in words: which key, which value, what it must be."""
+    keys = problem["loc"]
+    if problem["type"] == "missing":
+        return f"missing key {_dotted(keys)}"
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        return f"unknown key {_dotted(keys)}{_suggestion(schema, keys)}"
+    template = _SENTENCES.get(problem["type"])
+    words = problem["msg"] if template is None else template.format(**problem.get("ctx", {}))
+    if keys[-1:] == ("[key]",):
+        return f"the key {_dotted(keys[:-1])} {words}"
+    value = problem["input"]
+    shown = "" if isinstance(value, BaseModel) else f" = {printable(repr(_as_yaml(value)), _LONGEST_VALUE)}"
+    return f"{_dotted(keys) or 'the recipe'}{shown} {words}"
 
 
-def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """Return a value as its type; what cannot be one is a problem."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where + ".", problems)
-    if get_origin(hint) is dict:
-        return _convert_group(get_args(hint)[1], value, where, problems)
-    if get_origin(hint) is tuple:
-        return _convert_list(get_args(hint), value, where, problems)
-    if hint is float:
-        value = _as_float(value)
-    if not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
-        problems.append(f"{where} must be {hint.__name__}, not {value!r}")
-    return value
+def _dotted(keys: Sequence[str | int]) -> str:
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return text.removeprefix(".")
 
 
-def _convert_group(kind: Any, value: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        problems.append(f"{where} must be a group of named entries, not {value!r}")
-        return {}
-    return {str(name): _convert(kind, entry, f"{where}.{name}", problems) for name, entry in value.items()}
+def _suggestion(schema: type[RecipePart], keys: Sequence[str | int]) -> str:
+    """The known key that is most like an unknown one."""
+    place: Any = schema
+    for key in keys[:-1]:
+        # Below a mapping of names to parts lie parts.
+        place = place.model_fields[key].annotation if hasattr(place, "model_fields") else get_args(place)[-1]
+    near = get_close_matches(str(keys[-1]), list(place.model_fields), n=1)
+    return f" (did you mean {_dotted([*keys[:-1], *near])}?)" if near else ""
 
 
-def _convert_list(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        problems.append(f"{where} must be a list, not {value!r}")
-        return ()
-    if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-        problems.append(f"{where} must have {len(kinds)} entries, not {value!r}")
-        return ()
-    return tuple(_convert(kinds[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value))
+def _at(part: Any, keys: Sequence[str | int]) -> Any:
+    for key in keys:
+        part = getattr(part, str(key)) if isinstance(part, BaseModel) else part[key]
+    return part
 
 
-def _as_float(value: Any) -> Any:
-    """Whole numbers are floats too, and so is 1e-3, which YAML takes for text."""
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value) if isinstance(value, (int, str)) else value
-    except ValueError:
-        return value
+def _as_yaml(value: Any) -> Any:
+    """Tuples as the lists they are in a file."""
+    return [_as_yaml(item) for item in value] if isinstance(value, tuple) else value

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.recipe_checks import check_finetune
-from elysium_core.training.nano.nano_recipe import Recipe, check_recipe
+from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.recipe_file import read_recipe, read_settings
 
 AnyRecipe = Recipe | FineTuneRecipe
@@ -21,6 +20,4 @@ def load_any_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
             out of range; all of them are named at once.
     """
     raw = read_settings(path, overrides)
-    if "base" in raw:
-        return read_recipe(path, raw, FineTuneRecipe, check_finetune)
-    return read_recipe(path, raw, Recipe, check_recipe)
+    return read_recipe(path, raw, FineTuneRecipe) if "base" in raw else read_recipe(path, raw, Recipe)

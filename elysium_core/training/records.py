@@ -1,16 +1,10 @@
-"""What a stage leaves to look at: JSON lines, TensorBoard, sample pictures, the data lines it skipped.
-
-Where a stage stands on disk: whole at any moment, so that it may be killed at any moment.
-"""
+"""What a stage leaves to look at: JSON lines, TensorBoard, sample pictures, the data lines it skipped."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,81 +15,6 @@ from numpy.typing import NDArray
 from elysium_core.io.files import atomic_path
 from elysium_core.io.image import write_image
 
-WEIGHTS_NAME = "state.safetensors"
-
-_PREFIX = "step-"
-
-
-class Snapshots:
-    """Folders ``step-00000120`` of one stage; the newest one is always whole.
-
-    Weights, optimiser and counters belong together: a folder appears with all of them
-    in one rename, and only then the one before it is removed.
-
-    Args:
-        folder: The stage's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def newest(self) -> Path | None:
-        """The folder to go on from, None before the first save."""
-        return max(self._folder.glob(f"{_PREFIX}*"), default=None)
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Save one state; if that fails, the one before it stays.
-
-        Args:
-            step: Steps done.
-            write: Writes all files of the state into the folder it is given.
-
-        Raises:
-            OSError: A file cannot be written.
-        """
-        draft = self.draft(step)
-        try:
-            self.open_draft(draft)
-            write(draft)
-            self.publish(draft, step)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def draft(self, step: int) -> Path:
-        """Where the state of a step is written before it is whole."""
-        return self._folder / f".{_PREFIX}{step:08d}.partial"
-
-    def open_draft(self, draft: Path) -> None:
-        """Make an empty draft; what a killed process left there goes away."""
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-
-    def publish(self, draft: Path, step: int) -> None:
-        """Make a written draft the newest state, and remove the one before it."""
-        target = self._folder / f"{_PREFIX}{step:08d}"
-        if not target.is_dir():
-            os.replace(draft, target)
-        self._remove(keep=target)
-
-    def clear(self) -> None:
-        """Remove all states."""
-        self._remove(keep=None)
-
-    def _remove(self, keep: Path | None) -> None:
-        for folder in self._folder.glob(f"{_PREFIX}*"):
-            if folder != keep:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def find_weights(stage_folder: Path) -> Path | None:
-    """The weights of a finished stage, or the newest ones of a running stage; None if there are none."""
-    finished = stage_folder / WEIGHTS_NAME
-    if finished.is_file():
-        return finished
-    newest = Snapshots(stage_folder).newest()
-    return None if newest is None else newest / WEIGHTS_NAME
-
-
 LOG_NAME = "log.jsonl"
 EVALUATION_NAME = "evaluations.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
@@ -104,19 +23,6 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 _LOG = logging.getLogger(__name__)
 _SKIPS_TOLD = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a look at the model between two steps has found.
-
-    Attributes:
-        values: Losses and measures on batches that are never trained on.
-        pictures: RGB uint8 (H, W, 3) by name: answers drawn over frames, beside the truth.
-    """
-
-    values: Mapping[str, float]
-    pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class StageRecords:
@@ -131,6 +37,7 @@ class StageRecords:
     def __init__(self, folder: Path, step: int = 0, *, active: bool = True) -> None:
         self._folder, self._active = folder, active
         self._board: Any = None
+        self._boardless = False
         self._start = step
         self._skipped: set[str] = set()
         if not active:
@@ -154,14 +61,22 @@ class StageRecords:
             self._scalars("train", step, values)
         return line
 
-    def evaluation(self, step: int, found: Evaluation) -> None:
-        """Append one line to ``evaluations.jsonl``, write the pictures, tell TensorBoard."""
+    def evaluation(
+        self, step: int, values: Mapping[str, float], pictures: Mapping[str, NDArray[np.uint8]] | None = None
+    ) -> None:
+        """Append one line to ``evaluations.jsonl``, write the pictures, tell TensorBoard.
+
+        Args:
+            step: Steps done.
+            values: Losses and measures on batches that are never trained on.
+            pictures: RGB (H, W, 3) by name: answers drawn over frames, beside the truth.
+        """
         if not self._active:
             return
-        _append(self._folder / EVALUATION_NAME, {"step": step, **_rounded(found.values)})
-        self._scalars("evaluation", step, found.values)
+        _append(self._folder / EVALUATION_NAME, {"step": step, **_rounded(values)})
+        self._scalars("evaluation", step, values)
         board = self._tensorboard()
-        for name, picture in found.pictures.items():
+        for name, picture in (pictures or {}).items():
             write_image(self._folder / PICTURE_FOLDER / f"{step:08d}-{name}.png", picture)
             if board is not None:
                 board.add_image(name, picture, step, dataformats="HWC")
@@ -193,7 +108,11 @@ class StageRecords:
 
     def _tensorboard(self) -> Any:
         """The writer, made when first needed; None where the package is missing."""
-        if self._board is None and find_spec("tensorboard") is not None:
+        if self._board is None and not self._boardless:
+            self._boardless = find_spec("tensorboard") is None
+            if self._boardless:
+                _LOG.warning("no curves for TensorBoard are written; run `pip install 'elysium-core[train]'`")
+                return None
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self._folder / TENSORBOARD_FOLDER), purge_step=self._start + 1)

@@ -9,39 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-
-from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.io.files import atomic_path
-from elysium_core.prompt.tokenizer import TextTokenizer
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.recipe_checks import require_inputs
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
 from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
 from elysium_core.training.loop import DONE_NAME
-from elysium_core.training.nano.nano_model import (
-    build_network,
-    build_tokenizer,
-    elysium_settings,
-    known_nouns,
-    llm_settings,
-    vision_settings,
-)
-from elysium_core.training.nano.nano_recipe import Recipe
-from elysium_core.training.nano.scratch import TOKENIZER_FOLDER, StageRun
+from elysium_core.training.nano.nano_model import TOKENIZER_FOLDER, build_tokenizer, export_stage
+from elysium_core.training.nano.scratch import StageRun
 from elysium_core.training.recipes import AnyRecipe
-from elysium_core.training.records import find_weights, last_step
+from elysium_core.training.records import last_step
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
 _STOP_S = 10.0
-_TIED = "llm.lm_head.weight"
 _SETTINGS_NAME = "settings.json"
 # What may change between two commands: names, places, what is looked at, how fast it goes.
 _NOT_LEARNT_FROM = {"name", "stages", "export", "device", "validation", "stored_as"} | {
@@ -121,27 +105,20 @@ def claim_run(recipe: AnyRecipe, folder: Path) -> None:
         require_inputs(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.json"
-    wanted = _identity(recipe)
     if not path.is_file():
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(_model_settings(recipe)) + "\n", encoding="utf-8")
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    changed = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
+    changed = _differences(path, _model_settings(recipe), _model_settings(recipe, chosen=True))
     if changed:
-        raise ConfigError(f"{folder} holds a run of a model with {'; '.join(changed)}; choose another --out")
+        raise ConfigError(f"{folder} holds a run of a model with {changed}; choose another --out")
     for name in recipe.stages:
-        _check_finished_stage(recipe, name, folder)
-
-
-def _check_finished_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
-    """Refuse to pass off a stage that was trained with other settings as this recipe's."""
-    changed = _changed_settings(recipe, name, folder)
-    if changed and (folder / name / DONE_NAME).exists():
-        raise ConfigError(
-            f"stage {name} in {folder} was trained with {changed}; choose another --out, "
-            f"or delete {folder / name} to train it again"
-        )
+        changed = _changed_settings(recipe, name, folder)
+        if changed and (folder / name / DONE_NAME).exists():
+            raise ConfigError(
+                f"stage {name} in {folder} was trained with {changed}; choose another --out, "
+                f"or delete {folder / name} to train it again"
+            )
 
 
 def _changed_settings(recipe: AnyRecipe, name: str, folder: Path) -> str:
@@ -149,8 +126,20 @@ def _changed_settings(recipe: AnyRecipe, name: str, folder: Path) -> str:
     path = folder / name / _SETTINGS_NAME
     if not path.is_file():
         return ""
-    before, now = json.loads(path.read_text(encoding="utf-8")), _stage_settings(recipe, name)
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return _differences(path, _stage_settings(recipe, name), _stage_settings(recipe, name, chosen=True))
+
+
+def _differences(path: Path, now: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """What a file of settings says otherwise than the recipe, in words; empty if nothing.
+
+    Args:
+        path: Settings by dotted keys.
+        now: All settings of the recipe.
+        chosen: Those that differ from their defaults. A setting that is younger than the file had its default then.
+    """
+    before = json.loads(path.read_text(encoding="utf-8"))
+    compared = before.keys() | chosen.keys()
+    changed = sorted(key for key in compared if before.get(key) != now.get(key))
     return "; ".join(f"{key} {before.get(key)!r}, not {now.get(key)!r}" for key in changed)[:_LONGEST_LIST]
 
 
@@ -164,12 +153,11 @@ def _note_settings(recipe: AnyRecipe, name: str, folder: Path) -> None:
         temporary.write_text(json.dumps(_stage_settings(recipe, name), indent=1) + "\n", encoding="utf-8")
 
 
-def _stage_settings(recipe: AnyRecipe, name: str) -> dict[str, Any]:
-    """All that decides what a stage learns, by dotted keys, as JSON gives it back."""
-    shared = {key: value for key, value in asdict(recipe).items() if key not in _NOT_LEARNT_FROM}
-    stage = {key: value for key, value in asdict(recipe.stages[name]).items() if key not in _NOT_LEARNT_FROM}
-    settings: dict[str, Any] = json.loads(json.dumps(_flat({**shared, f"stages.{name}": stage}), default=str))
-    return settings
+def _stage_settings(recipe: AnyRecipe, name: str, *, chosen: bool = False) -> dict[str, Any]:
+    """All that decides what a stage learns, by dotted keys; with ``chosen`` only what differs from its default."""
+    shared = recipe.model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=chosen)
+    stage = recipe.stages[name].model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=chosen)
+    return _flat({**shared, f"stages.{name}": stage})
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -179,11 +167,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _identity(recipe: AnyRecipe) -> dict[str, object]:
-    """What must stay the same in a folder from one command to the next, as JSON gives it back."""
+def _model_settings(recipe: AnyRecipe, *, chosen: bool = False) -> dict[str, Any]:
+    """What must stay the same in a folder from one command to the next; ``chosen`` as in :func:`_stage_settings`."""
     if isinstance(recipe, FineTuneRecipe):
-        return asdict(recipe.base)
-    return asdict(recipe.model) | {"names": recipe.data.names}
+        return recipe.base.model_dump(mode="json", exclude_defaults=chosen)
+    return recipe.model.model_dump(mode="json", exclude_defaults=chosen) | {"names": recipe.data.names}
 
 
 def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
@@ -209,46 +197,6 @@ def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:
         elif step := last_step(folder / name):
             done[name] = step
     return done
-
-
-def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Path:
-    """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision.
-
-    Args:
-        recipe: The recipe.
-        folder: Folder of the run.
-        target: The checkpoint's folder; ``<folder>/checkpoint`` if omitted.
-
-    Raises:
-        DataError: The stage has left no weights, or not those of this recipe.
-    """
-    target = target or folder / "checkpoint"
-    names = trainable_names()[: recipe.data.names]
-    path = find_weights(folder / recipe.export)
-    if path is None:
-        raise DataError(f"stage {recipe.export} has left no weights in {folder / recipe.export}; run the recipe first")
-    tokenizer = TextTokenizer.from_folder(folder / TOKENIZER_FOLDER)
-    network = build_network(recipe.model, names, tokenizer.vocab_size, recipe.data.seed)
-    prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
-    try:
-        keys = network.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise DataError(f"{path} belongs to a model of other sizes than the recipe's") from error
-    if keys.unexpected_keys or set(keys.missing_keys) - {_TIED}:
-        raise DataError(f"{path} belongs to another model than the recipe's")
-    settings = elysium_settings(recipe.model, known_nouns(names, recipe.data))
-    save_checkpoint(
-        target,
-        network,
-        # It has never seen longer ones.
-        replace(settings, clip_length=max(recipe.data.frames)),
-        llm_settings(recipe.model, tokenizer.vocab_size),
-        vision_settings(recipe.model).to_diff_dict(),
-        dtype=torch.float16,
-        llm_folder=folder / TOKENIZER_FOLDER,
-    )
-    return target
 
 
 def _ready(recipe: AnyRecipe, name: str, folder: Path) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,7 +25,7 @@ from elysium_core.network.image_transform import ImageTransform
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.training.finetune.finetune_recipe import MODULES, BaseConfig, FineTuneStage
 from elysium_core.training.finetune.mixed_batches import FineTuneBatch
-from elysium_core.training.losses import branch_mask, place_visual_tokens
+from elysium_core.training.losses import Losses, losses_of_rows
 
 _TIED = "llm.lm_head.weight"
 
@@ -182,33 +181,10 @@ class FineTuneModel(nn.Module):
         self.network = network
         self._transform = ImageTransform(network.visual_encoder.side_px)
 
-    def forward(self, batch: FineTuneBatch) -> dict[str, Tensor]:
-        """Losses of a batch.
-
-        Returns:
-            ``total``, the weighted mean cross-entropy of answer tokens, and the measures
-            ``digit_loss``, ``digit_accuracy`` and ``text_loss``.
-        """
-        network, llm = self.network, self.network.llm
-        visual = self._visual_tokens(batch.images)
-        embedded = place_visual_tokens(llm, batch.token_ids, visual)
-        # Without a second branch plain causal attention sees the same, and is faster; padding comes last.
-        mask = branch_mask(batch.branch) if bool((batch.branch > 1).any()) else None
-        hidden, _ = network.llm(embedded, batch.positions, mask)
-        labelled = batch.label_weight[:, 1:] > 0
-        logits = llm.logits(hidden[:, :-1][labelled])
-        labels = batch.token_ids[:, 1:][labelled]
-        weights = batch.label_weight[:, 1:][labelled].float()
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        digit = batch.is_digit[:, 1:][labelled]
-        hits = (logits.argmax(-1) == labels) & digit
-        digits = digit.sum().clamp(min=1)
-        return {
-            "total": (losses * weights).sum() / weights.sum().clamp(min=1e-6),
-            "digit_loss": (losses.detach() * digit).sum() / digits,
-            "digit_accuracy": hits.sum() / digits,
-            "text_loss": (losses.detach() * ~digit).sum() / (~digit).sum().clamp(min=1),
-        }
+    def forward(self, batch: FineTuneBatch) -> Losses:
+        """Losses of a batch: see :func:`elysium_core.training.losses.answer_losses`; ``answer`` is the ``total``."""
+        losses, _ = losses_of_rows(self.network.llm, batch, self._visual_tokens(batch.images))
+        return {"total": losses.pop("answer")} | losses
 
     def _visual_tokens(self, images: Tensor) -> Tensor:
         # A batch of text alone runs one black frame, and uses none of it: with shards, every process has to call

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, model_validator
+
+from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS
+from elysium_core.data.readers.refcoco import SPLITS
+from elysium_core.data.readers.video_qa import READERS as VIDEO_QA
+from elysium_core.device import DTYPES
+from elysium_core.errors import DataError
+from elysium_core.network.adapters import ADAPTERS
 from elysium_core.network.model_config import PUBLISHED_SYSTEM_TEXT
+from elysium_core.network.token_selector import GATES
+from elysium_core.prompt.questions import REC, REG, RSOT, SOT, VIDEO_REG
+from elysium_core.training.acceleration import PRECISIONS
+from elysium_core.training.recipe_file import (
+    Amount,
+    Count,
+    Flag,
+    NotNegative,
+    Number,
+    Problem,
+    RecipePart,
+    Share,
+    Text,
+    checked,
+    one_of,
+    stage_problems,
+)
 
 MODULES = {
     "vision": "network.visual_encoder",
@@ -14,9 +41,17 @@ MODULES = {
 }
 """Parts of a model that a stage trains or leaves, and where their weights are."""
 
+READER_NAMES = ("conversation", "grounding", *SPLITS, *TRACKING_BENCHMARKS, "elysiumtrack", *VIDEO_QA)
+"""Layouts of data sets; :mod:`elysium_core.training.finetune.sources` reads them, docs/training.md describes them."""
 
-@dataclass(frozen=True, slots=True)
-class BaseConfig:
+TASKS = (REC, REG, SOT, RSOT, VIDEO_REG)
+_MOST_FRAMES = 32
+
+Module = Annotated[Text, one_of(MODULES)]
+Frames = Annotated[Count, Field(le=_MOST_FRAMES)]
+
+
+class BaseConfig(RecipePart):
     """What the first stage starts from: a checkpoint, or a vision encoder and a language model.
 
     Attributes:
@@ -28,35 +63,45 @@ class BaseConfig:
         system_text: Opening of every conversation.
     """
 
-    checkpoint: str = ""
-    vision: str = ""
-    llm: str = ""
-    adapter: str = "t_selector"
-    visual_tokens: int = 108
-    system_text: str = PUBLISHED_SYSTEM_TEXT
+    checkpoint: Text = ""
+    vision: Text = ""
+    llm: Text = ""
+    adapter: Annotated[Text, one_of(ADAPTERS)] = "t_selector"
+    visual_tokens: Count = 108
+    system_text: Text = PUBLISHED_SYSTEM_TEXT
+
+    @model_validator(mode="after")
+    def _one_start(self) -> BaseConfig:
+        return checked(self, _base_problems(self))
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
+def _base_problems(base: BaseConfig) -> Iterator[Problem]:
+    if base.checkpoint and (base.vision or base.llm):
+        yield ("checkpoint",), "is named beside base.vision or base.llm; keep one of the two"
+    for given, other in (("vision", "llm"), ("llm", "vision")):
+        if getattr(base, given) and not getattr(base, other):
+            yield (given,), f"needs base.{other} beside it"
+
+
+class SourceConfig(RecipePart):
     """One data set.
 
     Attributes:
-        reader: Its layout: one of :data:`elysium_core.training.finetune.sources.READERS`.
+        reader: Its layout: one of :data:`READER_NAMES`.
         path: Its annotation file, or the folder that the reader looks in.
         media: Folder that pictures and videos are named relative to; that of ``path`` if empty.
         split: Where the reader knows splits.
         tasks: Tasks asked about boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
     """
 
-    reader: str
-    path: str = ""
-    media: str = ""
-    split: str = ""
-    tasks: tuple[str, ...] = ()
+    reader: Annotated[Text, one_of(READER_NAMES)]
+    path: Text = ""
+    media: Text = ""
+    split: Text = ""
+    tasks: tuple[Annotated[Text, one_of(TASKS)], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuneStage:
+class FineTuneStage(RecipePart):
     """One stage.
 
     Attributes:
@@ -89,37 +134,42 @@ class FineTuneStage:
         threads: CPU threads of a training process.
     """
 
-    steps: int
-    mixture: dict[str, float]
-    lr: float
-    lr_scale: dict[str, float] = field(default_factory=dict)
-    trained: tuple[str, ...] = tuple(MODULES)
-    batch: int = 16
-    accumulate: int = 1
-    frames: tuple[int, int] = (1, 1)
-    interval: tuple[int, int] = (1, 60)
-    max_turns: int = 8
-    max_tokens: int = 2048
-    warmup_share: float = 0.03
-    final_lr: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    gate: str = "straight_through"
-    digit_weight: float = 1.0
-    format_weight: float = 1.0
-    text_weight: float = 1.0
-    gradient_checkpointing: bool = False
-    ema: float = 0.0
-    init: str = ""
-    log_every: int = 20
-    save_every_s: float = 1800.0
-    evaluate_every: int = 0
-    workers: int = 2
-    threads: int = 1
+    steps: Count
+    mixture: Annotated[dict[Text, Annotated[Number, Field(gt=0)]], Field(min_length=1)]
+    lr: Amount
+    lr_scale: dict[Module, Amount] = Field(default_factory=dict)
+    trained: Annotated[tuple[Module, ...], Field(min_length=1)] = tuple(MODULES)
+    batch: Count = 16
+    accumulate: Count = 1
+    frames: tuple[Frames, Frames] = (1, 1)
+    interval: tuple[Count, Count] = (1, 60)
+    max_turns: Count = 8
+    max_tokens: Count = 2048
+    warmup_share: Share = 0.03
+    final_lr: Share = 0.0
+    weight_decay: Amount = 0.0
+    clip_norm: Amount = 1.0
+    gate: Annotated[Text, one_of(GATES)] = "straight_through"
+    digit_weight: Amount = 1.0
+    format_weight: Amount = 1.0
+    text_weight: Amount = 1.0
+    gradient_checkpointing: Flag = False
+    ema: Annotated[Amount, Field(lt=1)] = 0.0
+    init: Text = ""
+    log_every: Count = 20
+    save_every_s: Amount = 1800.0
+    evaluate_every: NotNegative = 0
+    workers: NotNegative = 2
+    threads: Count = 1
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> FineTuneStage:
+        ranges = {"frames": self.frames, "interval": self.interval}
+        falling = [key for key, (low, high) in ranges.items() if low > high]
+        return checked(self, [((key,), "must be the fewest and the most, in this order") for key in falling])
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuneRecipe:
+class FineTuneRecipe(RecipePart):
     """A run of fine-tuning.
 
     Attributes:
@@ -135,13 +185,64 @@ class FineTuneRecipe:
         seed: Seed of everything random.
     """
 
-    name: str
+    name: Text
     base: BaseConfig
-    data: dict[str, SourceConfig]
-    stages: dict[str, FineTuneStage]
-    export: str
-    validation: tuple[str, ...] = ()
-    precision: str = "bfloat16"
-    stored_as: str = "bfloat16"
-    device: str = "auto"
-    seed: int = 1
+    data: Annotated[dict[Text, SourceConfig], Field(min_length=1)]
+    stages: Annotated[dict[Text, FineTuneStage], Field(min_length=1)]
+    export: Text
+    validation: tuple[Text, ...] = ()
+    precision: Annotated[Text, one_of(PRECISIONS)] = "bfloat16"
+    stored_as: Annotated[Text, one_of(DTYPES)] = "bfloat16"
+    device: Text = "auto"
+    seed: NotNegative = 1
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> FineTuneRecipe:
+        return checked(self, [*stage_problems(self.stages, self.export), *_reference_problems(self)])
+
+
+def _reference_problems(recipe: FineTuneRecipe) -> Iterator[Problem]:
+    """Names of data sets and stages that lead nowhere."""
+    if unknown := [name for name in recipe.validation if name not in recipe.data]:
+        yield ("validation",), f"names {', '.join(unknown)}, which is not in data"
+    before: list[str] = []
+    for name, stage in recipe.stages.items():
+        for source in stage.mixture:
+            if source not in recipe.data:
+                yield ("stages", name, "mixture", source), "is the share of a data set that is not in data"
+            elif source in recipe.validation:
+                yield ("stages", name, "mixture", source), "is the share of a data set that is for validation"
+        if stage.evaluate_every and not recipe.validation:
+            yield ("stages", name, "evaluate_every"), "needs data sets in validation"
+        if stage.init and stage.init not in before:
+            yield ("stages", name, "init"), "is not a stage before it"
+        before.append(name)
+
+
+def require_inputs(recipe: FineTuneRecipe) -> None:
+    """Check that everything a run reads is there, before anything is loaded.
+
+    Raises:
+        DataError: Paths are not filled in, or lead nowhere; one sentence names all of them.
+    """
+    missing = list(_missing_base(recipe.base))
+    used = {source for stage in recipe.stages.values() for source in stage.mixture} | set(recipe.validation)
+    for name in (name for name in recipe.data if name in used):
+        for key in ("path", "media"):
+            value = getattr(recipe.data[name], key)
+            if not value and key == "path":
+                missing.append(f"data.{name}.{key} is not filled in")
+            elif value and not Path(value).exists():
+                missing.append(f"data.{name}.{key} = {value!r} does not exist")
+    if missing:
+        raise DataError(f"recipe {recipe.name}: {'; '.join(missing)}; set them in the file or as key=value")
+
+
+def _missing_base(base: BaseConfig) -> Iterator[str]:
+    if not (base.checkpoint or base.vision or base.llm):
+        yield "base.checkpoint is not filled in (or base.vision and base.llm)"
+    for key in ("checkpoint", "vision", "llm"):
+        value = getattr(base, key)
+        # A name without a leading path may be a hub id; whoever loads it says whether it was pulled.
+        if value.startswith(("/", ".", "~")) and not Path(value).expanduser().exists():
+            yield f"base.{key} = {value!r} does not exist"

@@ -269,7 +269,7 @@ def _elysiumtrack(config: SourceConfig) -> SampleSource:
     def parse(item: dict[str, Any], media: Path, place: str) -> Sample:
         return sample_of_recording(recording_of_line(media, path, item, str(item.get("id", place)), place))
 
-    return LineSource(SourceConfig(config.reader, media=config.media or config.path), path, parse)
+    return LineSource(config.model_copy(update={"media": config.media or config.path}), path, parse)
 
 
 def _tracking(config: SourceConfig) -> SampleSource:

@@ -24,13 +24,12 @@ from elysium_core.training.finetune.base_model import (
     load_base,
     starting_point,
 )
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
 from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
-from elysium_core.training.loop import DONE_NAME, TrainingLoop
+from elysium_core.training.loop import DONE_NAME, LoopSettings, TrainingLoop
+from elysium_core.training.losses import Losses
 from elysium_core.training.optimizer import ScheduledAdamW, WeightAverage, cosine_factor
-from elysium_core.training.records import Evaluation
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
-from elysium_core.training.stage_work import LoopSettings
 
 CHECKPOINT_FOLDER = "checkpoint"
 
@@ -61,61 +60,22 @@ class FineTuneStageRun:
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.acceleration = Acceleration(recipe.device, recipe.precision, self.stage.accumulate)
-        self.start = self._starting_point(folder)
+        self.start = _starting_point(recipe, name, folder)
         network = self.start.network
-        self.settings = self._loop_settings(tied=network.llm.size.tied)
+        self.settings = _loop_settings(self.stage, tied=network.llm.size.tied)
         if isinstance(network.adapter, TokenSelector):
-            network.adapter.gate = self.stage.gate
-        self.layout = ModelInput(
+            network.adapter.learn_by(self.stage.gate)
+        self.input = ModelInput(
             str(self.start.llm_folder),
             self.start.config.system_text,
             self.start.config.adapter.out_token_num,
             network.visual_encoder.side_px,
         )
         self._number = list(recipe.stages).index(name)
-        self.loop = self._build_loop(FineTuneModel(network))
+        model = FineTuneModel(network)
+        optimizer, average = _learning(model, name, self.stage, self.acceleration)
+        self.loop = TrainingLoop(self, model, optimizer, self.acceleration, self.folder, average)
         self._held_out: list[FineTuneBatch] = []
-
-    def _starting_point(self, folder: Path) -> StartingPoint:
-        if not self.stage.init:
-            return load_base(self.recipe.base, self.recipe.seed)
-        before = folder / self.stage.init
-        if not (before / DONE_NAME).exists():
-            raise DataError(f"stage {self.name} starts from {self.stage.init}, which is not finished; run it first")
-        return starting_point(load_checkpoint(before / CHECKPOINT_FOLDER, dtype=DTYPES["float32"]))
-
-    def _loop_settings(self, *, tied: bool) -> LoopSettings:
-        stage = self.stage
-        return LoopSettings(
-            steps=stage.steps,
-            batch=stage.batch,
-            accumulate=stage.accumulate,
-            clip_norm=stage.clip_norm,
-            log_every=stage.log_every,
-            save_every_s=stage.save_every_s,
-            evaluate_every=stage.evaluate_every,
-            workers=stage.workers,
-            threads=stage.threads,
-            tied=_TIED if tied else frozenset(),
-        )
-
-    def _build_loop(self, model: FineTuneModel) -> TrainingLoop:
-        stage = self.stage
-        groups = choose_trained(model, stage)
-        if not groups:
-            raise ConfigError(f"stages.{self.name}.trained = {list(stage.trained)} has nothing to learn: gate is hard")
-        if stage.gradient_checkpointing:
-            checkpoint_activations(model)
-        if stage.ema and self.acceleration.sharded:
-            raise ConfigError(
-                f"stages.{self.name}.ema = {stage.ema} needs whole weights in each process; set it to 0, or launch "
-                "with training/accelerate/data_parallel.yaml"
-            )
-        if not self.acceleration.sharded:
-            model.to(self.acceleration.device)
-        average = WeightAverage(model, stage.ema) if stage.ema else None
-        optimizer = ScheduledAdamW(groups, stage.weight_decay)
-        return TrainingLoop(self, model, optimizer, self.acceleration, self.folder, average)
 
     @property
     def done(self) -> bool:
@@ -125,7 +85,7 @@ class FineTuneStageRun:
     @property
     def batches(self) -> DataBatches:
         """The stage's mixture."""
-        return DataBatches(self.recipe, self.stage, self.stage.mixture, self.layout, self._number)
+        return DataBatches(self.recipe, self.stage, self.stage.mixture, self.input, self._number)
 
     def run(self) -> None:
         """Train to the last step, from where it was killed if it was.
@@ -151,37 +111,29 @@ class FineTuneStageRun:
         """Answer tokens of a batch, by their weights."""
         return float(batch.label_weight[:, 1:].sum())
 
-    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
         """Losses of the answers."""
-        losses: dict[str, Tensor] = model(batch)
+        losses: Losses = model(batch)
         return losses
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
-        """Losses on validation data, and answers drawn over it by the main process."""
+    def held_out(self) -> list[FineTuneBatch]:
+        """Validation data; the same batches for any number of processes, each of which sees all of them."""
         if not self._held_out:
             shares = dict.fromkeys(self.recipe.validation, 1.0)
-            batches = DataBatches(self.recipe, self.stage, shares, self.layout, _VALIDATION_SALT)
-            # The same batches for any number of processes: all look at all of them.
+            batches = DataBatches(self.recipe, self.stage, shares, self.input, _VALIDATION_SALT)
             self._held_out = [batches[number] for number in range(_EVALUATION_BATCHES)]
-        sums: dict[str, float] = {}
-        for batch in self._held_out:
-            for key, value in model(batch.to(self.acceleration.device)).items():
-                sums[key] = sums.get(key, 0.0) + float(value) / _EVALUATION_BATCHES
-        return Evaluation(sums, self._pictures(model) if self.acceleration.is_main else {})
+        return self._held_out
 
-    def _pictures(self, model: nn.Module) -> dict[str, NDArray[np.uint8]]:
-        if not self.acceleration.whole_weights:
-            return {}
-        unwrapped = self.acceleration.unwrap(model)
-        if not isinstance(unwrapped, FineTuneModel):
-            raise TypeError(f"the model became a {type(unwrapped).__name__}")
-        runtime = training_runtime(unwrapped.network, TextTokenizer.from_folder(self.layout.tokenizer_folder))
-        batch = self._held_out[0]
+    def pictures(self, model: nn.Module, batch: FineTuneBatch) -> dict[str, NDArray[np.uint8]]:
+        """The model's answers, drawn over the first samples of a batch that show something."""
+        if not isinstance(model, FineTuneModel):
+            raise TypeError(f"the model became a {type(model).__name__}")
+        runtime = training_runtime(model.network, TextTokenizer.from_folder(self.input.tokenizer_folder))
         ends = batch.frame_counts.cumsum(0).tolist()
         pictures: dict[str, NDArray[np.uint8]] = {}
         for row, (count, end) in enumerate(zip(batch.frame_counts.tolist(), ends, strict=True)):
             if count and len(pictures) < _MOST_PICTURES:
-                images = batch.images[end - count : end].numpy()
+                images = batch.images[end - count : end].cpu().numpy()
                 tokens = (batch.token_ids[row], batch.branch[row], batch.label_weight[row])
                 pictures[f"answers-{row}"] = draw_sample(list(images), answer_questions(runtime, images, *tokens))
         return pictures
@@ -192,3 +144,52 @@ class FineTuneStageRun:
         longest = max(self.start.config.clip_length, self.stage.frames[1])
         start = replace(self.start, config=replace(self.start.config, clip_length=longest))
         start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[self.recipe.stored_as])
+
+
+def _starting_point(recipe: FineTuneRecipe, name: str, folder: Path) -> StartingPoint:
+    init = recipe.stages[name].init
+    if not init:
+        return load_base(recipe.base, recipe.seed)
+    before = folder / init
+    if not (before / DONE_NAME).exists():
+        raise DataError(f"stage {name} starts from {init}, which is not finished; run it first")
+    return starting_point(load_checkpoint(before / CHECKPOINT_FOLDER, dtype=DTYPES["float32"]))
+
+
+def _loop_settings(stage: FineTuneStage, *, tied: bool) -> LoopSettings:
+    return LoopSettings(
+        steps=stage.steps,
+        batch=stage.batch,
+        accumulate=stage.accumulate,
+        clip_norm=stage.clip_norm,
+        log_every=stage.log_every,
+        save_every_s=stage.save_every_s,
+        evaluate_every=stage.evaluate_every,
+        workers=stage.workers,
+        threads=stage.threads,
+        tied=_TIED if tied else frozenset(),
+    )
+
+
+def _learning(
+    model: FineTuneModel, name: str, stage: FineTuneStage, acceleration: Acceleration
+) -> tuple[ScheduledAdamW, WeightAverage | None]:
+    """Choose what a model learns; return its optimiser, and the running average if there is one.
+
+    Raises:
+        ConfigError: There is nothing to learn, or a running average cannot be kept.
+    """
+    groups = choose_trained(model, stage)
+    if not groups:
+        raise ConfigError(f"stages.{name}.trained = {list(stage.trained)} has nothing to learn: gate is hard")
+    if stage.gradient_checkpointing:
+        checkpoint_activations(model)
+    if stage.ema and acceleration.sharded:
+        raise ConfigError(
+            f"stages.{name}.ema = {stage.ema} needs whole weights in each process; set it to 0, or launch "
+            "with training/accelerate/data_parallel.yaml"
+        )
+    if not acceleration.sharded:
+        model.to(acceleration.device)
+    average = WeightAverage(model, stage.ema) if stage.ema else None
+    return ScheduledAdamW(groups, stage.weight_decay), average

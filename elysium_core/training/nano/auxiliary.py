@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.losses import Losses, Mean, batch_mean
 
 _FOURIER_BANDS = 6
 _BACKGROUND_WEIGHT = 0.15
@@ -68,7 +69,7 @@ def patch_losses(
     patch_name: Tensor,
     patch_color: Tensor,
     patch_box: Tensor,
-) -> dict[str, Tensor]:
+) -> Losses:
     """Losses of stage V: name, colour and box of each patch, and whether the gate keeps objects.
 
     Args:
@@ -82,27 +83,25 @@ def patch_losses(
 
     Returns:
         ``name`` (cross-entropy of names, and of colours on objects), ``box`` (mean absolute
-        error, of the frame), ``gate`` (binary cross-entropy), ``name_accuracy`` and
-        ``color_accuracy`` on objects.
+        error on objects, of the frame), ``gate`` (binary cross-entropy), ``name_accuracy`` and
+        ``color_accuracy`` on objects. Names and gate count once a batch, the others once a patch.
     """
     background = name_logits.shape[-1] - 1
     solid = patch_name != background
     weight = torch.full((background + 1,), 1.0, device=name_logits.device)
     weight[background] = _BACKGROUND_WEIGHT
     name = F.cross_entropy(name_logits.flatten(0, 1), patch_name.flatten(), weight=weight)
-    count = solid.sum().clamp(min=1)
-    box = (boxes - patch_box).abs().mean(-1)[solid].sum() / count
+    objects = solid.sum()
+    box = Mean((boxes - patch_box).abs().mean(-1)[solid].sum(), objects)
     gate = F.binary_cross_entropy_with_logits(gate_logits.float(), solid.float())
     color = F.cross_entropy(color_logits.flatten(0, 1), patch_color.flatten(), reduction="none")
-    color = (color * solid.flatten()).sum() / count
-    accuracy = ((name_logits.argmax(-1) == patch_name) & solid).sum() / count
-    color_accuracy = ((color_logits.argmax(-1) == patch_color) & solid).sum() / count
+    colors = Mean((color * solid.flatten()).sum(), objects)
     return {
-        "name": name + _COLOR_WEIGHT * color,
+        "name": batch_mean(name + _COLOR_WEIGHT * colors.value),
         "box": box,
-        "gate": gate,
-        "name_accuracy": accuracy.detach(),
-        "color_accuracy": color_accuracy.detach(),
+        "gate": batch_mean(gate),
+        "name_accuracy": Mean(((name_logits.argmax(-1) == patch_name) & solid).sum(), objects),
+        "color_accuracy": Mean(((color_logits.argmax(-1) == patch_color) & solid).sum(), objects),
     }
 
 
@@ -238,7 +237,7 @@ class PointingHeads(nn.Module):
 
     def forward(
         self, hidden: dict[int, Tensor], pointers: Tensor, visual_index: Tensor, token_object: Tensor, frames: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Mean, Mean]:
         """Score all pointers.
 
         Args:
@@ -249,8 +248,8 @@ class PointingHeads(nn.Module):
             frames: T.
 
         Returns:
-            Mean loss (-log of the mass on the object's tokens), and the share of
-            pointers whose best token is on the object.
+            Over the pointers whose object is shown: the loss (-log of the mass on the
+            object's tokens), and the share whose best token is on the object.
         """
         losses, hits = [], []
         per_frame = len(visual_index) // frames
@@ -272,5 +271,7 @@ class PointingHeads(nn.Module):
                 hits.append(wanted.gather(1, scores.argmax(-1, keepdim=True))[shown, 0])
         if not losses:
             zero = token_object.new_zeros((), dtype=torch.float32)
-            return zero, zero
-        return torch.cat(losses).mean(), torch.cat(hits).float().mean()
+            return Mean(zero, zero), Mean(zero, zero)
+        scored, hit = torch.cat(losses), torch.cat(hits)
+        count = scored.new_tensor(len(scored))
+        return Mean(scored.sum(), count), Mean(hit.sum(), count)

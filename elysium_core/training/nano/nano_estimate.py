@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ def estimate_stages(recipe: Recipe, steps_done: dict[str, int]) -> Iterator[Stag
         recipe: The recipe.
         steps_done: Steps that earlier runs have done, by stage.
     """
-    trial = replace(recipe, data=replace(recipe.data, photo_folders=()))
+    trial = recipe.model_copy(update={"data": recipe.data.model_copy(update={"photo_folders": ()})})
     with tempfile.TemporaryDirectory() as folder:
         for name, stage in recipe.stages.items():
             left = stage.steps - steps_done.get(name, 0)

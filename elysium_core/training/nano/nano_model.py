@@ -1,4 +1,4 @@
-"""Builds a nano model from scratch: sizes, tokenizer, first weights."""
+"""A nano model from scratch: sizes, tokenizer and first weights; and its checkpoint when it is trained."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPVisionConfig
 
+from elysium_core.checkpoint.checkpoint import save_checkpoint
+from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.data.synthetic.expressions import ANY_OBJECT
+from elysium_core.errors import DataError
 from elysium_core.geometry import Box
 from elysium_core.io.files import temporary_beside
 from elysium_core.network.elysium_network import ElysiumNetwork
@@ -25,9 +30,13 @@ from elysium_core.prompt.build_tokenizer import save_tokenizer, train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import TRAINING, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
-from elysium_core.training.nano.nano_recipe import NanoModelConfig, SyntheticDataConfig
+from elysium_core.training.nano.nano_recipe import NanoModelConfig, Recipe, SyntheticDataConfig
+from elysium_core.training.snapshots import find_weights
 
 MAX_FRAMES = 32
+TOKENIZER_FOLDER = "tokenizer"
+
+_TIED = "llm.lm_head.weight"
 
 
 def tokenizer_corpus(names: Sequence[str], system_text: str = "") -> Iterator[str]:
@@ -151,3 +160,43 @@ def _sine_positions(grid: int, width: int) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     waves = [f(axis.reshape(-1, 1) * rate) for axis in (x, y) for f in (torch.sin, torch.cos)]
     return torch.nn.functional.pad(torch.cat(waves, dim=1), (0, width - 4 * quarter))
+
+
+def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Path:
+    """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        target: The checkpoint's folder; ``<folder>/checkpoint`` if omitted.
+
+    Raises:
+        DataError: The stage has left no weights, or not those of this recipe.
+    """
+    target = target or folder / "checkpoint"
+    names = trainable_names()[: recipe.data.names]
+    path = find_weights(folder / recipe.export)
+    if path is None:
+        raise DataError(f"stage {recipe.export} has left no weights in {folder / recipe.export}; run the recipe first")
+    tokenizer = TextTokenizer.from_folder(folder / TOKENIZER_FOLDER)
+    network = build_network(recipe.model, names, tokenizer.vocab_size, recipe.data.seed)
+    prefix = "network."
+    weights = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
+    try:
+        keys = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise DataError(f"{path} belongs to a model of other sizes than the recipe's") from error
+    if keys.unexpected_keys or set(keys.missing_keys) - {_TIED}:
+        raise DataError(f"{path} belongs to another model than the recipe's")
+    settings = elysium_settings(recipe.model, known_nouns(names, recipe.data))
+    save_checkpoint(
+        target,
+        network,
+        # It has never seen longer ones.
+        replace(settings, clip_length=max(recipe.data.frames)),
+        llm_settings(recipe.model, tokenizer.vocab_size),
+        vision_settings(recipe.model).to_diff_dict(),
+        dtype=torch.float16,
+        llm_folder=folder / TOKENIZER_FOLDER,
+    )
+    return target

@@ -1,23 +1,40 @@
-"""Recipes: one YAML file describes a run; every key is known, typed and checked.
-
-Whether the values of a recipe make sense together; all problems are found in one go.
-"""
+"""Recipes of training from scratch: sizes of the model, generated clips, stages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from elysium_core.data.synthetic.assets import SYSTEM_PHOTO_FOLDERS, held_out_names, trainable_names
 from elysium_core.data.synthetic.scene import MAX_SIDE_PX, MIN_SIDE_PX
 from elysium_core.network.token_selector import GATES
-from elysium_core.training.recipe_file import STAGE_NAME, TAKEN_NAMES, read_recipe, read_settings
+from elysium_core.training.recipe_file import (
+    Amount,
+    Count,
+    Flag,
+    NotNegative,
+    Problem,
+    RecipePart,
+    Share,
+    Text,
+    Whole,
+    checked,
+    one_of,
+    stage_problems,
+)
+
+KINDS = ("vision", "language", "distil", "joint")
+"""What a stage can train; :mod:`elysium_core.training.nano.stages` has one step function for each."""
+
+_MOST_FRAMES = 32
+# 256 bytes, 3 special tokens, and the letters that the texts of the tasks need.
+_SMALLEST_VOCABULARY = 320
 
 
-@dataclass(frozen=True, slots=True)
-class NanoModelConfig:
+class NanoModelConfig(RecipePart):
     """Sizes of a model that is trained from scratch.
 
     Attributes:
@@ -35,27 +52,44 @@ class NanoModelConfig:
         system_text: Opening of every prompt, with its closing blank; empty, because it only costs time here.
     """
 
-    side_px: int = 128
-    patch_px: int = 16
-    vision_width: int = 128
-    vision_layers: int = 4
-    vision_heads: int = 4
-    llm_width: int = 128
-    llm_layers: int = 4
-    llm_heads: int = 4
-    llm_mlp: int = 384
-    visual_tokens: int = 24
-    vocab_size: int = 1024
-    system_text: str = ""
+    side_px: Annotated[Whole, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX)] = 128
+    patch_px: Count = 16
+    vision_width: Count = 128
+    vision_layers: Count = 4
+    vision_heads: Count = 4
+    llm_width: Count = 128
+    llm_layers: Count = 4
+    llm_heads: Count = 4
+    llm_mlp: Count = 384
+    visual_tokens: Count = 24
+    vocab_size: Annotated[Whole, Field(ge=_SMALLEST_VOCABULARY)] = 1024
+    system_text: Text = ""
 
     @property
     def patch_count(self) -> int:
         """Patches a frame."""
         return (self.side_px // self.patch_px) ** 2
 
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> NanoModelConfig:
+        return checked(self, _model_problems(self))
 
-@dataclass(frozen=True, slots=True)
-class SyntheticDataConfig:
+
+def _model_problems(model: NanoModelConfig) -> Iterator[Problem]:
+    if model.side_px % model.patch_px:
+        yield ("side_px",), f"is not a multiple of model.patch_px = {model.patch_px}"
+    elif model.visual_tokens > model.patch_count:
+        yield ("visual_tokens",), f"must be at most {model.patch_count}, the patches of a frame"
+    for part in ("vision", "llm"):
+        width, heads = getattr(model, f"{part}_width"), getattr(model, f"{part}_heads")
+        if width % (2 * heads):
+            yield (f"{part}_width",), f"is not a multiple of twice model.{part}_heads = {heads}"
+
+
+Gap = tuple[Amount, Amount]
+
+
+class SyntheticDataConfig(RecipePart):
     """What the generated training clips look like.
 
     Attributes:
@@ -76,24 +110,44 @@ class SyntheticDataConfig:
         seed: Seed of everything; each stage and step adds its own number.
     """
 
-    names: int = 40
-    frames: tuple[int, ...] = (1, 2, 3, 4)
-    frame_weights: tuple[float, ...] = (0.25, 0.5, 0.1, 0.15)
-    objects: tuple[int, ...] = (1, 2, 3, 4)
-    object_weights: tuple[float, ...] = (0.1, 0.3, 0.3, 0.3)
-    gaps: tuple[tuple[float, float], ...] = ((0.5, 2.5), (0.5, 12.0), (0.5, 5.0), (0.5, 3.0))
-    max_turns: int = 4
-    absent_share: float = 0.0
-    vanish_share: float = 0.0
-    twin_share: float = 0.0
-    dye_share: float = 0.0
-    plain_share: float = 1.0
-    photo_folders: tuple[str, ...] = tuple(map(str, SYSTEM_PHOTO_FOLDERS))
-    seed: int = 1
+    names: Count = 40
+    frames: Annotated[tuple[Annotated[Count, Field(le=_MOST_FRAMES)], ...], Field(min_length=1)] = (1, 2, 3, 4)
+    frame_weights: tuple[Amount, ...] = (0.25, 0.5, 0.1, 0.15)
+    objects: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3, 4)
+    object_weights: tuple[Amount, ...] = (0.1, 0.3, 0.3, 0.3)
+    gaps: tuple[Gap, ...] = ((0.5, 2.5), (0.5, 12.0), (0.5, 5.0), (0.5, 3.0))
+    max_turns: Count = 4
+    absent_share: Share = 0.0
+    vanish_share: Share = 0.0
+    twin_share: Share = 0.0
+    dye_share: Share = 0.0
+    plain_share: Share = 1.0
+    photo_folders: tuple[Text, ...] = tuple(map(str, SYSTEM_PHOTO_FOLDERS))
+    seed: NotNegative = 1
+
+    @model_validator(mode="after")
+    def _mixture_fits(self) -> SyntheticDataConfig:
+        return checked(self, _data_problems(self))
 
 
-@dataclass(frozen=True, slots=True)
-class StageConfig:
+def _data_problems(data: SyntheticDataConfig) -> Iterator[Problem]:
+    known = len(trainable_names())
+    if data.names > known:
+        yield ("names",), f"must be at most {known}; {len(held_out_names())} other sprites are held out for tests"
+    if max(data.objects) >= data.names:
+        yield ("objects",), f"must be numbers under data.names = {data.names}"
+    for key, entries in (("frame_weights", "frames"), ("object_weights", "objects")):
+        shares, count = getattr(data, key), len(getattr(data, entries))
+        if len(shares) != count or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            yield (key,), f"must be {count} shares that add up to 1, one for each of data.{entries}"
+    if len(data.gaps) != len(data.frames) or not all(low <= high for low, high in data.gaps):
+        yield (
+            ("gaps",),
+            f"must be {len(data.frames)} pairs [shortest, longest], one for each of data.frames = {list(data.frames)}",
+        )
+
+
+class StageConfig(RecipePart):
     """One stage of a run.
 
     Attributes:
@@ -116,7 +170,7 @@ class StageConfig:
             how the vision encoder tells names apart; needs ``patch_heads`` of a stage in ``init``.
         pointing_weight: Weight of the pointing loss.
         gate: How answers train the T-Selector's gate (:mod:`elysium_core.network.token_selector`);
-            ``hard`` leaves it to its own loss.
+            ``hard`` leaves it to the loss on patches.
         frozen: Prefixes of weights that this stage leaves as they are.
         words_frozen: Keep word embeddings and oracle as they are, because a projector is
             trained towards them.
@@ -126,31 +180,41 @@ class StageConfig:
             of what the model says about them; 0 = never.
     """
 
-    kind: str
-    steps: int
-    batch_frames: int = 32
-    lr: float = 1.2e-3
-    vision_lr: float = 1.5e-3
-    warmup_steps: int = 60
-    decay_from: float = 0.5
-    final_lr: float = 0.03
-    frames: int = 0
-    objects: tuple[int, ...] = ()
-    init: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    parts: tuple[tuple[str, ...], ...] = ()
-    align_names: bool = False
-    pointing_weight: float = 0.5
-    gate: str = "hard"
-    frozen: tuple[str, ...] = ()
-    words_frozen: bool = False
-    weight_decay: float = 0.01
-    threads: int = 1
-    evaluate_every: int = 500
+    kind: Annotated[Text, one_of(KINDS)]
+    steps: Count
+    batch_frames: Count = 32
+    lr: Amount = 1.2e-3
+    vision_lr: Amount = 1.5e-3
+    warmup_steps: NotNegative = 60
+    decay_from: Share = 0.5
+    final_lr: Share = 0.03
+    frames: NotNegative = 0
+    objects: tuple[Count, ...] = ()
+    init: tuple[Text, ...] = ()
+    after: tuple[Text, ...] = ()
+    parts: tuple[tuple[Text, ...], ...] = ()
+    align_names: Flag = False
+    pointing_weight: Amount = 0.5
+    gate: Annotated[Text, one_of(GATES)] = "hard"
+    frozen: tuple[Text, ...] = ()
+    words_frozen: Flag = False
+    weight_decay: Amount = 0.01
+    threads: Count = 1
+    evaluate_every: NotNegative = 500
+
+    @model_validator(mode="after")
+    def _init_fits(self) -> StageConfig:
+        return checked(self, _init_problems(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+def _init_problems(stage: StageConfig) -> Iterator[Problem]:
+    if stage.parts and len(stage.parts) != len(stage.init):
+        yield ("parts",), f"must have one list for each of init = {list(stage.init)}"
+    if stage.align_names and not stage.init:
+        yield ("align_names",), "needs a stage in init whose patch_heads tell the names"
+
+
+class Recipe(RecipePart):
     """A whole run from scratch.
 
     Attributes:
@@ -162,121 +226,27 @@ class Recipe:
         device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
-    name: str
-    stages: dict[str, StageConfig]
-    export: str
-    model: NanoModelConfig = field(default_factory=NanoModelConfig)
-    data: SyntheticDataConfig = field(default_factory=SyntheticDataConfig)
-    device: str = "auto"
+    name: Text
+    stages: Annotated[dict[Text, StageConfig], Field(min_length=1)]
+    export: Text
+    model: NanoModelConfig = Field(default_factory=NanoModelConfig)
+    data: SyntheticDataConfig = Field(default_factory=SyntheticDataConfig)
+    device: Text = "auto"
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        return checked(self, [*stage_problems(self.stages, self.export), *_order_problems(self)])
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe of training from scratch and apply ``key.sub=value`` overrides.
-
-    Raises:
-        ConfigError: The file cannot be read, or has unknown keys, wrong types or values
-            out of range; all of them are named at once.
-    """
-    return read_recipe(path, read_settings(path, overrides), Recipe, check_recipe)
-
-
-KINDS = ("vision", "language", "distil", "joint")
-"""What a stage can train; :mod:`elysium_core.training.nano.stages` has one step function for each."""
-
-_MOST_FRAMES = 32
-# 256 bytes, 3 special tokens, and the letters that the texts of the tasks need.
-_SMALLEST_VOCABULARY = 320
-
-
-def check_recipe(recipe: Recipe) -> list[str]:
-    """Return every problem of a recipe whose values have the right types."""
-    return [*_check_model(recipe.model), *_check_data(recipe.data), *_check_stages(recipe)]
-
-
-def _check_model(model: NanoModelConfig) -> Iterator[str]:
-    if not MIN_SIDE_PX <= model.side_px <= MAX_SIDE_PX or model.patch_px < 1 or model.side_px % model.patch_px:
-        yield (
-            f"model.side_px = {model.side_px} must be in {MIN_SIDE_PX}..{MAX_SIDE_PX} and a multiple of "
-            f"model.patch_px = {model.patch_px}"
-        )
-    elif not 1 <= model.visual_tokens <= model.patch_count:
-        yield f"model.visual_tokens = {model.visual_tokens} is not in 1..{model.patch_count}, the patches of a frame"
-    for part in ("vision", "llm"):
-        width, heads = getattr(model, f"{part}_width"), getattr(model, f"{part}_heads")
-        if heads < 1 or width < 1 or width % (2 * heads):
-            yield f"model.{part}_width = {width} must be a multiple of twice model.{part}_heads = {heads}"
-    for name in ("vision_layers", "llm_layers", "llm_mlp"):
-        if getattr(model, name) < 1:
-            yield f"model.{name} = {getattr(model, name)} is under 1"
-    if model.vocab_size < _SMALLEST_VOCABULARY:
-        yield f"model.vocab_size = {model.vocab_size} is under {_SMALLEST_VOCABULARY}"
-
-
-def _check_data(data: SyntheticDataConfig) -> Iterator[str]:
-    known = len(trainable_names())
-    if not 1 <= data.names <= known:
-        held_out = len(held_out_names())
-        yield f"data.names = {data.names} is not in 1..{known}; {held_out} other sprites are held out for tests"
-    if not data.objects or min(data.objects) < 1 or max(data.objects) >= data.names:
-        yield f"data.objects = {list(data.objects)} must be numbers from 1 to under data.names = {data.names}"
-    if not data.frames or min(data.frames) < 1 or max(data.frames) > _MOST_FRAMES:
-        yield f"data.frames = {list(data.frames)} must be numbers in 1..{_MOST_FRAMES}"
-    yield from _check_shares("frame_weights", data.frame_weights, "frames", len(data.frames))
-    yield from _check_shares("object_weights", data.object_weights, "objects", len(data.objects))
-    if len(data.gaps) != len(data.frames) or not all(0 <= low <= high for low, high in data.gaps):
-        yield f"data.gaps needs one pair [shortest, longest] for each of the {len(data.frames)} entries of data.frames"
-    if data.max_turns < 1:
-        yield f"data.max_turns = {data.max_turns} is under 1"
-    for name in ("absent_share", "vanish_share", "twin_share", "dye_share", "plain_share"):
-        if not 0 <= getattr(data, name) <= 1:
-            yield f"data.{name} = {getattr(data, name)} is not in 0..1"
-    if data.seed < 0:
-        yield f"data.seed = {data.seed} is negative"
-
-
-def _check_shares(name: str, shares: tuple[float, ...], of: str, count: int) -> Iterator[str]:
-    if len(shares) != count or any(share < 0 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        yield f"data.{name} = {list(shares)} must be {count} shares that add up to 1, one for each of data.{of}"
-
-
-def _check_stages(recipe: Recipe) -> Iterator[str]:
-    seen: set[str] = set()
+def _order_problems(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    before: list[str] = []
     for name, stage in recipe.stages.items():
-        where = f"stages.{name}"
-        if not STAGE_NAME.match(name) or name in TAKEN_NAMES:
-            yield f"{where}: a stage cannot be called {name!r}"
-        for other in (*stage.init, *stage.after):
-            if other not in seen:
-                yield f"{where} needs {other!r}, which is not a stage before it"
-        if stage.parts and len(stage.parts) != len(stage.init):
-            yield f"{where} has {len(stage.parts)} parts for {len(stage.init)} init stages"
-        if stage.frames and stage.frames not in recipe.data.frames:
-            yield f"{where}.frames = {stage.frames} is not one of data.frames = {list(recipe.data.frames)}"
-        if stage.objects and not 1 <= min(stage.objects) <= max(stage.objects) < recipe.data.names:
-            names = recipe.data.names
-            yield f"{where}.objects = {list(stage.objects)} must be numbers from 1 to under data.names = {names}"
-        if stage.align_names and not stage.init:
-            yield f"{where}.align_names needs a stage in init whose patch_heads tell the names"
-        yield from _check_numbers(where, stage)
-        seen.add(name)
-    if recipe.export not in recipe.stages:
-        yield f"export names {recipe.export!r}, which is not a stage"
-
-
-def _check_numbers(where: str, stage: StageConfig) -> Iterator[str]:
-    if stage.kind not in KINDS:
-        yield f"{where}.kind = {stage.kind!r} is not one of {', '.join(KINDS)}"
-    if stage.gate not in GATES:
-        yield f"{where}.gate = {stage.gate!r} is not one of {', '.join(GATES)}"
-    for name in ("steps", "batch_frames", "threads"):
-        if getattr(stage, name) < 1:
-            yield f"{where}.{name} = {getattr(stage, name)} is under 1"
-    if stage.evaluate_every < 0:
-        yield f"{where}.evaluate_every = {stage.evaluate_every} is negative"
-    for name in ("lr", "vision_lr", "warmup_steps", "weight_decay", "pointing_weight"):
-        value = getattr(stage, name)
-        if not (math.isfinite(value) and value >= 0):
-            yield f"{where}.{name} = {value} is not a number from 0 on"
-    for name in ("decay_from", "final_lr"):
-        if not 0 <= getattr(stage, name) <= 1:
-            yield f"{where}.{name} = {getattr(stage, name)} is not in 0..1"
+        for key in ("init", "after"):
+            if unknown := [other for other in getattr(stage, key) if other not in before]:
+                yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
+        if stage.frames and stage.frames not in data.frames:
+            yield ("stages", name, "frames"), f"is not one of data.frames = {list(data.frames)}"
+        if stage.objects and max(stage.objects) >= data.names:
+            yield ("stages", name, "objects"), f"must be numbers under data.names = {data.names}"
+        before.append(name)

@@ -22,16 +22,16 @@ from elysium_core.io.overlay import draw_boxes
 from elysium_core.network.token_selector import TokenSelector
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
-from elysium_core.training.loop import DONE_NAME, TrainingLoop, load_weights
+from elysium_core.training.loop import DONE_NAME, LoopSettings, TrainingLoop
+from elysium_core.training.losses import Losses
 from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads
 from elysium_core.training.nano.clip_batches import Batch, ClipBatches, step_seed
-from elysium_core.training.nano.nano_model import build_network, build_tokenizer
+from elysium_core.training.nano.nano_model import TOKENIZER_FOLDER, build_network, build_tokenizer
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.stages import TrainingModel, parameter_groups
 from elysium_core.training.optimizer import MixedOptimizer, linear_factor
-from elysium_core.training.records import WEIGHTS_NAME, Evaluation
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
-from elysium_core.training.stage_work import LoopSettings
+from elysium_core.training.snapshots import WEIGHTS_NAME, load_weights
 
 _MOST_CLIPS = 4
 _PICTURE_PX = 256
@@ -96,8 +96,6 @@ def _box(values: list[float]) -> Box | None:
     return Box(x1, y1, x2, y2) if x2 - x1 > _SMALLEST_SIDE and y2 - y1 > _SMALLEST_SIDE else None
 
 
-TOKENIZER_FOLDER = "tokenizer"
-
 _TIED = frozenset({"network.llm.lm_head.weight"})
 # Numbers of batches that no training reaches: they are looked at, never learnt from.
 _HELD_OUT = 1 << 40
@@ -154,7 +152,7 @@ class StageRun:
         self.device = acceleration.device
         self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight).to(self.device)
         if isinstance(self.model.network.adapter, TokenSelector):
-            self.model.network.adapter.gate = self.stage.gate
+            self.model.network.adapter.learn_by(self.stage.gate)
         self.optimizer = MixedOptimizer(parameter_groups(self.model, self.stage), self.stage.weight_decay)
         self.loop = TrainingLoop(self, self.model, self.optimizer, acceleration, self.folder)
         self._held_out: list[Batch] = []
@@ -205,21 +203,22 @@ class StageRun:
         """Every batch counts the same: it has several losses, each with a count of its own."""
         return 1.0
 
-    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
         """Losses of the stage's kind."""
-        losses: dict[str, Tensor] = model(self.stage.kind, batch)
+        losses: Losses = model(self.stage.kind, batch)
         return losses
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
-        """Losses on clips never trained on, and answers drawn over the first of them."""
+    def held_out(self) -> list[Batch]:
+        """Clips never trained on."""
         batches = self.batches
         self._held_out = self._held_out or [batches[_HELD_OUT + number] for number in range(_EVALUATION_BATCHES)]
-        sums: dict[str, float] = {}
-        for batch in self._held_out:
-            for key, value in model(self.stage.kind, batch.to(self.device)).items():
-                sums[key] = sums.get(key, 0.0) + float(value) / _EVALUATION_BATCHES
-        first = self._held_out[0].to(self.device)
-        return Evaluation(sums, draw_answers(self.model, self.stage.kind, first, self.tokenizer))
+        return self._held_out
+
+    def pictures(self, model: nn.Module, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        """What the model says about the first clips of a batch."""
+        if not isinstance(model, TrainingModel):
+            raise TypeError(f"the model became a {type(model).__name__}")
+        return draw_answers(model, self.stage.kind, batch, self.tokenizer)
 
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write all weights."""

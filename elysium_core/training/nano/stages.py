@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from elysium_core.errors import ConfigError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.image_transform import ImageTransform
-from elysium_core.training.losses import language_losses
+from elysium_core.prompt.layout import VISUAL_SLOT
+from elysium_core.training.losses import Losses, Mean, batch_mean, losses_of_rows
 from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads, patch_centers, patch_losses
 from elysium_core.training.nano.clip_batches import Batch
 from elysium_core.training.nano.nano_recipe import StageConfig
@@ -49,27 +50,27 @@ class TrainingModel(nn.Module):
         self.transform = ImageTransform(network.visual_encoder.side_px)
         self.register_buffer("centers", patch_centers(network.visual_encoder.grid), persistent=False)
 
-    def forward(self, kind: str, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, kind: str, batch: Batch) -> Losses:
         """Losses of one step of a stage; ``total`` is what is minimised."""
         return STAGES[kind](self, batch)
 
 
-def _patch_terms(model: TrainingModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+def _patch_terms(model: TrainingModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Losses]:
     tokens = model.network.visual_encoder(model.transform.normalize(batch.images))
     kept, kept_index, gate_logits = model.network.adapter(tokens)
     names, colors, boxes = model.patch_heads(tokens)
     truth = (batch.patch_name, batch.patch_color, batch.patch_box)
     losses = patch_losses(names, colors, boxes, gate_logits, *truth)
     solid = batch.patch_name != model.patch_heads.name.out_features - 1
-    caught = solid.gather(1, kept_index).sum() / solid.sum().clamp(min=1)
-    losses["gate_recall"] = caught.detach()
+    losses["gate_recall"] = Mean(solid.gather(1, kept_index).sum(), solid.sum())
     return tokens, kept, kept_index, losses
 
 
-def vision_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+def vision_step(model: TrainingModel, batch: Batch) -> Losses:
     """Stage V: each patch says what covers it and where that is; the gate learns to keep objects."""
     _, _, _, losses = _patch_terms(model, batch)
-    return losses | {"total": losses["name"] + 5 * losses["box"] + 0.3 * losses["gate"]}
+    total = losses["name"].value + 5 * losses["box"].value + 0.3 * losses["gate"].value
+    return losses | {"total": batch_mean(total)}
 
 
 def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
@@ -78,7 +79,7 @@ def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
     return order.topk(count, dim=-1).indices.sort(dim=-1).values
 
 
-def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+def language_step(model: TrainingModel, batch: Batch) -> Losses:
     """Stage L: prompts and answers as ever, visual tokens from the truth."""
     kept = oracle_selection(batch.patch_name, model.oracle.name_count, model.network.config.adapter.out_token_num)
     box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
@@ -87,48 +88,60 @@ def language_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
     name, color = batch.patch_name.gather(1, kept), batch.patch_color.gather(1, kept)
     visual = model.oracle(words, name, color, noisy, model.centers[kept])
     visual = visual + _ORACLE_NOISE * torch.randn_like(visual)
-    losses = language_losses(
-        model.network.llm,
-        model.pointing,
-        batch,
-        _by_clip(visual, batch),
-        _by_clip(batch.patch_object.gather(1, kept), batch),
-    )
-    return losses | {"total": losses["answer"] + model.pointing_weight * losses["pointing"]}
+    losses = _language_losses(model, batch, visual, batch.patch_object.gather(1, kept))
+    return losses | {"total": batch_mean(_language_total(model, losses))}
 
 
-def distil_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+def distil_step(model: TrainingModel, batch: Batch) -> Losses:
     """Stage D: the projector's output for every patch approaches the oracle's token for it."""
     tokens, _, _, losses = _patch_terms(model, batch)
     losses |= _distil_losses(model, batch, tokens)
-    return losses | {"total": _distil_total(losses) + _patch_total(losses)}
+    return losses | {"total": batch_mean(_distil_total(losses) + _patch_total(losses))}
 
 
-def joint_step(model: TrainingModel, batch: Batch) -> dict[str, Tensor]:
+def joint_step(model: TrainingModel, batch: Batch) -> Losses:
     """Stage J: answers from pixels, with everything learnt so far kept in place."""
     tokens, kept, kept_index, losses = _patch_terms(model, batch)
     losses |= _distil_losses(model, batch, tokens)
     visual = model.network.llm_proj(kept)
-    losses |= language_losses(
-        model.network.llm,
-        model.pointing,
-        batch,
-        _by_clip(visual, batch),
-        _by_clip(batch.patch_object.gather(1, kept_index), batch),
-    )
-    answers = losses["answer"] + model.pointing_weight * losses["pointing"]
-    return losses | {"total": answers + _distil_total(losses) + _patch_total(losses)}
+    losses |= _language_losses(model, batch, visual, batch.patch_object.gather(1, kept_index))
+    total = _language_total(model, losses) + _distil_total(losses) + _patch_total(losses)
+    return losses | {"total": batch_mean(total)}
 
 
-def _patch_total(losses: dict[str, Tensor]) -> Tensor:
-    return 0.5 * (losses["name"] + 5 * losses["box"]) + 0.3 * losses["gate"]
+def _patch_total(losses: Losses) -> Tensor:
+    return 0.5 * (losses["name"].value + 5 * losses["box"].value) + 0.3 * losses["gate"].value
 
 
-def _distil_total(losses: dict[str, Tensor]) -> Tensor:
-    return 2 * losses["distil"] + losses["readout"]
+def _distil_total(losses: Losses) -> Tensor:
+    return 2 * losses["distil"].value + losses["readout"].value
 
 
-def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+def _language_total(model: TrainingModel, losses: Losses) -> Tensor:
+    return losses["answer"].value + model.pointing_weight * losses["pointing"].value
+
+
+def _language_losses(model: TrainingModel, batch: Batch, visual: Tensor, token_object: Tensor) -> Losses:
+    """Loss on answers, and of pointing at what they are about.
+
+    Args:
+        model: The model.
+        batch: The batch.
+        visual: (B T, K, D), visual tokens of each frame.
+        token_object: (B T, K), object under each of them, -1 for background.
+
+    Returns:
+        See :func:`elysium_core.training.losses.answer_losses`; and ``pointing``, ``pointing_accuracy``.
+    """
+    pointing = model.pointing
+    losses, collected = losses_of_rows(model.network.llm, batch, visual, pointing.collect)
+    hidden = dict(zip(pointing.collect, collected, strict=True))
+    visual_index = torch.nonzero(batch.token_ids[0] == VISUAL_SLOT)[:, 0]
+    pointed, right = pointing(hidden, batch.pointers, visual_index, _by_clip(token_object, batch), batch.frames)
+    return losses | {"pointing": pointed, "pointing_accuracy": right}
+
+
+def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> Losses:
     """How far the projector's tokens are from the oracle's.
 
     Returns:
@@ -137,6 +150,7 @@ def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[s
         knows the rest of it would: which name's token is the nearest. The squared error alone
         is mostly of boxes, and is small long before names can be told apart.
         ``readout_accuracy``: share that are nearest to the right one.
+        The first counts once a batch, the others once a patch.
     """
     oracle = model.oracle
     with torch.no_grad():
@@ -154,10 +168,12 @@ def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> dict[s
     named = error[solid] + names[truth]
     spread = error[solid].detach().square().mean().clamp(min=1e-6)
     logits = (named @ names.T - 0.5 * names.square().sum(-1)) / spread
-    count = max(1, len(truth))
-    readout = F.cross_entropy(logits, truth, reduction="sum") / count
-    accuracy = (logits.argmax(-1) == truth).sum() / count
-    return {"distil": distil, "readout": readout, "readout_accuracy": accuracy.detach()}
+    count = solid.sum()
+    return {
+        "distil": batch_mean(distil),
+        "readout": Mean(F.cross_entropy(logits, truth, reduction="sum"), count),
+        "readout_accuracy": Mean((logits.argmax(-1) == truth).sum(), count),
+    }
 
 
 def _by_clip(per_frame: Tensor, batch: Batch) -> Tensor:
@@ -166,7 +182,7 @@ def _by_clip(per_frame: Tensor, batch: Batch) -> Tensor:
     return per_frame.reshape(clips, batch.frames * per_frame.shape[1], *per_frame.shape[2:])
 
 
-STAGES: dict[str, Callable[[TrainingModel, Batch], dict[str, Tensor]]] = {
+STAGES: dict[str, Callable[[TrainingModel, Batch], Losses]] = {
     "vision": vision_step,
     "language": language_step,
     "distil": distil_step,

@@ -13,9 +13,10 @@ from elysium_core.prompt.layout import PromptLayout
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.clip_batches import BatchBuilder
 from elysium_core.training.nano.nano_model import build_tokenizer
-from elysium_core.training.nano.nano_recipe import Recipe, load_recipe
+from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import build_training_model
 from elysium_core.training.nano.stages import TrainingModel
+from elysium_core.training.recipes import load_any_recipe
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -72,7 +73,9 @@ def recipe_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(recipe_file: Path) -> Recipe:
     """The tiny recipe."""
-    return load_recipe(recipe_file)
+    loaded = load_any_recipe(recipe_file)
+    assert isinstance(loaded, Recipe)
+    return loaded
 
 
 @pytest.fixture(scope="session")

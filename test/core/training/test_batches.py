@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -34,6 +32,11 @@ def branches(batch: Batch, clip: int) -> list[int]:
 
 def text_of(tokenizer, batch: Batch, clip: int, places: torch.Tensor) -> str:
     return tokenizer.decode(batch.token_ids[clip][places].tolist())
+
+
+def changed(part, **values):
+    """A part of a recipe with other values."""
+    return part.model_copy(update=values)
 
 
 class TestDrawing:
@@ -100,7 +103,7 @@ class TestTurns:
         assert absent > 10
 
     def test_words_are_the_truth_about_one_object_alone(self, recipe):
-        data = replace(recipe.data, absent_share=0.0, plain_share=0.3)
+        data = changed(recipe.data, absent_share=0.0, plain_share=0.3)
         scene = SceneConfig(side_px=64, twin_share=0.5, dye_share=0.4)
         generator = ClipGenerator(trainable_names()[:12], [], 0, scene)
         rng = np.random.default_rng(0)
@@ -115,7 +118,7 @@ class TestTurns:
         assert kinds == {"name", "color", "size", "place"}
 
     def test_what_is_absent_may_be_there_in_another_colour(self, recipe):
-        data = replace(recipe.data, absent_share=1.0)
+        data = changed(recipe.data, absent_share=1.0)
         generator = ClipGenerator(trainable_names()[:12], [], 0, SceneConfig(side_px=64, dye_share=0.5))
         rng = np.random.default_rng(0)
         other_color = 0
@@ -129,7 +132,7 @@ class TestTurns:
         assert other_color > 5
 
     def test_there_are_never_more_than_asked_for(self, generator, recipe):
-        data = replace(recipe.data, max_turns=2)
+        data = changed(recipe.data, max_turns=2)
         rng = np.random.default_rng(0)
         clips = [generator.draw_with_target(1, 3, (0.5, 1.5)) for _ in range(10)]
         assert max(len(draw_turns(rng, clip, data, generator)) for clip in clips) == 2
@@ -159,8 +162,8 @@ class TestLayout:
                 assert packed.tolist() == ids
 
     def test_prompts_open_with_the_system_text_that_inference_reads(self, recipe, tokenizer_folder):
-        model = replace(recipe.model, system_text="A chat. ")
-        batch = ClipBatches(replace(recipe, model=model), "vision", tokenizer_folder)[0]
+        model = changed(recipe.model, system_text="A chat. ")
+        batch = ClipBatches(changed(recipe, model=model), "vision", tokenizer_folder)[0]
         settings = elysium_settings(model, ["mug"])
         opening = PromptLayout(TextTokenizer.from_folder(tokenizer_folder), settings.system_text).frame_texts(1)[0]
         assert settings.system_text == "A chat. "
@@ -296,5 +299,5 @@ class TestMask:
 
 def test_the_word_object_is_known_to_models_that_learnt_attributes(recipe):
     names = ("apple", "car")
-    assert known_nouns(names, replace(recipe.data, plain_share=1.0)) == names
-    assert known_nouns(names, replace(recipe.data, plain_share=0.5)) == ("apple", "car", "object")
+    assert known_nouns(names, changed(recipe.data, plain_share=1.0)) == names
+    assert known_nouns(names, changed(recipe.data, plain_share=0.5)) == ("apple", "car", "object")

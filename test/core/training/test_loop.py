@@ -13,16 +13,21 @@ from elysium_core.training.acceleration import training_device
 from elysium_core.training.nano.clip_batches import ClipBatches, step_seed
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import StageRun
-from elysium_core.training.records import Snapshots, find_weights
+from elysium_core.training.snapshots import Snapshots, find_weights
 
 STEPS = 6
+
+
+def changed(part, **values):
+    """A part of a recipe with other values."""
+    return part.model_copy(update=values)
 
 
 @pytest.fixture
 def short(recipe: Recipe) -> Recipe:
     """The tiny recipe with one stage, of 6 steps, in which every source of randomness takes part."""
-    stage = replace(recipe.stages["language"], steps=STEPS, warmup_steps=2)
-    return replace(recipe, stages={"language": stage}, export="language")
+    stage = changed(recipe.stages["language"], steps=STEPS, warmup_steps=2)
+    return changed(recipe, stages={"language": stage}, export="language")
 
 
 class KilledError(Exception):
@@ -95,7 +100,7 @@ class TestResume:
     def test_weights_of_other_sizes_are_told(self, short, tmp_path):
         run = stage_run(short, tmp_path)
         run.loop.save()
-        wider = replace(short, model=replace(short.model, llm_mlp=64))
+        wider = changed(short, model=changed(short.model, llm_mlp=64))
         with pytest.raises(DataError, match="other sizes"):
             stage_run(wider, tmp_path)
 
@@ -165,8 +170,8 @@ class TestFailures:
 class TestEvaluation:
     @pytest.mark.parametrize(("name", "pictures"), [("vision", 4), ("language", 0), ("joint", 2)])
     def test_it_leaves_losses_and_pictures_and_changes_nothing(self, recipe, tmp_path, name, pictures):
-        stage = replace(recipe.stages[name], steps=3, init=(), frames=3, evaluate_every=0)
-        plain, looked = (replace(recipe, stages={name: replace(stage, evaluate_every=n)}, export=name) for n in (0, 2))
+        stage = changed(recipe.stages[name], steps=3, init=(), frames=3, evaluate_every=0)
+        plain, looked = (changed(recipe, stages={name: changed(stage, evaluate_every=n)}, export=name) for n in (0, 2))
         for folder, kind in (("plain", plain), ("looked", looked)):
             stage_run(kind, tmp_path / folder, name).run()
         weights = [load_file(tmp_path / folder / name / "state.safetensors") for folder in ("plain", "looked")]
@@ -236,7 +241,7 @@ class TestDevice:
 
     @pytest.mark.gpu
     def test_a_stage_learns_on_a_gpu_and_goes_on(self, short, tmp_path):
-        on_gpu = replace(short, device="cuda")
+        on_gpu = changed(short, device="cuda")
         run_until_killed(on_gpu, tmp_path, 4, 3)
         run = stage_run(on_gpu, tmp_path)
         run.run()

@@ -28,6 +28,15 @@ def gradient_prefixes(model) -> set[str]:
     return reached
 
 
+def changed(part, **values):
+    """A part of a recipe with other values."""
+    return part.model_copy(update=values)
+
+
+def values(losses) -> dict[str, float]:
+    return {name: float(mean.value.detach()) for name, mean in losses.items()}
+
+
 VISION = {"network.visual_encoder", "network.adapter", "patch_heads"}
 
 
@@ -42,13 +51,13 @@ VISION = {"network.visual_encoder", "network.adapter", "patch_heads"}
     ],
 )
 def test_gradients_reach_what_a_stage_trains_and_nothing_else(model, builder, recipe, kind, frozen_words, reached):
-    stage = replace(recipe.stages["joint"], kind=kind, words_frozen=frozen_words)
+    stage = changed(recipe.stages["joint"], kind=kind, words_frozen=frozen_words)
     parameter_groups(model, stage)
     model.train()
     for frames in (1, 3):
         losses = model(kind, builder.draw(SEED, 6, frames))
-        assert all(torch.isfinite(value).all() for value in losses.values())
-        losses["total"].backward()
+        assert all(torch.isfinite(mean.value) for mean in losses.values())
+        losses["total"].value.backward()
     assert gradient_prefixes(model) == reached
     words = model.network.llm.model.embed_tokens.weight
     assert (words.grad is None) == (frozen_words or kind not in ("language", "joint"))
@@ -56,7 +65,7 @@ def test_gradients_reach_what_a_stage_trains_and_nothing_else(model, builder, re
 
 @pytest.mark.parametrize("kind", STAGES)
 def test_groups_hold_every_trained_parameter_once_with_its_rate(model, recipe, kind):
-    stage = replace(recipe.stages["joint"], kind=kind, lr=1e-3, vision_lr=2e-3)
+    stage = changed(recipe.stages["joint"], kind=kind, lr=1e-3, vision_lr=2e-3)
     groups = parameter_groups(model, stage)
     named = [(name, group["lr"]) for group in groups for name, _ in group["params"]]
     assert sorted(name for name, _ in named) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
@@ -77,7 +86,7 @@ class TestDistil:
 
     def test_the_oracles_own_tokens_are_perfect(self, model, batch):
         model.network.llm_proj = Fixed(self.wanted(model, batch))
-        losses = model("distil", batch)
+        losses = values(model("distil", batch))
         assert losses["distil"] == 0
         assert losses["readout_accuracy"] == 1
         assert losses["readout"] < 1e-3
@@ -86,7 +95,7 @@ class TestDistil:
         solid = batch.patch_name < model.oracle.name_count
         other = torch.where(solid, (batch.patch_name + 1) % model.oracle.name_count, batch.patch_name)
         model.network.llm_proj = Fixed(self.wanted(model, replace(batch, patch_name=other)))
-        losses = model("distil", batch)
+        losses = values(model("distil", batch))
         assert losses["readout_accuracy"] == 0
         assert losses["readout"] > 1
         assert 0 < losses["distil"] < 1  # boxes and places are right
@@ -94,8 +103,8 @@ class TestDistil:
     def test_pictures_without_objects_cost_nothing_to_read(self, model, batch):
         empty = replace(batch, patch_name=torch.full_like(batch.patch_name, model.oracle.name_count))
         losses = model("distil", empty)
-        assert losses["readout"] == 0
-        assert all(torch.isfinite(value) for value in losses.values())
+        assert losses["readout"].weight == 0
+        assert all(math.isfinite(value) for value in values(losses).values())
 
 
 class Fixed(torch.nn.Module):
@@ -111,11 +120,11 @@ class Fixed(torch.nn.Module):
 
 def test_an_unknown_kind_is_refused(model, recipe):
     with pytest.raises(ConfigError, match="'magic'"):
-        parameter_groups(model, replace(recipe.stages["joint"], kind="magic"))
+        parameter_groups(model, changed(recipe.stages["joint"], kind="magic"))
 
 
 def test_named_weights_can_be_frozen(model, recipe):
-    stage = replace(recipe.stages["joint"], frozen=("network.adapter", "network.llm.model.norm"))
+    stage = changed(recipe.stages["joint"], frozen=("network.adapter", "network.llm.model.norm"))
     parameter_groups(model, stage)
     assert not any(parameter.requires_grad for parameter in model.network.adapter.parameters())
     assert not model.network.llm.model.norm.weight.requires_grad
@@ -123,7 +132,7 @@ def test_named_weights_can_be_frozen(model, recipe):
 
 
 def test_the_tied_head_is_frozen_with_the_words(model, recipe):
-    parameter_groups(model, replace(recipe.stages["joint"], kind="joint", words_frozen=True))
+    parameter_groups(model, changed(recipe.stages["joint"], kind="joint", words_frozen=True))
     assert not model.network.llm.lm_head.weight.requires_grad
 
 
@@ -140,13 +149,15 @@ class TestPatchLosses:
         color_logits = 50 * F.one_hot(colors, NO_WORD + 1).float()
         boxes = torch.rand(1, 3, 4)
         gate = torch.tensor([[50.0, 50.0, -50.0]])  # the last patch is background
-        losses = patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)
-        assert all(float(losses[key]) == pytest.approx(0, abs=1e-6) for key in ("name", "box", "gate"))
+        losses = values(patch_losses(logits, color_logits, boxes, gate, names, colors, boxes))
+        assert all(losses[key] == pytest.approx(0, abs=1e-6) for key in ("name", "box", "gate"))
         assert losses["name_accuracy"] == losses["color_accuracy"] == 1
         color_logits[0, 2] = color_logits[0, 0]  # a colour said of background does not count
-        assert patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)["name"] == losses["name"]
+        said = values(patch_losses(logits, color_logits, boxes, gate, names, colors, boxes))
+        assert said["name"] == losses["name"]
         color_logits[0, 1] = color_logits[0, 0]
-        assert patch_losses(logits, color_logits, boxes, gate, names, colors, boxes)["name"] > 1
+        said = values(patch_losses(logits, color_logits, boxes, gate, names, colors, boxes))
+        assert said["name"] > 1
 
     def test_boxes_of_background_do_not_count(self):
         names = torch.tensor([[2, 0]])
@@ -155,15 +166,15 @@ class TestPatchLosses:
         losses = patch_losses(
             torch.zeros(1, 2, 3), _no_color(2)[0], boxes, torch.zeros(1, 2), names, _no_color(2)[1], truth
         )
-        assert losses["box"] == pytest.approx(0.5)
+        assert values(losses)["box"] == pytest.approx(0.5)
 
     def test_a_picture_without_objects_is_finite(self):
         names = torch.full((1, 4), 2)
         color_logits, colors = _no_color(4)
         boxes = torch.rand(1, 4, 4)
         losses = patch_losses(torch.zeros(1, 4, 3), color_logits, boxes, torch.zeros(1, 4), names, colors, 0 * boxes)
-        assert all(torch.isfinite(value) for value in losses.values())
-        assert losses["box"] == 0
+        assert all(math.isfinite(value) for value in values(losses).values())
+        assert {name for name, mean in losses.items() if mean.weight == 0} == {"box", "name_accuracy", "color_accuracy"}
 
 
 class TestOracle:
@@ -229,18 +240,20 @@ class TestPointing:
         hidden = torch.zeros(1, 9, 8)
         # All scores are equal: one of six tokens is the right one.
         loss, accuracy = self.loss([[0, 8, 0, 1, 0]], hidden)
-        assert loss.item() == pytest.approx(math.log(6))
-        assert accuracy in (0, 1)
+        assert loss.value.item() == pytest.approx(math.log(6))
+        assert accuracy.value in (0, 1)
 
     def test_what_has_no_token_is_left_out(self):
         for pointer in ([0, 8, -2, 0, 0], [0, 8, 2, 0, 0]):  # nowhere; covered or not kept
             loss, _ = self.loss([pointer, [0, 8, 0, 0, 0]], torch.zeros(1, 9, 8))
-            assert loss.item() == pytest.approx(math.log(6))
+            assert loss.value.item() == pytest.approx(math.log(6))
+            assert loss.weight == 1
 
-    def test_without_pointers_there_is_nothing_to_learn(self):
-        loss, accuracy = self.loss([], torch.zeros(1, 9, 8))
-        assert loss == 0
-        assert accuracy == 0
+    @pytest.mark.parametrize("pointers", [[], [[0, 8, -2, 0, 0]]], ids=["no pointers", "no object shown"])
+    def test_without_objects_to_point_at_there_is_nothing_to_learn(self, pointers):
+        loss, accuracy = self.loss(pointers, torch.zeros(1, 9, 8))
+        assert loss.weight == accuracy.weight == 0
+        assert loss.value == accuracy.value == 0
 
     def test_it_can_be_learnt(self):
         torch.manual_seed(0)
@@ -250,10 +263,10 @@ class TestPointing:
         for _ in range(60):
             optimizer.zero_grad()
             loss, accuracy = heads({1: hidden}, torch.tensor([[0, 8, 0, 1, 0]]), self.VISUAL, self.OBJECTS, 2)
-            loss.backward()
+            loss.value.backward()
             optimizer.step()
-        assert loss < 0.1
-        assert accuracy == 1
+        assert loss.value < 0.1
+        assert accuracy.value == 1
 
     def test_layers_to_collect_are_told_in_order(self):
         assert PointingHeads(8, ((2, 3), (3,), (1,))).collect == (1, 2, 3)

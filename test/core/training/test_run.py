@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,10 +19,16 @@ from elysium_core.errors import ConfigError, DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.training import run as run_module
-from elysium_core.training.nano.nano_recipe import load_recipe
-from elysium_core.training.run import claim_run, export_stage, run_recipe, run_stage, steps_done
+from elysium_core.training.nano.nano_model import export_stage
+from elysium_core.training.recipes import load_any_recipe
+from elysium_core.training.run import claim_run, run_recipe, run_stage, steps_done
 
 ONE_STAGE = ["stages.vision.steps=2", "stages.vision.batch_frames=2"]
+
+
+def changed(part, **values):
+    """A part of a recipe with other values."""
+    return part.model_copy(update=values)
 
 
 @pytest.fixture
@@ -61,8 +66,8 @@ class TestStages:
         check_checkpoint(export_stage(recipe, tmp_path), images)
 
     def test_a_language_stage_takes_its_names_from_the_encoder(self, recipe, tmp_path):
-        aligned = replace(recipe.stages["language"], init=("vision",), parts=(("patch_heads",),), align_names=True)
-        recipe = replace(recipe, stages=recipe.stages | {"language": aligned})
+        aligned = changed(recipe.stages["language"], init=("vision",), parts=(("patch_heads",),), align_names=True)
+        recipe = changed(recipe, stages=recipe.stages | {"language": aligned})
         for name in ("vision", "language"):
             run_stage(recipe, name, tmp_path)
         heads = load_file(tmp_path / "vision" / "state.safetensors")["patch_heads.name.weight"][:-1]
@@ -88,15 +93,25 @@ class TestStages:
 
 class TestFolders:
     def test_a_folder_is_for_one_model(self, recipe_file, tmp_path):
-        claim_run(load_recipe(recipe_file), tmp_path / "run")
-        claim_run(load_recipe(recipe_file, ["stages.joint.lr=0.1", "data.absent_share=0"]), tmp_path / "run")
+        claim_run(load_any_recipe(recipe_file), tmp_path / "run")
+        claim_run(load_any_recipe(recipe_file, ["stages.joint.lr=0.1", "data.absent_share=0"]), tmp_path / "run")
         with pytest.raises(ConfigError, match="llm_mlp 48, not 64; names 6, not 5"):
-            claim_run(load_recipe(recipe_file, ["model.llm_mlp=64", "data.names=5"]), tmp_path / "run")
+            claim_run(load_any_recipe(recipe_file, ["model.llm_mlp=64", "data.names=5"]), tmp_path / "run")
+
+    def test_a_setting_younger_than_the_folder_had_its_default(self, recipe_file, tmp_path):
+        run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
+        for name, key in (("model.json", "system_text"), ("vision/settings.json", "model.system_text")):
+            settings = json.loads((tmp_path / name).read_text())
+            del settings[key]
+            (tmp_path / name).write_text(json.dumps(settings))
+        claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), tmp_path)
+        with pytest.raises(ConfigError, match="system_text None, not 'Hello. '"):
+            claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=1", "model.system_text='Hello. '"]), tmp_path)
 
     def test_a_finished_stage_is_not_passed_off_as_another_recipe_s(self, recipe_file, tmp_path):
-        run_stage(load_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
+        run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
         claim_run(
-            load_recipe(recipe_file, ["stages.vision.steps=1", "stages.joint.lr=0.1", "stages.vision.threads=2"]),
+            load_any_recipe(recipe_file, ["stages.vision.steps=1", "stages.joint.lr=0.1", "stages.vision.threads=2"]),
             tmp_path,
         )
         for change, told in [
@@ -104,14 +119,14 @@ class TestFolders:
             ("data.seed=77", "data.seed 1, not 77"),
         ]:
             with pytest.raises(ConfigError, match=f"stage vision .* was trained with {told}; choose another --out, or"):
-                claim_run(load_recipe(recipe_file, ["stages.vision.steps=1", change]), tmp_path)
+                claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=1", change]), tmp_path)
         (tmp_path / "vision" / "done").unlink()
-        claim_run(load_recipe(recipe_file, ["stages.vision.steps=2"]), tmp_path)
+        claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=2"]), tmp_path)
 
     def test_a_stage_that_goes_on_with_other_settings_says_so(self, recipe_file, tmp_path, caplog):
-        run_stage(load_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
+        run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
         (tmp_path / "vision" / "done").unlink()
-        run_stage(load_recipe(recipe_file, ["stages.vision.steps=2"]), "vision", tmp_path)
+        run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=2"]), "vision", tmp_path)
         assert "begun with stages.vision.steps 1, not 2; it goes on with the new settings" in caplog.text
 
     def test_without_weights_there_is_nothing_to_export(self, recipe, tmp_path):
@@ -119,11 +134,11 @@ class TestFolders:
             export_stage(recipe, tmp_path)
 
     def test_weights_of_another_model_are_not_exported(self, recipe_file, tmp_path):
-        recipe = load_recipe(recipe_file, ["export=vision", "stages.vision.steps=1"])
+        recipe = load_any_recipe(recipe_file, ["export=vision", "stages.vision.steps=1"])
         run_stage(recipe, "vision", tmp_path)
         for change in ("model.llm_mlp=64", "model.llm_layers=2"):
             with pytest.raises(DataError, match="than the recipe's"):
-                export_stage(load_recipe(recipe_file, ["export=vision", change]), tmp_path)
+                export_stage(load_any_recipe(recipe_file, ["export=vision", change]), tmp_path)
 
 
 class TestProcesses:
@@ -135,7 +150,7 @@ class TestProcesses:
     @pytest.mark.timeout(600)
     def test_a_recipe_runs_and_goes_on(self, one_stage_file, tmp_path, images):
         told: list[int] = []
-        recipe = load_recipe(one_stage_file, ONE_STAGE)
+        recipe = load_any_recipe(one_stage_file, ONE_STAGE)
         checkpoint = run_recipe(recipe, one_stage_file, ONE_STAGE, tmp_path / "run", 2, told.append)
         assert told[0] == 0
         check_checkpoint(checkpoint, images)
@@ -145,7 +160,7 @@ class TestProcesses:
     @pytest.mark.slow
     @pytest.mark.timeout(900)
     def test_all_stages_run_side_by_side(self, recipe_file, tmp_path, images):
-        recipe = load_recipe(recipe_file)
+        recipe = load_any_recipe(recipe_file)
         check_checkpoint(run_recipe(recipe, recipe_file, [], tmp_path / "run", 2), images)
 
     @pytest.fixture
@@ -222,7 +237,7 @@ class TestCommand:
     def test_what_it_prints_is_a_recipe(self, recipe_file, tmp_path):
         printed = tmp_path / "printed.yaml"
         printed.write_text(self.train(recipe_file, "--dry-run").stdout)
-        assert load_recipe(printed) == load_recipe(recipe_file)
+        assert load_any_recipe(printed) == load_any_recipe(recipe_file)
 
     def test_one_stage_runs_in_this_process(self, recipe_file, tmp_path):
         outcome = self.train(recipe_file, *ONE_STAGE, "--stage", "vision", "--out", tmp_path / "run")

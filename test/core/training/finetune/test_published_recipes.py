@@ -11,8 +11,7 @@ from elysium_core.api import Elysium
 from elysium_core.errors import DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.recipe_checks import require_inputs
+from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage, steps_done
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,8 @@ class KilledError(Exception):
 
 
 def change(recipe: FineTuneRecipe, **values) -> FineTuneRecipe:
-    return replace(recipe, stages={name: replace(stage, **values) for name, stage in recipe.stages.items()})
+    stages = {name: stage.model_copy(update=values) for name, stage in recipe.stages.items()}
+    return recipe.model_copy(update={"stages": stages})
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,6 +99,36 @@ def test_how_a_batch_is_divided_changes_no_gradient(gradients):
         assert found.keys() == whole.keys()
         for name, gradient in whole.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=f"{how}: {name}")
+
+
+def test_how_a_batch_is_divided_changes_no_measure(settings, write_recipe, data_folder, tmp_path):
+    """Samples with digits in their answers beside samples without any."""
+    lines = [json.loads(line) for line in (data_folder / "chat.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["conversations"] = line["conversations"][:2]
+    (tmp_path / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings["data"]["chat"]["path"] = str(tmp_path / "words.jsonl")
+    settings["stages"]["all"] |= {"steps": 2, "mixture": {"chat": 1, "boxes": 1}}
+
+    def measures(batch: int, accumulate: int) -> list[dict]:
+        settings["stages"]["all"] |= {"batch": batch, "accumulate": accumulate}
+        folder = tmp_path / f"{batch}x{accumulate}"
+        run_stage(load_any_recipe(write_recipe(settings)), "all", folder)
+        return losses_of(folder)
+
+    whole = measures(4, 1)
+    assert {"total", "digit_loss", "digit_accuracy", "text_loss"} < whole[0].keys()
+    for divided in (measures(2, 2), measures(1, 4)):
+        for line, expected in zip(divided, whole, strict=True):
+            assert line == pytest.approx(expected, abs=2e-4)
+
+
+def test_without_digits_there_is_no_accuracy_of_digits(settings, write_recipe, data_folder, tmp_path):
+    settings["data"]["boxes"]["tasks"] = ["reg"]
+    settings["stages"]["all"] |= {"steps": 1, "mixture": {"boxes": 1}}
+    run_stage(load_any_recipe(write_recipe(settings)), "all", tmp_path)
+    (line,) = losses_of(tmp_path)
+    assert line.keys() == {"step", "total", "text_loss"}
 
 
 @pytest.mark.slow
