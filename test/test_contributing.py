@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,35 +88,64 @@ def test_a_data_set(run, tmp_path):
     assert f"{100 * 2 / 3 * 20 / 21:.2f}" in report
 
 
+# Everything that needs torch, in one process, because importing it takes longest. ``MEAN`` is a checkpoint folder.
+WITH_TORCH = """
+import json, sys
+import numpy as np
+from elysium_core import Box, Elysium, Frame
+from elysium_core.families.thousandths import ThousandthsFamily
+from elysium_core.runtime import Runtime
+from elysium_core.tracking.stream import StreamTracker
+from elysium_core.types import TrackingConfig
+
+images = np.random.default_rng(2).integers(0, 256, (3, 60, 80, 3), dtype=np.uint8)
+ways = {"torch": ("nano", "torch"), "half": ("nano", "half"), "mean": (sys.argv[1], "torch")}
+models = {name: Elysium.from_pretrained(path, vision_backend=way) for name, (path, way) in ways.items()}
+scores = {name: model.ground(images[0], "apple").score for name, model in models.items()}
+
+base = models["torch"].runtime.family
+family = ThousandthsFamily(base.network, base.tokenizer, base.vision, base.decoder)
+boxes = [Box(0.125, 0.25, 0.5, 0.751), Box(0.126, 0.25, 0.5, 0.751)]
+read = family.grammar.read(family.grammar.answer(boxes, (1000, 1000)), 2, (1000, 1000))
+asked, conversation = [], family.conversation
+family.conversation = lambda question, *rest, **more: asked.append(question) or conversation(question, *rest, **more)
+tracker = StreamTracker(Runtime(family), TrackingConfig())
+tracker.add(box=boxes[0])
+states = [tracker.step(Frame(image, index=index))[0].state for index, image in enumerate(images)]
+print(json.dumps({"scores": scores, "same": list(read.boxes) == boxes, "asked": asked, "states": states}))
+"""
+
+
 @pytest.fixture(scope="module")
-def scores(sources, tmp_path_factory) -> dict[str, float]:
-    """Ground once with each of three models, in one process, because loading torch takes longest."""
+def with_torch(sources, tmp_path_factory) -> dict[str, Any]:
+    """Use the new adapter, the new backend and the new family."""
     model = tmp_path_factory.mktemp("model") / "mean"
     shutil.copytree(ROOT / "elysium_core" / "weights" / "nano", model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config["adapter_config"] |= {"type": "mean", "out_token_num": 32}
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (model / "SHA256SUMS").unlink()
-    code = f"""
-import json
-import numpy as np
-from elysium_core import Elysium
-image = np.random.default_rng(2).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-wanted = {{"torch": ("nano", "torch"), "half": ("nano", "half"), "mean": ({str(model)!r}, "torch")}}
-models = {{name: Elysium.from_pretrained(path, vision_backend=way) for name, (path, way) in wanted.items()}}
-print(json.dumps({{name: model.ground(image, "apple").score for name, model in models.items()}}))
-"""
-    return json.loads(run_python(sources, model.parent, "-c", code))
+    return json.loads(run_python(sources, model.parent, "-c", WITH_TORCH, model))
 
 
-def test_a_token_adapter(scores):
+def test_a_token_adapter(with_torch):
     """The shipped weights with another adapter: those of the T-Selector are not used."""
+    scores = with_torch["scores"]
     assert scores["mean"] != pytest.approx(scores["torch"], abs=1e-4)
 
 
-def test_a_vision_backend(scores):
+def test_a_vision_backend(with_torch):
+    scores = with_torch["scores"]
     assert scores["half"] != scores["torch"], "the arithmetic is another"
     assert scores["half"] == pytest.approx(scores["torch"], abs=0.1), "the model is the same"
+
+
+def test_a_model_family(with_torch):
+    """The tracker asks and reads in thousandths."""
+    assert with_torch["same"]
+    assert with_torch["asked"]
+    assert all("[125,250,500,751]" in question for question in with_torch["asked"])
+    assert with_torch["states"][0] == "TRACKED"
 
 
 def test_a_verb(run, picture):

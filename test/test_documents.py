@@ -17,9 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-
-import elysium_core
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -149,30 +146,27 @@ def unknown_names(text: str) -> set[str]:
 
 @cache
 def verb_options(words: tuple[str, ...]) -> frozenset[str]:
-    """Return the options of ``elysium WORDS``; of a benchmark if the first word is ``bench``.
+    """Return the options of a command line that begins ``elysium WORDS``, or ``python -m bench WORDS``.
 
     Raises:
-        KeyError: There is no such verb.
+        KeyError: There is no such verb or benchmark.
     """
     from bench.app import BENCHMARKS
     from elysium_core.cli.registry import VERBS, load_verb
 
-    if words[:1] == ("ros",):
+    if words[0] == "ros":
         return source_options("elysium_ros/client/command.py")
     if words[:2] == ("bench", "node"):
         return source_options("bench/node.py")
-    benched = words[0] == "bench"
-    verbs = {verb.name: verb for verb in (BENCHMARKS if benched else VERBS)}
-    command = load_verb(verbs[words[1] if benched else words[0]])
-    groups = [command]
-    for word in words[2 if benched else 1 :]:
-        groups.append(groups[-1].commands[word])
-    # `elysium eval NAME` is short for the group's first command.
-    if hasattr(groups[-1], "commands"):
-        groups += groups[-1].commands.values()
-    return frozenset(
-        {"-h", "--help", *(name for part in groups for p in part.params for name in (*p.opts, *p.secondary_opts))}
-    )
+    verbs = {verb.name: verb for verb in VERBS}
+    if words[0] == "bench":
+        verbs, words = {verb.name: verb for verb in BENCHMARKS}, words[1:]
+    command = load_verb(verbs[words[0]])
+    inner = getattr(command, "commands", {})
+    # `elysium eval NAME` is short for `elysium eval run NAME`.
+    parts = [command, *([inner[words[1]]] if words[1:] and words[1] in inner else inner.values())]
+    names = (name for part in parts for option in part.params for name in (*option.opts, *option.secondary_opts))
+    return frozenset({"-h", "--help", *names})
 
 
 def source_options(path: str) -> frozenset[str]:
@@ -190,8 +184,7 @@ def wrong_in_elysium(words: list[str]) -> list[str]:
         ]
     if words[0] not in {verb.name for verb in VERBS if find_spec(verb.module)}:
         return [f"elysium {words[0]}"]
-    group = tuple(words[:2]) if words[0] == "eval" and words[1:2] in (["report"], ["synthetic"]) else (words[0],)
-    return wrong_options(words, verb_options(group))
+    return wrong_options(words, verb_options(tuple(words[:2])))
 
 
 def wrong_in_bench(words: list[str]) -> list[str]:
@@ -265,8 +258,13 @@ def interface(name: str) -> bool:
 @cache
 def all_options() -> frozenset[str]:
     """Return every option of every program of this repository."""
-    programs = [name for name in tracked() if re.match(r"(elysium_core/cli|elysium_ros|bench|tools)/.*\.py$", name)]
-    return frozenset().union(*map(source_options, [*programs, "test/conftest.py"]), FOREIGN_OPTIONS)
+    from elysium_core.cli.registry import VERBS
+
+    verbs = [(verb.name,) for verb in VERBS if find_spec(verb.module)]
+    sources = [name for name in tracked() if re.match(r"(elysium_ros|bench|tools)/.*\.py$", name)]
+    return frozenset({"--version", "--verbose"}).union(
+        *map(verb_options, verbs), *map(source_options, [*sources, "test/conftest.py"]), FOREIGN_OPTIONS
+    )
 
 
 def lone_options(text: str) -> set[str]:
@@ -359,76 +357,9 @@ def test_a_wrong_path_name_or_option_is_found():
     assert lone_options(text) == {"--nothing"}
 
 
-def drawing() -> dict[str, str]:
-    """Return the folder tree of docs/architecture.md: path -> the line behind it."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    block = re.search(r"## The house\n.*?```\n(.*?)```", text, flags=re.DOTALL)
-    assert block is not None
-    found: dict[str, str] = {}
-    parents: list[tuple[int, str]] = [(-1, "")]
-    for line in block[1].splitlines():
-        names, _, meaning = line.strip().partition("  ")
-        indent = len(line) - len(line.lstrip())
-        while parents[-1][0] >= indent:
-            parents.pop()
-        for name in names.split():
-            found[parents[-1][1] + name.rstrip("/")] = meaning.strip()
-        parents.append((indent, parents[-1][1] + names.split()[0]))
-    return found
-
-
-def test_the_drawing_of_the_house_shows_every_part():
-    drawn = drawing()
-    assert [path for path in drawn if not exists(path)] == []
-    assert [path for path, meaning in drawn.items() if len(meaning) < 8] == []
-    parts = {name for name in folders() if "/" not in name and not name.startswith(".")}
-    for package in ("elysium_core", "elysium_ros"):
-        inside = {name.split("/")[1] for name in tracked() if name.startswith(f"{package}/")}
-        parts |= {f"{package}/{name}" for name in inside if not name.startswith("__") and name != "py.typed"}
-    assert parts - set(drawn) == set()
-
-
 def test_the_python_example_of_the_readme_runs(capsys):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert code is not None
     images = list(np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8))
     exec(compile(code[1], "README.md", "exec"), {"images": images})
     assert len(capsys.readouterr().out.splitlines()) >= len(images)
-
-
-def test_continuous_integration_runs_what_a_developer_runs():
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    test = jobs["test"]
-    assert test["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
-    lines = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert {"make lint", "make test"} <= set(lines)
-    assert [wrong for line in lines for wrong in wrong_in_command(shlex.split(line))] == []
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
-    assert [hook["id"] for hook in hooks] == ["ruff", "ruff-format", "mypy", "codespell", "commit-subject"]
-    lint = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert all(hook["entry"].removesuffix(" --force-exclude") in lint for hook in hooks[:3])
-
-
-def test_the_citation_names_this_version_and_the_paper():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == elysium_core.__version__
-    assert citation["license"] == "Apache-2.0"
-    assert [paper["title"] for paper in citation["references"]] == [
-        "Elysium: Exploring Object-level Perception in Videos via MLLM"
-    ]
-
-
-def test_make_help_lists_every_target():
-    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert phony is not None
-    assert re.findall(r"^  make (\w+)", printed, flags=re.MULTILINE) == phony[1].split()
-
-
-def test_the_changelog_keeps_its_form():
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-    assert set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE)) <= kinds
-    entries = re.findall(r"^[-*] .*$", text, flags=re.MULTILINE)
-    assert len(entries) > 20
-    assert [entry for entry in entries if len(entry) > 160] == []
