@@ -50,6 +50,7 @@ EXTRAS = {
         "tensorrt-rtx-cu13-bindings>=1.7; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "tensorrt-rtx-cu13-libs>=1.7; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "types-PyYAML",
+        "types-psutil",
         "wheel",
     ],
 }

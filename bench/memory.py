@@ -1,101 +1,72 @@
-"""How much memory something takes, as the system counts it."""
+"""Memory of this process, on a GPU or in the computer."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
+import psutil
 import torch
 
 _MIB = 1 << 20
+# psutil knows no peaks. Linux counts one, and resets it when a 5 is written to clear_refs.
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
 
 
 class MemoryMeter:
-    """Measures from its making on: what is held on a device above what was held then.
+    """Measures the memory that is held in addition to what was held when the meter was made.
 
     Args:
-        device: A GPU (memory that torch has allocated there), or the CPU (resident memory of the process).
+        device: A GPU (memory that torch has allocated on it) or the CPU (resident memory of the process).
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        _give_back()
+        gc.collect()
+        if hasattr(psutil, "heap_trim"):
+            # Memory that is free already would be used again without being counted.
+            psutil.heap_trim()
         self._before = held_bytes(device)
 
     def peak_mib(self, run: Callable[[], object]) -> float | None:
-        """Run something and return the most that was held meanwhile [MiB]; None where the system does not tell."""
+        """Call ``run`` and return the most memory held meanwhile [MiB]; None where the system does not count it."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             run()
-            return (torch.cuda.max_memory_allocated(self._device) - (self._before or 0)) / _MIB
-        reset = _reset_resident_peak()
-        run()
-        peak = _read_bytes(_STATUS, "VmHWM")
-        if not reset or peak is None or self._before is None:
+            return (torch.cuda.max_memory_allocated(self._device) - self._before) / _MIB
+        try:
+            _CLEAR_REFS.write_text("5", encoding="ascii")
+        except OSError:
+            run()
             return None
-        return max(0, peak - self._before) / _MIB
+        run()
+        return max(0, _resident_peak() - self._before) / _MIB
 
 
-def held_bytes(device: torch.device) -> int | None:
-    """Memory that this process holds: what torch has allocated on a GPU, else resident memory; None if not known."""
+def held_bytes(device: torch.device) -> int:
+    """Return the memory that this process holds: allocated by torch on a GPU, else resident [bytes]."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return _read_bytes(_STATUS, "VmRSS")
+    return psutil.Process().memory_info().rss
 
 
 def allocated_bytes(device: torch.device) -> int | None:
-    """Memory that is in use, without what allocators keep for later; None if not known.
+    """Return the memory in use, without what allocators keep for later; None where it is not known [bytes].
 
-    Torch's tensors on a GPU; on the CPU everything from the C allocator, which leaves out
-    Python's small objects: :func:`sys.getallocatedblocks` counts those.
+    Torch's tensors on a GPU. On the CPU everything from the C allocator, which leaves out Python's small objects:
+    :func:`sys.getallocatedblocks` counts those.
     """
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)  # of glibc since 2.33
-    if mallinfo is None:
+    if not hasattr(psutil, "heap_info"):  # some C libraries cannot tell
         return None
-    mallinfo.restype = _MallocInfo
-    info = mallinfo()
-    return int(info.uordblks + info.hblkhd)
+    heap = psutil.heap_info()
+    return heap.heap_used + heap.mmap_used
 
 
-class _MallocInfo(ctypes.Structure):
-    """What ``mallinfo2`` of glibc returns [bytes, or numbers of blocks]."""
-
-    _fields_: ClassVar = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    ]  # fmt: skip
-
-
-def _give_back() -> None:
-    """Return what is free already to the system: it would be used again and not be counted."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have no such thing
-    if trim is not None:
-        trim(0)
-
-
-def _reset_resident_peak() -> bool:
-    try:
-        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _read_bytes(path: Path, key: str) -> int | None:
-    """A line such as ``VmRSS:  1234 kB`` of a file of the proc file system, in bytes."""
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), None)
+def _resident_peak() -> int:
+    """Return the highest resident memory since the last reset [bytes]."""
+    lines = _STATUS.read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))

@@ -1,13 +1,4 @@
-"""Whether a GPU can be used, and if not, why.
-
-Names of devices and data types, as users write them, and what they stand for here.
-
-How many CPU threads a program should let torch use for a model.
-
-Failures of torch and of the device, told as the package's own errors.
-
-How much memory a device has left.
-"""
+"""Devices, data types, memory and threads: every decision about them is made here."""
 
 from __future__ import annotations
 
@@ -15,15 +6,89 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
+import psutil
 import torch
 
 from elysium_core.errors import GPU_LOST, BackendError
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Data types of weights by the names that users write."""
+
+SMALL_MODEL = 50_000_000
+"""Number of parameters below which one thread is faster than several: the matrices are so small that the threads
+mostly wait for each other."""
+
+# What torch says when memory is short, and when no further call of this process to the GPU can succeed.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_GPU_LOST = (
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out",
+    "uncorrectable ecc error",
+    "gpu is lost",
+)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name stands for.
+
+    Args:
+        device: ``auto`` (the first GPU, or the CPU if there is none), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        BackendError: There is no such device (``DEVICE``).
+    """
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise BackendError(f"{device!r} is not a device; use auto, cpu or cuda:0", code="DEVICE") from error
+    if found.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {str(device)!r} is not supported; use auto, cpu or cuda:0", code="DEVICE")
+    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
+        raise BackendError(f"there is no device {str(device)!r}: {why_no_gpu()}", code="DEVICE")
+    return found
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the data type that a name stands for.
+
+    Args:
+        dtype: A key of :data:`DTYPES`, or ``auto``: float32 on a CPU, half precision on a GPU.
+        device: The device of the model.
+
+    Raises:
+        BackendError: There is no such data type (``DTYPE``).
+    """
+    if dtype == "auto":
+        return half_precision(device) if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
+    return DTYPES[dtype]
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """Return the fast half-precision type of a GPU: bfloat16 from compute capability 8.0 on, float16 before."""
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device for status messages and reports."""
+    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a data type, such as ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
 
 def why_no_gpu() -> str:
-    """Why torch sees no CUDA device, in half a sentence; how many there are if it sees some."""
+    """Return why torch finds no CUDA device, as half a sentence; the number of devices if it finds some."""
     if torch.cuda.is_available():
         return f"this machine has {torch.cuda.device_count()}, counted from cuda:0"
     if torch.version.cuda is None:
@@ -32,13 +97,13 @@ def why_no_gpu() -> str:
 
 
 def check_gpu(device: torch.device) -> None:
-    """Refuse a GPU that the installed torch has no programs for, before weights are loaded for it.
+    """Refuse a GPU for which the installed torch has no machine code. Called before weights are loaded.
 
     Args:
-        device: Where the model will be; a CPU passes.
+        device: The device of the model; a CPU is accepted.
 
     Raises:
-        BackendError: Its compute capability is not supported (``GPU_ARCH``).
+        BackendError: The compute capability is not supported (``GPU_ARCH``).
     """
     if device.type != "cuda":
         return
@@ -52,12 +117,12 @@ def check_gpu(device: torch.device) -> None:
 
 
 def runs_on(capability: tuple[int, int], built: Iterable[str]) -> bool:
-    """Whether programs that were built for some architectures run on a GPU.
+    """Return whether a torch build runs on a GPU.
 
     Args:
-        capability: Of the GPU.
-        built: As ``torch.cuda.get_arch_list()`` names them: ``sm_86`` is machine code, for the same major
-            version from this minor one on; ``compute_86`` is compiled on any newer GPU.
+        capability: Compute capability of the GPU.
+        built: Architectures of the build, as ``torch.cuda.get_arch_list()`` returns them. ``sm_86`` is machine code
+            for the same major version from this minor version on; ``compute_86`` is compiled on any newer GPU.
     """
     for name in built:
         kind, _, number = name.partition("_")
@@ -72,71 +137,48 @@ def runs_on(capability: tuple[int, int], built: Iterable[str]) -> bool:
     return False
 
 
-def half_precision(device: torch.device) -> torch.dtype:
-    """The half-precision data type that a GPU calculates with fast: bfloat16 from compute capability 8.0 on."""
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-
-
 def current_gpu(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU the current one for a block, for what cannot be told which to use; without GPUs, nothing."""
+    """Make a GPU the current one inside a block, for libraries that always use the current one; no effect on a CPU."""
     return torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else nullcontext()
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that a name stands for: ``auto`` (CUDA if there is one), ``cpu``, ``cuda:0``, ...
-
-    Raises:
-        BackendError: There is no such device (``DEVICE``).
-    """
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"{device!r} is not a device; use auto, cpu or cuda:0", code="DEVICE") from error
-    if place.type not in ("cpu", "cuda"):
-        raise BackendError(f"device {device!r} is not supported; use auto, cpu or cuda:0", code="DEVICE")
-    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
-        raise BackendError(f"there is no device {device!r}: {why_no_gpu()}", code="DEVICE")
-    return place
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The data type that a name stands for: ``auto`` (half precision on CUDA, else float32) or one of :data:`DTYPES`.
-
-    Raises:
-        BackendError: There is no such data type (``DTYPE``).
-    """
-    if dtype == "auto":
-        return half_precision(device) if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise BackendError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}", code="DTYPE")
-    return DTYPES[dtype]
-
-
-def device_name(device: torch.device) -> str:
-    """What a device is called in status messages and reports."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all queued work; no effect on a CPU."""
     if device.type == "cuda":
-        return f"{device} {torch.cuda.get_device_name(device)}"
-    return str(device)
+        torch.cuda.synchronize(device)
 
 
-SMALL_MODEL = 50_000_000
-"""Parameters below which one thread is faster than several: the matrices are so small that
-threads spend their time waiting for each other, and on a busy machine wait for ever."""
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory that a new model could use on a device [bytes]; None for a device without memory (``meta``).
+
+    On a GPU this first releases what torch caches.
+    """
+    if device.type == "cuda":
+        release_memory(device)
+        return int(torch.cuda.mem_get_info(device)[0])
+    return psutil.virtual_memory().available if device.type == "cpu" else None
+
+
+def total_bytes(device: torch.device) -> int:
+    """Return the size of a device's memory [bytes]: of a GPU, else of the computer."""
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else psutil.virtual_memory().total
+
+
+def release_memory(device: torch.device) -> None:
+    """Collect garbage, and return the GPU memory that torch caches to the driver."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def fit_threads(parameters: int) -> int:
-    """Set torch's threads for this process to what suits a model.
+    """Set torch's number of threads to the one that suits a model.
 
-    For programs (the command, the node), not for libraries: the setting is the whole
-    process's. ``OMP_NUM_THREADS`` in the environment goes before.
+    The setting holds for the whole process, so only programs (the command, the node) call this, not the library.
+    The environment variable ``OMP_NUM_THREADS`` has priority.
 
     Args:
-        parameters: Size of the model.
+        parameters: Number of parameters of the model.
 
     Returns:
         The number of threads now in use.
@@ -146,76 +188,35 @@ def fit_threads(parameters: int) -> int:
 
 
 def suitable_threads(parameters: int) -> int:
-    """Threads that suit a model: one for a small one, else as many as torch uses.
-
-    Args:
-        parameters: Size of the model.
-    """
-    few = parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ
-    return 1 if few else torch.get_num_threads()
-
-
-_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
-# After these no call of this process to the GPU succeeds any more.
-_LOST_SIGNS = (
-    "illegal memory access",
-    "illegal instruction",
-    "misaligned address",
-    "device-side assert",
-    "unspecified launch failure",
-    "launch timed out",
-    "uncorrectable ecc error",
-    "gpu is lost",
-)
+    """Return the number of threads that suits a model: 1 below :data:`SMALL_MODEL` parameters, else torch's own."""
+    is_small = parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ
+    return 1 if is_small else torch.get_num_threads()
 
 
 @contextmanager
 def device_errors(what: str) -> Iterator[None]:
-    """Turn what torch raises in the block into one sentence.
+    """Turn errors of torch inside the block into one sentence with a code.
 
-    torch reports lack of memory, lost devices and unsupported operations alike, as bare
-    ``RuntimeError``. A robot must hear of them and go on.
+    torch raises a bare ``RuntimeError`` for lack of memory, for a lost GPU and for an unsupported operation alike.
 
     Args:
-        what: Part of the model that runs in the block.
+        what: The part of the model that runs in the block.
 
     Raises:
-        BackendError: Memory does not suffice (``MEMORY``), the GPU cannot be used any more by this process
+        BackendError: There is too little memory (``MEMORY``), this process cannot use its GPU any more
             (``GPU_LOST``), or the device failed otherwise (``BACKEND``).
     """
     try:
         yield
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if isinstance(error, torch.OutOfMemoryError) or any(sign in reason.lower() for sign in _MEMORY_SIGNS):
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in reason.lower() for sign in _OUT_OF_MEMORY):
             raise BackendError(
                 f"{what} ran out of memory; use fewer targets, a shorter clip, a smaller dtype or a smaller model",
                 code="MEMORY",
             ) from error
-        if any(sign in reason.lower() for sign in _LOST_SIGNS):
+        if any(sign in reason.lower() for sign in _GPU_LOST):
             raise BackendError(
                 f"{what} failed: {reason}; this process cannot use its GPU any more, start it again", code=GPU_LOST
             ) from error
         raise BackendError(f"{what} failed: {reason}") from error
-
-
-_MEMINFO = Path("/proc/meminfo")
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device [bytes]; None where it is not known.
-
-    Of a GPU, what torch keeps of freed tensors is given back first: it would count as used.
-    """
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type != "cpu":
-        return None
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith(" kB")}
-    return values.get("MemAvailable")

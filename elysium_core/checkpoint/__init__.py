@@ -1,1 +1,1 @@
-"""Checkpoints: finding, checking, loading, saving and quantising them."""
+"""Checkpoints: locating, checking, loading, saving and quantising them."""

@@ -1,7 +1,7 @@
-"""Sizes of the two models that a checkpoint is built on, read as data and checked before anything is built.
+"""Settings of the vision encoder and the language model that a checkpoint is built on.
 
-Only the keys named here are ever handed on: what else a ``config.json`` may say (where to
-find code, which attention kernel to fetch) has no effect.
+A ``config.json`` is read as plain data. Only the keys named here are used: others, such as
+those that name code or an attention kernel to fetch, have no effect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from elysium_core.errors import ModelFileError
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import CONFIG_NAME
 
-# Far above any model of this kind; a crafted config must not keep the program busy building layers.
+# Far above any model of this kind: a crafted config must not make the program build layers for hours.
 _LARGEST = MappingProxyType(
     {
         "hidden_size": 1 << 16,
@@ -40,7 +40,7 @@ _VISION_SIZES = (
     "patch_size",
 )
 _ACTIVATIONS = ("quick_gelu", "gelu")
-# What transformers assumes where a LLaMA config is silent.
+# Defaults of transformers for keys that a LLaMA config leaves out.
 _LLM_DEFAULTS = MappingProxyType(
     {
         "vocab_size": 32000,
@@ -82,15 +82,14 @@ KNOWN_BASES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         },
     }
 )
-"""Sizes of the models that the published checkpoint names, so that their configs need not be fetched."""
+"""Settings of the models that the published checkpoint names, so that they need not be fetched."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a ``config.json``.
 
     Raises:
-        ModelFileError: It is missing, is not a JSON object, or asks for code to be run
-            (``MODEL_UNSAFE``).
+        ModelFileError: It is missing, is not a JSON object, or names code to run (``MODEL_UNSAFE``).
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -102,25 +101,25 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} holds {type(raw).__name__}, not an object of settings")
     if raw.get("auto_map"):
         raise ModelFileError(
-            f"{path} asks for its own code to be run (auto_map); that is never done, remove the key",
+            f"{path} names code to run (auto_map), which is never run; remove the key",
             code="MODEL_UNSAFE",
         )
     return raw
 
 
 def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> CLIPVisionConfig:
-    """Build the vision encoder's config from the settings of a CLIP or a CLIP vision model.
+    """Build the vision encoder's config from the settings of a CLIP model or a CLIP vision model.
 
     Raises:
         ModelFileError: A size is missing or out of range.
     """
-    # The hub's CLIP configs hold text and vision side by side, and transformers leaves out what is the default.
+    # Configs of whole CLIP models have a vision part; transformers leaves out keys with default values.
     nested = raw.get("vision_config")
     merged = CLIPVisionConfig().to_dict() | (nested if isinstance(nested, dict) else raw)
     sizes = {key: _size(merged, key, source) for key in _VISION_SIZES}
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise ModelFileError(
-            f"{source}: hidden_size = {sizes['hidden_size']} is no multiple of "
+            f"{source}: hidden_size = {sizes['hidden_size']} is not a multiple of "
             f"num_attention_heads = {sizes['num_attention_heads']}"
         )
     activation = merged.get("hidden_act", "quick_gelu")
@@ -136,7 +135,7 @@ def llm_size(raw: dict[str, Any], source: str = CONFIG_NAME) -> LlamaSize:
     """Read the language model's sizes from the settings of a LLaMA model.
 
     Raises:
-        ModelFileError: A size is missing or out of range, or the model is of another kind.
+        ModelFileError: A size is missing or out of range, or it is not a LLaMA model.
     """
     if raw.get("model_type", "llama") != "llama":
         raise ModelFileError(f"{source} describes a {raw['model_type']!r} language model, only 'llama' is supported")
@@ -150,7 +149,7 @@ def llm_size(raw: dict[str, Any], source: str = CONFIG_NAME) -> LlamaSize:
         raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
     if size.heads % size.kv_heads or size.head_dim % 2:
         raise ModelFileError(
-            f"{source}: {size.heads} heads of width {size.head_dim} with {size.kv_heads} key/value heads do not fit"
+            f"{source}: {size.heads} heads of width {size.head_dim} do not go with {size.kv_heads} key/value heads"
         )
     return size
 

@@ -1,15 +1,15 @@
-"""Loading a model from its published layout, and writing it back.
+"""Loading a model from a checkpoint of the published layout, and saving it.
 
 A checkpoint is a folder::
 
-    config.json                        the model's own settings
+    config.json                        settings of the model
     model.safetensors                  all weights; or model-00001-of-00003.safetensors ... with an index
     <llm>/config.json, tokenizer.json  sizes and tokenizer of the language model
     <vision>/config.json               sizes of the vision encoder
-    SHA256SUMS                         optional: what the files must be
+    SHA256SUMS                         optional: hashes of the files
 
-``<llm>`` and ``<vision>`` are named in ``config.json``; hub ids stand there, too, and are
-then looked up in the local cache.
+``config.json`` names ``<llm>`` and ``<vision>``: folders, or ids of the Hugging Face hub that
+are looked up in the local cache.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from elysium_core.checkpoint.weight_files import (
     open_weights,
     read_headers,
 )
-from elysium_core.device import free_bytes
-from elysium_core.errors import BackendError, ModelFileError
+from elysium_core.device import dtype_name, free_bytes, resolve_device
+from elysium_core.errors import ModelFileError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
@@ -56,18 +56,18 @@ _LONGEST_LIST = 20
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model in memory.
+    """A loaded model and the files it comes from.
 
     Attributes:
         network: The network, in evaluation mode.
         config: Its settings.
-        llm_folder: Where its tokenizer lies.
-        name: As it was asked for.
-        folder: Where its files lie.
-        llm_settings: Settings of the language model, as its ``config.json`` has them.
-        vision_settings: Settings of the vision encoder, likewise.
-        unused_keys: Stored tensors that the network has no place for.
-        stored: Where each weight lies and as what, by the names of the network.
+        llm_folder: Folder of its tokenizer.
+        name: The name or path it was loaded by.
+        folder: Folder of the checkpoint.
+        llm_settings: ``config.json`` of the language model.
+        vision_settings: ``config.json`` of the vision encoder.
+        unused_keys: Names of stored tensors that are not part of the network.
+        stored: File, name and data type of each weight, by its name in the network.
     """
 
     network: ElysiumNetwork
@@ -81,12 +81,12 @@ class Checkpoint:
     stored: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int | None = None) -> None:
-        """Write the model back in the layout it came in: what has not changed is the same, byte for byte.
+        """Save the model in the layout it was loaded from. What has not changed is saved as the same bytes.
 
         Args:
-            folder: Where to; whole or not at all. It needs nothing outside of itself.
-            dtype: What the weights are stored as; by default as they were.
-            max_shard_bytes: Largest weight file; by default they are divided as they were.
+            folder: The folder to write. It is self-contained, and a save that fails leaves nothing behind.
+            dtype: Data type of the stored weights; by default that of the loaded files.
+            max_shard_bytes: Largest weight file [bytes]; by default the weights are divided as in the loaded files.
 
         Raises:
             ModelFileError: The folder cannot be written.
@@ -114,28 +114,29 @@ def load_checkpoint(
     verify_hashes: bool = True,
     check: Callable[[ElysiumNetwork], None] | None = None,
 ) -> Checkpoint:
-    """Load a model; never touches the network.
+    """Load a model from local files.
 
-    Names, sizes and shapes are compared before memory is taken; then one tensor after
-    the other goes to its place, so that no second copy of the model ever exists.
+    Names and shapes are checked before memory is allocated. Tensors are then loaded one
+    by one, so that there is never a second copy of the model in memory.
 
     Args:
         name_or_path: ``nano``, a folder, or the id of a hub model that was pulled.
-        device: Where the weights go.
-        dtype: What they become; by default what the LLM's embeddings are stored as.
-        allow_pickle_weights: Also read ``pytorch_model*.bin``, if there are no safetensors.
-            They are converted by a process of its own; only for files of people you trust.
-        manifest: Lines of sha256 and file name; by default the folder's ``SHA256SUMS``, if any.
+        device: Device of the weights.
+        dtype: Data type of the weights; by default that of the stored embeddings of the LLM.
+        allow_pickle_weights: Also read ``pytorch_model*.bin`` if there are no safetensors.
+            They are converted in a separate process; only for files from people you trust.
+        manifest: File of hashes; by default ``SHA256SUMS`` in the folder, if there is one.
         verify_hashes: Compare the files with the manifest.
-        check: Shown the network, shapes without memory, before any weight is read; may raise.
+        check: Called with the network on the meta device (shapes without memory) before
+            any weight is read; it may raise to refuse the model.
 
     Raises:
-        ModelFileError: Something is missing or damaged (``MODEL_FILE``), is not what the manifest
-            says (``MODEL_HASH``), could run code (``MODEL_UNSAFE``) or does not fit into
+        ModelFileError: A file is missing or damaged (``MODEL_FILE``), differs from the manifest
+            (``MODEL_HASH``) or could run code (``MODEL_UNSAFE``), or the model does not fit into
             memory (``MODEL_MEMORY``).
-        BackendError: There is no such device.
+        BackendError: There is no such device (``DEVICE``).
     """
-    target = _usable_device(device)
+    target = resolve_device(device)
     folder = checkpoint_folder(name_or_path)
     config = ElysiumConfig.from_file(folder / CONFIG_NAME)
     vision_settings, vision_source = base_settings(config.vision, folder)
@@ -155,7 +156,7 @@ def load_checkpoint(
         _check_memory(network, target, dtype)
         _fill(network, stored, target, dtype)
     if unused:
-        _logger.warning("%s holds weights that are not used: %s", folder, _shorten(unused))
+        _logger.warning("%s holds weights that are not part of the network: %s", folder, _shorten(unused))
     return Checkpoint(
         network=network.eval(),
         config=config,
@@ -169,18 +170,8 @@ def load_checkpoint(
     )
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise BackendError(f"there is no device {str(device)!r}; use 'cpu', 'cuda' or 'cuda:0'") from error
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise BackendError(f"the device {str(device)!r} is not on this machine; use 'cpu'")
-    return target
-
-
 def _empty_network(config: ElysiumConfig, vision: CLIPVisionConfig, llm: LlamaSize) -> ElysiumNetwork:
-    """The network with shapes but without memory."""
+    """Build the network on the meta device: shapes without memory."""
     adapter, patches = config.adapter, (vision.image_size // vision.patch_size) ** 2
     if (adapter.in_token_num, adapter.num_features) != (patches, vision.hidden_size):
         raise ModelFileError(
@@ -196,7 +187,7 @@ def _empty_network(config: ElysiumConfig, vision: CLIPVisionConfig, llm: LlamaSi
 
 @contextmanager
 def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[Path], list[Path]]]:
-    """The weight files as they lie there, and as safetensors; converted ones last as long as the block."""
+    """Yield the weight files as stored, and as safetensors; converted files exist only inside the block."""
     files = find_weight_files(folder)
     if files:
         yield files, files
@@ -207,14 +198,14 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
     if not allow_pickle:
         raise ModelFileError(
             f"{pickled[0]} is a pickle, which can run code when it is read; use a model with safetensors files, or, "
-            "if you trust its author, say allow_pickle_weights=True (on the command line: --allow-pickle-weights; "
+            "if you trust its author, set allow_pickle_weights=True (on the command line: --allow-pickle-weights; "
             "in the node: model.allow_pickle_weights)",
             code="MODEL_UNSAFE",
         )
     if not torch_is_safe(torch.__version__):
         raise ModelFileError(
-            f"torch {torch.__version__} is known to run code from crafted .bin files; "
-            f"{'.'.join(map(str, OLDEST_SAFE_TORCH))} or newer is needed to read {pickled[0]}",
+            f"torch {torch.__version__} can be made to run code by crafted .bin files; reading {pickled[0]} needs "
+            f"torch {'.'.join(map(str, OLDEST_SAFE_TORCH))} or newer",
             code="MODEL_UNSAFE",
         )
     with tempfile.TemporaryDirectory(prefix="elysium-weights-") as converted:
@@ -222,7 +213,7 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
 
 
 def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: Path) -> list[str]:
-    """Check names and shapes and return the keys that have no place in the network."""
+    """Check names and shapes; return the stored keys that are not part of the network."""
     expected = _learned_tensors(network)
     missing = [name for name in expected if name not in stored]
     if missing:
@@ -239,7 +230,7 @@ def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: P
 
 
 def _learned_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:
-    """The tensors a checkpoint must hold: a head that is tied to the embeddings is not stored."""
+    """Return the tensors that a checkpoint must hold; a head that is tied to the embeddings is not stored."""
     state = network.state_dict()
     if network.llm.size.tied:
         state.pop(_HEAD)
@@ -251,7 +242,7 @@ def _check_memory(network: ElysiumNetwork, device: torch.device, dtype: torch.dt
     free = free_bytes(device)
     if free is not None and needed > free:
         raise ModelFileError(
-            f"the weights need {needed >> 20} MiB as {str(dtype).removeprefix('torch.')}, "
+            f"the weights need {needed >> 20} MiB as {dtype_name(dtype)}, "
             f"{free >> 20} MiB are free on {device}; choose a smaller dtype, another device or a smaller model",
             code="MODEL_MEMORY",
         )
@@ -264,12 +255,12 @@ def _fill(network: ElysiumNetwork, stored: dict[str, StoredTensor], device: torc
     for file, names in by_file.items():
         with open_weights(file) as tensors:
             for name in names:
-                # A copy, because the original may be a view of the file, which others may change.
+                # A copy: the original may be a view of the file, and the file may change.
                 weight = tensors.get_tensor(stored[name].key).to(device, dtype, copy=True)
                 _assign(network, name, weight)
     if network.llm.size.tied:
         network.llm.lm_head.weight = network.llm.model.embed_tokens.weight
-    # The only buffer of the network; transformers computes it when a model is built.
+    # The only buffer of the network; transformers computes it when it builds a model.
     embeddings = network.visual_encoder.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
 

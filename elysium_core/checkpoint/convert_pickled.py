@@ -1,8 +1,8 @@
-"""Turns old ``.bin`` weight files into safetensors. Run as a program, in a process of its own.
+"""Conversion of old ``.bin`` weight files to safetensors, in a separate process.
 
-``torch.load(weights_only=True)`` has let crafted files run code before, so it is never
-called in the process that serves a robot, and only with a torch in which the known
-holes are closed.
+Crafted files could make older versions of ``torch.load(weights_only=True)`` run code. It is
+therefore never called in the process that serves a robot, and only with a version of torch in
+which the known holes are closed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
 
 def convert_in_subprocess(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Convert files.
+    """Convert pickled weight files.
 
     Args:
         sources: ``pytorch_model*.bin``.
-        folder: Where the safetensors files are written.
+        folder: Folder for the safetensors files.
 
     Returns:
         The new files, in the order of ``sources``.
@@ -30,11 +30,11 @@ def convert_in_subprocess(sources: Sequence[Path], folder: Path) -> list[Path]:
     Raises:
         ModelFileError: A file is not a plain state dict, or would run code (``MODEL_UNSAFE``).
     """
-    # Not at the top: run as a program, this file sees only the site's packages.
+    # Not at the top: run as a program, this file can import site packages only.
     from elysium_core.errors import ModelFileError
 
     environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
-    # Isolated mode: neither the working folder nor the user's site folder can replace a module.
+    # Isolated mode: neither the working folder nor the user site folder can replace a module.
     command = [sys.executable, "-I", str(Path(__file__).resolve()), str(folder), *(str(f.resolve()) for f in sources)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -55,7 +55,7 @@ def convert(folder: str, *sources: str) -> None:
     for source in sources:
         try:
             state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # whatever a crafted file provokes
+        except Exception as error:  # a crafted file can raise anything
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{source}: {type(error).__name__} {reason}") from error
         if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -66,7 +66,7 @@ def convert(folder: str, *sources: str) -> None:
 
 
 def torch_is_safe(version: str) -> bool:
-    """Whether a torch of this version may read such a file at all."""
+    """Return whether a version of torch may read a pickled file."""
     numbers = [int(part) for part in version.split(".")[:2]]
     return tuple(numbers) >= OLDEST_SAFE_TORCH
 

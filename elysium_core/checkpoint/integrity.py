@@ -1,12 +1,9 @@
-"""SHA256SUMS: which bytes a checkpoint consists of. Readable by ``sha256sum --check``.
+"""Integrity of files, checked by their SHA-256 hashes.
 
-A flipped bit in a weight file is invisible to every other check.
-
-Files that belong to one set of weights, or to one GPU: each with a description beside it that says to which.
-
-A graph or an engine looks like any other. ``vision.onnx.json`` tells what ``vision.onnx``
-was made from and holds the file's hash; a file is used only if all of that holds, so that
-an older, foreign or damaged one is never run.
+A *manifest*, ``SHA256SUMS``, lists the hash of every file of a checkpoint in the format of ``sha256sum --check``.
+A *description*, such as ``vision.onnx.json`` beside ``vision.onnx``, belongs to one file that was generated: it says
+what the file was made from, and its hash. A file with another hash is damaged; a described file that was made from
+something else is stale. Neither is used.
 """
 
 from __future__ import annotations
@@ -22,12 +19,17 @@ from elysium_core.errors import ModelFileError
 from elysium_core.io.files import atomic_path
 
 MANIFEST_NAME = "SHA256SUMS"
-_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+_MANIFEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+_HASH_KEY = "sha256"
 _BLOCK_BYTES = 1 << 20
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file, 64 hexadecimal digits."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 hash of a file, 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -36,10 +38,14 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, files: Iterable[Path]) -> Path:
-    """Write ``SHA256SUMS`` for files below a folder and return its path."""
+    """Write the manifest of files below a folder and return its path.
+
+    Raises:
+        OSError: A file cannot be read, or the manifest cannot be written.
+    """
     names = sorted(file.relative_to(folder).as_posix() for file in files)
     path = folder / MANIFEST_NAME
-    path.write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names), encoding="utf-8")
+    path.write_text("".join(f"{hash_file(folder / name)}  {name}\n" for name in names), encoding="utf-8")
     return path
 
 
@@ -47,7 +53,7 @@ def verify_manifest(manifest: Path, folder: Path, needed: Iterable[Path]) -> Non
     """Compare every listed file with its hash.
 
     Args:
-        manifest: Lines of hash and name, names relative to ``folder``.
+        manifest: The manifest; its names are relative to ``folder``.
         folder: The checkpoint.
         needed: Files of the checkpoint that must be listed.
 
@@ -55,93 +61,99 @@ def verify_manifest(manifest: Path, folder: Path, needed: Iterable[Path]) -> Non
         ModelFileError: A file differs, is missing or is not listed (``MODEL_HASH``), or the
             manifest cannot be read.
     """
-    listed = _read(manifest)
+    listed = _read_manifest(manifest)
     missing = sorted({file.relative_to(folder).as_posix() for file in needed} - listed.keys())
     if missing:
-        raise ModelFileError(f"{manifest} does not list {', '.join(missing)}", code="MODEL_HASH")
+        raise ModelFileError(f"{manifest} does not list {', '.join(missing)}; fetch the model again", code="MODEL_HASH")
     for name, expected in listed.items():
         try:
-            found = sha256(folder / name)
+            found = hash_file(folder / name)
         except OSError as error:
-            raise ModelFileError(f"{manifest} lists {name}, but: {error.strerror}", code="MODEL_HASH") from error
+            raise ModelFileError(
+                f"{manifest} lists {name}, which cannot be read ({error.strerror}); fetch the model again",
+                code="MODEL_HASH",
+            ) from error
         if found != expected:
             raise ModelFileError(
-                f"{folder / name} is not the file that {manifest.name} describes (sha256 {found[:12]}..., expected "
-                f"{expected[:12]}...); fetch it again",
+                f"{folder / name} is damaged or another version: its sha256 is {found[:12]}..., and {manifest.name} "
+                f"lists {expected[:12]}...; fetch it again",
                 code="MODEL_HASH",
             )
 
 
-def _read(manifest: Path) -> dict[str, str]:
+def _read_manifest(manifest: Path) -> dict[str, str]:
+    """Return the listed hashes by file name."""
     try:
         lines = manifest.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ModelFileError(f"cannot read {manifest}: {error}") from error
     listed: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        match = _LINE.fullmatch(line)
+        match = _MANIFEST_LINE.fullmatch(line)
         if match is None or Path(match[2]).is_absolute() or ".." in Path(match[2]).parts:
             raise ModelFileError(f"{manifest}, line {number}: {line[:80]!r} is not a sha256 and a name in this folder")
         listed[match[2]] = match[1].lower()
     return listed
 
 
-HASH_KEY = "sha256"
-
-
 @contextmanager
 def described_file(path: Path, description: Mapping[str, object]) -> Iterator[Path]:
-    """Give a temporary name to write to; when the block succeeds, file and description take their places.
+    """Write a file and its description: the block writes to the temporary path that is yielded.
 
-    A run that is killed between the two leaves a description whose hash is another file's: stale.
+    If the process is killed after the file and before the description is in place, the hash does not match, and the
+    file is not used.
+
+    Args:
+        path: The file to write.
+        description: What it is made from; values that JSON can hold.
 
     Raises:
         OSError: The folder or a file cannot be written.
     """
     with atomic_path(path) as temporary:
         yield temporary
-        content = {**description, HASH_KEY: sha256(temporary)}
+        content = {**description, _HASH_KEY: hash_file(temporary)}
     with atomic_path(description_path(path)) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def description_path(path: Path) -> Path:
-    """Where the description of a file lies."""
+    """Return the path of a file's description."""
     return path.with_name(path.name + ".json")
 
 
 def read_description(path: Path) -> dict[str, object] | None:
-    """What a file was made from, without its hash; None when there is no description that can be read."""
-    found = _stored(path)
-    return None if found is None else {key: value for key, value in found.items() if key != HASH_KEY}
+    """Return what a file was made from, without its hash; None without a readable description."""
+    stored = _read_json_object(description_path(path))
+    return None if stored is None else {key: value for key, value in stored.items() if key != _HASH_KEY}
 
 
 def stale_reason(path: Path, wanted: Mapping[str, object]) -> str:
-    """Why a file cannot be used, one sentence; empty when it can.
+    """Return why a described file cannot be used, in one sentence; an empty string if it can.
 
     Args:
-        path: A graph or an engine.
-        wanted: What its description must say; what else it says does not matter.
+        path: The file.
+        wanted: What its description must say. Its other entries are ignored.
     """
     if not path.is_file():
         return f"there is no file {path}"
-    found = _stored(path)
-    if found is None:
-        return f"{path} has no description beside it that can be read, so nobody knows what it was made from"
-    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    stored = _read_json_object(description_path(path))
+    if stored is None:
+        return f"{path} has no readable description {description_path(path).name}"
+    changed = [key for key in wanted if stored.get(key) != wanted[key]]
     if changed:
-        differences = ", ".join(f"{key} is {found.get(key)!r}, not {wanted[key]!r}" for key in changed)
+        differences = ", ".join(f"{key} is {stored.get(key)!r}, not {wanted[key]!r}" for key in changed)
         return f"{path} is stale: {differences}"
     try:
-        damaged = sha256(path) != found.get(HASH_KEY)
+        damaged = hash_file(path) != stored.get(_HASH_KEY)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    return f"{path} is damaged: it is not the file that was described when it was written" if damaged else ""
+    return f"{path} is damaged: its hash is not the one in its description" if damaged else ""
 
 
-def _stored(path: Path) -> dict[str, object] | None:
+def _read_json_object(path: Path) -> dict[str, object] | None:
     try:
-        found = json.loads(description_path(path).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

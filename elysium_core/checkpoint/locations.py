@@ -1,4 +1,4 @@
-"""Where a model lies: a folder, the package, or the local cache of the hub. Never the network."""
+"""Locations of models: a folder, the installed package, or the local cache of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
         name_or_path: ``nano``, a folder, or the id of a model that was pulled.
 
     Raises:
-        ModelFileError: It is not on this machine; says how to get it.
+        ModelFileError: It is not on this machine; the message says how to get it.
     """
     if str(name_or_path) == NANO:
         folder = PACKAGED_WEIGHTS / NANO
@@ -55,7 +55,7 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
 
 
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """Like ``path.is_dir()``, but a name that no file can have is no error."""
+    """Return ``kind(path)``, and False for a name that no file can have."""
     try:
         return kind(path)
     except (OSError, ValueError):
@@ -63,7 +63,7 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
 
 
 def cached_folder(hub_id: str) -> Path | None:
-    """The snapshot of a hub model (``owner/name`` or ``owner/name@revision``) in the local cache, None if it is not."""
+    """Return the cached snapshot of a hub model, ``owner/name`` or ``owner/name@revision``; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
 
     name, _, revision = hub_id.partition("@")
@@ -75,10 +75,10 @@ def cached_folder(hub_id: str) -> Path | None:
 
 
 def base_folder(name: str, folder: Path) -> Path | None:
-    """Find the folder of a model that a checkpoint is built on.
+    """Find the folder of a base model: the language model or vision encoder of a checkpoint.
 
     Args:
-        name: As in the checkpoint's config: a path, absolute or relative to the
+        name: Its name in the checkpoint's config: a path, absolute or relative to the
             checkpoint's folder, or a hub id.
         folder: The checkpoint's folder.
 
@@ -92,7 +92,11 @@ def base_folder(name: str, folder: Path) -> Path | None:
 
 
 def base_settings(name: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """Settings of a model that a checkpoint is built on, and where they come from.
+    """Return the settings of a base model, and the file or name they come from.
+
+    Args:
+        name: As in :func:`base_folder`.
+        folder: The checkpoint's folder.
 
     Raises:
         ModelFileError: They are not on this machine, or cannot be read.
@@ -110,16 +114,20 @@ def base_settings(name: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def tokenizer_folder(name: str, folder: Path) -> Path:
-    """Where a checkpoint's tokenizer lies: with its language model, or in its own folder.
+    """Return the folder of a checkpoint's tokenizer: that of its language model, or its own.
+
+    Args:
+        name: Name of the language model, as in :func:`base_folder`.
+        folder: The checkpoint's folder.
 
     Raises:
-        ModelFileError: In neither.
+        ModelFileError: Neither holds a tokenizer.
     """
     found = base_folder(name, folder)
     for candidate in (found, folder):
         if candidate is not None and any((candidate / file).is_file() for file in TOKENIZER_FILES[:2]):
             return candidate
-    if found is not None:  # whoever needs the tokenizer will say what is missing
+    if found is not None:  # loading the tokenizer will report the missing file
         return found
     raise ModelFileError(
         f"the tokenizer of {folder} is that of {name!r}, which is not in the local cache; "

@@ -1,13 +1,8 @@
-"""Fewer bits for the language model's matrices: int8 and nf4 by bitsandbytes, fp8 by torch itself.
+"""Quantisation of the language model: int8 and nf4 by bitsandbytes, fp8 by torch.
 
-The matrices of the decoder's layers are quantised, one layer after the other on its way to
-the device; embeddings, norms, head and the vision half stay as they are. Answers are then
-no longer those of the unquantised model: ``python -m bench.gpu`` says how far boxes drift.
-
-A matrix in eight-bit floating point, multiplied by torch's own kernels.
-
-Rows of the matrix and of its input each have a scale, the input's anew in every call.
-Shapes: M rows of input, K wide; N rows of the matrix.
+Only the matrices of the decoder's layers are quantised, layer by layer; embeddings, norms,
+head and vision encoder keep their data type. The answers differ from those of the unquantised
+model: ``python -m bench.gpu`` measures how far the boxes drift.
 """
 
 from __future__ import annotations
@@ -25,30 +20,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint
-from elysium_core.device import device_errors, free_bytes
+from elysium_core.device import device_errors, dtype_name, free_bytes, total_bytes
 from elysium_core.errors import BackendError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.kv_cache import CAPACITY
 from elysium_core.network.llama import Llama
 
-KERNELS_SINCE = "2.10"
-"""First torch whose public interface has the product."""
+NONE = "none"
+QUANTIZATIONS = (NONE, "int8", "nf4", "fp8")
+"""``int8`` and ``fp8`` quantise weights and inputs, ``nf4`` the weights only, to 4 bits. A GPU multiplies fp8 from
+compute capability 8.9 on. On a CPU all of them work, but none is faster."""
 
-_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+# Bits of a weight, with its share of the scales.
+_BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
+_FP8_CAPABILITY = (8, 9)
+# The first torch with a public function for the product of fp8 matrices.
+_FP8_TORCH = "2.10"
+_LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 _SMALLEST_SCALE = 1e-12
-
-
-def has_kernels() -> bool:
-    """Whether this torch can multiply such matrices."""
-    return hasattr(F, "scaled_mm")
+# Block and matrix sizes that the kernels need.
+_NF4_BLOCK = 64
+_FP8_STEP = 16
+# Windows of a stream that need memory for keys and values beside the weights.
+_WINDOWS = 2
 
 
 class Fp8Linear(nn.Module):
-    """What a linear layer without bias computes, with eight bits for weights and input.
+    """A linear layer without bias whose weights and inputs are 8-bit floats.
+
+    Every row of the weights has a scale, and so has every row of the input, computed in each call.
 
     Args:
-        linear: The layer; its weights are not kept.
-        device: Where the new ones go.
+        linear: The layer to quantise; its weights are not kept.
+        device: Device of the quantised weights.
     """
 
     def __init__(self, linear: nn.Linear, device: torch.device) -> None:
@@ -59,7 +63,7 @@ class Fp8Linear(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., K) to (..., N), in the input's data type."""
+        """Multiply (..., K) to (..., N), in the input's data type."""
         rows, scale = quantize_rows(hidden.reshape(-1, hidden.shape[-1]))
         product = F.scaled_mm(
             rows,
@@ -75,31 +79,22 @@ class Fp8Linear(nn.Module):
 
 
 def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Eight-bit values (M, K) and scales (M, 1) float32, whose product is what was given, nearly."""
-    scale = (values.abs().amax(dim=-1, keepdim=True).float() / _LARGEST).clamp(min=_SMALLEST_SCALE)
-    return (values / scale).clamp(-_LARGEST, _LARGEST).to(torch.float8_e4m3fn), scale
-
-
-NONE = "none"
-QUANTIZATIONS = (NONE, "int8", "nf4", "fp8")
-"""``int8`` and ``fp8``: weights and what they are multiplied with; ``nf4``: weights alone, 4 bits. A GPU multiplies fp8
-from compute capability 8.9 on; on a CPU, all of them show the drift and save no time."""
-
-# Bits of a weight with its share of the scales.
-_BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
-_FP8_CAPABILITY = (8, 9)
-_NF4_BLOCK = 64
-_FP8_STEP = 16
-# What two windows of a stream need beside the weights.
-_WINDOWS = 2
+    """Quantise (M, K) to float8 values (M, K) and float32 scales (M, 1), whose product approximates the input."""
+    scale = (values.abs().amax(dim=-1, keepdim=True).float() / _LARGEST_FP8).clamp(min=_SMALLEST_SCALE)
+    return (values / scale).clamp(-_LARGEST_FP8, _LARGEST_FP8).to(torch.float8_e4m3fn), scale
 
 
 def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a quantisation that cannot be had here, before weights are loaded for it.
+    """Refuse a quantisation that is not possible here. Called before weights are loaded.
+
+    Args:
+        kind: One of :data:`QUANTIZATIONS`.
+        device: Device of the model.
+        dtype: Data type of what is not quantised.
 
     Raises:
-        BackendError: It is not one of :data:`QUANTIZATIONS`, its package is missing, or it does
-            not go with the device or data type (``QUANTIZATION``).
+        BackendError: The kind is unknown, its package is missing, or it does not work with the
+            device or data type (``QUANTIZATION``).
     """
     if kind not in QUANTIZATIONS:
         raise BackendError(f"quantization {kind!r} is not one of {', '.join(QUANTIZATIONS)}", code="QUANTIZATION")
@@ -110,9 +105,9 @@ def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> N
 
 
 def _check_fp8(device: torch.device, dtype: torch.dtype) -> None:
-    if not has_kernels():
+    if not hasattr(F, "scaled_mm"):
         raise BackendError(
-            f"quantization 'fp8' needs torch {KERNELS_SINCE} or newer, and this is {torch.__version__}",
+            f"quantization 'fp8' needs torch {_FP8_TORCH} or newer, and this is {torch.__version__}",
             code="QUANTIZATION",
         )
     if device.type != "cuda":
@@ -126,7 +121,7 @@ def _check_fp8(device: torch.device, dtype: torch.dtype) -> None:
         )
     if dtype != torch.bfloat16:
         raise BackendError(
-            f"quantization 'fp8' goes with dtype bfloat16 on a GPU, not with {_name(dtype)}; use dtype bfloat16",
+            f"quantization 'fp8' needs dtype bfloat16 on a GPU, not {dtype_name(dtype)}; use dtype bfloat16",
             code="QUANTIZATION",
         )
 
@@ -134,16 +129,16 @@ def _check_fp8(device: torch.device, dtype: torch.dtype) -> None:
 def load_quantized(
     name_or_path: str | Path, kind: str, device: torch.device, dtype: torch.dtype, *, allow_pickle_weights: bool = False
 ) -> Checkpoint:
-    """Load a checkpoint with its language model quantised; with ``none``, as it is.
+    """Load a checkpoint and quantise its language model, unless ``kind`` is ``none``.
 
-    A quantised model is read into the computer's memory and goes to the device layer by
-    layer: the GPU never holds the whole of it unquantised.
+    A model to be quantised is loaded into the computer's memory first and moved to the device
+    layer by layer: the GPU never holds all of it unquantised.
 
     Args:
         name_or_path: See :func:`elysium_core.checkpoint.checkpoint.load_checkpoint`.
         kind: One of :data:`QUANTIZATIONS`; see :func:`check_quantization`.
-        device: Where the model goes.
-        dtype: Of what is not quantised.
+        device: Device of the model.
+        dtype: Data type of what is not quantised.
         allow_pickle_weights: See :func:`elysium_core.checkpoint.checkpoint.load_checkpoint`.
 
     Raises:
@@ -163,13 +158,13 @@ def load_quantized(
 
 
 def check_room(network: ElysiumNetwork, *, kind: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a model that a GPU has no room for, with what it needs to work.
+    """Refuse a model that does not fit into a GPU's memory together with its working memory.
 
     Args:
-        network: Its shapes; needs no memory of its own.
+        network: The network; the meta device will do.
         kind: One of :data:`QUANTIZATIONS`.
-        device: Where it would go; a CPU passes, where memory is not fixed.
-        dtype: Of what is not quantised.
+        device: Device of the model. A CPU is accepted: its memory can be swapped.
+        dtype: Data type of what is not quantised.
 
     Raises:
         BackendError: There is too little memory (``MEMORY``).
@@ -177,19 +172,19 @@ def check_room(network: ElysiumNetwork, *, kind: str, device: torch.device, dtyp
     if device.type != "cuda":
         return
     weights, working = needed_bytes(network, kind, dtype)
-    free, total = free_bytes(device) or 0, torch.cuda.mem_get_info(device)[1]
+    free = free_bytes(device) or 0
     if weights + working > free:
-        how = _name(dtype) if kind == NONE else f"{kind} and {_name(dtype)}"
+        how = dtype_name(dtype) if kind == NONE else f"{kind} and {dtype_name(dtype)}"
         raise BackendError(
-            f"the model needs {weights >> 20} MiB as {how} and {working >> 20} MiB to work in, and of the "
-            f"{total >> 20} MiB of {device} {free >> 20} MiB are free; stop what uses the rest, quantise to nf4, "
-            "or take a smaller model",
+            f"the model needs {weights >> 20} MiB as {how} and {working >> 20} MiB of working memory, but "
+            f"{free >> 20} of {total_bytes(device) >> 20} MiB are free on {device}; stop other programs on the GPU, "
+            "quantise to nf4, or use a smaller model",
             code="MEMORY",
         )
 
 
 def needed_bytes(network: ElysiumNetwork, kind: str, dtype: torch.dtype) -> tuple[int, int]:
-    """Memory that a model's weights take, and that two windows of a stream take besides [bytes]."""
+    """Return the memory of a model's weights, and that of two windows of a stream [bytes]."""
     total = sum(weight.numel() for weight in network.parameters())
     matrices = sum(linear.weight.numel() for layer in network.llm.model.layers for linear in _linears(layer).values())
     size = network.llm.size
@@ -200,16 +195,16 @@ def needed_bytes(network: ElysiumNetwork, kind: str, dtype: torch.dtype) -> tupl
 
 
 def quantize(network: ElysiumNetwork, kind: str, device: torch.device) -> None:
-    """Quantise the language model in place, and bring the whole network to a device.
+    """Quantise the language model in place, and move the whole network to a device.
 
     Args:
-        network: On the CPU, in eval mode.
-        kind: One of :data:`QUANTIZATIONS` but ``none``.
-        device: Where it goes.
+        network: The network, on the CPU and in eval mode.
+        kind: One of :data:`QUANTIZATIONS` except ``none``.
+        device: Device of the result.
 
     Raises:
-        BackendError: The matrices have sizes that this quantisation cannot divide (``QUANTIZATION``),
-            the package failed, or memory does not suffice.
+        BackendError: The matrices have sizes that this quantisation does not support (``QUANTIZATION``),
+            the package failed, or there is too little memory (``MEMORY``).
     """
     rows = {linear.in_features for layer in network.llm.model.layers for linear in _linears(layer).values()}
     if kind == "nf4" and any(row % _NF4_BLOCK for row in rows):
@@ -234,27 +229,27 @@ def quantize(network: ElysiumNetwork, kind: str, device: torch.device) -> None:
 
 
 def precision_of(llm: Llama) -> str:
-    """Data type of a model in words, with the quantisation of its language model."""
-    name = _name(llm.lm_head.weight.dtype)
+    """Return the data type of a model, with the quantisation of its language model, for people."""
+    name = dtype_name(llm.lm_head.weight.dtype)
     return name if llm.quantization == NONE else f"{name}, {llm.quantization} language model"
 
 
 def check_unquantized(llm: Llama) -> None:
-    """Refuse a quantised language model, for what needs its own weights.
+    """Refuse a quantised language model. Called by operations that need the original weights.
 
     Raises:
         BackendError: It is quantised (``QUANTIZATION``).
     """
     if llm.quantization != NONE:
         raise BackendError(
-            f"the language model was quantised to {llm.quantization} when it was loaded, and its own weights are gone; "
-            "load it with quantization 'none'",
+            f"the language model was quantised to {llm.quantization} when it was loaded, and its original weights are "
+            "gone; load it with quantization 'none'",
             code="QUANTIZATION",
         )
 
 
 def count_parameters(network: ElysiumNetwork) -> int:
-    """Weights of a network, each counted once however many of them share a byte."""
+    """Return the number of weights of a network, also where several of them are packed into one byte."""
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
     matrices = {id(linear.weight): linear.in_features * linear.out_features for linear in linears}
     others = sum(weight.numel() for weight in network.parameters() if id(weight) not in matrices)
@@ -264,12 +259,12 @@ def count_parameters(network: ElysiumNetwork) -> int:
 def _to_int8(layer: nn.Module, device: torch.device) -> None:
     bnb = _bitsandbytes("int8")
     for name, linear in _linears(layer).items():
-        # No columns are held out in full precision (threshold 0): to find them, the host would have to wait for
-        # the GPU in every layer, and a pass could not be recorded.
+        # threshold 0: no columns are kept in full precision. To find such columns the host would have to wait for
+        # the GPU in every layer, and a pass could not be recorded as a CUDA graph.
         new = bnb.nn.Linear8bitLt(
             linear.in_features, linear.out_features, bias=False, has_fp16_weights=False, threshold=0.0
         )
-        # Quantised on its way from the computer's memory to the device, and only then.
+        # bitsandbytes quantises while it copies from the computer's memory to the device.
         new.weight = bnb.nn.Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         layer.set_submodule(name, new.to(device).eval())
 
@@ -300,7 +295,7 @@ def _linears(layer: nn.Module) -> dict[str, nn.Linear]:
 
 
 def _bitsandbytes(kind: str) -> Any:
-    # It says in every single product that values are rounded, which is what was asked for.
+    # It logs in every product that values are rounded, which is what quantisation does.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
         return importlib.import_module("bitsandbytes")
@@ -311,7 +306,3 @@ def _bitsandbytes(kind: str) -> Any:
             f"({reason}); pip install 'elysium-core[quantize]'",
             code="QUANTIZATION",
         ) from error
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

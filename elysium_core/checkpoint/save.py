@@ -1,4 +1,4 @@
-"""Writing a checkpoint: the published layout, whole or not at all."""
+"""Saving a model as a checkpoint of the published layout. A save that fails leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,11 +35,11 @@ _DEFAULT_SHARD_BYTES = 5_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The files a model was loaded from: saved unchanged, it becomes the same files again.
+    """The checkpoint that a model was loaded from. What has not changed since is saved as the same bytes.
 
     Attributes:
         folder: The checkpoint's folder.
-        stored: Its weights, by the names of the network.
+        stored: Its tensors, by their names in the network.
     """
 
     folder: Path
@@ -57,26 +58,26 @@ def save_checkpoint(
     llm_folder: Path | None = None,
     origin: Origin | None = None,
 ) -> None:
-    """Write a checkpoint that :func:`~elysium_core.checkpoint.checkpoint.load_checkpoint` reads.
+    """Save a checkpoint that :func:`~elysium_core.checkpoint.checkpoint.load_checkpoint` reads.
 
-    It is self-contained: the settings of the models it is built on are stored at the
-    names that ``config`` gives them, below the folder. Everything is first written beside
-    the folder and then moved. Where the folder exists, other files in it stay, and the new
-    manifest is moved first: a mixture left by a crash does not pass it.
+    The checkpoint is self-contained: the settings of its language model and vision encoder are
+    stored in subfolders. All files are first written to a temporary folder. Where ``folder``
+    exists, other files in it stay, and the manifest is moved there first: if the process is killed
+    while files are moved, the mixture of old and new files does not pass the manifest.
 
     Args:
-        folder: Where to; made if it does not exist.
+        folder: The folder to write; made if it does not exist.
         network: The weights.
         config: The model's settings.
         llm_settings: ``config.json`` of the language model.
         vision_settings: ``config.json`` of the vision encoder.
-        dtype: What the weights are stored as; by default as in the origin, else as they are.
-        max_shard_bytes: Largest weight file; a single tensor may exceed it. By default the
-            weights are divided as in the origin, else into files of 5 GB.
-        llm_folder: Where the tokenizer files are copied from; by default they are expected
-            in the target folder already, or are added later.
-        origin: What the model was loaded from. Settings that still say the same are copied
-            as they are, with the keys that only others read.
+        dtype: Data type of the stored weights; by default that of the origin, else that of the network.
+        max_shard_bytes: Largest weight file [bytes]; only a single larger tensor exceeds it. By
+            default the weights are divided as in the origin, else into files of 5 GB.
+        llm_folder: Folder of the tokenizer files; by default the subfolder of the language
+            model, if the target folder has one.
+        origin: The checkpoint that the model was loaded from. Settings files with equal content
+            are copied from it, and unknown keys of its ``config.json`` are kept.
 
     Raises:
         ModelFileError: The folder cannot be written.
@@ -103,19 +104,19 @@ def save_checkpoint(
 
 
 def _inner_name(name: str, otherwise: str) -> str:
-    """A name below the checkpoint's folder: the one in the config, unless it leads out."""
+    """Return the name of a subfolder: the one in the config, unless it leads out of the checkpoint."""
     path = Path(name)
     return otherwise if path.is_absolute() or ".." in path.parts or not path.parts else name
 
 
 def _base_file(name: str, origin: Origin | None) -> Path | None:
-    """The settings that the origin has under the name of a base model."""
+    """Return the settings file of a base model in the origin."""
     found = base_folder(name, origin.folder) if origin is not None else None
     return found / CONFIG_NAME if found is not None else None
 
 
 def _write_config(draft: Path, config: ElysiumConfig, origin: Origin | None) -> None:
-    """Write ``config.json`` with what the origin's says beyond this package's settings."""
+    """Write ``config.json``, with the keys of the origin's that this package does not know."""
     original = origin.folder / CONFIG_NAME if origin is not None else None
     raw = _read_json(original)
     if isinstance(raw, dict) and ElysiumConfig.from_dict(raw) == config:
@@ -129,7 +130,7 @@ def _write_config(draft: Path, config: ElysiumConfig, origin: Origin | None) -> 
 
 
 def _write_settings(path: Path, settings: dict[str, Any], original: Path | None = None) -> None:
-    """Write JSON; a file that says exactly this already is copied, byte for byte."""
+    """Write JSON; an original file with equal content is copied, byte for byte."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if original is not None and _read_json(original) == settings:
         shutil.copyfile(original, path)
@@ -138,7 +139,7 @@ def _write_settings(path: Path, settings: dict[str, Any], original: Path | None 
 
 
 def _read_json(path: Path | None) -> Any:
-    """Content of a file that may have gone or changed since the model was loaded."""
+    """Return the content of a JSON file; None if it was deleted or damaged since the model was loaded."""
     try:
         return None if path is None else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -159,19 +160,24 @@ def _write_weights(
     origin: Origin | None,
 ) -> None:
     stored = origin.stored if origin is not None else {}
-    dtypes = {name: dtype or _stored_dtype(stored, name, tensor) for name, tensor in network.state_dict().items()}
-    shards = _shards_as_before(network, stored) if max_shard_bytes is None else {}
-    shards = shards or _shards_by_size(network, dtypes, max_shard_bytes or _DEFAULT_SHARD_BYTES)
-    for name, shard in shards.items():
-        _write_shard(folder / name, shard, dtypes, stored)
+    weights = _saved_tensors(network)
+    dtypes = {name: dtype or _stored_dtype(stored, name, tensor) for name, tensor in weights.items()}
+    shards = _shards_as_before(weights, stored) if max_shard_bytes is None else {}
+    shards = shards or _shards_by_size(weights, dtypes, max_shard_bytes or _DEFAULT_SHARD_BYTES)
+    # One shard after the other: a second copy of all weights might not fit into memory.
+    for file, names in shards.items():
+        tensors = {name: _as_stored(weights[name], dtypes[name], stored.get(name)) for name in names}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        # safetensors makes files that only their owner can read.
+        shutil.copymode(folder / CONFIG_NAME, folder / file)
     if list(shards) == [_SINGLE]:
         return
-    total = sum(_stored_bytes(tensor, dtypes[key]) for shard in shards.values() for key, tensor in shard.items())
-    places = {key: name for name, shard in shards.items() for key in shard}
+    total = sum(weights[name].numel() * dtypes[name].itemsize for name in weights)
+    places = {name: file for file, names in shards.items() for name in names}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     original = origin.folder / _INDEX if origin is not None else None
     before = _read_json(original)
-    # Other programs count other things beside the size; where every tensor lies is what must be true.
+    # Other programs write more metadata; an index with the same weight map is kept as it is.
     if isinstance(before, dict) and before.get("weight_map") == places:
         index = before
     _write_settings(folder / _INDEX, index, original)
@@ -181,61 +187,43 @@ def _stored_dtype(stored: Mapping[str, StoredTensor], name: str, tensor: Tensor)
     return stored[name].dtype if name in stored else tensor.dtype
 
 
-def _shards_as_before(network: ElysiumNetwork, stored: Mapping[str, StoredTensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each weight file of the origin; nothing if it had other files or other tensors."""
-    shards: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in _saved_tensors(network):
+def _shards_as_before(weights: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
+    """Return the tensor names of each weight file of the origin; nothing if its files or tensors were others."""
+    shards: defaultdict[str, list[str]] = defaultdict(list)
+    for name in weights:
         if name not in stored or not stored[name].file.name.startswith(SAFE_STEM):
             return {}
-        shards[stored[name].file.name][name] = tensor
+        shards[stored[name].file.name].append(name)
     return dict(sorted(shards.items()))
 
 
 def _shards_by_size(
-    network: ElysiumNetwork, dtypes: Mapping[str, torch.dtype], max_bytes: int
-) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each weight file, none larger than it may be."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in _saved_tensors(network):
-        if shards[-1] and size + _stored_bytes(tensor, dtypes[name]) > max_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += _stored_bytes(tensor, dtypes[name])
-    if len(shards) == 1:
-        return {_SINGLE: shards[0]}
-    return {f"{SAFE_STEM}-{n:05d}-of-{len(shards):05d}{SAFE_ENDING}": shard for n, shard in enumerate(shards, 1)}
+    weights: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], max_bytes: int
+) -> dict[str, list[str]]:
+    """Return the tensor names of each weight file."""
+    shapes = {name: torch.empty(tensor.shape, dtype=dtypes[name], device="meta") for name, tensor in weights.items()}
+    split = split_torch_state_dict_into_shards(
+        shapes, filename_pattern=f"{SAFE_STEM}{{suffix}}{SAFE_ENDING}", max_shard_size=max_bytes
+    )
+    return split.filename_to_tensors
 
 
-def _saved_tensors(network: ElysiumNetwork) -> Iterator[tuple[str, Tensor]]:
-    """All weights, apart from a head that is tied to the embeddings."""
-    for name, tensor in network.state_dict().items():
-        if name != "llm.lm_head.weight" or not network.llm.size.tied:
-            yield name, tensor
-
-
-def _stored_bytes(tensor: Tensor, dtype: torch.dtype) -> int:
-    return tensor.numel() * dtype.itemsize
-
-
-def _write_shard(
-    path: Path, shard: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], stored: Mapping[str, StoredTensor]
-) -> None:
-    tensors = {name: _as_stored(tensor, dtypes[name], stored.get(name)) for name, tensor in shard.items()}
-    save_file(tensors, path, metadata={"format": "pt"})
-    # safetensors makes files that only their owner can read; the other files show what the user wants.
-    shutil.copymode(path.parent / CONFIG_NAME, path)
+def _saved_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:
+    """Return all weights, without a head that is tied to the embeddings."""
+    state = network.state_dict()
+    if network.llm.size.tied:
+        state.pop("llm.lm_head.weight")
+    return state
 
 
 def _as_stored(tensor: Tensor, dtype: torch.dtype, origin: StoredTensor | None) -> Tensor:
-    """A weight as it is written: the origin's, if it differs in nothing but what its data type has rounded off."""
+    """Return a weight as it is written: the original one, if the network's differs only by the rounding of its type."""
     if origin is not None and origin.dtype == dtype != tensor.dtype:
         try:
             with open_weights(origin.file) as tensors:
                 original: Tensor = tensors.get_tensor(origin.key)
         except ModelFileError:
-            _logger.warning("%s has gone, so %s is saved as %s has rounded it", origin.file, origin.key, tensor.dtype)
+            _logger.warning("%s is gone: %s is saved as rounded to %s", origin.file, origin.key, tensor.dtype)
         else:
             if torch.equal(original.to(tensor.dtype), tensor.cpu()):
                 return original
@@ -252,7 +240,7 @@ def _publish(draft: Path, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, target)
     written = {file.name for file in files}
-    # Weights of an earlier, larger or smaller model would be found beside the new ones.
+    # Weight files of the model that was here before would be read together with the new ones.
     for stale in [*folder.glob(f"{SAFE_STEM}*{SAFE_ENDING}"), folder / _INDEX]:
         if stale.name not in written:
             stale.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint: which they are, and what their headers promise. Reads no weights."""
+"""The weight files of a checkpoint and their headers. No weights are read here."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
-# Computed from the config nowadays, stored by older versions of transformers.
+# Buffers that are computed from the config; older versions of transformers stored them.
 _DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
 _VISION, _INNER_VISION = "visual_encoder.", "visual_encoder.vision_model."
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as a file's header describes it.
+    """A tensor according to a file's header.
 
     Attributes:
         file: The file that holds it.
-        key: Its name there.
+        key: Its name in the file.
         shape: Its shape.
-        dtype: Its type, floating point.
+        dtype: Its floating point type.
     """
 
     file: Path
@@ -51,7 +51,7 @@ def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_EN
 
     Raises:
         ModelFileError: The index is damaged or names a file that is missing or outside the
-            folder; or a file is a link out of it.
+            folder, or a file is a link out of the folder.
     """
     single, index = folder / f"{stem}{ending}", folder / f"{stem}{ending}.index.json"
     if single.is_file():
@@ -83,7 +83,7 @@ def _shard(folder: Path, name: str, index: Path) -> Path:
 
 
 def _check_inside(file: Path, folder: Path) -> None:
-    """Refuse links out of the folder, except for those of the hub's cache, where all files are such links."""
+    """Refuse links out of the folder; in the cache of the hub, links to its ``blobs`` folder are allowed."""
     home = folder.resolve()
     roots = [home]
     if home.parent.name == "snapshots":
@@ -107,10 +107,12 @@ def open_weights(file: Path) -> Iterator[Any]:
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
-    """Read what the files hold, by the names that the network uses.
+    """Read the headers of weight files.
 
-    Buffers that are computed are left out. Shapes and sizes come from the headers, which
-    are checked against the length of the file; no weight is read.
+    A header is checked against the length of its file. Computed buffers are left out.
+
+    Returns:
+        The stored tensors by their names in the network.
 
     Raises:
         ModelFileError: A file is damaged, a name occurs twice, or a tensor is not floating point.
@@ -125,13 +127,13 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
                 tensor = StoredTensor(file, key, tuple(piece.get_shape()), _dtype(piece.get_dtype(), key, file))
                 name = network_name(key)
                 if name in stored:
-                    raise ModelFileError(f"{file} holds {key}, which {stored[name].file.name} holds, too")
+                    raise ModelFileError(f"{file} holds {key}, which is also in {stored[name].file.name}")
                 stored[name] = tensor
     return stored
 
 
 def network_name(key: str) -> str:
-    """Name of a stored tensor in the network.
+    """Return the name in the network of a stored tensor.
 
     Checkpoints saved by transformers 5 lack the inner ``vision_model.`` of the published ones.
     """
@@ -147,15 +149,16 @@ def _dtype(name: str, key: str, file: Path) -> torch.dtype:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Twelve hexadecimal digits that tell weight files from others without reading them; empty without files.
+    """Return 12 hexadecimal digits that differ for different weights; an empty string without files.
 
-    Made of the checksums that lie beside them; of names, sizes and times of change where there are none.
+    No weights are read: the digits are a hash of names, sizes and the manifest beside the files, or of the
+    modification times where there is no manifest.
     """
     digest = hashlib.sha256()
     found = sorted((path for path in files if path.is_file()), key=lambda path: path.name)
     for path in found:
         sums = path.parent / MANIFEST_NAME
         status = path.stat()
-        told = sums.read_bytes() if sums.is_file() else str(status.st_mtime_ns).encode()
-        digest.update(f"{path.name} {status.st_size} ".encode() + told)
+        version = sums.read_bytes() if sums.is_file() else str(status.st_mtime_ns).encode()
+        digest.update(f"{path.name} {status.st_size} ".encode() + version)
     return digest.hexdigest()[:12] if found else ""

@@ -105,13 +105,13 @@ def test_integer_weights_are_refused(folder, edit_weights):
 def test_one_tensor_in_two_files(folder):
     save_file({GATE: torch.ones(16, 16)}, folder / "model-extra.safetensors")
     (folder / "model.safetensors").rename(folder / "model-first.safetensors")
-    refuse(folder, GATE, "model-extra.safetensors", "too")
+    refuse(folder, GATE, "model-extra.safetensors", "model-first.safetensors")
 
 
 def test_a_tensor_under_its_old_and_new_name(folder, edit_weights):
     key = "visual_encoder.vision_model.pre_layrnorm.bias"
     edit_weights(lambda k, value: {k: value, k.replace("vision_model.", ""): value.clone()} if k == key else {k: value})
-    refuse(folder, "pre_layrnorm.bias", "too")
+    refuse(folder, "pre_layrnorm.bias", "model.safetensors")
 
 
 def test_no_weights_at_all(folder):

@@ -34,7 +34,7 @@ def test_no_file_no_description_and_a_damaged_file_are_named(file, tmp_path):
     file.write_bytes(b"a grapf")
     assert "is damaged" in stale_reason(file, MADE_FROM)
     description_path(file).unlink()
-    assert "nobody knows what it was made from" in stale_reason(file, MADE_FROM)
+    assert description_path(file).name in stale_reason(file, MADE_FROM)
 
 
 def test_a_run_that_fails_changes_nothing(file):
