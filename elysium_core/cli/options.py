@@ -77,11 +77,11 @@ def with_load_options(command: Callable[..., Any], without: Collection[str] = ()
 
 def _load_parameters(names: Collection[str]) -> Iterator[inspect.Parameter]:
     for entry in (entry for entry in fields(LoadOptions) if entry.name in names):
-        flags = _FLAGS.get(entry.name, ())
+        flags: tuple[str, ...] = _FLAGS.get(entry.name, ())
         if entry.default is False:  # else Typer adds --no-...
             flags = (f"--{entry.name.replace('_', '-')}",)
         option = typer.Option(*flags, help=entry.metadata["help"], rich_help_panel="Model")
-        kind = Annotated[type(entry.default), option]
+        kind: Any = Annotated[type(entry.default), option]
         yield inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=kind)
 
 
