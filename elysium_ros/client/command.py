@@ -60,7 +60,6 @@ def as_plain(value: Any) -> Any:
 
 STATE_NAMES: dict[int, str] = {
     TrackedObject.STATE_TRACKED: "TRACKED",
-    TrackedObject.STATE_INTERPOLATED: "INTERPOLATED",
     TrackedObject.STATE_UNCERTAIN: "UNCERTAIN",
     TrackedObject.STATE_LOST: "LOST",
     TrackedObject.STATE_REMOVED: "REMOVED",

@@ -78,7 +78,6 @@ _MAX_UNWRITTEN = 64
 
 _STATES = {
     TrackedObject.STATE_TRACKED: TrackState.TRACKED,
-    TrackedObject.STATE_INTERPOLATED: TrackState.TRACKED,
     TrackedObject.STATE_UNCERTAIN: TrackState.UNCERTAIN,
     TrackedObject.STATE_LOST: TrackState.LOST,
     TrackedObject.STATE_REMOVED: TrackState.REMOVED,

@@ -163,7 +163,7 @@ def test_a_stale_foreign_or_damaged_engine_is_never_loaded(engine, wanted, damag
     if damage == "description":
         Path(f"{engine}.json").unlink()
     monkeypatch.setattr(import_tensorrt(), "Runtime", None)  # calling it would be another error
-    with pytest.raises(BackendError, match=r"vision\.engine (is stale|is damaged|has no readable description)") as caught:
+    with pytest.raises(BackendError, match=r"vision\.engine (is stale|is damaged|has no)") as caught:
         TensorrtVision(engine, needed, 32, CUDA, torch.float32)
     assert caught.value.code == "ENGINE_STALE"
 
