@@ -1,7 +1,7 @@
 """The training loop: one stage from its first step, or from where it was killed, to its last.
 
-The loop knows steps, files and processes. :class:`StageWork` says what is learnt from a batch, and
-:class:`elysium_core.training.acceleration.Acceleration` what one more GPU changes.
+The loop counts steps, writes files and waits for processes. :class:`StageWork` is what is learnt from a batch;
+:class:`elysium_core.training.acceleration.Acceleration` is how the work lies on devices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,15 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from elysium_core.errors import DataError
-from elysium_core.io.files import atomic_path
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.losses import Losses, Sums, add_up, decayed, detached, means
 from elysium_core.training.optimizer import TrainingOptimizer, WeightAverage
 from elysium_core.training.records import StageRecords
-from elysium_core.training.snapshots import Progress, StageState
+from elysium_core.training.snapshots import Progress, StageState, save_bad_batch
 
 DONE_NAME = "done"
-BAD_BATCH_NAME = "bad_batch.pt"
 
 _LOG = logging.getLogger(__name__)
 _MEMORY = 0.95
@@ -252,18 +250,10 @@ class TrainingLoop:
         bad = not torch.isfinite(torch.tensor(value))
         anywhere = self.acceleration.mean({"bad": float(bad)})["bad"] > 0
         if bad:
-            path = self._save_batch(batch)
+            path = save_bad_batch(self.folder, batch, self.step, self.acceleration.rank)
             raise DataError(f"the {what} of step {self.step} is {value}; its batch is saved as {path}")
         if anywhere:
             raise DataError(f"the {what} of step {self.step} is not finite in another process; see its message")
-
-    def _save_batch(self, batch: Any) -> Path:
-        rank = self.acceleration.rank
-        path = self.folder / (BAD_BATCH_NAME if rank == 0 else f"rank{rank}_{BAD_BATCH_NAME}")
-        content: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        with atomic_path(path) as temporary:
-            torch.save(content | {"step": self.step}, temporary)
-        return path
 
     def _count(self, losses: Sums) -> None:
         self.step += 1

@@ -84,7 +84,7 @@ class StageRecords:
             board.flush()
 
     def skipped(self, reasons: Iterable[str]) -> None:
-        """Write down data lines that could not be used, each once; the first ones are told on the log, too."""
+        """Write down data lines that could not be used, each once; the first ones are also logged."""
         for reason in reasons:
             if reason in self._skipped or not self._active:
                 continue

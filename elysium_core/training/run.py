@@ -1,4 +1,4 @@
-"""A whole run: every stage in a process of its own, side by side where they do not need each other."""
+"""A whole run: each stage runs in a separate process, stages that do not need each other side by side."""
 
 from __future__ import annotations
 

@@ -7,19 +7,22 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from elysium_core.errors import DataError
+from elysium_core.io.files import atomic_path
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.losses import Sums
 from elysium_core.training.optimizer import TrainingOptimizer, WeightAverage
 
 WEIGHTS_NAME = "state.safetensors"
+BAD_BATCH_NAME = "bad_batch.pt"
 
 _LOG = logging.getLogger(__name__)
 _PREFIX = "step-"
@@ -110,6 +113,15 @@ def load_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ()) -
         raise DataError(f"{path} belongs to a model of other sizes; choose another --out") from error
     if unexpected:
         raise DataError(f"{path} has weights this recipe's model lacks: {', '.join(unexpected[:3])} ...")
+
+
+def save_bad_batch(folder: Path, batch: Any, step: int, rank: int) -> Path:
+    """Save a batch, a dataclass, that led to a loss or gradient that is not finite; return the file."""
+    path = folder / (BAD_BATCH_NAME if rank == 0 else f"rank{rank}_{BAD_BATCH_NAME}")
+    content = {member.name: getattr(batch, member.name) for member in fields(batch)}
+    with atomic_path(path) as temporary:
+        torch.save(content | {"step": step}, temporary)
+    return path
 
 
 @dataclass(frozen=True, slots=True)

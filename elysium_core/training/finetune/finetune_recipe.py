@@ -90,7 +90,7 @@ class SourceConfig(RecipePart):
         reader: Its layout: one of :data:`READER_NAMES`.
         path: Its annotation file, or the folder that the reader looks in.
         media: Folder that pictures and videos are named relative to; that of ``path`` if empty.
-        split: Where the reader knows splits.
+        split: Name of a split, for layouts that have several.
         tasks: Tasks asked about boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
     """
 
@@ -243,6 +243,6 @@ def _missing_base(base: BaseConfig) -> Iterator[str]:
         yield "base.checkpoint is not filled in (or base.vision and base.llm)"
     for key in ("checkpoint", "vision", "llm"):
         value = getattr(base, key)
-        # A name without a leading path may be a hub id; whoever loads it says whether it was pulled.
+        # A name without a leading path may be a hub id; loading it says whether it was pulled.
         if value.startswith(("/", ".", "~")) and not Path(value).expanduser().exists():
             yield f"base.{key} = {value!r} does not exist"

@@ -158,6 +158,16 @@ class SequenceBuilder:
         return row
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenedData:
+    """What a process needs to draw samples and lay them out."""
+
+    sources: dict[str, SampleSource]
+    mixture: Mixture
+    builder: SequenceBuilder
+    transform: ImageTransform
+
+
 class DataBatches(Dataset[FineTuneBatch]):
     """Batches of a mixture; ``batches[number]`` is always the same one.
 
@@ -176,7 +186,7 @@ class DataBatches(Dataset[FineTuneBatch]):
         self, recipe: FineTuneRecipe, stage: FineTuneStage, shares: dict[str, float], model: ModelInput, salt: int
     ) -> None:
         self._recipe, self._stage, self._shares, self._model, self._salt = recipe, stage, shares, model, salt
-        self._sources: dict[str, SampleSource] = {}
+        self._opened: _OpenedData | None = None
 
     def sizes(self) -> dict[str, int]:
         """Items of each data set.
@@ -184,46 +194,49 @@ class DataBatches(Dataset[FineTuneBatch]):
         Raises:
             DataError: One cannot be read.
         """
-        self._open()
-        return {name: len(source) for name, source in self._sources.items()}
+        return {name: len(source) for name, source in self._open().sources.items()}
 
     def __getitem__(self, number: int) -> FineTuneBatch:
-        self._open()
         first = number * self._stage.batch
         drawn = [self._draw(first + place) for place in range(self._stage.batch)]
         return self._collate([row for row, _ in drawn], [reason for _, reasons in drawn for reason in reasons])
 
-    def _open(self) -> None:
+    def _open(self) -> _OpenedData:
         # Opened by the process that reads: an index of lines is not copied between processes.
-        if self._sources:
-            return
-        self._sources = {name: open_source(self._recipe.data[name]) for name in self._shares}
-        sizes = {name: len(source) for name, source in self._sources.items()}
-        self._mixture = Mixture(sizes, self._shares, self._recipe.seed + self._salt)
-        tokenizer = TextTokenizer.from_folder(self._model.tokenizer_folder)
-        self._builder = SequenceBuilder(tokenizer, self._model, self._stage)
-        self._transform = ImageTransform(self._model.side_px)
+        if self._opened is None:
+            sources = {name: open_source(self._recipe.data[name]) for name in self._shares}
+            sizes = {name: len(source) for name, source in sources.items()}
+            tokenizer = TextTokenizer.from_folder(self._model.tokenizer_folder)
+            self._opened = _OpenedData(
+                sources,
+                Mixture(sizes, self._shares, self._recipe.seed + self._salt),
+                SequenceBuilder(tokenizer, self._model, self._stage),
+                ImageTransform(self._model.side_px),
+            )
+        return self._opened
 
     def _draw(self, number: int) -> tuple[tuple[TokenRow, list[Tensor]], list[str]]:
+        opened = self._open()
         rng = np.random.default_rng([self._recipe.seed, self._salt, number])
-        name, index = self._mixture.pick(number)
+        name, index = opened.mixture.pick(number)
         reasons: list[str] = []
         while len(reasons) < _MOST_SKIPS:
             try:
                 return self._read(name, index, rng), reasons
             except ElysiumError as error:
                 reasons.append(str(error))
-                index = int(rng.integers(len(self._sources[name])))
+                index = int(rng.integers(len(opened.sources[name])))
         raise DataError(f"{_MOST_SKIPS} samples of data.{name} in a row cannot be used; the last: {reasons[-1]}")
 
     def _read(self, name: str, index: int, rng: np.random.Generator) -> tuple[TokenRow, list[Tensor]]:
-        sample = self._sources[name][index]
+        opened = self._open()
+        sample = opened.sources[name][index]
         try:
             clip = ask(sample, self._stage, self._recipe.data[name].tasks, rng)
-            row = self._builder.build(clip)
+            row = opened.builder.build(clip)
         except ElysiumError as error:
             raise DataError(f"{sample.place}: {error}") from error
-        return row, [torch.from_numpy(np.array(self._transform.resize(image))) for image in clip.images]
+        return row, [torch.from_numpy(np.array(opened.transform.resize(image))) for image in clip.images]
 
     def _collate(self, rows: Sequence[tuple[TokenRow, list[Tensor]]], skipped: Sequence[str]) -> FineTuneBatch:
         images = [image for _, shown in rows for image in shown]

@@ -1,7 +1,4 @@
-"""What is asked about a sample: tasks, phrasings, frames.
-
-What a data set offers for training, whatever its layout: frames, and what can be asked about them.
-"""
+"""Samples of a data set, independent of its layout, and the questions that are drawn about them."""
 
 from __future__ import annotations
 

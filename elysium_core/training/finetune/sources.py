@@ -1,12 +1,13 @@
 """Data sets by layout, each as a list of samples that is read item by item.
 
-Lines are found again by their place in the file: a set of a million lines costs one number a
-line, and what is wrong with a line is told when it is drawn.
+A set of a million lines costs memory for one number a line: where the line begins in the file. An error in a line is
+raised when the line is drawn.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from elysium_core.geometry import Box
 from elysium_core.training.finetune.finetune_recipe import SourceConfig
 from elysium_core.training.finetune.samples import LabelledObject, Sample
 
-_IMAGE_SLOTS = ("<image>", "<video>")
+_IMAGE_SLOT = re.compile("<image>|<video>")
 _ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
 
 
@@ -157,7 +158,7 @@ class ListSource:
 
 def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
     """LLaVA's form: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``."""
-    turns = [(_ROLES[turn["from"]], _without_slots(str(turn["value"]))) for turn in item["conversations"]]
+    turns = [(_ROLES[turn["from"]], _IMAGE_SLOT.sub("", str(turn["value"])).strip()) for turn in item["conversations"]]
     turns = turns[1:] if turns and turns[0][0] == "answer" else turns
     questions, answers = turns[0::2], turns[1::2]
     if not answers or any(q[0] != "question" for q in questions) or any(a[0] != "answer" for a in answers):
@@ -179,12 +180,6 @@ def _words(value: Any) -> str:
     if not words:
         raise ValueError("an expression is empty")
     return words
-
-
-def _without_slots(text: str) -> str:
-    for slot in _IMAGE_SLOTS:
-        text = text.replace(slot, "")
-    return text.strip()
 
 
 def _media(item: dict[str, Any], media: Path, place: str) -> FrameSource | None:
@@ -213,22 +208,19 @@ def sample_of_recording(recording: LabelledRecording) -> Sample:
     place = f"{recording.name} of {str(recording.truth_file)!r}"
     if recording.first_box_only:
         raise DataError(f"{place} tells only its first box; choose a training split")
-    size = recording.frame_size or _size_of_first(recording)
-    boxes = (_box_or_none(row, size) for row in recording.boxes_xywh_px)
-    return Sample(place, recording.frames, track=tuple(boxes), expression=recording.expression)
-
-
-def _size_of_first(recording: LabelledRecording) -> tuple[int, int]:
-    frame = next(iter(recording.frames))
-    return frame.width, frame.height
+    size = recording.frame_size
+    if size is None:
+        first = next(iter(recording.frames))
+        size = (first.width, first.height)
+    track = tuple(_box_or_none(row, size) for row in recording.boxes_xywh_px)
+    return Sample(place, recording.frames, track=track, expression=recording.expression)
 
 
 def _box_or_none(row: NDArray[np.float64], size: tuple[int, int]) -> Box | None:
     if not np.isfinite(row).all():
         return None
     try:
-        x, y, w, h = row.tolist()
-        return Box.from_xywh_px(x, y, w, h, *size)
+        return Box.from_xywh_px(*map(float, row), *size)
     except BoxError:  # wholly outside the picture, or without area: not there to be seen
         return None
 
@@ -250,7 +242,7 @@ def _refcoco(config: SourceConfig) -> SampleSource:
     if not lines.is_file():
         return ListSource(list(read_refcoco(root, config.reader, split)), convert)
     file = LineFile(lines)
-    # Lines that are bad are kept, to be told when they are drawn.
+    # Bad lines are kept: their errors are raised when they are drawn.
     wanted = [index for index in range(len(file)) if _split_of(file, index) in (split, None)]
     return ListSource(wanted, lambda index: convert(sample_of_line(file[index], index + 1, file.place(index))))
 
@@ -263,8 +255,7 @@ def _split_of(file: LineFile, index: int) -> str | None:
 
 
 def _elysiumtrack(config: SourceConfig) -> SampleSource:
-    root = Path(config.path)
-    path = root / f"ElysiumTrack-{config.split or '1M'}.json"
+    path = Path(config.path) / f"ElysiumTrack-{config.split or '1M'}.json"
 
     def parse(item: dict[str, Any], media: Path, place: str) -> Sample:
         return sample_of_recording(recording_of_line(media, path, item, str(item.get("id", place)), place))
@@ -296,7 +287,7 @@ READERS: dict[str, Callable[[SourceConfig], SampleSource]] = {
     "elysiumtrack": _elysiumtrack,
     **dict.fromkeys(VIDEO_QA, _video_qa),
 }
-"""Layouts by name; what each is, is told in docs/training.md."""
+"""Layouts by name; docs/training.md describes them."""
 
 
 def open_source(config: SourceConfig) -> SampleSource:

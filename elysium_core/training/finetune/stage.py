@@ -72,10 +72,10 @@ class FineTuneStageRun:
             network.visual_encoder.side_px,
         )
         self._number = list(recipe.stages).index(name)
+        self._held_out: list[FineTuneBatch] = []
         model = FineTuneModel(network)
         optimizer, average = _learning(model, name, self.stage, self.acceleration)
         self.loop = TrainingLoop(self, model, optimizer, self.acceleration, self.folder, average)
-        self._held_out: list[FineTuneBatch] = []
 
     @property
     def done(self) -> bool:

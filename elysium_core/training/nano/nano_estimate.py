@@ -68,7 +68,8 @@ def _try_stage(recipe: Recipe, name: str, steps: int, folder: Path) -> StageEsti
     run.loop.model.train()
     batches = ClipBatches(recipe, name, run.tokenizer_folder)
     run.loop.train_step([batches[0]])
-    # The first step also sets up kernels and buffers. On a CPU its own time counts, whatever else runs meanwhile.
+    # The first step also sets up kernels and buffers. On a CPU the time of this process counts, so that other
+    # processes do not change the estimate.
     on_gpu = run.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     started = clock()

@@ -148,6 +148,7 @@ class StageRun:
             threads=self.stage.threads,
             tied=_TIED,
         )
+        self._held_out: list[Batch] = []
         acceleration = Acceleration(recipe.device, find_unused=True)
         self.device = acceleration.device
         self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight).to(self.device)
@@ -155,7 +156,6 @@ class StageRun:
             self.model.network.adapter.learn_by(self.stage.gate)
         self.optimizer = MixedOptimizer(parameter_groups(self.model, self.stage), self.stage.weight_decay)
         self.loop = TrainingLoop(self, self.model, self.optimizer, acceleration, self.folder)
-        self._held_out: list[Batch] = []
 
     @property
     def done(self) -> bool:
@@ -200,7 +200,7 @@ class StageRun:
         )
 
     def weight(self, batch: Any) -> float:
-        """Every batch counts the same: it has several losses, each with a count of its own."""
+        """Every batch counts the same: its losses count different things (patches, tokens, pointers)."""
         return 1.0
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:

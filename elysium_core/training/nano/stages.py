@@ -80,7 +80,7 @@ def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
 
 
 def language_step(model: TrainingModel, batch: Batch) -> Losses:
-    """Stage L: prompts and answers as ever, visual tokens from the truth."""
+    """Stage L: the same prompts and answers as in stage J, but visual tokens made from the truth."""
     kept = oracle_selection(batch.patch_name, model.oracle.name_count, model.network.config.adapter.out_token_num)
     box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
     noisy = box + _BOX_NOISE * torch.randn_like(box)
@@ -146,9 +146,9 @@ def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> Losses
 
     Returns:
         ``distil``: squared error as a share of the oracle's variance, background weighing less.
-        ``readout``: cross-entropy of each object patch's name, read off its token as whoever
-        knows the rest of it would: which name's token is the nearest. The squared error alone
-        is mostly of boxes, and is small long before names can be told apart.
+        ``readout``: cross-entropy of each object patch's name: given its colour, box and place, the name
+        whose token is the nearest. The squared error alone is mostly of boxes, and is small long before
+        names can be told apart.
         ``readout_accuracy``: share that are nearest to the right one.
         The first counts once a batch, the others once a patch.
     """

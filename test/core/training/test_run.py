@@ -105,7 +105,7 @@ class TestFolders:
             del settings[key]
             (tmp_path / name).write_text(json.dumps(settings))
         claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), tmp_path)
-        with pytest.raises(ConfigError, match="system_text None, not 'Hello. '"):
+        with pytest.raises(ConfigError, match=r"system_text None, not 'Hello\. '"):
             claim_run(load_any_recipe(recipe_file, ["stages.vision.steps=1", "model.system_text='Hello. '"]), tmp_path)
 
     def test_a_finished_stage_is_not_passed_off_as_another_recipe_s(self, recipe_file, tmp_path):

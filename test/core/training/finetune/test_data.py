@@ -117,7 +117,7 @@ class TestLayout:
         batches.sizes()
         image = np.zeros((32, 32, 3), np.uint8)
         rounds = (("What is it?", "the mug"), ("Where?", "at [10,20,30,40]"))
-        row = batches._builder.build(AskedClip([image], [Dialogue(rounds)]))
+        row = batches._open().builder.build(AskedClip([image], [Dialogue(rounds)]))
         visual = runtime.encode_frames([image])
         tokenizer = runtime.tokenizer
         found = []
