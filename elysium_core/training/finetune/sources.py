@@ -219,8 +219,9 @@ def sample_of_recording(recording: LabelledRecording) -> Sample:
 def _box_or_none(row: NDArray[np.float64], size: tuple[int, int]) -> Box | None:
     if not np.isfinite(row).all():
         return None
+    x, y, w, h = row.tolist()
     try:
-        return Box.from_xywh_px(*map(float, row), *size)
+        return Box.from_xywh_px(x, y, w, h, *size)
     except BoxError:  # wholly outside the picture, or without area: not there to be seen
         return None
 

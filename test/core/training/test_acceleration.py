@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError, ConfigError
-from elysium_core.training import acceleration
+from elysium_core.training import acceleration, records
 from elysium_core.training.acceleration import Acceleration, check_launcher
 
 TRAINING = Path(__file__).resolve().parents[3] / "training"
@@ -56,8 +56,19 @@ class TestProcess:
 
     def test_without_accelerate_one_sentence_says_so(self, monkeypatch):
         without(monkeypatch, "accelerate")
-        with pytest.raises(BackendError, match="needs the package accelerate"):
+        with pytest.raises(BackendError, match=r"accelerate; run `pip install 'elysium-core\[train\]'`") as told:
             Acceleration("cpu")
+        assert told.value.code == "BACKEND"
+
+    def test_without_tensorboard_everything_else_is_recorded(self, monkeypatch, tmp_path, caplog):
+        monkeypatch.setattr(records, "find_spec", lambda name: None)
+        stage = records.StageRecords(tmp_path)
+        for step in (1, 2):
+            stage.losses(step, 0.5, {"total": 3.0})
+        stage.close()
+        assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+        assert [record.name for record in caplog.records] == ["elysium_core.training.records"]
 
     def test_a_failure_of_the_main_process_is_raised(self):
         def full() -> None:
@@ -73,6 +84,14 @@ class TestCommand:
         outcome = CliRunner().invoke(app, ["train", str(TRAINING / "nano.yaml")])
         assert outcome.exit_code == 2
         assert "launch one stage with --stage" in outcome.stderr
+
+    def test_without_accelerate_the_command_ends_with_one_line(self, monkeypatch, tmp_path):
+        without(monkeypatch, "accelerate")
+        outcome = CliRunner().invoke(app, ["train", str(TRAINING / "nano.yaml"), "--out", str(tmp_path / "run")])
+        assert outcome.exit_code == 2
+        assert outcome.stderr.count("\n") == 1
+        assert "elysium-core[train]" in outcome.stderr
+        assert not (tmp_path / "run").exists()
 
     def test_unfilled_paths_end_the_command_with_one_line(self, tmp_path):
         outcome = CliRunner().invoke(
