@@ -40,7 +40,7 @@ def test_own_settings_survive_a_round_trip():
     config = ElysiumConfig(
         "llm",
         "vision",
-        AdapterConfig("none", 64, 64, 32, "score_scaled"),
+        AdapterConfig("none", 64, 64, 32, "straight_through"),
         feature_layer=-1,
         system_text="",
         clip_length=4,
