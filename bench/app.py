@@ -20,6 +20,7 @@ BENCHMARKS = (
     Verb("soak", "bench.soak", "Whether anything grows over ten thousand frames."),
     Verb("gpu", "bench.gpu", "Everything that only a GPU can show, in one run and one report."),
     Verb("node", "bench.node", "Latency of the ROS 2 node, from image stamp to answer."),
+    Verb("image_path", "bench.image_path", "Files, functions and calls on the path of one ROS image."),
     Verb("data", "bench.data", "Samples a second of the data pipeline."),
 )
 

@@ -12,8 +12,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from elysium_ros.client.node_process import NodeProcess
-from elysium_ros.convert.camera_info import header_at, image_message
-from elysium_ros.convert.messages import stamp_to_ns
+from elysium_ros.convert.messages import header_at, image_message, stamp_to_ns
 from elysium_ros.msg import StageLatency, TrackedObjectArray, TrackerStatus
 from elysium_ros.node.diagnostics import LATCHED_QOS
 

@@ -23,6 +23,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
@@ -32,13 +33,8 @@ ARGUMENTS = {
     "namespace": "namespace of the node",
     "name": "name of the node; topics and services lie below it",
     "params_file": "YAML file with parameters; arguments given here win over it",
-    "model": "nano, a folder with a checkpoint, or identity",
-    "device": "auto, cpu, cuda or cuda:N",
-    "backend": "of the vision encoder: auto, torch, onnx or tensorrt",
-    "quantization": "of the language model: none, int8, nf4 or fp8",
-    "cuda_graphs": "false: do not record and replay passes on a GPU",
-    "fast_resize": "true: resize images on the model's device",
-    "allow_pickle_weights": "true: accept pytorch_model*.bin files, from authors you trust",
+    # How a model is loaded: one argument for each of the node's parameters about it.
+    **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "true: look closer, for small things; slower",
     "expression": "what to track from the start, such as 'the red mug'",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
@@ -54,9 +50,9 @@ ARGUMENTS = {
     "log_level": "debug, info, warn, error or fatal",
 }
 SWITCHES = (
-    "cuda_graphs", "fast_resize", "allow_pickle_weights", "zoom", "use_sim_time", "autostart", "rviz", "foxglove",
-    "fastdds", "respawn",
-)  # fmt: skip
+    *(name for name, spec in LOAD_ARGUMENTS.items() if spec.type_name == "bool"),
+    *("zoom", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds", "respawn"),
+)
 
 # A large model is read from a slow disk for minutes.
 ACTIVE_TIMEOUT_S = "1800"
@@ -65,19 +61,11 @@ ACTIVE_TIMEOUT_S = "1800"
 FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 # Argument: the node's parameter.
-TEXT_PARAMETERS = {
+PARAMETERS = {
     "image_transport": "image_transport",
-    "model": "model.path",
-    "device": "model.device",
-    "backend": "model.backend",
-    "quantization": "model.quantization",
-    "expression": "tracking.initial_expression",
-}
-SWITCH_PARAMETERS = {
-    "cuda_graphs": "model.cuda_graphs",
-    "fast_resize": "model.fast_resize",
-    "allow_pickle_weights": "model.allow_pickle_weights",
+    **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
+    "expression": "tracking.initial_expression",
     "use_sim_time": "use_sim_time",
     "autostart": "autostart",
 }
@@ -152,14 +140,14 @@ def tracker(given: dict[str, str]) -> Node:
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
+    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()}
     values: dict[str, object] = {
-        parameter: ParameterValue(given[name], value_type=str)
-        for name, parameter in TEXT_PARAMETERS.items()
+        parameter: given[name] == "true"
+        if name in SWITCHES
+        else ParameterValue(given[name], value_type=types.get(name, str))
+        for name, parameter in PARAMETERS.items()
         if given[name]
     }
-    for name, parameter in SWITCH_PARAMETERS.items():
-        if given[name]:
-            values[parameter] = given[name] == "true"
     if given["cameras"]:
         values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
     return values

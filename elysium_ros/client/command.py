@@ -30,8 +30,7 @@ from elysium_core.geometry import parse_box
 from elysium_core.io.image import read_image
 from elysium_core.prompt.expression import clean_expression
 from elysium_ros.client.tracker_client import STATES, TRANSITIONS, NoAnswerError, TrackerClient, spinning
-from elysium_ros.convert.camera_info import header_at, image_message
-from elysium_ros.convert.messages import box_to_message
+from elysium_ros.convert.messages import box_to_message, header_at, image_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
 
 MAX_ITEMS = 256

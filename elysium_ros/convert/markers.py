@@ -1,12 +1,8 @@
-"""Boxes as rviz and Foxglove draw them. Pure functions from results to messages.
-
-Draws annotated images in a thread of its own, newest first, so that drawing never delays tracking. Knows no ROS.
-"""
+"""Boxes as rviz and Foxglove draw them. Pure functions from results to messages."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +13,8 @@ from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from elysium_core.geometry import Box
 from elysium_core.io.overlay import target_color
-from elysium_ros.convert.messages import label_of, ns_to_duration
-from elysium_ros.perception.perception import FrameResult
-from elysium_ros.perception.targets import ObjectView
+from elysium_ros.convert.messages import ns_to_duration
+from elysium_ros.perception.types import ObjectView
 
 # Outlines fade out by themselves when the node or the camera stops.
 _LIFETIME_NS = 1_000_000_000
@@ -110,7 +105,7 @@ def _hypothesis(view: ObjectView, messages: Any) -> Any:
     result = messages.ObjectHypothesisWithPose()
     hypothesis = getattr(result, "hypothesis", result)
     name_field = "class_id" if hasattr(hypothesis, "class_id") else "id"
-    setattr(hypothesis, name_field, label_of(view))
+    setattr(hypothesis, name_field, view.label)
     hypothesis.score = float(view.update.score)
     return result
 
@@ -147,7 +142,7 @@ def _label(header: Header, view: ObjectView, position: Point) -> Marker:
     marker = _marker(header, view, "label", Marker.TEXT_VIEW_FACING)
     marker.pose.position = position
     marker.scale.z = _TEXT_HEIGHT_M
-    marker.text = f"{view.id} {label_of(view)}"
+    marker.text = f"{view.id} {view.label}"
     return marker
 
 
@@ -155,50 +150,3 @@ def _deletion(header: Header, view: ObjectView, kind: str) -> Marker:
     marker = _marker(header, view, kind, Marker.LINE_STRIP)
     marker.action = Marker.DELETE
     return marker
-
-
-class Annotator:
-    """Hands the newest result of each camera to ``draw``; results that come while it draws replace each other.
-
-    Args:
-        draw: Draws and publishes one result.
-        on_failure: Hears of an exception that ``draw`` raised.
-    """
-
-    def __init__(self, draw: Callable[[FrameResult], None], on_failure: Callable[[Exception], object]) -> None:
-        self._draw = draw
-        self._on_failure = on_failure
-        self._condition = threading.Condition()
-        self._waiting: dict[Hashable, FrameResult] = {}
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="elysium_annotator", daemon=True)
-        self._thread.start()
-
-    def offer(self, result: FrameResult) -> None:
-        """Draw this result next, unless a newer one of the same camera comes first."""
-        with self._condition:
-            self._waiting[result.image.camera] = result
-            self._condition.notify()
-
-    def stop(self, timeout_s: float) -> None:
-        """End the thread; wait for a picture that is being drawn.
-
-        Args:
-            timeout_s: Longest wait [s].
-        """
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._waiting)
-                if self._stopping:
-                    return
-                result = self._waiting.pop(next(iter(self._waiting)))
-            try:
-                self._draw(result)
-            except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn must not end the drawing
-                self._on_failure(error)

@@ -1,4 +1,4 @@
-"""Between messages and the core's types: stamps, boxes, objects. Pure functions, no node.
+"""Between messages and the core's types: stamps, boxes, objects, pictures, calibrations. Pure functions, no node.
 
 rclpy does not check fields, and a number of the wrong kind fails only when the message is sent. So every number that
 goes into a message passes ``int()`` or ``float()`` here.
@@ -6,24 +6,24 @@ goes into a message passes ``int()`` or ``float()`` here.
 
 from __future__ import annotations
 
+import array
 import math
 from typing import Any
 
+import cv2
+import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from sensor_msgs.msg import Image
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from elysium_core.errors import BoxError, ElysiumError, ImageError
-from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState
-from elysium_ros.convert.images import compressed_to_rgb, image_to_rgb
 from elysium_ros.msg import Box2D, TrackedObject
-from elysium_ros.perception.targets import ObjectView
+from elysium_ros.perception.types import ObjectView
 
 NANOSECONDS = 1_000_000_000
-
-_MAX_LABEL = 40
 
 _STATES: dict[TrackState, int] = {
     TrackState.TRACKED: TrackedObject.STATE_TRACKED,
@@ -65,19 +65,6 @@ def ns_to_duration(nanoseconds: int) -> Duration:
     return Duration(sec=max(-(2**31), min(seconds, 2**31 - 1)), nanosec=rest)
 
 
-def message_to_frame(message: Any, stamp_ns: int, index: int) -> Frame:
-    """Decode an ``Image`` or a ``CompressedImage``.
-
-    Raises:
-        ImageError: The picture cannot be used; see the two functions this chooses from.
-    """
-    decode = image_to_rgb if isinstance(message, Image) else compressed_to_rgb
-    try:
-        return Frame(decode(message), stamp_ns, index)
-    except (MemoryError, OverflowError) as error:
-        raise ImageError(f"there is not enough memory for the picture ({error})", code="IMG_TOO_LARGE") from error
-
-
 def is_no_box(box: Box2D) -> bool:
     """Say whether a message's box is "no box": all four values zero."""
     return not any((box.x_min, box.y_min, box.x_max, box.y_max))
@@ -111,8 +98,8 @@ def box_to_message(box: Box | None, width: int, height: int) -> Box2D:
     """Return a box in pixels, clipped to the frame; all zero for None."""
     if box is None:
         return Box2D()
-    x1, y1, x2, y2 = (float(v) for v in box.to_px(width, height))
-    return Box2D(x_min=x1, y_min=y1, x_max=min(x2, float(width)), y_max=min(y2, float(height)))
+    x1, y1, x2, y2 = box.to_px(width, height)
+    return Box2D(x_min=float(x1), y_min=float(y1), x_max=float(min(x2, width)), y_max=float(min(y2, height)))
 
 
 def object_to_message(view: ObjectView, width: int, height: int) -> TrackedObject:
@@ -126,36 +113,109 @@ def object_to_message(view: ObjectView, width: int, height: int) -> TrackedObjec
         height: Frame height [px].
     """
     update = view.update
-    return TrackedObject(
-        id=view.id,
+    message = TrackedObject(
+        id=int(view.id),
         expression=str(update.expression),
-        label=label_of(view),
-        state=int(_STATES[update.state]),
+        label=view.label,
+        state=_STATES[update.state],
         box=box_to_message(update.box or update.last_box, width, height),
         score=float(update.score),
         age=int(update.age),
-        description=to_text(view.description),
-        description_stamp=ns_to_stamp(view.description_stamp_ns),
     )
+    if view.description:
+        message.description = view.description
+        message.description_stamp = ns_to_stamp(view.description_stamp_ns)
+    return message
 
 
-def label_of(view: ObjectView) -> str:
-    """Return a short name for display: the words, cut at a blank, or the id."""
-    words = view.update.expression
-    if not words:
-        return f"target {view.id}"
-    if len(words) <= _MAX_LABEL:
-        return words
-    return words[:_MAX_LABEL].rsplit(" ", 1)[0] + "..."
+def header_at(stamp_ns: int, frame_id: str) -> Header:
+    """Build a header.
+
+    Args:
+        stamp_ns: Time [ns], >= 0.
+        frame_id: The camera's optical frame.
+    """
+    return Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
 
 
-def to_text(text: str) -> str:
-    """Return a model's text as a message can carry it: one line, no control characters, valid Unicode."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def image_message(rgb: NDArray[np.uint8], header: Header) -> Image:
+    """Build an ``rgb8`` image.
+
+    Args:
+        rgb: RGB, uint8, shape (height, width, 3).
+        header: Header of the message; shared, not copied.
+    """
+    height, width = rgb.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
+    message.data = _as_array(rgb)
+    return message
 
 
-def copy_header(header: Header) -> Header:
-    """Return an equal header that shares nothing with the one given."""
-    return Header(
-        stamp=Time(sec=int(header.stamp.sec), nanosec=int(header.stamp.nanosec)), frame_id=str(header.frame_id)
-    )
+def jpeg_message(rgb: NDArray[np.uint8], header: Header, quality: int = 90) -> CompressedImage:
+    """Build a JPEG image.
+
+    Args:
+        rgb: RGB, uint8, shape (height, width, 3).
+        header: Header of the message; shared, not copied.
+        quality: 1..100.
+
+    Raises:
+        ImageError: The picture is too large for JPEG (65,500 px a side).
+    """
+    if max(rgb.shape[:2]) > 65_500:
+        raise ImageError(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} px does not fit JPEG; publish it raw or smaller")
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # The format that image_transport writes: original encoding, then what the JPEG holds.
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data = _as_array(np.asarray(jpeg, dtype=np.uint8))
+    return message
+
+
+def made_up_camera_info(width: int, height: int, fov_deg: float, header: Header) -> CameraInfo:
+    """Build the calibration of an ideal pinhole camera.
+
+    Nothing is known about the camera that took a video: square pixels, no
+    distortion and a centred optical axis are assumed, and the field of view is the
+    caller's guess. Good for markers, not for measuring.
+
+    Args:
+        width: Image width [px].
+        height: Image height [px].
+        fov_deg: Horizontal field of view [deg], in (0, 180).
+        header: Header of the message; shared, not copied.
+    """
+    focal_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
+    center_x, center_y = width / 2, height / 2
+    info = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [focal_px, 0.0, center_x, 0.0, focal_px, center_y, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [focal_px, 0.0, center_x, 0.0, 0.0, focal_px, center_y, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def resize(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scale a picture.
+
+    Args:
+        rgb: RGB, uint8, shape (H, W, 3).
+        width: Wanted width [px]; 0 = in proportion to ``height``.
+        height: Wanted height [px]; 0 = in proportion to ``width``.
+
+    Returns:
+        RGB, shape (height, width, 3); ``rgb`` itself when nothing changes.
+    """
+    own_height, own_width = rgb.shape[:2]
+    width_px = width or (max(1, round(own_width * height / own_height)) if height else own_width)
+    height_px = height or (max(1, round(own_height * width / own_width)) if width else own_height)
+    if (width_px, height_px) == (own_width, own_height):
+        return rgb
+    smaller = width_px * height_px < own_width * own_height
+    scaled = cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return scaled.astype(np.uint8, copy=False)
+
+
+def _as_array(pixels: NDArray[np.uint8]) -> array.array[int]:
+    # rclpy takes an array.array as it is; a numpy array or bytes would be converted number by number.
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(pixels).data)
+    return data

@@ -1,30 +1,25 @@
-"""The subscriptions of one camera, and what can be said when no image comes."""
+"""The subscriptions of the cameras, and what can be said when no image comes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rclpy.node import Node
-from rclpy.qos import (
-    HistoryPolicy,
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_policy_name_from_kind,
-)
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from elysium_core.errors import ConfigError
 from elysium_ros.convert.messages import StampError, stamp_to_ns
 from elysium_ros.node.executors import CameraGroup
-from elysium_ros.node.guard import EventLog, Guard
-from elysium_ros.node.parameters import Settings
+from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.parameter_server import ParameterServer
+from elysium_ros.perception.camera import Mailbox, Verdict
 from elysium_ros.perception.frame_statistics import Statistics
-from elysium_ros.perception.mailbox import Mailbox, Verdict
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -33,6 +28,8 @@ except ImportError:  # Humble
 
 _TYPES: Final = {"raw": Image, "compressed": CompressedImage}
 _FUTURE_NS: Final = 1_000_000_000
+# A hint about a camera that stays silent is repeated this often.
+_HINT_PERIOD_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,67 +52,61 @@ class InputState:
     ever_received: bool
     qos_problem: str
 
-    @property
-    def age_s(self) -> float:
-        """Time since the last image [s], infinite if there was none."""
-        return self.silence_s if self.ever_received else float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class InputTools:
-    """What every camera's input shares.
-
-    Attributes:
-        settings: Returns the present settings.
-        statistics: Counts images.
-        events: Where odd images are reported.
-        guard: Wraps callbacks.
-        notify: Called after an image was stored.
-    """
-
-    settings: Callable[[], Settings]
-    statistics: Statistics
-    events: EventLog
-    guard: Guard
-    notify: Callable[[], None]
-
 
 class CameraInput:
     """Stores the images of one camera in its mailbox; nothing is decoded or copied in a callback.
 
-    Subscribes when made, except with the transport ``auto`` while nobody publishes; then :meth:`poll` does.
+    What a callback lets through is reported by the camera thread (:func:`elysium_ros.node.executors.spin`).
+    With the transport ``auto``, :meth:`poll` subscribes once somebody publishes.
+
+    Attributes:
+        calibration: Newest calibration of the camera; None if none has come.
 
     Args:
         node: The node.
         mailbox: Where images go.
-        tools: What all cameras share.
+        parameters: The node's parameters.
+        statistics: Counts images.
     """
 
-    def __init__(self, node: Node, mailbox: Mailbox, tools: InputTools) -> None:
-        self.mailbox = mailbox
+    def __init__(
+        self, node: ManagedNode, mailbox: Mailbox, parameters: ParameterServer, statistics: Statistics
+    ) -> None:
         self.calibration: CameraInfo | None = None
         self._node = node
-        self._tools = tools
+        self._mailbox = mailbox
+        self._parameters = parameters
+        self._statistics = statistics
         self._prefix = f"{mailbox.camera}/" if mailbox.camera else ""
         # One group for each camera keeps its images in order.
         self._group = CameraGroup()
         self._subscriptions: list[Subscription] = []
-        self._transport = tools.settings().image_transport
+        self._transport = parameters.settings.image_transport
         self._opened_at_s = time.monotonic()
         self._last_received_s: float | None = None
         self._qos_problem = ""
-        self._subscribe_calibration()
-        if self._transport != "auto":
-            self._subscribe(self._transport)
+        self._hinted_at_s = float("-inf")
+
+    def open(self) -> None:
+        """Subscribe to the calibration, and to the images unless the transport is ``auto``.
+
+        Raises:
+            ConfigError: The QoS overrides of a subscription cannot be used.
+        """
+        try:
+            self._create(CameraInfo, self._node.resolve_topic_name(f"{self._prefix}camera_info"), self._on_calibration)
+            if self._transport != "auto":
+                self._subscribe(self._transport)
+        except (InvalidQosOverridesError, RuntimeError) as error:
+            raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
 
     def poll(self) -> None:
         """With the transport ``auto``: subscribe to the first topic that has a publisher, raw images before others."""
         if self._transport != "auto":
             return
-        for transport in ("raw", "compressed"):
-            if self._node.count_publishers(self.topic(transport)):
-                self._subscribe(transport)
-                return
+        published = [name for name in _TYPES if self._node.count_publishers(self.topic(name))]
+        if published:
+            self._subscribe(published[0])
 
     def close(self) -> None:
         """End the subscriptions."""
@@ -141,7 +132,7 @@ class CameraInput:
         topic = self.topic(self._transport)
         since = self._opened_at_s if self._last_received_s is None else self._last_received_s
         return InputState(
-            self.mailbox.camera,
+            self._mailbox.camera,
             topic,
             self._node.count_publishers(topic),
             time.monotonic() - since,
@@ -149,11 +140,19 @@ class CameraInput:
             self._qos_problem,
         )
 
+    def warn_if_silent(self) -> None:
+        """Log a hint, not too often, if no image has come for longer than ``frame_timeout``."""
+        state, now_s = self.state(), time.monotonic()
+        is_silent = state.silence_s >= self._parameters.settings.frame_timeout_s
+        if is_silent and now_s - self._hinted_at_s >= _HINT_PERIOD_S:
+            self._hinted_at_s = now_s
+            code = "CAM_TIMEOUT" if state.ever_received else "CAM_NOT_RECEIVED"
+            self._node.get_logger().warning(f"{code}: {self.hint()}")
+
     def hint(self) -> str:
         """Return a sentence about why no image may be coming and what to do."""
         state = self.state()
-        message_type = _TYPES.get(self._transport, Image)
-        type_name = f"sensor_msgs/msg/{message_type.__name__}"
+        type_name = f"sensor_msgs/msg/{_TYPES.get(self._transport, Image).__name__}"
         start = f"no image on {state.topic} ({type_name}) for {state.silence_s:.0f} s: "
         publishers = [_publisher_text(info) for info in self._node.get_publishers_info_by_topic(state.topic)]
         if publishers and state.qos_problem:
@@ -162,23 +161,14 @@ class CameraInput:
             return f"{start}its publisher does not match in {state.qos_problem} ({names}); set {parameter}"
         if publishers:
             return f"{start}it is published by {'; '.join(publishers)}, but nothing arrives"
-        others = self._other_topics(type_name)
+        others = _other_topics(self._node, type_name)
         if others:
             return f"{start}nobody publishes it; there is {', '.join(others)} (remap {self._prefix}image:={others[0]})"
         return f"{start}nobody publishes it, and there is no other topic of that type"
 
-    def _other_topics(self, type_name: str) -> list[str]:
-        """Return topics of a type that somebody else publishes, sorted."""
-        own = self._node.get_fully_qualified_name() + "/"
-        names = [name for name, types in self._node.get_topic_names_and_types() if type_name in types]
-        return sorted(name for name in names if not name.startswith(own) and self._node.count_publishers(name))
-
     def _subscribe(self, transport: str) -> None:
         self._transport = transport
         self._create(_TYPES[transport], self.topic(transport), self._on_image)
-
-    def _subscribe_calibration(self) -> None:
-        self._create(CameraInfo, self._node.resolve_topic_name(f"{self._prefix}camera_info"), self._on_calibration)
 
     def _create(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
         # What rclpy calls sensor data; made anew each time because overrides are written into it.
@@ -188,12 +178,10 @@ class CameraInput:
             self._node.create_subscription(
                 message_type,
                 topic,
-                self._tools.guard.callback(callback),
+                callback,
                 qos,
                 callback_group=self._group,
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=self._tools.guard.callback(self._on_incompatible_qos)
-                ),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
                 qos_overriding_options=QoSOverridingOptions(overridable),
             )
         )
@@ -201,29 +189,28 @@ class CameraInput:
     def _on_image(self, message: Any) -> None:
         self._last_received_s = time.monotonic()
         self._qos_problem = ""
-        self._tools.statistics.image_received()
+        self._statistics.image_received()
         try:
             stamp_ns = stamp_to_ns(message.header.stamp)
-        except StampError:
-            self.mailbox.refuse()
-            raise
+        except StampError as error:
+            self._mailbox.refuse()
+            self._node.guard.report(error)
+            return
         age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else 0
         if self._is_too_old(stamp_ns, age_ns):
-            self.mailbox.refuse()
+            self._mailbox.refuse()
             return
-        verdict = self.mailbox.put(stamp_ns, message, len(message.data), ahead=age_ns < -_FUTURE_NS)
+        verdict = self._mailbox.put(stamp_ns, message, len(message.data), ahead=age_ns < -_FUTURE_NS)
         if verdict is Verdict.OUT_OF_ORDER:
             self._report("STAMP_ORDER", f"an image with the stamp {stamp_ns} ns came after a newer one and was dropped")
-            return
-        if verdict is Verdict.TIME_JUMP:
+        elif verdict is Verdict.TIME_JUMP:
             self._report("TIME_JUMP", f"the stamps went back to {stamp_ns} ns; all targets of the camera end")
-        self._tools.notify()
 
     def _is_too_old(self, stamp_ns: int, age_ns: int) -> bool:
         if stamp_ns == 0:
             self._report("STAMP_ZERO", "the camera sets no stamps, so there is no latency and no check of the order")
             return False
-        limit_s = self._tools.settings().max_frame_age_s
+        limit_s = self._parameters.settings.max_frame_age_s
         if limit_s and age_ns > limit_s * 1e9:
             self._report("FRAME_AGE", f"an image {age_ns / 1e9:.2f} s old was dropped (max_frame_age = {limit_s:g} s)")
             return True
@@ -232,7 +219,7 @@ class CameraInput:
         return False
 
     def _report(self, code: str, message: str) -> None:
-        self._tools.events.report(code, f"{self.topic(self._transport)}: {message}")
+        self._node.events.report(code, f"{self.topic(self._transport)}: {message}")
 
     def _on_calibration(self, message: CameraInfo) -> None:
         self.calibration = message
@@ -242,7 +229,74 @@ class CameraInput:
         self._report("QOS_INCOMPATIBLE", f"a publisher does not match in {self._qos_problem}; nothing comes from it")
 
 
+class CameraInputs:
+    """The inputs of all cameras, while the node is active.
+
+    Args:
+        node: The node.
+        parameters: Its parameters.
+        statistics: Counts images.
+    """
+
+    def __init__(self, node: ManagedNode, parameters: ParameterServer, statistics: Statistics) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._statistics = statistics
+        self._inputs: dict[str, CameraInput] = {}
+
+    def open(self, mailboxes: Sequence[Mailbox]) -> None:
+        """Subscribe to the cameras.
+
+        Args:
+            mailboxes: Where the images go, one for each camera.
+
+        Raises:
+            ConfigError: The QoS overrides of a subscription cannot be used; :meth:`close` ends the others.
+        """
+        for mailbox in mailboxes:
+            camera_input = CameraInput(self._node, mailbox, self._parameters, self._statistics)
+            self._inputs[mailbox.camera] = camera_input
+            camera_input.open()
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        inputs, self._inputs = self._inputs, {}
+        for camera_input in inputs.values():
+            camera_input.close()
+
+    def check(self) -> None:
+        """Subscribe where a publisher has appeared, and log a hint about each camera that is silent."""
+        for camera_input in list(self._inputs.values()):
+            camera_input.poll()
+            camera_input.warn_if_silent()
+
+    def states(self) -> list[InputState]:
+        """Return what is known about each camera; empty while the node is not active."""
+        return [camera_input.state() for camera_input in list(self._inputs.values())]
+
+    def calibration(self, camera: str) -> CameraInfo | None:
+        """Return the newest calibration of a camera, None if there is none."""
+        camera_input = self._inputs.get(camera)
+        return None if camera_input is None else camera_input.calibration
+
+    def age_s(self, camera: str) -> float:
+        """Return the time since the newest image of a camera arrived [s], infinite if there was none."""
+        states = [state for state in self.states() if state.camera == camera and state.ever_received]
+        return states[0].silence_s if states else float("inf")
+
+    def hint(self, camera: str) -> str:
+        """Return a sentence about why no image of a camera may be coming."""
+        camera_input = self._inputs.get(camera)
+        return "the node is not active" if camera_input is None else camera_input.hint()
+
+
+def _other_topics(node: Node, type_name: str) -> list[str]:
+    """Return topics of a type that somebody else publishes, sorted."""
+    own = node.get_fully_qualified_name() + "/"
+    names = [name for name, types in node.get_topic_names_and_types() if type_name in types]
+    return sorted(name for name in names if not name.startswith(own) and node.count_publishers(name))
+
+
 def _publisher_text(info: Any) -> str:
-    namespace = info.node_namespace.rstrip("/")
-    qos = info.qos_profile
-    return f"{namespace}/{info.node_name} ({qos.reliability.name.lower()}, {qos.durability.name.lower()})"
+    name, qos = f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile
+    return f"{name} ({qos.reliability.name.lower()}, {qos.durability.name.lower()})"

@@ -1,119 +1,29 @@
-"""What ``/diagnostics`` and ``~/self_test`` say: pure functions from the node's condition to statuses.
+"""``~/status``, ``/diagnostics`` and ``~/self_test``: the condition of the node, and pure functions that word it.
 
 Levels and names follow the conventions of diagnostic_updater, which is not needed.
-
-``~/status``, ``/diagnostics`` and ``~/self_test``: tells the world how the node is doing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from diagnostic_msgs.srv import SelfTest
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from elysium_core.types import ModelInfo
 from elysium_ros.msg import StageLatency, TrackerStatus
-from elysium_ros.node.camera_input import InputState
-from elysium_ros.node.guard import Guard
-from elysium_ros.node.services import SERVICE_QOS
-from elysium_ros.perception.frame_statistics import Snapshot
-from elysium_ros.perception.threads import Runtime
+from elysium_ros.node.camera_input import CameraInputs, InputState
+from elysium_ros.node.executors import SERVICE_QOS
+from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.parameter_server import ParameterServer
+from elysium_ros.perception.frame_statistics import Snapshot, Statistics
+from elysium_ros.perception.inference import Inference, InferenceState
 
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Reliable; whoever comes later gets the last message."""
-
-
-class StatusReporter:
-    """Publishes status and diagnostics, and tests the node on request.
-
-    Args:
-        node: The node.
-        condition: Returns the node's condition now.
-        runtime: Where the self test runs the model.
-        guard: Wraps callbacks.
-    """
-
-    def __init__(self, node: Node, condition: Callable[[], Condition], runtime: Runtime, guard: Guard) -> None:
-        self._node = node
-        self._condition = condition
-        self._runtime = runtime
-        self._status = node.create_publisher(TrackerStatus, "~/status", LATCHED_QOS)
-        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        node.create_service(
-            SelfTest,
-            "~/self_test",
-            guard.service(self._self_test, _fail_self_test),
-            qos_profile=SERVICE_QOS,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
-
-    def publish(self) -> None:
-        """Publish both."""
-        condition = self._condition()
-        self._publish_status(condition)
-        array = DiagnosticArray(status=diagnose(self._node.get_fully_qualified_name(), condition))
-        array.header.stamp = self._node.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
-
-    def publish_status(self) -> None:
-        """Publish the status only, because something in it has changed."""
-        self._publish_status(self._condition())
-
-    def _publish_status(self, condition: Condition) -> None:
-        message = status_message(condition)
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        self._status.publish(message)
-
-    def _self_test(self, request: SelfTest.Request, response: SelfTest.Response) -> SelfTest.Response:
-        """Report the node's condition, and run the model once if it is active."""
-        condition = self._condition()
-        response.id = self._node.get_fully_qualified_name()
-        response.status = diagnose(response.id, condition)
-        if self._runtime.is_open:
-            self._runtime.call(lambda perception: perception.model.warm_up())
-        active = condition.lifecycle == "active"
-        passed = active and all(status.level == DiagnosticStatus.OK for status in response.status)
-        response.passed = b"\x01" if passed else b"\x00"
-        return response
-
-
-def status_message(condition: Condition) -> TrackerStatus:
-    """Return the node's condition as a message without a stamp."""
-    info, statistics = condition.model, condition.statistics
-    message = TrackerStatus(
-        paused=bool(condition.paused),
-        active_ids=[int(target_id) for target_id in condition.active_ids],
-        input_rate=float(statistics.input_rate_hz),
-        output_rate=float(statistics.output_rate_hz),
-        frames_received=int(condition.received),
-        frames_dropped=int(condition.dropped),
-        parse_failures=int(condition.parse_failures),
-        latency_p50=float(statistics.latency_p50_s),
-        latency_p95=float(statistics.latency_p95_s),
-        encode_p50=float(statistics.stage("encode").p50_s),
-        generate_p50=float(statistics.stage("generate").p50_s),
-        stages=[
-            StageLatency(name=stage.name, p50=float(stage.p50_s), p95=float(stage.p95_s)) for stage in statistics.stages
-        ],
-        gpu_memory_used=int(condition.gpu_memory),
-    )
-    if info is not None:
-        message.model, message.backend, message.device = str(info.name), str(info.backend), str(info.device)
-        message.precision = str(info.precision)
-        message.coordinate_levels, message.clip_length = int(info.coordinate_levels), int(info.clip_length)
-    return message
-
-
-def _fail_self_test(response: SelfTest.Response, reason: str) -> None:
-    code, _, message = reason.partition(": ")
-    failed = DiagnosticStatus(name=f"self test: {code}", level=DiagnosticStatus.ERROR, message=message)
-    response.status.append(failed)
-    response.passed = b"\x00"
 
 
 # The model may think this long about one frame or request before it counts as stuck.
@@ -131,16 +41,8 @@ class Condition:
         inputs: The cameras' images; empty while not active.
         frame_timeout_s: Silence of a camera that is an error [s].
         clock_runs: False if time is simulated and no ``/clock`` has come.
-        model: The loaded model, None if there is none.
-        paused: Inference is paused.
-        busy_s: How long the model has been at what it is doing [s].
-        model_failures: Frames that the model failed on.
-        standing_failure: Why it failed on the newest one, empty if it did not.
-        received: Images received since activation.
-        dropped: Images skipped since activation.
-        parse_failures: Answers without a usable box since activation.
+        inference: The model and the inference thread.
         gpu_memory: GPU memory of this process [bytes].
-        active_ids: Targets.
         statistics: Rates and latencies.
         event_counts: How often each event code was reported.
     """
@@ -151,18 +53,127 @@ class Condition:
     inputs: Sequence[InputState] = ()
     frame_timeout_s: float = 2.0
     clock_runs: bool = True
-    model: ModelInfo | None = None
-    paused: bool = False
-    busy_s: float = 0.0
-    model_failures: int = 0
-    standing_failure: str = ""
-    received: int = 0
-    dropped: int = 0
-    parse_failures: int = 0
+    inference: InferenceState = field(default_factory=InferenceState)
     gpu_memory: int = 0
-    active_ids: Sequence[int] = ()
     statistics: Snapshot = field(default_factory=Snapshot)
     event_counts: dict[str, int] = field(default_factory=dict)
+
+
+class StatusReporter:
+    """Publishes status and diagnostics, and tests the node on request.
+
+    Args:
+        node: The node.
+        parameters: Its parameters.
+        cameras: Its cameras.
+        inference: Its model.
+        statistics: Its rates and latencies.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        parameters: ParameterServer,
+        cameras: CameraInputs,
+        inference: Inference,
+        statistics: Statistics,
+    ) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._cameras = cameras
+        self._inference = inference
+        self._statistics = statistics
+        self._status = node.create_publisher(TrackerStatus, "~/status", LATCHED_QOS)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        node.create_service(
+            SelfTest,
+            "~/self_test",
+            node.guard.service(self._self_test, _fail_self_test),
+            qos_profile=SERVICE_QOS,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
+
+    def condition(self) -> Condition:
+        """Return the condition of the node now; may be called from any thread."""
+        node, state = self._node, self._inference.state()
+        simulated = node.get_parameter("use_sim_time").value
+        return Condition(
+            lifecycle=node.state,
+            failure=node.failure,
+            parameter_problems=tuple(self._parameters.problems.values()),
+            inputs=self._cameras.states(),
+            frame_timeout_s=self._parameters.settings.frame_timeout_s,
+            clock_runs=not simulated or node.get_clock().now().nanoseconds > 0,
+            inference=state,
+            # Not while a model is being loaded: torch may be half imported then.
+            gpu_memory=_gpu_memory_used() if state.model else 0,
+            statistics=self._statistics.snapshot(),
+            event_counts=node.events.counts(),
+        )
+
+    def publish(self) -> None:
+        """Publish both."""
+        condition = self.condition()
+        self._publish_status(condition)
+        array = DiagnosticArray(status=diagnose(self._node.get_fully_qualified_name(), condition))
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def publish_status(self) -> None:
+        """Publish the status only, because something in it has changed."""
+        self._publish_status(self.condition())
+
+    def _publish_status(self, condition: Condition) -> None:
+        message = status_message(condition)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._status.publish(message)
+
+    def _self_test(self, request: SelfTest.Request, response: SelfTest.Response) -> SelfTest.Response:
+        """Report the node's condition, and run the model once if it is active."""
+        condition = self.condition()
+        response.id = self._node.get_fully_qualified_name()
+        response.status = diagnose(response.id, condition)
+        if self._inference.is_open:
+            self._inference.call(lambda perception: perception.model.warm_up())
+        active = condition.lifecycle == "active"
+        passed = active and all(status.level == DiagnosticStatus.OK for status in response.status)
+        response.passed = b"\x01" if passed else b"\x00"
+        return response
+
+
+def status_message(condition: Condition) -> TrackerStatus:
+    """Return the node's condition as a message without a stamp."""
+    inference, statistics = condition.inference, condition.statistics
+    message = TrackerStatus(
+        paused=bool(inference.paused),
+        active_ids=[int(target_id) for target_id in inference.active_ids],
+        input_rate=float(statistics.input_rate_hz),
+        output_rate=float(statistics.output_rate_hz),
+        frames_received=int(inference.received),
+        frames_dropped=int(inference.dropped),
+        parse_failures=int(inference.parse_failures),
+        latency_p50=float(statistics.latency_p50_s),
+        latency_p95=float(statistics.latency_p95_s),
+        encode_p50=float(statistics.stage("encode").p50_s),
+        generate_p50=float(statistics.stage("generate").p50_s),
+        stages=[
+            StageLatency(name=stage.name, p50=float(stage.p50_s), p95=float(stage.p95_s)) for stage in statistics.stages
+        ],
+        gpu_memory_used=int(condition.gpu_memory),
+    )
+    info = inference.model
+    if info is not None:
+        message.model, message.backend, message.device = str(info.name), str(info.backend), str(info.device)
+        message.precision = str(info.precision)
+        message.coordinate_levels, message.clip_length = int(info.coordinate_levels), int(info.clip_length)
+    return message
+
+
+def _fail_self_test(response: SelfTest.Response, reason: str) -> None:
+    code, _, message = reason.partition(": ")
+    failed = DiagnosticStatus(name=f"self test: {code}", level=DiagnosticStatus.ERROR, message=message)
+    response.status.append(failed)
+    response.passed = b"\x00"
 
 
 def diagnose(node: str, condition: Condition) -> list[DiagnosticStatus]:
@@ -176,7 +187,7 @@ def diagnose(node: str, condition: Condition) -> list[DiagnosticStatus]:
     statuses += [_model(condition), _inference(condition)]
     for status in statuses:
         status.name = f"{node.lstrip('/')}: {status.name}"
-        status.hardware_id = condition.model.device if condition.model else ""
+        status.hardware_id = condition.inference.model.device if condition.inference.model else ""
     return statuses
 
 
@@ -210,7 +221,7 @@ def _input_level(state: InputState, condition: Condition) -> tuple[bytes, str, s
 
 
 def _model(condition: Condition) -> DiagnosticStatus:
-    info = condition.model
+    info = condition.inference.model
     values = {"lifecycle": condition.lifecycle, "gpu_memory_bytes": condition.gpu_memory}
     if info is not None:
         values |= {"name": info.name, "backend": info.backend, "device": info.device, "precision": info.precision}
@@ -225,31 +236,32 @@ def _model(condition: Condition) -> DiagnosticStatus:
 
 
 def _inference(condition: Condition) -> DiagnosticStatus:
-    statistics = condition.statistics
+    inference, statistics = condition.inference, condition.statistics
     values = {
         "input_rate_hz": f"{statistics.input_rate_hz:.1f}",
         "output_rate_hz": f"{statistics.output_rate_hz:.1f}",
         "latency_p50_s": f"{statistics.latency_p50_s:.4f}",
         "latency_p95_s": f"{statistics.latency_p95_s:.4f}",
-        "frames_received": condition.received,
-        "frames_dropped": condition.dropped,
-        "model_failures": condition.model_failures,
-        "parse_failures": condition.parse_failures,
-        "targets": ", ".join(map(str, condition.active_ids)),
+        "frames_received": inference.received,
+        "frames_dropped": inference.dropped,
+        "model_failures": inference.failures,
+        "parse_failures": inference.parse_failures,
+        "targets": ", ".join(map(str, inference.active_ids)),
     }
     return _status("inference", *_inference_level(condition), values)
 
 
 def _inference_level(condition: Condition) -> tuple[bytes, str, str]:
+    inference = condition.inference
     if condition.lifecycle != "active":
         return DiagnosticStatus.OK, "NOT_ACTIVE", f"the node is {condition.lifecycle}"
-    if condition.busy_s > _STUCK_S:
-        message = f"the model has been busy with one thing for {condition.busy_s:.0f} s"
+    if inference.busy_s > _STUCK_S:
+        message = f"the model has been busy with one thing for {inference.busy_s:.0f} s"
         return DiagnosticStatus.ERROR, "MODEL_TIMEOUT", message
-    if condition.standing_failure:
-        code, _, reason = condition.standing_failure.partition(": ")
+    if inference.standing_failure:
+        code, _, reason = inference.standing_failure.partition(": ")
         return DiagnosticStatus.ERROR, code, f"the model failed on the newest image: {reason}"
-    if condition.paused:
+    if inference.paused:
         return DiagnosticStatus.OK, "PAUSED", "paused by ~/pause"
     return DiagnosticStatus.OK, "OK", f"{condition.statistics.output_rate_hz:.1f} frames a second"
 
@@ -257,3 +269,11 @@ def _inference_level(condition: Condition) -> tuple[bytes, str, str]:
 def _status(name: str, level: bytes, code: str, message: str, values: dict[str, object]) -> DiagnosticStatus:
     pairs = [KeyValue(key=key, value=str(value)) for key, value in {"code": code, **values}.items()]
     return DiagnosticStatus(name=name, level=level, message=message, values=pairs)
+
+
+def _gpu_memory_used() -> int:
+    """Return the GPU memory that this process has allocated through torch [bytes], 0 without torch or GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return 0
+    return sum(int(torch.cuda.memory_allocated(index)) for index in range(torch.cuda.device_count()))

@@ -1,13 +1,8 @@
-"""How the callbacks of the tracker node are run: images by a thread of their own, everything else by a pool.
+"""How the callbacks of a node are run, and how the process ends on SIGINT and SIGTERM.
 
-An executor looks at all that it serves again after every callback, which takes longer the more there is: services,
-actions, parameters and timers made an image wait for milliseconds. And a pool takes each image in another of its
-threads, whose share of the heap keeps what the picture has left behind. A thread that serves nothing but cameras does
-neither.
-
-A callback group that leaves threads of the executor for others.
-
-A node ends cleanly on SIGINT and SIGTERM, at whatever moment they come.
+One thread takes images and does nothing else; a pool of threads runs all other callbacks. An executor looks at all that
+it serves again after every callback; with services, actions, parameters and timers beside them, images waited for
+milliseconds. In a pool, each image would also be taken by another thread, whose part of the heap keeps the memory.
 """
 
 from __future__ import annotations
@@ -25,7 +20,11 @@ from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions, install_signal_handlers
+
+SERVICE_QOS = QoSProfile(depth=1000)
+"""For services: rclpy's default of 10 loses the rest of a burst of calls without a word."""
 
 
 class BoundedCallbackGroup(CallbackGroup):

@@ -1,7 +1,8 @@
 """No exception leaves a callback, and no repeated event floods the log.
 
-An exception in an rclpy callback ends the process or silently loses the reply, depending on the executor. So every
-callback of the node goes through a :class:`Guard`, which logs, counts, and always produces a reply. Knows no ROS.
+An exception in an rclpy callback ends the process or silently loses the reply, depending on the executor. So all
+callbacks of the node go through a :class:`Guard`, which logs, counts, and always produces a reply; but for those of the
+camera thread, whose loop does the same (:func:`elysium_ros.node.executors.spin`). Imports no ROS.
 """
 
 from __future__ import annotations

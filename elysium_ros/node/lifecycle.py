@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -21,6 +22,10 @@ from elysium_core.errors import ElysiumError
 from elysium_ros.node.guard import EventLog, Guard
 
 Step = Callable[[], None]
+ChangeStateCallback = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+
+EXIT_RESTART = 75
+"""Exit code of a process that cannot go on but can be started again (EX_TEMPFAIL of sysexits.h)."""
 
 GREETING = "none"
 """Label of a transition that does not exist: a client's first request, which makes the service discover it."""
@@ -32,7 +37,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
     Each of the four raises an exception to say that the transition failed, and why.
 
     Attributes:
+        events: Counts and logs events by code.
+        guard: Wraps callbacks.
         failure: Why the last transition failed, starting with a code; empty if it did not.
+        exit_code: What the process should end with.
 
     Args:
         name: Default name of the node.
@@ -43,16 +51,34 @@ class ManagedNode(LifecycleNodeMixin, Node):
         Node.__init__(self, name, **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.events = EventLog(self.get_logger())
-        self.guard = Guard(self.events, is_shutting_down=lambda: not self.context.ok())
+        self.guard = Guard(self.events, is_shutting_down=lambda: self.is_shutting_down)
         self.failure = ""
+        self.exit_code = 0
         self._transition_lock = threading.Lock()
-        change_state = self._service_change_state
-        change_state.callback = self.guard.service(self._one_at_a_time(change_state.callback), _refuse_transition)
+        # rclpy's own callback becomes a part of ours; the attribute is public, and there is no hook for this.
+        service = self._service_change_state
+        self._change_state_by_rclpy: ChangeStateCallback = service.callback
+        service.callback = self.guard.service(self._change_state, _refuse_transition)
 
     @property
     def state(self) -> str:
         """Present lifecycle state, such as ``active`` or ``configuring``."""
         return str(self._state_machine.current_state[1])
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether the process is ending; nobody waits for an answer then."""
+        return not self.context.ok()
+
+    def give_up(self, reason: str) -> None:
+        """End the process with the exit code that asks for a restart.
+
+        Args:
+            reason: One sentence for the log.
+        """
+        self.get_logger().fatal(f"{reason}; the node ends (respawn:=true of the launch file starts it again)")
+        self.exit_code = EXIT_RESTART
+        rclpy.try_shutdown(context=self.context)
 
     def why_inactive(self) -> str:
         """Say for a caller why the node cannot do anything now, and what to do."""
@@ -115,7 +141,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             step()
         except Exception as error:  # noqa: BLE001 - rclpy would swallow it
             self.failure = self.guard.explain(error)
-            if self.context.ok():
+            if not self.is_shutting_down:
                 self.get_logger().error(f"cannot {verb}: {self.failure}")
             if undo is not None:
                 self.guard.callback(undo)()
@@ -127,35 +153,28 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self.deactivate()
         self.cleanup()
 
-    def _one_at_a_time(
-        self, change_state: Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
-    ) -> Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]:
-        def locked(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
-            if not self._transition_lock.acquire(blocking=False):
-                self._complain(request, f"the node is {self.state}")
-                response.success = False
-                return response
-            try:
-                if not self._is_possible(request):
-                    self._complain(request, f"that is not possible while it is {self.state}")
-                    response.success = False
-                    return response
-                return change_state(request, response)
-            finally:
-                self._transition_lock.release()
-
-        return locked
+    def _change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        """Refuse a transition that is not possible now, or while another one runs."""
+        if not self._transition_lock.acquire(blocking=False):
+            return self._refuse(request, response, f"the node is {self.state}")
+        try:
+            if not self._is_possible(request):
+                return self._refuse(request, response, f"that is not possible while it is {self.state}")
+            return self._change_state_by_rclpy(request, response)
+        finally:
+            self._transition_lock.release()
 
     def _is_possible(self, request: ChangeState.Request) -> bool:
         wanted = request.transition
         possible = self._state_machine.available_transitions
         return any(label == wanted.label if wanted.label else id_ == wanted.id for id_, label, *_ in possible)
 
-    def _complain(self, request: ChangeState.Request, why: str) -> None:
-        if request.transition.label == GREETING:
-            return
-        wanted = _transition_name(request.transition)
-        self.events.report("TRANSITION", f"asked to change state by {wanted}, but {why}")
+    def _refuse(self, request: ChangeState.Request, response: ChangeState.Response, why: str) -> ChangeState.Response:
+        if request.transition.label != GREETING:
+            wanted = _transition_name(request.transition)
+            self.events.report("TRANSITION", f"asked to change state by {wanted}, but {why}")
+        response.success = False
+        return response
 
 
 def _transition_name(transition: Transition) -> str:

@@ -12,7 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from elysium_ros.node.parameters import SPECS, Change, Spec
+from elysium_ros.node.parameter_spec import Change, Spec
+from elysium_ros.node.parameters import SPECS
 
 _ROOT = Path(__file__).resolve().parents[2]
 

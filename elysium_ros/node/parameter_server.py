@@ -12,7 +12,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from elysium_core.errors import ConfigError
-from elysium_ros.node.parameters import SPECS, Change, Settings, Spec
+from elysium_ros.node.parameter_spec import Change, Spec
+from elysium_ros.node.parameters import SPECS, Settings
 
 _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 

@@ -1,10 +1,11 @@
-"""The stamped outputs of each camera: from a frame's result to messages on topics."""
+"""The outputs of each camera: from a finished frame to messages on topics and lines in the log."""
 
 from __future__ import annotations
 
 import importlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,19 +13,27 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
+from elysium_core.errors import GPU_LOST, ElysiumError
 from elysium_core.io.overlay import draw_tracks
-from elysium_ros.convert.camera_info import image_message, jpeg_message
-from elysium_ros.convert.markers import Annotator, detections, image_marker, outline_markers
-from elysium_ros.convert.messages import box_to_message, copy_header, ns_to_duration, object_to_message, to_text
+from elysium_ros.convert.markers import detections, image_marker, outline_markers
+from elysium_ros.convert.messages import (
+    box_to_message,
+    image_message,
+    jpeg_message,
+    ns_to_duration,
+    object_to_message,
+)
 from elysium_ros.msg import ObjectDescription, TrackedObjectArray
+from elysium_ros.node.camera_input import CameraInputs
+from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.guard import Guard
-from elysium_ros.node.parameters import Settings
-from elysium_ros.perception.answers import Answer
+from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.perception.frame_statistics import FrameTimes, Statistics
-from elysium_ros.perception.perception import FrameResult
+from elysium_ros.perception.types import Answer, FrameJob
 
 RESULT_QOS = QoSProfile(depth=10)
 """Reliable, volatile; best-effort subscribers match it too."""
@@ -47,62 +56,34 @@ class _Topics:
 
 
 class Publishers:
-    """Publishes results and descriptions. Results come from the inference thread; pictures have one of their own.
+    """Publishes results and descriptions (:class:`elysium_ros.perception.types.Outputs`).
+
+    They come from the inference thread.
 
     Args:
         node: The node.
-        cameras: Names of the cameras.
-        settings: Returns the present settings.
-        calibration: Returns the newest calibration of a camera, None if there is none.
-        statistics: Hears of each result.
-        guard: Where failures go.
+        parameters: Its parameters.
+        cameras: Where calibrations come from.
+        statistics: Counts results.
+        status: Publishes the status when the targets have changed.
     """
 
     def __init__(
         self,
-        node: Node,
-        cameras: tuple[str, ...],
-        settings: Callable[[], Settings],
-        calibration: Callable[[str], CameraInfo | None],
+        node: ManagedNode,
+        parameters: ParameterServer,
+        cameras: CameraInputs,
         statistics: Statistics,
-        guard: Guard,
+        status: StatusReporter,
     ) -> None:
         self._node = node
-        self._settings = settings
-        self._calibration = calibration
+        self._parameters = parameters
+        self._cameras = cameras
         self._statistics = statistics
+        self._status = status
         self._vision_msgs = _optional("vision_msgs.msg")
-        self._topics = {camera: self._create(camera) for camera in cameras}
-        self._annotator = Annotator(self._publish_picture, guard.report)
-
-    def publish(self, result: FrameResult) -> None:
-        """Publish all that is known after one frame, the objects first."""
-        topics, header = self._topics[result.image.camera], result.image.payload.header
-        latency_ns, node_s = self._latency_ns(result.image.stamp_ns), time.monotonic() - result.image.arrived_s
-        topics.objects.publish(_objects(result, latency_ns))
-        self._statistics.result_published(_times(result, latency_ns / 1e9 if result.image.stamp_ns else None, node_s))
-        width, height = result.frame.width, result.frame.height
-        if _has_listener(topics.image_markers):
-            topics.image_markers.publish(image_marker(header, result.views, width, height))
-        if topics.detections is not None and _has_listener(topics.detections):
-            topics.detections.publish(detections(header, result.views, width, height, self._vision_msgs))
-        if _has_listener(topics.markers):
-            self._publish_outlines(topics.markers, result)
-        if _has_listener(topics.annotated) or _has_listener(topics.annotated_jpeg):
-            self._annotator.offer(result)
-
-    def publish_description(self, answer: Answer) -> ObjectDescription:
-        """Publish a finished text; return the message."""
-        message = ObjectDescription(
-            header=copy_header(answer.image.payload.header),
-            camera=answer.image.camera,
-            id=int(answer.target_id),
-            box=box_to_message(answer.box, answer.width, answer.height),
-            question=str(answer.question),
-            text=to_text(answer.text),
-        )
-        self._topics[answer.image.camera].descriptions.publish(message)
-        return message
+        self._topics = {camera: _make_topics(node, camera, self._vision_msgs) for camera in parameters.settings.cameras}
+        self._annotator = Annotator(self._topics, parameters, node.guard)
 
     def close(self, timeout_s: float) -> None:
         """End the drawing thread.
@@ -112,73 +93,162 @@ class Publishers:
         """
         self._annotator.stop(timeout_s)
 
-    def _create(self, camera: str) -> _Topics:
-        prefix = f"~/{camera}/" if camera else "~/"
+    def publish(self, job: FrameJob) -> None:
+        """Publish all that is known after one frame, the objects first, and log what has changed."""
+        image, header, topics = job.image, job.image.payload.header, self._topics[job.image.camera]
+        width, height = job.frame.width, job.frame.height
+        latency_ns = self._node.get_clock().now().nanoseconds - image.stamp_ns if image.stamp_ns else 0
+        message = TrackedObjectArray(header=header, camera=image.camera, image_width=width, image_height=height)
+        message.dropped, message.latency = job.skipped, ns_to_duration(latency_ns)
+        for view in job.views:
+            message.objects.append(object_to_message(view, width, height))
+        node_s = time.monotonic() - image.arrived_s
+        topics.objects.publish(message)
+        self._count(job, node_s, latency_ns / 1e9 if image.stamp_ns else None)
+        # The others are made only where somebody listens.
+        if topics.image_markers.get_subscription_count():
+            topics.image_markers.publish(image_marker(header, job.views, width, height))
+        if topics.detections is not None and topics.detections.get_subscription_count():
+            topics.detections.publish(detections(header, job.views, width, height, self._vision_msgs))
+        if topics.markers.get_subscription_count():
+            self._publish_outlines(topics.markers, job)
+        if topics.annotated.get_subscription_count() or topics.annotated_jpeg.get_subscription_count():
+            self._annotator.offer(job)
+        self._tell_news(job)
 
-        def make(message_type: Any, name: str, qos: QoSProfile = RESULT_QOS) -> Publisher:
-            return self._node.create_publisher(message_type, prefix + name, qos)
+    def publish_description(self, answer: Answer) -> ObjectDescription:
+        """Publish a finished text; return the message."""
+        message = ObjectDescription(
+            header=answer.image.payload.header,
+            camera=answer.image.camera,
+            id=int(answer.target_id),
+            box=box_to_message(answer.box, answer.width, answer.height),
+            question=str(answer.question),
+            text=answer.text,
+        )
+        self._topics[answer.image.camera].descriptions.publish(message)
+        return message
 
-        vision = self._vision_msgs
-        return _Topics(
-            objects=make(TrackedObjectArray, "objects"),
-            descriptions=make(ObjectDescription, "descriptions"),
-            annotated=make(Image, "annotated/image", PICTURE_QOS),
-            annotated_jpeg=make(CompressedImage, "annotated/image/compressed", PICTURE_QOS),
-            image_markers=make(ImageMarker, "image_markers"),
-            markers=make(MarkerArray, "markers"),
-            detections=None if vision is None else make(vision.Detection2DArray, "detections"),
+    def report(self, error: Exception) -> str:
+        """Count and log a failure of the model or of an image; a lost GPU ends the process."""
+        sentence = self._node.guard.report(error)
+        if isinstance(error, ElysiumError) and error.code == GPU_LOST:
+            self._node.give_up(sentence)
+        return sentence
+
+    def _count(self, job: FrameJob, node_s: float, latency_s: float | None) -> None:
+        self._statistics.result_published(
+            FrameTimes(
+                latency_s=latency_s,
+                transport_s=None if latency_s is None else latency_s - node_s,
+                wait_s=job.taken_s - job.image.arrived_s,
+                decode_s=job.decode_s,
+                encode_s=job.encode_s,
+                generate_s=job.generate_s,
+                node_s=node_s,
+            )
         )
 
-    def _latency_ns(self, stamp_ns: int) -> int:
-        return self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else 0
-
-    def _publish_outlines(self, publisher: Publisher, result: FrameResult) -> None:
-        info = self._calibration(result.image.camera)
+    def _publish_outlines(self, publisher: Publisher, job: FrameJob) -> None:
+        info = self._cameras.calibration(job.image.camera)
         if info is None:
             return
-        distance_m = self._settings().marker_distance_m
-        markers = outline_markers(result.image.payload.header, result.views, info, distance_m)
+        distance_m = self._parameters.settings.marker_distance_m
+        markers = outline_markers(job.image.payload.header, job.views, info, distance_m)
         if markers is not None:
             publisher.publish(markers)
 
-    def _publish_picture(self, result: FrameResult) -> None:
-        topics, settings = self._topics[result.image.camera], self._settings()
-        updates = [view.update for view in result.views]
-        picture = draw_tracks(result.frame.image, updates, scale=settings.annotated_scale)
-        header = result.image.payload.header
-        if _has_listener(topics.annotated):
+    def _tell_news(self, job: FrameJob) -> None:
+        """Log that images have begun to come, and what has become of targets; most frames have no news."""
+        camera, log = job.image.camera, self._node.get_logger().info
+        where = f" in camera {camera!r}" if camera else ""
+        if job.frame.index == 0:
+            log(f"images of {job.frame.width} x {job.frame.height} px arrive{where}")
+        for view in job.views:
+            if view.news:
+                words = f" ({view.update.expression!r})" if view.update.expression else ""
+                log(f"target {view.id}{words}{where} {view.news}")
+        if job.targets_changed:
+            self._status.publish_status()
+
+
+class Annotator:
+    """Draws and publishes annotated images in another thread, newest first, so that drawing never delays tracking.
+
+    Args:
+        topics: Publishers of each camera.
+        parameters: Size and quality of the pictures.
+        guard: Where failures go.
+    """
+
+    def __init__(self, topics: Mapping[str, _Topics], parameters: ParameterServer, guard: Guard) -> None:
+        self._topics = topics
+        self._parameters = parameters
+        self._guard = guard
+        self._condition = threading.Condition()
+        self._waiting: dict[str, FrameJob] = {}
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def offer(self, job: FrameJob) -> None:
+        """Draw this frame next, unless a newer one of the same camera comes first."""
+        with self._condition:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._run, name="elysium_annotator", daemon=True)
+                self._thread.start()
+            self._waiting[job.image.camera] = job
+            self._condition.notify()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread; wait for a picture that is being drawn.
+
+        Args:
+            timeout_s: Longest wait [s].
+        """
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._waiting)
+                if self._stopping:
+                    return
+                job = self._waiting.pop(next(iter(self._waiting)))
+            try:
+                self._draw(job)
+            except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn must not end the drawing
+                self._guard.report(error)
+
+    def _draw(self, job: FrameJob) -> None:
+        topics, settings = self._topics[job.image.camera], self._parameters.settings
+        updates = [view.update for view in job.views]
+        picture = draw_tracks(job.frame.image, updates, scale=settings.annotated_scale)
+        header = job.image.payload.header
+        if topics.annotated.get_subscription_count():
             topics.annotated.publish(image_message(picture, header))
-        if _has_listener(topics.annotated_jpeg):
+        if topics.annotated_jpeg.get_subscription_count():
             topics.annotated_jpeg.publish(jpeg_message(picture, header, settings.jpeg_quality))
 
 
-def _objects(result: FrameResult, latency_ns: int) -> TrackedObjectArray:
-    width, height = result.frame.width, result.frame.height
-    return TrackedObjectArray(
-        header=copy_header(result.image.payload.header),
-        camera=result.image.camera,
-        image_width=int(width),
-        image_height=int(height),
-        objects=[object_to_message(view, width, height) for view in result.views],
-        dropped=int(result.skipped),
-        latency=ns_to_duration(latency_ns),
+def _make_topics(node: Node, camera: str, vision_msgs: ModuleType | None) -> _Topics:
+    prefix = f"~/{camera}/" if camera else "~/"
+
+    def make(message_type: Any, name: str, qos: QoSProfile = RESULT_QOS) -> Publisher:
+        return node.create_publisher(message_type, prefix + name, qos)
+
+    return _Topics(
+        objects=make(TrackedObjectArray, "objects"),
+        descriptions=make(ObjectDescription, "descriptions"),
+        annotated=make(Image, "annotated/image", PICTURE_QOS),
+        annotated_jpeg=make(CompressedImage, "annotated/image/compressed", PICTURE_QOS),
+        image_markers=make(ImageMarker, "image_markers"),
+        markers=make(MarkerArray, "markers"),
+        detections=None if vision_msgs is None else make(vision_msgs.Detection2DArray, "detections"),
     )
-
-
-def _times(result: FrameResult, latency_s: float | None, node_s: float) -> FrameTimes:
-    return FrameTimes(
-        latency_s=latency_s,
-        transport_s=None if latency_s is None else latency_s - node_s,
-        wait_s=result.wait_s,
-        decode_s=result.decode_s,
-        encode_s=result.encode_s,
-        generate_s=result.generate_s,
-        node_s=node_s,
-    )
-
-
-def _has_listener(publisher: Publisher) -> bool:
-    return bool(publisher.get_subscription_count() > 0)
 
 
 def _optional(module: str) -> ModuleType | None:

@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
 from elysium_core.errors import ImageError
 from elysium_core.frames import Frame
-from elysium_core.geometry import Box
 from elysium_core.types import Grounding
-from elysium_ros.convert.messages import (
-    box_from_message,
-    box_to_message,
-    copy_header,
-    is_no_box,
-    message_to_frame,
-    object_to_message,
-    stamp_to_ns,
-)
-from elysium_ros.msg import ObjectDescription
-from elysium_ros.node.events import EventQueue
-from elysium_ros.node.executors import BoundedCallbackGroup
-from elysium_ros.node.guard import Guard
-from elysium_ros.node.start_requests import deadline, seconds, start_target
-from elysium_ros.perception.answers import Answer, describe_place, describe_scene, describe_target, ground
+from elysium_ros.convert.images import decode_image
+from elysium_ros.convert.messages import box_from_message, box_to_message, is_no_box, object_to_message, stamp_to_ns
+from elysium_ros.node.camera_input import CameraInputs
+from elysium_ros.node.diagnostics import StatusReporter
+from elysium_ros.node.executors import SERVICE_QOS, BoundedCallbackGroup
+from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.publishers import Publishers
+from elysium_ros.node.target_requests import EventQueue, seconds, start_target
+from elysium_ros.perception.answers import describe_place, describe_scene, describe_target, ground
+from elysium_ros.perception.inference import MODEL_TIMEOUT_S, Inference
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
-from elysium_ros.perception.threads import MODEL_TIMEOUT_S, Runtime
+from elysium_ros.perception.types import Answer
 from elysium_ros.perception.worker import WorkerError
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
-
-SERVICE_QOS = QoSProfile(depth=1000)
-"""rclpy's default of 10 loses the rest of a burst of calls without a word."""
 
 MAX_WAITING_CALLS = 8
 """Calls of ``~/track`` that may wait for a box, and calls of ``~/describe`` and ``~/ground`` that may wait for the
 model, at the same time; one more of the former is refused, more of the latter wait their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceTools:
-    """What the services need of the node.
-
-    Attributes:
-        runtime: Where the work is done.
-        guard: Wraps callbacks.
-        publish_description: Publishes a finished text; returns the message.
-        publish_status: Publishes a changed status.
-        input_hint: Says why no image of a camera may be coming.
-        image_age_s: How long ago the newest image of a camera arrived [s], infinite if there was none.
-        is_shutting_down: Whether the process is ending.
-    """
-
-    runtime: Runtime
-    guard: Guard
-    publish_description: Callable[[Answer], ObjectDescription]
-    publish_status: Callable[[], None]
-    input_hint: Callable[[str], str]
-    image_age_s: Callable[[str], float]
-    is_shutting_down: Callable[[], bool]
 
 
 class Services:
@@ -74,28 +40,36 @@ class Services:
 
     Args:
         node: The node.
-        tools: What they need.
+        inference: Where the work is done.
+        cameras: Why images of a camera may be missing.
+        publishers: Where descriptions are published.
+        status: Where a change of the targets is published.
     """
 
-    def __init__(self, node: Node, tools: ServiceTools) -> None:
+    def __init__(
+        self,
+        node: ManagedNode,
+        inference: Inference,
+        cameras: CameraInputs,
+        publishers: Publishers,
+        status: StatusReporter,
+    ) -> None:
         self._node = node
-        self._tools = tools
-        self._runtime = tools.runtime
+        self._inference = inference
+        self._cameras = cameras
+        self._publishers = publishers
+        self._status = status
         # A box may be waited for all day, so that has places of its own, and one callback more, which says that none
         # is free; answers of the model are waited for elsewhere.
         self._places = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         tracking, asking = BoundedCallbackGroup(MAX_WAITING_CALLS + 1), BoundedCallbackGroup(MAX_WAITING_CALLS)
         quick = BoundedCallbackGroup(2)
-        self._create(Track, "track", self._track, tracking)
-        self._create(Describe, "describe", self._describe, asking)
-        self._create(Ground, "ground", self._ground, asking)
-        self._create(StopTracking, "stop", self._stop, quick)
-        self._create(SetBool, "pause", self._pause, quick)
-        self._create(Trigger, "reset", self._reset, quick)
-
-    def _create(self, service_type: Any, name: str, callback: Callable[..., Any], group: CallbackGroup) -> None:
-        guarded = self._tools.guard.service(callback)
-        self._node.create_service(service_type, f"~/{name}", guarded, qos_profile=SERVICE_QOS, callback_group=group)
+        _create(node, Track, "track", self._track, tracking)
+        _create(node, Describe, "describe", self._describe, asking)
+        _create(node, Ground, "ground", self._ground, asking)
+        _create(node, StopTracking, "stop", self._stop, quick)
+        _create(node, SetBool, "pause", self._pause, quick)
+        _create(node, Trigger, "reset", self._reset, quick)
 
     def _track(self, request: Track.Request, response: Track.Response) -> Track.Response:
         wait_s = seconds(request.wait_timeout, "wait_timeout")
@@ -105,10 +79,10 @@ class Services:
                 "call without wait_timeout, or later",
                 code="BUSY",
             )
-        queue = EventQueue(self._tools.is_shutting_down)
+        queue = EventQueue(self._node)
         try:
-            target = start_target(self._runtime, request, request.add, queue)
-            self._tools.publish_status()
+            target = start_target(self._inference, request, request.add, queue)
+            self._status.publish_status()
             response.id = int(target.id)
             response.success, response.message = True, _started(target)
             if wait_s > 0:
@@ -120,7 +94,7 @@ class Services:
         return response
 
     def _wait_for_box(self, target: Target, queue: EventQueue, wait_s: float, response: Track.Response) -> None:
-        end_s = deadline(wait_s)
+        end_s = time.monotonic() + wait_s
         last: TargetEvent | None = None
         while (event := queue.get(end_s)) is not None:
             if event.end is not None:
@@ -135,34 +109,34 @@ class Services:
 
     def _why_no_box(self, target: Target, last: TargetEvent | None, wait_s: float) -> str:
         going_on = f"the search goes on as target {target.id}, ~/stop ends it"
-        if last is None and self._runtime.paused:
+        if last is None and self._inference.state().paused:
             return f"PAUSED: inference is paused; {going_on}"
-        if last is None and self._tools.image_age_s(target.camera) < wait_s:
+        if last is None and self._cameras.age_s(target.camera) < wait_s:
             return f"TIMEOUT: images arrive, but the model gave no answer within {wait_s:g} s; {going_on}"
         if last is None:
-            return f"NO_IMAGE: {self._tools.input_hint(target.camera)}; {going_on}"
+            return f"NO_IMAGE: {self._cameras.hint(target.camera)}; {going_on}"
         reason = last.view.update.reason if last.view is not None else ""
         return f"NOT_FOUND: no box within {wait_s:g} s{f' ({reason})' if reason else ''}; {going_on}"
 
     def _stop(self, request: StopTracking.Request, response: StopTracking.Response) -> StopTracking.Response:
         target_id, camera = int(request.id), str(request.camera)
-        stopped = self._runtime.call(lambda perception: perception.stop(target_id, camera))
-        self._tools.publish_status()
+        stopped = self._inference.call(lambda perception: perception.stop(target_id, camera))
+        self._status.publish_status()
         response.success, response.stopped_ids = True, stopped
         response.message = f"stopped {', '.join(map(str, stopped))}" if stopped else "nothing was followed"
         return response
 
     def _describe(self, request: Describe.Request, response: Describe.Response) -> Describe.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        answer = self._runtime.call(partial(_answer, request), timeout_s)
-        response.description = self._tools.publish_description(answer)
+        answer = self._inference.call(partial(_answer, request), timeout_s)
+        response.description = self._publishers.publish_description(answer)
         response.success = True
         return response
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        found, frame, header = self._runtime.call(partial(_search, request), timeout_s)
-        response.header = copy_header(header)
+        found, frame, header = self._inference.call(partial(_search, request), timeout_s)
+        response.header = header
         if found.box is None:
             response.message = "NOT_FOUND: the model's answer has no box"
             return response
@@ -172,28 +146,34 @@ class Services:
         return response
 
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._runtime.pause(bool(request.data))
-        self._tools.publish_status()
+        self._inference.pause(bool(request.data))
+        self._status.publish_status()
         response.success, response.message = True, "paused" if request.data else "running"
         return response
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        count = self._runtime.call(lambda perception: perception.reset(EndReason.RESET))
-        self._tools.publish_status()
+        count = self._inference.call(lambda perception: perception.reset(EndReason.RESET))
+        self._status.publish_status()
         response.success, response.message = True, f"{count} targets ended and all images forgotten"
         return response
 
 
+def _create(
+    node: ManagedNode, service_type: Any, name: str, callback: Callable[..., Any], group: CallbackGroup
+) -> None:
+    guarded = node.guard.service(callback)
+    node.create_service(service_type, f"~/{name}", guarded, qos_profile=SERVICE_QOS, callback_group=group)
+
+
 def _answer(request: Describe.Request, perception: Perception) -> Answer:
+    model, zoom = perception.model, perception.config.zoom
     if request.id:
-        return describe_target(perception, int(request.id), request.question)
+        return describe_target(model, perception.target(int(request.id)), request.question, zoom=zoom)
+    stream = perception.stream(request.camera)
     if is_no_box(request.box):
-        return describe_scene(perception, request.camera, request.question)
-
-    def place(width: int, height: int) -> Box:
-        return box_from_message(request.box, width, height)
-
-    return describe_place(perception, request.camera, place, request.question)
+        return describe_scene(model, stream, request.question)
+    place = partial(box_from_message, request.box)
+    return describe_place(model, stream, place, request.question, zoom=zoom)
 
 
 def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Any]:
@@ -205,13 +185,14 @@ def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding,
         frame, header = stream.frame_of(image), image.payload.header
     else:
         header = request.image.header
-        frame = message_to_frame(request.image, stamp_to_ns(header.stamp), 0)
-    return ground(perception, frame, request.expression), frame, header
+        frame = Frame(decode_image(request.image), stamp_to_ns(header.stamp))
+    found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
+    return found, frame, header
 
 
 def _fill_object(event: TargetEvent, response: Track.Response) -> None:
     if event.image is not None and event.view is not None:
-        response.header = copy_header(event.image.payload.header)
+        response.header = event.image.payload.header
         response.object = object_to_message(event.view, event.width, event.height)
 
 

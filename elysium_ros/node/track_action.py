@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 
 from elysium_core.errors import TargetError
 from elysium_core.types import TrackState
 from elysium_ros.action import TrackObject
-from elysium_ros.convert.messages import copy_header, object_to_message
-from elysium_ros.node.events import EventQueue
-from elysium_ros.node.services import SERVICE_QOS, ServiceTools
-from elysium_ros.node.start_requests import deadline, seconds, start_target
+from elysium_ros.convert.messages import object_to_message
+from elysium_ros.node.diagnostics import StatusReporter
+from elysium_ros.node.executors import SERVICE_QOS
+from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.target_requests import EventQueue, seconds, start_target
+from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
 
 MAX_GOALS = 16
@@ -39,11 +41,14 @@ class TrackAction:
 
     Args:
         node: The node.
-        tools: What the services need, too.
+        inference: Where targets are followed.
+        status: Where a change of the targets is published.
     """
 
-    def __init__(self, node: Node, tools: ServiceTools) -> None:
-        self._tools = tools
+    def __init__(self, node: ManagedNode, inference: Inference, status: StatusReporter) -> None:
+        self._node = node
+        self._inference = inference
+        self._status = status
         self._goals = threading.BoundedSemaphore(MAX_GOALS)
         self._server = ActionServer(
             node,
@@ -64,38 +69,38 @@ class TrackAction:
 
     def _execute(self, goal: Any) -> TrackObject.Result:
         result = TrackObject.Result(reason=TrackObject.Result.REASON_ERROR)
-        queue = EventQueue(self._tools.is_shutting_down)
+        queue = EventQueue(self._node)
         try:
             with _Place(self._goals):
                 self._follow(goal, queue, result)
         except Exception as error:  # noqa: BLE001 - a goal must end with a result
             result.reason = TrackObject.Result.REASON_ERROR
-            result.message = self._tools.guard.explain(error)
+            result.message = self._node.guard.explain(error)
         finally:
             queue.close()
-        self._tools.guard.callback(_finish)(goal, result)
+        self._node.guard.callback(_finish)(goal, result)
         return result
 
     def _follow(self, goal: Any, queue: EventQueue, result: TrackObject.Result) -> None:
         duration_s = seconds(goal.request.max_duration, "max_duration")
-        target = start_target(self._tools.runtime, goal.request, True, queue)
+        target = start_target(self._inference, goal.request, True, queue)
         result.id = int(target.id)
-        self._tools.publish_status()
+        self._status.publish_status()
         try:
             result.reason, result.message = self._report_frames(goal, queue, result, duration_s or float("inf"))
         finally:
             self._stop(target)
-            self._tools.publish_status()
+            self._status.publish_status()
 
     def _report_frames(
         self, goal: Any, queue: EventQueue, result: TrackObject.Result, duration_s: float
     ) -> tuple[int, str]:
         """Send feedback until something ends the goal; return the reason, as code and as sentence."""
-        end_s = deadline(duration_s)
-        while not self._tools.is_shutting_down():
+        end_s = time.monotonic() + duration_s
+        while not self._node.is_shutting_down:
             if goal.is_cancel_requested:
                 return TrackObject.Result.REASON_CANCELED, "the client cancelled"
-            if deadline(0) >= end_s:
+            if time.monotonic() >= end_s:
                 return TrackObject.Result.REASON_TIMEOUT, f"max_duration of {duration_s:g} s is over"
             event = queue.poll()
             if event is None:
@@ -112,13 +117,13 @@ class TrackAction:
             return False
         result.last = object_to_message(event.view, event.width, event.height)
         result.frames += 1
-        goal.publish_feedback(TrackObject.Feedback(header=copy_header(event.image.payload.header), object=result.last))
+        goal.publish_feedback(TrackObject.Feedback(header=event.image.payload.header, object=result.last))
         update = event.view.update
         return update.state is TrackState.LOST and update.last_box is not None
 
     def _stop(self, target: Target) -> None:
-        if target.id in self._tools.runtime.active_ids:
-            self._tools.guard.callback(self._tools.runtime.call)(lambda perception: perception.stop(target.id))
+        if target.id in self._inference.state().active_ids:
+            self._node.guard.callback(self._inference.call)(lambda perception: perception.stop(target.id))
 
 
 class _Place:

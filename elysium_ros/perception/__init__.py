@@ -1,1 +1,1 @@
-"""The node's work without ROS: mailbox, worker thread, camera streams, targets."""
+"""The node's work without ROS: images and targets of the cameras, and the thread that runs the model."""

@@ -1,23 +1,23 @@
-"""Answers in words and one-shot searches: describe a target, a box or the scene; find words in one picture. No ROS.
+"""Answers in words and one-shot searches: describe a target, a box or the scene; find words in one picture.
 
-Everything here runs in the inference thread, as :mod:`elysium_ros.perception.perception` does.
+Everything here runs in the inference thread, as :mod:`elysium_ros.perception.perception` does. Imports no ROS.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
 from elysium_core.errors import ImageError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import MOST_FRAMES, sample_evenly
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import Grounding, TrackState
-from elysium_ros.perception.camera_stream import CameraStream
-from elysium_ros.perception.mailbox import Incoming
-from elysium_ros.perception.perception import Perception, Place
+from elysium_core.types import Grounding, PerceptionModel, TrackState
+from elysium_ros.perception.camera import CameraStream
 from elysium_ros.perception.targets import Target
+from elysium_ros.perception.types import Answer, Incoming, Place
 
 SCENE_QUESTION = "Describe what is happening."
 """Asked when a description of the whole scene is wanted and no question was given."""
@@ -26,107 +26,101 @@ SCENE_QUESTION = "Describe what is happening."
 _CROP_MARGIN = 0.15
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """A text about a picture.
-
-    Attributes:
-        image: The picture; the last one, for a clip.
-        width: Its width [px].
-        height: Its height [px].
-        text: What the model says.
-        target_id: The node's id of the target described, 0 for the scene or a box.
-        box: What was described, None for the scene.
-        question: What was asked, empty for a plain description.
-    """
-
-    image: Incoming
-    width: int
-    height: int
-    text: str
-    target_id: int = 0
-    box: Box | None = None
-    question: str = ""
-
-
-def describe_target(perception: Perception, target_id: int, question: str = "") -> Answer:
+def describe_target(model: PerceptionModel, target: Target, question: str = "", *, zoom: bool = False) -> Answer:
     """Describe a target where it was seen last, or answer a question about it.
 
+    Args:
+        model: The model.
+        target: The target; it keeps a description, but not an answer.
+        question: In words; empty for a description.
+        zoom: Describe from a closer look.
+
     Raises:
-        TargetError: There is no such target, or it has not been seen yet (``NOT_SEEN``).
+        TargetError: It has not been seen yet (``NOT_SEEN``).
         ExpressionError: The question cannot be asked.
     """
-    target = perception.target(target_id)
     sight = target.sight
     if sight is None:
-        raise TargetError(f"target {target_id} has not been found yet; there is nothing to describe", code="NOT_SEEN")
+        raise TargetError(f"target {target.id} has not been found yet; there is nothing to describe", code="NOT_SEEN")
     question = clean_expression(question) if question else ""
-    text = _about_box(perception, sight.frame, sight.box, question)
+    text = _about_box(model, sight.frame, sight.box, question, zoom)
     if not question:
-        target.description, target.description_stamp_ns = text, sight.image.stamp_ns
-    return Answer(sight.image, sight.frame.width, sight.frame.height, text, target_id, sight.box, question)
+        target.describe(text, sight.image.stamp_ns)
+    return Answer(sight.image, sight.frame.width, sight.frame.height, text, target.id, sight.box, question)
 
 
-def describe_place(perception: Perception, camera: str, place: Place, question: str = "") -> Answer:
-    """Describe a box in the newest image of a camera, or answer a question about it.
+def describe_place(
+    model: PerceptionModel, stream: CameraStream, place: Place, question: str = "", *, zoom: bool = False
+) -> Answer:
+    """Describe a box in the newest image of a camera, or answer a question about it; see :func:`describe_target`.
 
     Raises:
-        TargetError: No such camera, or no image yet.
+        TargetError: There is no image yet.
         BoxError, ExpressionError, ImageError: The request cannot be answered.
     """
-    stream = perception.stream(camera)
     question = clean_expression(question) if question else ""
     image = stream.remembered(0)
     frame = stream.frame_of(image)
     box = place(frame.width, frame.height)
-    return Answer(
-        image, frame.width, frame.height, _about_box(perception, frame, box, question), box=box, question=question
-    )
+    text = _about_box(model, frame, box, question, zoom)
+    return Answer(image, frame.width, frame.height, text, box=box, question=question)
 
 
-def describe_scene(perception: Perception, camera: str, question: str = "") -> Answer:
+def describe_scene(model: PerceptionModel, stream: CameraStream, question: str = "") -> Answer:
     """Answer a question about the last images of a camera, by default what is happening.
 
     Raises:
-        TargetError: No such camera, or no image yet.
+        TargetError: There is no image yet.
         ExpressionError, ImageError: The request cannot be answered.
     """
-    stream = perception.stream(camera)
     question = clean_expression(question) if question else ""
     image = stream.remembered(0)
-    frames = _clip(stream, image, perception.model.info.clip_length)
-    text = perception.model.ask(frames, question or SCENE_QUESTION)
+    frames = _clip(stream, image, model.info.clip_length)
+    text = _one_line(model.ask(frames, question or SCENE_QUESTION))
     return Answer(image, frames[-1].width, frames[-1].height, text, question=question)
 
 
-def ground(perception: Perception, frame: Frame, expression: str) -> Grounding:
+def ground(model: PerceptionModel, frame: Frame, expression: str, *, zoom: bool = False) -> Grounding:
     """Find words in one picture; leaves no trace in what is followed.
 
     Raises:
         ExpressionError: The words cannot be asked for.
     """
-    return perception.model.ground(frame, clean_expression(expression), zoom=perception.config.zoom)
+    return model.ground(frame, clean_expression(expression), zoom=zoom)
 
 
-def next_due(perception: Perception, period_s: float, now_s: float) -> Target | None:
-    """Return the target that has waited longest for its periodic description, if one is due.
+class DescriptionSchedule:
+    """Which target is described next, when each is to be described every so often without being asked."""
 
-    Args:
-        perception: What is followed.
-        period_s: Time between two descriptions of one target [s]; 0 = never.
-        now_s: Steady clock [s].
-    """
-    if period_s <= 0:
-        return None
-    certain = [t for t in perception.targets() if t.last is not None and t.last.state is TrackState.TRACKED]
-    due = [t for t in certain if now_s - t.described_at_s >= period_s]
-    return min(due, key=lambda t: t.described_at_s, default=None)
+    def __init__(self) -> None:
+        self._begun_at_s: dict[int, float] = {}
+
+    def next(self, targets: Iterable[Target], period_s: float, now_s: float) -> Target | None:
+        """Return the target that has waited longest, if one is due; its period starts anew.
+
+        Args:
+            targets: All that are followed; those that are not TRACKED have to wait.
+            period_s: Time between two descriptions of one target [s], > 0.
+            now_s: Steady clock [s].
+        """
+        followed = list(targets)
+        # A new target is due at once; one that has ended is forgotten.
+        self._begun_at_s = {t.id: self._begun_at_s.get(t.id, float("-inf")) for t in followed}
+        certain = [t for t in followed if t.last is not None and t.last.state is TrackState.TRACKED]
+        due = [t for t in certain if now_s - self._begun_at_s[t.id] >= period_s]
+        target = min(due, key=lambda t: self._begun_at_s[t.id], default=None)
+        if target is not None:
+            self._begun_at_s[target.id] = now_s
+        return target
 
 
-def _about_box(perception: Perception, frame: Frame, box: Box, question: str) -> str:
-    if not question:
-        return perception.model.describe(frame, box, zoom=perception.config.zoom)
-    return perception.model.ask(_crop(frame, box), question)
+def _about_box(model: PerceptionModel, frame: Frame, box: Box, question: str, zoom: bool) -> str:
+    return _one_line(model.ask(_crop(frame, box), question) if question else model.describe(frame, box, zoom=zoom))
+
+
+def _one_line(text: str) -> str:
+    """Return a model's text as messages can carry it: one line, no control characters, valid Unicode."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _crop(frame: Frame, box: Box) -> Frame:
@@ -143,9 +137,10 @@ def _clip(stream: CameraStream, newest: Incoming, length: int) -> list[Frame]:
     """Decode up to ``length`` remembered images, evenly spread, that have the newest one's size; oldest first."""
     last = stream.frame_of(newest)
     earlier = [image for image in stream.mailbox.recent() if image.number < newest.number]
-    stride = max(1, len(earlier) // max(1, length - 1))
     frames = []
-    for image in earlier[::-stride][: length - 1][::-1]:
+    for image in sample_evenly([*earlier, newest], min(length, MOST_FRAMES), keep=len(earlier)):
+        if image is newest:
+            continue  # decoded already
         try:
             frames.append(stream.frame_of(image))
         except ImageError:

@@ -1,4 +1,4 @@
-"""Rates, latencies and counts of the node since activation. Thread-safe; knows no ROS."""
+"""Rates, latencies and counts of the node since activation. Thread-safe; imports no ROS."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 # Percentiles speak about the last frames, rates about the last seconds.
 _LAST_FRAMES = 300
 _RATE_WINDOW_S = 5.0
+_RATE_EVENTS = 1000
 _MODEL_STAGES = ("encode", "generate")
 
 
@@ -77,25 +78,23 @@ class Snapshot:
         return self.stages[STAGES.index(name)]
 
 
-class _Rate:
-    """Events a second over the last seconds."""
+def _times() -> deque[float]:
+    return deque(maxlen=_RATE_EVENTS)
 
-    def __init__(self) -> None:
-        self._times_s: deque[float] = deque(maxlen=1000)
 
-    def tick(self, now_s: float) -> None:
-        self._times_s.append(now_s)
+def _frames() -> deque[float]:
+    return deque(maxlen=_LAST_FRAMES)
 
-    def per_second(self, now_s: float) -> float:
-        while self._times_s and self._times_s[0] < now_s - _RATE_WINDOW_S:
-            self._times_s.popleft()
-        if len(self._times_s) < 2:
-            return 0.0
-        # To the present when nothing comes any more, so that the rate falls instead of standing still.
-        intervals = len(self._times_s) - 1
-        period_s = (self._times_s[-1] - self._times_s[0]) / intervals
-        silent_s = now_s - self._times_s[-1]
-        return intervals / max(1e-6, self._times_s[-1] - self._times_s[0] + (silent_s if silent_s > period_s else 0.0))
+
+@dataclass(slots=True)
+class _Record:
+    """What has happened since the last reset; times on the steady clock [s], durations [s]."""
+
+    received_s: deque[float] = field(default_factory=_times)
+    published_s: deque[float] = field(default_factory=_times)
+    results: int = 0
+    latency_s: deque[float] = field(default_factory=_frames)
+    stages_s: dict[str, deque[float]] = field(default_factory=lambda: {name: _frames() for name in STAGES})
 
 
 class Statistics:
@@ -108,29 +107,27 @@ class Statistics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self.reset()
+        self._record = _Record()
 
     def reset(self) -> None:
         """Start anew."""
         with self._lock:
-            self._input, self._output = _Rate(), _Rate()
-            self._results = 0
-            self._latency_s: deque[float] = deque(maxlen=_LAST_FRAMES)
-            self._stages_s: dict[str, deque[float]] = {name: deque(maxlen=_LAST_FRAMES) for name in STAGES}
+            self._record = _Record()
 
     def image_received(self) -> None:
         """Count an image on arrival."""
         with self._lock:
-            self._input.tick(self._clock())
+            self._record.received_s.append(self._clock())
 
     def result_published(self, times: FrameTimes) -> None:
         """Count a frame with a result."""
         with self._lock:
-            self._output.tick(self._clock())
-            self._results += 1
+            record = self._record
+            record.published_s.append(self._clock())
+            record.results += 1
             if times.latency_s is not None:
-                self._latency_s.append(times.latency_s)
-            for name, values_s in self._stages_s.items():
+                record.latency_s.append(times.latency_s)
+            for name, values_s in record.stages_s.items():
                 took_s = getattr(times, f"{name}_s")
                 # A model that had nothing to do says nothing about how long it takes.
                 if took_s or (took_s is not None and name not in _MODEL_STAGES):
@@ -139,14 +136,27 @@ class Statistics:
     def snapshot(self) -> Snapshot:
         """Return the statistics now."""
         with self._lock:
-            now_s = self._clock()
+            now_s, record = self._clock(), self._record
             return Snapshot(
-                self._input.per_second(now_s),
-                self._output.per_second(now_s),
-                self._results,
-                *_percentiles(self._latency_s),
-                tuple(StageSnapshot(name, *_percentiles(values_s)) for name, values_s in self._stages_s.items()),
+                _per_second(record.received_s, now_s),
+                _per_second(record.published_s, now_s),
+                record.results,
+                *_percentiles(record.latency_s),
+                tuple(StageSnapshot(name, *_percentiles(values_s)) for name, values_s in record.stages_s.items()),
             )
+
+
+def _per_second(times_s: deque[float], now_s: float) -> float:
+    """Return the rate of events over the last seconds [Hz]; forgets older ones."""
+    while times_s and times_s[0] < now_s - _RATE_WINDOW_S:
+        times_s.popleft()
+    if len(times_s) < 2:
+        return 0.0
+    intervals = len(times_s) - 1
+    span_s, silent_s = times_s[-1] - times_s[0], now_s - times_s[-1]
+    # To the present when nothing comes any more, so that the rate falls instead of standing still.
+    is_late = silent_s > span_s / intervals
+    return intervals / max(1e-6, span_s + (silent_s if is_late else 0.0))
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float]:

@@ -1,128 +1,72 @@
-"""What is done with images and targets: the part of the node that uses the model. Knows no ROS.
+"""Follows targets in the images of all cameras with one model. Imports no ROS.
 
 Everything here runs in the inference thread (:mod:`elysium_ros.perception.worker`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator
 
 from elysium_core.errors import ElysiumError, TargetError
-from elysium_core.frames import Frame
-from elysium_core.geometry import Box
-from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState, TrackUpdate
-from elysium_ros.perception.camera_stream import CameraStream, Decode, Seen
-from elysium_ros.perception.mailbox import Delivery, Incoming, Mailbox
-from elysium_ros.perception.targets import EndReason, Listener, ObjectView, Sight, Target, TargetEvent
-
-Place = Callable[[int, int], Box]
-"""Says where a box is in a frame of a width and height [px]; raises ``BoxError``."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameResult:
-    """What is known after one frame.
-
-    Attributes:
-        image: The image.
-        frame: What it decoded to.
-        views: All targets of that camera.
-        skipped: Images that arrived and were not looked at since the result before.
-        wait_s: Time from the image's arrival until it was taken [s].
-        decode_s: Time of decoding it [s].
-        encode_s: Time of the vision encoder, over all trackers with targets [s].
-        generate_s: Time of the language model, over all trackers with targets [s].
-    """
-
-    image: Incoming
-    frame: Frame
-    views: tuple[ObjectView, ...]
-    skipped: int = 0
-    wait_s: float = 0.0
-    decode_s: float = 0.0
-    encode_s: float = 0.0
-    generate_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What to follow.
-
-    Attributes:
-        camera: In which camera.
-        expression: Words, may be empty if there is a place.
-        place: Where it is, None to search by words.
-        stamp_ns: Stamp of the image that ``place`` is about [ns]; 0 = the newest.
-        add: Follow it beside that camera's targets instead of replacing them.
-    """
-
-    camera: str
-    expression: str = ""
-    place: Place | None = None
-    stamp_ns: int = 0
-    add: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the node does with what happens here.
-
-    Attributes:
-        decode: Decodes an image.
-        on_result: Hears of every frame.
-        report: Counts and logs a failure of the model or of an image; returns the sentence for a person, which
-            starts with the code.
-    """
-
-    decode: Decode
-    on_result: Callable[[FrameResult], None]
-    report: Callable[[Exception], str]
-
-
-@dataclass(slots=True)
-class _Counters:
-    failures: int = 0
-    failures_in_a_row: int = 0
-    retired_parse_failures: int = 0
-    last_failure: str = field(default="")
+from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
+from elysium_ros.perception.answers import DescriptionSchedule, describe_target
+from elysium_ros.perception.camera import CameraStream, Mailbox
+from elysium_ros.perception.targets import EndReason, Listener, Sight, Target
+from elysium_ros.perception.types import (
+    FrameJob,
+    Incoming,
+    InferenceSettings,
+    ObjectView,
+    Outputs,
+    Place,
+    StartRequest,
+)
 
 
 class Perception:
-    """Follows targets in the images of all cameras with one model.
+    """The targets of all cameras, from activation to deactivation.
+
+    Attributes:
+        model: The model.
+        failures: Frames that the model failed on.
+        standing_failure: Why the model failed on the newest frame; empty if it did not.
 
     Args:
         model: The model.
-        config: Settings of tracking.
+        settings: Its tracking and description settings are used here.
         mailboxes: One for each camera.
         ids: Where the ids of targets come from.
-        hooks: See :class:`Hooks`.
+        outputs: Where results go.
     """
 
     def __init__(
         self,
         model: PerceptionModel,
-        config: TrackingConfig,
+        settings: InferenceSettings,
         mailboxes: Iterable[Mailbox],
         ids: Iterator[int],
-        hooks: Hooks,
+        outputs: Outputs,
     ) -> None:
         self.model = model
-        self._config = config
+        self.failures = 0
+        self.standing_failure = ""
+        self._settings = settings
+        self._schedule = DescriptionSchedule()
         self._ids = ids
-        self._hooks = hooks
+        self._outputs = outputs
         self._targets: dict[int, Target] = {}
+        self._targets_changed = False
         self._farewells: dict[str, list[tuple[Target, EndReason]]] = {}
-        self._counters = _Counters()
         self._streams = {
-            mailbox.camera: CameraStream(mailbox, self._new_tracker, hooks.decode) for mailbox in mailboxes
+            mailbox.camera: CameraStream(mailbox, lambda: model.tracker(self.config.mode, self.config))
+            for mailbox in mailboxes
         }
 
     @property
     def config(self) -> TrackingConfig:
         """Settings of tracking."""
-        return self._config
+        return self._settings.tracking
 
     @property
     def active_ids(self) -> list[int]:
@@ -130,20 +74,9 @@ class Perception:
         return sorted(self._targets.copy())
 
     @property
-    def failures(self) -> int:
-        """Frames that the model failed on."""
-        return self._counters.failures
-
-    @property
-    def standing_failure(self) -> str:
-        """Why the model failed on the newest frame; empty if it did not."""
-        return self._counters.last_failure if self._counters.failures_in_a_row else ""
-
-    @property
     def parse_failures(self) -> int:
-        """Answers of the model without a usable box."""
-        live = [tracker for stream in self._streams.values() for tracker in stream.trackers]
-        return self._counters.retired_parse_failures + sum(map(_parse_failures, live))
+        """Answers of the model without a usable box; may be read from any thread."""
+        return sum(stream.parse_failures for stream in self._streams.values())
 
     def stream(self, camera: str) -> CameraStream:
         """Return the stream of a camera, of the first one for ``""``.
@@ -173,37 +106,39 @@ class Perception:
         """Return the targets of a camera, of all cameras for ``""``, by id."""
         return [t for _, t in sorted(self._targets.items()) if not camera or t.camera == camera]
 
-    def configure(self, config: TrackingConfig) -> None:
-        """Take new settings from the next frame on."""
-        self._config = config
+    def configure(self, settings: InferenceSettings) -> None:
+        """Take new settings of tracking and descriptions from the next frame on."""
+        self._settings = settings
         for stream in self._streams.values():
             for tracker in stream.trackers:
-                tracker.configure(config)
+                tracker.configure(settings.tracking)
 
     def start(self, request: StartRequest, listener: Listener | None = None) -> Target:
         """Start following something.
 
         Args:
             request: What.
-            listener: Hears of every frame from the first on, and of the end.
+            listener: Called with every frame from the first on, and with the end.
 
         Raises:
             ExpressionError, BoxError, ImageError, TargetError: The request cannot be followed; the other targets
                 are followed as before.
         """
         stream = self.stream(request.camera)
+        camera = stream.mailbox.camera
         words = self.model.clean_words(request.expression) if request.expression or request.place is None else ""
         place = None if request.place is None else self._find_place(stream, request.place, request.stamp_ns)
-        replaced = [] if request.add else self.targets(stream.camera)
+        replaced = [] if request.add else self.targets(camera)
         self._check_room(len(replaced))
         for target in replaced:
             self._end(target, EndReason.REPLACED)
         tracker = stream.trackers[0] if place is None else stream.tracker_at(place.image)
         tracker_id = tracker.add(words, None if place is None else place.box)
-        target = Target(next(self._ids), stream.camera, words, tracker, tracker_id, sight=place)
+        target = Target(next(self._ids), camera, words, tracker, tracker_id, place)
         if listener is not None:
-            target.listeners.append(listener)
+            target.listen(listener)
         self._targets[target.id] = target
+        self._targets_changed = True
         return target
 
     def stop(self, target_id: int, camera: str = "") -> list[int]:
@@ -228,95 +163,88 @@ class Perception:
         count = len(self._targets)
         for stream in self._streams.values():
             stream.mailbox.clear()
-            self._restart(stream, reason)
+            self._restart(stream, reason, stream.epoch)
         return count
 
-    def look_at(self, delivery: Delivery) -> None:
-        """Have the trackers of a camera see its next image, and publish what they say."""
-        stream, image = self._streams[delivery.image.camera], delivery.image
-        stream.skipped += delivery.skipped
-        if not stream.is_new(image):
-            return
+    def look_at(self, image: Incoming) -> None:
+        """Have the trackers of a camera see its next image, publish the result, and describe a target if it is due."""
+        stream = self._streams[image.camera]
+        if image.number <= stream.last_number:
+            return  # a box was drawn on it before its turn came
         if image.epoch != stream.epoch:
-            stream.epoch = image.epoch
-            self._restart(stream, EndReason.TIME_JUMP)
+            self._restart(stream, EndReason.TIME_JUMP, image.epoch)
         try:
-            seen = stream.begin(image)
+            job = stream.begin(image)
         except ElysiumError as error:
-            self._hooks.report(error)
+            self._outputs.report(error)
             return
-        busy = [tracker for tracker in stream.trackers if tracker.target_ids]
-        updates = [(t, update) for t in stream.trackers for update in self._step(t, seen.frame)]
-        self._finish(stream, seen, updates, busy)
-        self._retire(stream.drop_idle_trackers())
+        for target, reason in self._farewells.pop(image.camera, ()):
+            job.views.append(target.farewell(reason, job))
+        followed: list[tuple[Target, ObjectView]] = []
+        for tracker in stream.trackers:
+            followed += self._step(tracker, job)
+        for _, view in followed:
+            job.views.append(view)
+        job.targets_changed, self._targets_changed = self._targets_changed, False
+        self._outputs.publish(job)
+        for target, view in followed:
+            target.tell(job, view)
+        if len(stream.trackers) > 1:
+            stream.drop_idle_trackers()
+        if self._settings.describe_period_s:
+            self._describe_due()
 
-    def _step(self, tracker: Tracker, frame: Frame) -> list[TrackUpdate]:
+    def report(self, error: Exception) -> None:
+        """Count and log a failure that no caller waits for."""
+        self._outputs.report(error)
+
+    def _describe_due(self) -> None:
+        target = self._schedule.next(self.targets(), self._settings.describe_period_s, time.monotonic())
+        if target is not None:
+            self._outputs.publish_description(describe_target(self.model, target, zoom=self.config.zoom))
+
+    def _step(self, tracker: Tracker, job: FrameJob) -> list[tuple[Target, ObjectView]]:
+        """Have one tracker see a frame; return its targets with their views."""
+        owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
         try:
-            updates = tracker.step(frame)
+            updates = tracker.step(job.frame)
         except Exception as error:  # noqa: BLE001 - whatever a model raises costs this frame and no more
             self._count_failure(error)
-            ours = [target for target in self._targets.values() if target.tracker is tracker]
-            return [target.failed(frame, self._counters.last_failure) for target in ours]
-        failure = tracker.stats.failure
-        if failure is None:
-            self._counters.failures_in_a_row = 0
+            updates = [target.failed(job.frame, self.standing_failure) for target in owners.values()]
         else:
-            self._count_failure(failure)
-        return updates
+            stats = tracker.stats
+            if stats.failure is None:
+                self.standing_failure = ""
+            else:
+                self._count_failure(stats.failure)
+            if owners:
+                job.encode_s += stats.encode_s
+                job.generate_s += stats.generate_s
+        followed = []
+        for update in updates:
+            target = owners.get(update.target_id)
+            if target is None:
+                continue  # it has had its farewell
+            followed.append((target, target.take(update, job)))
+            if update.state is TrackState.REMOVED:
+                del self._targets[target.id]
+                self._targets_changed = True
+        return followed
 
     def _count_failure(self, error: Exception) -> None:
-        self._counters.failures += 1
-        self._counters.failures_in_a_row += 1
-        self._counters.last_failure = self._hooks.report(error)
-
-    def _finish(
-        self, stream: CameraStream, seen: Seen, updates: list[tuple[Tracker, TrackUpdate]], busy: list[Tracker]
-    ) -> None:
-        """Turn the updates of one frame into the node's terms, publish them, and tell the listeners."""
-        events = [event for event in (self._take_update(seen, *pair) for pair in updates) if event is not None]
-        bye = self._farewells.pop(stream.camera, [])
-        departed = [t.view(t.farewell(reason, seen.frame.index, seen.image.stamp_ns)) for t, reason in bye]
-        views = tuple(departed) + tuple(view for _, view in events)
-        skipped, stream.skipped = stream.skipped, 0
-        result = FrameResult(
-            seen.image,
-            seen.frame,
-            views,
-            skipped,
-            wait_s=seen.taken_s - seen.image.arrived_s,
-            decode_s=seen.decode_s,
-            encode_s=sum(tracker.stats.encode_s for tracker in busy),
-            generate_s=sum(tracker.stats.generate_s for tracker in busy),
-        )
-        self._hooks.on_result(result)
-        for target, view in events:
-            target.tell(TargetEvent(seen.image, seen.frame.width, seen.frame.height, view))
-            if view.update.state is TrackState.REMOVED:
-                target.tell(TargetEvent(end=EndReason.LOST if target.sight else EndReason.NOT_FOUND))
-
-    def _take_update(self, seen: Seen, tracker: Tracker, update: TrackUpdate) -> tuple[Target, ObjectView] | None:
-        owners = (t for t in self._targets.values() if t.tracker is tracker and t.tracker_id == update.target_id)
-        target = next(owners, None)
-        if target is None:
-            return None  # it has had its farewell
-        target.last = replace(update, target_id=str(target.id))
-        if update.box is not None:
-            target.sight = Sight(seen.image, seen.frame, update.box)
-        if update.state is TrackState.REMOVED:
-            del self._targets[target.id]
-        return target, target.view(target.last)
+        self.failures += 1
+        self.standing_failure = self._outputs.report(error)
 
     def _find_place(self, stream: CameraStream, place: Place, stamp_ns: int) -> Sight:
         """Find the image that a box is about, see it first if it is new, and put the box into it."""
         image = stream.remembered(stamp_ns)
         frame = stream.frame_of(image)
         box = place(frame.width, frame.height)
-        if stream.is_new(image):
-            self.look_at(Delivery(image, 0))
+        self.look_at(image)
         return Sight(image, frame, box)
 
     def _check_room(self, leaving: int) -> None:
-        limit = self._config.max_targets
+        limit = self.config.max_targets
         if len(self._targets) - leaving >= limit:
             raise TargetError(
                 f"there are already {limit} targets (tracking.max_objects); stop one first", code="TARGET_LIMIT"
@@ -324,24 +252,14 @@ class Perception:
 
     def _end(self, target: Target, reason: EndReason) -> None:
         del self._targets[target.id]
+        self._targets_changed = True
         if target.tracker_id in target.tracker.target_ids:
             target.tracker.remove(target.tracker_id)
         self._farewells.setdefault(target.camera, []).append((target, reason))
-        target.tell(TargetEvent(end=reason))
+        target.tell_end(reason)
 
-    def _restart(self, stream: CameraStream, reason: EndReason) -> None:
+    def _restart(self, stream: CameraStream, reason: EndReason, epoch: int) -> None:
         for target in self.targets():
-            if target.camera == stream.camera:
+            if target.camera == stream.mailbox.camera:
                 self._end(target, reason)
-        self._retire(stream.restart())
-
-    def _retire(self, trackers: list[Tracker]) -> None:
-        self._counters.retired_parse_failures += sum(map(_parse_failures, trackers))
-
-    def _new_tracker(self) -> Tracker:
-        return self.model.tracker(self._config.mode, self._config)
-
-
-def _parse_failures(tracker: Any) -> int:
-    # Copied first: status messages are made in another thread while the tracker counts.
-    return sum(list(tracker.stats.parse_failures.values()))
+        stream.restart(epoch)

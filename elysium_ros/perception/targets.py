@@ -1,15 +1,18 @@
-"""What the node knows of each target it follows, and who wants to hear of it. Knows no ROS."""
+"""The targets that the node follows, why they end, and who listens to them. Imports no ROS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import Tracker, TrackState, TrackUpdate
-from elysium_ros.perception.mailbox import Incoming
+from elysium_ros.perception.types import FrameJob, Incoming, ObjectView
+
+# Longest label that is drawn beside a box [characters].
+_MAX_LABEL = 40
 
 
 class EndReason(Enum):
@@ -22,26 +25,6 @@ class EndReason(Enum):
     TIME_JUMP = "the stamps of the images went backwards"
     RESET = "the tracker was reset"
     INACTIVE = "the node was deactivated"
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectView:
-    """One target in one frame, as it is published.
-
-    Attributes:
-        update: What the tracker said; ``target_id`` is the node's id of the target, not the tracker's.
-        description: Latest text about the target, may be empty.
-        description_stamp_ns: Stamp of the picture that text is about [ns].
-    """
-
-    update: TrackUpdate
-    description: str = ""
-    description_stamp_ns: int = 0
-
-    @property
-    def id(self) -> int:
-        """The node's id of the target, >= 1."""
-        return int(self.update.target_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,53 +59,56 @@ Listener = Callable[[TargetEvent], bool]
 """Takes an event; returns whether it wants more."""
 
 
-@dataclass(slots=True, eq=False)
 class Target:
     """One target. Used by the inference thread only.
 
     Attributes:
-        id: The node's id, >= 1, unique over all cameras and never reused.
+        label: Short name for display: the words, cut at a blank, or the id.
+        last: Newest update; None before its first frame.
+        sight: Newest frame in which it had a box, at first the one in which it was given; None if never.
+
+    Args:
+        target_id: The node's id, >= 1, unique over all cameras and never reused.
         camera: Camera it is followed in.
         expression: The caller's words as they are used, may be empty.
-        tracker: Who follows it.
+        tracker: The tracker that follows it.
         tracker_id: Its id there.
-        last: Newest update.
-        sight: Newest frame in which it had a box, at first the one in which it was given; None if never.
-        description: Latest text about it.
-        description_stamp_ns: Stamp of the picture that text is about [ns].
-        described_at_s: When that was, on the steady clock [s].
-        listeners: Who hears of it; called in the inference thread, so they must be quick.
+        sight: The frame in which it was given by a box; None if it was given by words.
     """
 
-    id: int
-    camera: str
-    expression: str
-    tracker: Tracker
-    tracker_id: str
-    last: TrackUpdate | None = None
-    sight: Sight | None = None
-    description: str = ""
-    description_stamp_ns: int = 0
-    described_at_s: float = float("-inf")
-    listeners: list[Listener] = field(default_factory=list)
+    def __init__(
+        self, target_id: int, camera: str, expression: str, tracker: Tracker, tracker_id: str, sight: Sight | None
+    ) -> None:
+        self.id = target_id
+        self.camera = camera
+        self.expression = expression
+        self.label = _label(target_id, expression)
+        self.tracker = tracker
+        self.tracker_id = tracker_id
+        self.last: TrackUpdate | None = None
+        self.sight = sight
+        self._listeners: list[Listener] = []
+        self._description, self._description_stamp_ns = "", 0
+        # Whether it was found when that last changed; None before the first time.
+        self._found: bool | None = None
 
-    def view(self, update: TrackUpdate) -> ObjectView:
-        """Return an update of this target as it is published."""
-        return ObjectView(update, self.description, self.description_stamp_ns)
+    def take(self, update: TrackUpdate, job: FrameJob) -> ObjectView:
+        """Note what the tracker says of this target in a frame; return it as it is published."""
+        self.last = replace(update, target_id=str(self.id))
+        if update.box is not None:
+            self.sight = Sight(job.image, job.frame, update.box)
+        # In most frames a target that was found is still there, which is no news.
+        is_still_there = self._found and update.state is TrackState.TRACKED
+        return self._view(self.last, "" if is_still_there else self._news(self.last))
 
-    def farewell(self, reason: EndReason, index: int, stamp_ns: int) -> TrackUpdate:
-        """Return the REMOVED update for a target that its tracker does not report itself.
-
-        Args:
-            reason: Why it ended.
-            index: ``Frame.index`` of the frame in which this is published.
-            stamp_ns: Stamp of that frame [ns].
-        """
+    def farewell(self, reason: EndReason, job: FrameJob) -> ObjectView:
+        """Return the last view, with the state REMOVED, of a target that its tracker does not report itself."""
         last = self.last
-        return TrackUpdate(
-            str(self.id), index, None, 0.0, TrackState.REMOVED, stamp_ns, self.expression,
+        update = TrackUpdate(
+            str(self.id), job.frame.index, None, 0.0, TrackState.REMOVED, job.image.stamp_ns, self.expression,
             last.age if last else 0, last.last_box if last else None, reason.value,
         )  # fmt: skip
+        return self._view(update, self._news(update))
 
     def failed(self, frame: Frame, reason: str) -> TrackUpdate:
         """Return the update for a frame that the model failed on: no box, whatever was known before."""
@@ -132,6 +118,48 @@ class Target:
             last.age + 1 if last else 0, last.last_box if last else None, reason,
         )  # fmt: skip
 
-    def tell(self, event: TargetEvent) -> None:
-        """Pass an event to all listeners; those that have heard enough leave."""
-        self.listeners = [listener for listener in self.listeners if listener(event)]
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with each event from now on, in the inference thread, until it wants no more."""
+        self._listeners.append(listener)
+
+    def tell(self, job: FrameJob, view: ObjectView) -> None:
+        """Pass what is published of a frame to all listeners; those that have heard enough leave."""
+        if not self._listeners:
+            return
+        self._pass_on(TargetEvent(job.image, job.frame.width, job.frame.height, view))
+        if view.update.state is TrackState.REMOVED:
+            self.tell_end(EndReason.LOST if self.sight else EndReason.NOT_FOUND)
+
+    def tell_end(self, reason: EndReason) -> None:
+        """Tell all listeners that this target is no longer followed."""
+        self._pass_on(TargetEvent(end=reason))
+
+    def _pass_on(self, event: TargetEvent) -> None:
+        self._listeners = [listener for listener in self._listeners if listener(event)]
+
+    def describe(self, text: str, stamp_ns: int) -> None:
+        """Keep a text about the target, and the stamp of its picture [ns]."""
+        self._description, self._description_stamp_ns = text, stamp_ns
+
+    def _view(self, update: TrackUpdate, news: str) -> ObjectView:
+        return ObjectView(self.id, update, self.label, self._description, self._description_stamp_ns, news)
+
+    def _news(self, update: TrackUpdate) -> str:
+        if update.state is TrackState.REMOVED:
+            return f"ended, {update.reason}" if update.reason else "ended"
+        if update.state is TrackState.TRACKED and not self._found:
+            again = "" if self._found is None else " again"
+            self._found = True
+            return f"found{again}, score {update.score:.2f}"
+        if update.state is TrackState.LOST and self._found:
+            self._found = False
+            return f"lost, {update.reason}" if update.reason else "lost"
+        return ""
+
+
+def _label(target_id: int, words: str) -> str:
+    if not words:
+        return f"target {target_id}"
+    if len(words) <= _MAX_LABEL:
+        return words
+    return words[:_MAX_LABEL].rsplit(" ", 1)[0] + "..."

@@ -1,4 +1,4 @@
-"""One thread that owns the model: it answers requests and looks at images, one thing at a time. Knows no ROS.
+"""One thread that owns the model: it answers requests and looks at images, one thing at a time. Imports no ROS.
 
 A model, its trackers and its GPU context belong to one thread. Callbacks of the node never run the model; they post a
 request here and wait, with a deadline, for its answer.
@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from elysium_core.errors import ElysiumError
-from elysium_ros.perception.mailbox import Delivery, Mailbox
+from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.types import Incoming
 
 MAX_REQUESTS = 256
 """Requests that may wait; one more is refused with ``BUSY``."""
@@ -35,18 +36,28 @@ class WorkerError(ElysiumError):
     code = "NOT_ACTIVE"
 
 
+class ImageHandler(Protocol):
+    """What the thread does with images. Its methods run in the thread."""
+
+    def look_at(self, image: Incoming) -> None:
+        """Process one image."""
+        ...
+
+    def report(self, error: Exception) -> object:
+        """Take note of what :meth:`look_at` raised."""
+        ...
+
+
 class Worker:
     """The inference thread.
 
-    Args:
-        on_image: Looks at one image; runs in the thread.
-        on_failure: Hears of an exception that ``on_image`` let through.
+    Attributes:
+        arrivals: For the mailboxes that are watched, so that an image in one of them wakes the thread.
     """
 
-    def __init__(self, on_image: Callable[[Delivery], None], on_failure: Callable[[Exception], Any]) -> None:
-        self._on_image = on_image
-        self._on_failure = on_failure
-        self._condition = threading.Condition()
+    def __init__(self) -> None:
+        self.arrivals = threading.Condition()
+        self._handler: ImageHandler | None = None
         self._requests: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._mailboxes: Sequence[Mailbox] = ()
         self._next_mailbox = 0
@@ -69,35 +80,41 @@ class Worker:
         Returns:
             Whether the thread ended in time.
         """
-        with self._condition:
+        with self.arrivals:
             self._stopping = True
             self._refuse_waiting()
-            self._condition.notify_all()
+            self.arrivals.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def watch(self, mailboxes: Sequence[Mailbox]) -> None:
-        """Look at the images of these mailboxes from now on, in turn; none = stop looking."""
-        with self._condition:
-            self._mailboxes = tuple(mailboxes)
-            self._condition.notify_all()
+    def watch(self, mailboxes: Sequence[Mailbox], handler: ImageHandler) -> None:
+        """Take the images of these mailboxes in turn from now on.
 
-    def notify(self) -> None:
-        """Say that an image has arrived."""
-        with self._condition:
-            self._condition.notify_all()
+        Args:
+            mailboxes: Made with :attr:`arrivals`.
+            handler: What is done with the images.
+        """
+        with self.arrivals:
+            self._mailboxes, self._handler = tuple(mailboxes), handler
+            self._paused = False
+            self.arrivals.notify_all()
+
+    def unwatch(self) -> None:
+        """Take no more images."""
+        with self.arrivals:
+            self._mailboxes, self._handler = (), None
+
+    def pause(self, paused: bool) -> None:
+        """Leave images lying, or go on; requests are answered all the same."""
+        with self.arrivals:
+            self._paused = paused
+            self.arrivals.notify_all()
 
     @property
     def paused(self) -> bool:
-        """Whether images are left lying; requests are answered all the same."""
+        """Whether images are left lying."""
         return self._paused
-
-    @paused.setter
-    def paused(self, value: bool) -> None:
-        with self._condition:
-            self._paused = value
-            self._condition.notify_all()
 
     @property
     def busy_s(self) -> float:
@@ -112,13 +129,13 @@ class Worker:
             WorkerError: The thread is ending (``NOT_ACTIVE``), or too many requests wait (``BUSY``).
         """
         future: Future[Result] = Future()
-        with self._condition:
+        with self.arrivals:
             if self._stopping:
                 raise WorkerError("the node is shutting down or being cleaned up")
             if len(self._requests) >= MAX_REQUESTS:
                 raise WorkerError(f"{MAX_REQUESTS} requests are waiting already; try again later", code="BUSY")
             self._requests.append((future, function))
-            self._condition.notify_all()
+            self.arrivals.notify_all()
         return future
 
     def call(
@@ -170,41 +187,45 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                self._condition.wait_for(self._has_work)
+            image: Incoming | None = None
+            with self.arrivals:
+                # An image is taken when no request waits: after them, which may take long, there may be a newer one.
+                while not self._stopping and not self._requests and (image := self._next_image()) is None:
+                    self.arrivals.wait()
                 if self._stopping:
                     return
-                requests = [self._requests.popleft() for _ in range(min(_REQUESTS_A_TURN, len(self._requests)))]
                 self._busy_since = time.monotonic()
-            for future, function in requests:
-                _answer(future, function)
-            # Taken only now, so that it is the newest after the requests, which may have taken long.
-            with self._condition:
-                delivery = self._take_image()
-            if delivery is not None:
-                self._look_at(delivery)
+            if image is None:
+                image = self._answer_requests()
+            handler = self._handler
+            if image is not None and handler is not None:
+                try:
+                    handler.look_at(image)
+                except Exception as error:  # noqa: BLE001 - the thread must outlive any image
+                    handler.report(error)
             self._busy_since = None
 
-    def _has_work(self) -> bool:
-        has_image = not self._paused and any(mailbox.has_mail for mailbox in self._mailboxes)
-        return self._stopping or bool(self._requests) or has_image
-
-    def _take_image(self) -> Delivery | None:
-        """Take from the first mailbox that has one, starting after the last that was served."""
+    def _next_image(self) -> Incoming | None:
+        """Take from the first mailbox that has an image, starting after the last that was served."""
         count = 0 if self._paused else len(self._mailboxes)
         for step in range(count):
             position = (self._next_mailbox + step) % count
-            delivery = self._mailboxes[position].take()
-            if delivery is not None:
+            image = self._mailboxes[position].take()
+            if image is not None:
                 self._next_mailbox = position + 1
-                return delivery
+                return image
         return None
 
-    def _look_at(self, delivery: Delivery) -> None:
-        try:
-            self._on_image(delivery)
-        except Exception as error:  # noqa: BLE001 - the thread must outlive any image
-            self._on_failure(error)
+    def _answer_requests(self) -> Incoming | None:
+        """Answer a few requests; return the newest image after that, None if there is none."""
+        for _ in range(_REQUESTS_A_TURN):
+            with self.arrivals:
+                if not self._requests:
+                    break
+                future, function = self._requests.popleft()
+            _answer(future, function)
+        with self.arrivals:
+            return self._next_image()
 
 
 def _answer(future: Future[Any], function: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.io.recording import Recording
-from elysium_ros.node.parameters import Change, Spec
+from elysium_ros.node.parameter_spec import Change, Spec
 
 STAMPS = ("now", "video")
 """``now``: the clock when the frame is sent. ``video``: the clock at the start plus the time in the video, exactly."""

@@ -27,9 +27,9 @@ from std_srvs.srv import SetBool
 from elysium_core.errors import ElysiumError
 from elysium_core.frames import Frame
 from elysium_core.io.video import open_video
-from elysium_ros.convert.camera_info import header_at, image_message, jpeg_message, made_up_camera_info, resize
+from elysium_ros.convert.messages import header_at, image_message, jpeg_message, made_up_camera_info, resize
 from elysium_ros.node.executors import NO_HANDLERS, SignalGate, ends_with_rclpy
-from elysium_ros.node.parameters import Spec
+from elysium_ros.node.parameter_spec import Spec
 from elysium_ros.video.player import VIDEO_SPECS, VideoPlayer, VideoSettings
 
 _SUBSCRIBER_CHECK_S = 0.05

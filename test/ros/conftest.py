@@ -29,7 +29,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from elysium_ros.client.node_process import NodeProcess
 from elysium_ros.client.tracker_client import NoAnswerError, TrackerClient
-from elysium_ros.convert.camera_info import header_at, image_message
+from elysium_ros.convert.messages import header_at, image_message
 from elysium_ros.msg import TrackedObjectArray
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 

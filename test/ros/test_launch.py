@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from elysium_ros.client.node_process import PROFILE_VARIABLES
-from elysium_ros.node.parameters import SPECS
+from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +25,13 @@ def tree_of(name: str) -> ast.Module:
 
 
 def constants_of(name: str) -> dict[str, object]:
-    """The literal tables at the top of a launch file, read without importing it (launch may be missing)."""
-    assignments = [node for node in tree_of(name).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+    """The tables at the top of a launch file, evaluated without importing it (launch may be missing)."""
+    values: dict[str, object] = {"LOAD_ARGUMENTS": LOAD_ARGUMENTS}
+    for node in tree_of(name).body:
+        if isinstance(node, ast.Assign):
+            expression = compile(ast.Expression(node.value), name, "eval")
+            values[node.targets[0].id] = eval(expression, values)
+    return values
 
 
 def looked_up(name: str) -> set[str]:
@@ -50,9 +54,7 @@ def documented(heading: str) -> dict[str, list[str]]:
 
 
 def test_every_argument_of_track_is_used_and_nothing_else() -> None:
-    tables = constants_of("track")
-    by_table = {*tables["TEXT_PARAMETERS"], *tables["SWITCH_PARAMETERS"]}
-    assert by_table | looked_up("track") == set(declared("track"))
+    assert {*constants_of("track")["PARAMETERS"]} | looked_up("track") == set(declared("track"))
 
 
 @pytest.mark.parametrize("name", ["replay", "multi_camera"])
@@ -77,9 +79,10 @@ def test_launch_files_hold_no_defaults(name: str) -> None:
 
 def test_arguments_set_parameters_that_exist() -> None:
     tables = constants_of("track")
-    assert all(isinstance(SPECS[parameter].default, str) for parameter in tables["TEXT_PARAMETERS"].values())
-    switches = {*tables["SWITCH_PARAMETERS"].values()} - {"use_sim_time"}
-    assert all(isinstance(SPECS[parameter].default, bool) for parameter in switches)
+    parameters = {name: parameter for name, parameter in tables["PARAMETERS"].items() if name != "use_sim_time"}
+    kinds = {name: type(SPECS[parameter].default) for name, parameter in parameters.items()}
+    assert set(kinds.values()) == {str, bool}
+    assert {name for name, kind in kinds.items() if kind is bool} == set(tables["SWITCHES"]) & set(parameters)
 
 
 def test_fast_dds_is_told_as_the_demo_tells_it() -> None:
@@ -150,7 +153,9 @@ def test_empty_arguments_are_not_passed_on() -> None:
 def test_arguments_keep_their_type() -> None:
     from launch import LaunchContext
 
-    given = arguments(expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true")
+    given = arguments(
+        expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16"
+    )
     values = load("track").explicit_parameters(given)
     evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
@@ -158,6 +163,7 @@ def test_arguments_keep_their_type() -> None:
         "model.path": "1",
         "autostart": False,
         "model.fast_resize": True,
+        "model.precision": "float16",
         "cameras": ["front", "rear"],
     }
 

@@ -6,6 +6,7 @@ import struct
 import sys
 import tracemalloc
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -23,24 +24,21 @@ from elysium_core.frames import MAX_PIXELS
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState, TrackUpdate
 from elysium_ros.convert import images
-from elysium_ros.convert.camera_info import image_message, jpeg_message
-from elysium_ros.convert.images import SUPPORTED_ENCODINGS, compressed_to_rgb, image_to_rgb
+from elysium_ros.convert.images import SUPPORTED_ENCODINGS, compressed_to_rgb, decode_image, image_to_rgb
 from elysium_ros.convert.messages import (
     StampError,
     box_from_message,
     box_to_message,
-    copy_header,
+    image_message,
     is_no_box,
-    label_of,
-    message_to_frame,
+    jpeg_message,
     ns_to_duration,
     ns_to_stamp,
     object_to_message,
     stamp_to_ns,
-    to_text,
 )
 from elysium_ros.msg import Box2D, TrackedObject
-from elysium_ros.perception.targets import ObjectView
+from elysium_ros.perception.types import ObjectView
 
 # What an encoding without a colour order is by OpenCV's convention.
 GENERIC = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC1": "mono16"}
@@ -309,11 +307,18 @@ def test_a_png_that_claims_a_huge_size_is_refused_before_decoding():
 
 def test_an_image_survives_the_way_there_and_back():
     rgb = np.random.default_rng(4).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    frame = message_to_frame(image_message(rgb, Image().header), 5, 6)
-    np.testing.assert_array_equal(frame.image, rgb)
-    assert (frame.stamp_ns, frame.index) == (5, 6)
-    jpeg = message_to_frame(jpeg_message(rgb, Image().header), 0, 0)
-    assert (jpeg.width, jpeg.height) == (53, 37)
+    np.testing.assert_array_equal(decode_image(image_message(rgb, Image().header)), rgb)
+    assert decode_image(jpeg_message(rgb, Image().header)).shape == (37, 53, 3)
+
+
+def test_a_picture_for_which_there_is_no_memory_is_an_image_error(monkeypatch):
+    def fail(message):
+        raise MemoryError("cannot allocate")
+
+    monkeypatch.setattr(images, "image_to_rgb", fail)
+    with pytest.raises(ImageError) as caught:
+        decode_image(image_message(np.zeros((1, 1, 3), np.uint8), Image().header))
+    assert caught.value.code == "IMG_TOO_LARGE"
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 999_999_999))
@@ -391,15 +396,17 @@ def test_a_box_partly_outside_is_cut_and_no_box_is_all_zero():
 
 def view(state, box, last_box=None, expression="the red mug"):
     update = TrackUpdate("7", 3, box, np.float32(0.5), state, 9, expression, np.int64(12), last_box)
-    return ObjectView(update, "a mug", 1_000_000_001)
+    return ObjectView(7, update, "the mug", "a mug", 1_000_000_001)
 
 
 def test_an_object_carries_everything_that_is_known():
     message = object_to_message(view(TrackState.TRACKED, Box(0.25, 0.5, 0.5, 1.0)), 640, 480)
-    assert (message.id, message.expression, message.label) == (7, "the red mug", "the red mug")
+    assert (message.id, message.expression, message.label) == (7, "the red mug", "the mug")
     assert (message.state, message.age, message.score) == (TrackedObject.STATE_TRACKED, 12, 0.5)
     assert message.box == box2d(160.0, 240.0, 320.0, 480.0)
     assert (message.description, message.description_stamp) == ("a mug", Time(sec=1, nanosec=1))
+    bare = object_to_message(replace(view(TrackState.TRACKED, None), description=""), 640, 480)
+    assert (bare.description, bare.description_stamp) == ("", Time())
 
 
 @pytest.mark.parametrize(
@@ -418,28 +425,3 @@ def test_a_lost_object_shows_the_last_box_and_says_that_it_is_lost():
     message = object_to_message(view(TrackState.LOST, None, Box(0.0, 0.0, 0.5, 0.5)), 640, 480)
     assert message.state == TrackedObject.STATE_LOST
     assert message.box == box2d(0.0, 0.0, 320.0, 240.0)
-
-
-@given(st.text())
-@example("a mug\0 and \ud800 more\n\x1b[31m")
-def test_any_text_of_a_model_can_be_sent(text):
-    sent = to_text(text)
-    assert sent.encode("utf-8").decode("utf-8") == sent
-    assert sent.isprintable()
-    assert to_text("a red  mug\n") == "a red mug"
-
-
-def test_labels_are_short():
-    assert label_of(view(TrackState.TRACKED, None, expression="")) == "target 7"
-    long = label_of(view(TrackState.TRACKED, None, expression="a person with " + "very " * 40 + "long hair"))
-    assert len(long) <= 43
-    assert long.endswith("very...")
-
-
-def test_a_copied_header_is_equal_and_shares_nothing():
-    header = image_message(np.zeros((1, 1, 3), np.uint8), Image().header).header
-    header.frame_id, header.stamp = "camera_optical_frame", Time(sec=3, nanosec=4)
-    copy = copy_header(header)
-    assert copy == header
-    header.stamp.sec = 9
-    assert copy.stamp.sec == 3

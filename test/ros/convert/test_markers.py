@@ -9,16 +9,16 @@ from visualization_msgs.msg import Marker
 
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState, TrackUpdate
-from elysium_ros.convert.camera_info import made_up_camera_info
 from elysium_ros.convert.markers import detections, image_marker, outline_markers
-from elysium_ros.perception.targets import ObjectView
+from elysium_ros.convert.messages import made_up_camera_info
+from elysium_ros.perception.types import ObjectView
 
 HEADER = Header(frame_id="camera_optical_frame")
 BOX = Box(0.5, 0.5, 0.75, 1.0)
 
 
 def view(number, box, state=TrackState.TRACKED, expression="the red mug"):
-    return ObjectView(TrackUpdate(str(number), 0, box, 0.5, state, 0, expression, 3, BOX))
+    return ObjectView(number, TrackUpdate(str(number), 0, box, 0.5, state, 0, expression, 3, BOX), expression)
 
 
 def test_all_boxes_of_a_frame_are_one_list_of_lines():

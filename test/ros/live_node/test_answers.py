@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from elysium_ros.convert.camera_info import image_message
+from elysium_ros.convert.messages import image_message
 from elysium_ros.msg import Box2D, ObjectDescription, TrackedObject
 from elysium_ros.srv import Ground
 

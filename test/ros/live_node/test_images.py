@@ -7,7 +7,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 
-from elysium_ros.convert.camera_info import image_message
+from elysium_ros.convert.messages import image_message
 from elysium_ros.msg import Box2D, TrackedObject
 
 PART = Box2D(x_min=16.0, y_min=12.0, x_max=32.0, y_max=24.0)
@@ -36,6 +36,14 @@ def test_an_image_that_cannot_be_used_is_counted_and_the_next_one_answered(track
     assert tracker.see().dropped == 1
     assert header not in [m.header for m in tracker.objects[""].messages]
     assert f"{code}: " in tracker.process.output()
+
+
+def test_an_image_whose_stamp_is_no_time_is_counted_and_the_next_one_answered(tracker):
+    message = image_message(tracker.camera.picture, tracker.camera.header())
+    message.header.stamp = Time(sec=1, nanosec=4_000_000_000)
+    tracker.camera.send(message)
+    assert tracker.see().dropped == 1
+    assert "STAMP_INVALID: the stamp 1 s 4000000000 ns is not a time" in tracker.process.output()
 
 
 def count_of(code, message):

@@ -10,7 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
-from elysium_ros.convert.camera_info import made_up_camera_info
+from elysium_ros.convert.messages import made_up_camera_info
 from elysium_ros.msg import Box2D, TrackerStatus
 
 WIDTH, HEIGHT = 64, 48

@@ -7,6 +7,7 @@ from elysium_core.types import ModelInfo
 from elysium_ros.node.camera_input import InputState
 from elysium_ros.node.diagnostics import Condition, diagnose, status_message
 from elysium_ros.perception.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
+from elysium_ros.perception.inference import InferenceState
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 MODEL = ModelInfo("nano", "torch", "cpu", "float32", 100, 8)
@@ -53,7 +54,7 @@ def test_every_camera_has_a_status_of_its_own():
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        ({"lifecycle": "active", "model": MODEL}, (OK, "OK")),
+        ({"lifecycle": "active", "inference": InferenceState(MODEL)}, (OK, "OK")),
         ({"lifecycle": "unconfigured"}, (OK, "NOT_ACTIVE")),
         ({"lifecycle": "unconfigured", "failure": "MODEL_FILE: it is gone"}, (ERROR, "MODEL_FILE")),
         ({"lifecycle": "unconfigured", "parameter_problems": ["odd"]}, (ERROR, "CONFIG")),
@@ -68,24 +69,22 @@ def test_the_model_says_whether_it_is_loaded_and_why_not(condition, expected):
     [
         ({}, (OK, "OK")),
         ({"lifecycle": "inactive"}, (OK, "NOT_ACTIVE")),
-        ({"paused": True}, (OK, "PAUSED")),
-        ({"busy_s": 31.0}, (ERROR, "MODEL_TIMEOUT")),
-        ({"standing_failure": "INTERNAL: KeyError: 'x'"}, (ERROR, "INTERNAL")),
+        ({"inference": InferenceState(MODEL, paused=True)}, (OK, "PAUSED")),
+        ({"inference": InferenceState(MODEL, busy_s=31.0)}, (ERROR, "MODEL_TIMEOUT")),
+        ({"inference": InferenceState(MODEL, standing_failure="INTERNAL: KeyError: 'x'")}, (ERROR, "INTERNAL")),
     ],
 )
 def test_inference_says_whether_it_works(condition, expected):
-    assert said("inference", **{"lifecycle": "active", "model": MODEL, **condition}) == expected
+    assert said("inference", **{"lifecycle": "active", "inference": InferenceState(MODEL), **condition}) == expected
 
 
 def test_the_status_carries_every_number():
     stages = tuple(StageSnapshot(name, n / 1000, n / 100) for n, name in enumerate(STAGES, start=1))
     snapshot = Snapshot(30.0, 29.0, 5, 0.01, 0.02, stages)
-    message = status_message(
-        Condition(
-            "active", model=MODEL, paused=True, received=9, dropped=2, parse_failures=1, gpu_memory=2**33,
-            active_ids=[3, 4], statistics=snapshot,
-        )
-    )  # fmt: skip
+    inference = InferenceState(
+        MODEL, paused=True, failures=3, parse_failures=1, received=9, dropped=2, active_ids=(3, 4)
+    )
+    message = status_message(Condition("active", inference=inference, gpu_memory=2**33, statistics=snapshot))
     assert (message.model, message.backend, message.device, message.precision) == ("nano", "torch", "cpu", "float32")
     assert (message.coordinate_levels, message.clip_length, message.paused) == (100, 8, True)
     assert list(message.active_ids) == [3, 4]

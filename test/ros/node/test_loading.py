@@ -1,9 +1,8 @@
 """Which model the parameters name: every option reaches the core, and each one that changes asks for a new load."""
 
-import inspect
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from importlib.util import find_spec
 
 import pytest
@@ -13,10 +12,11 @@ from elysium_core.checkpoint.quantization import QUANTIZATIONS
 from elysium_core.device import DTYPES
 from elysium_core.errors import ModelFileError
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import ModelInfo
+from elysium_core.types import LoadOptions, ModelInfo
 from elysium_core.vision.vision_choice import BACKENDS
-from elysium_ros.node.loading import ModelChoice, load_model
-from elysium_ros.node.parameters import SPECS, Settings
+from elysium_ros.node import parameters
+from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS, Settings
+from elysium_ros.perception.inference import load_model
 
 OTHER = {
     "model.path": "/a/model",
@@ -31,40 +31,44 @@ OTHER = {
 """A value other than the default for each parameter that says which model is loaded, or how."""
 
 
-def test_all_parameters_of_the_model_are_tried_here():
+def test_every_load_option_is_a_parameter_and_a_launch_argument():
     assert {name for name in SPECS if name.startswith("model.")} == {*OTHER, "model.warmup"}
-    assert len(fields(ModelChoice)) == len(OTHER)
+    assert len(fields(LoadOptions)) == len(OTHER)
+    assert [spec.attribute for spec in LOAD_ARGUMENTS.values()] == [f"load.{f.name}" for f in fields(LoadOptions)]
+    assert list(LOAD_ARGUMENTS)[:2] == ["model", "device"]
+    assert all(spec.description for spec in LOAD_ARGUMENTS.values())
+
+
+def test_a_new_load_option_needs_no_line_in_the_table(monkeypatch):
+    class Documented(LoadOptions):
+        """More options.
+
+        Attributes:
+            model: A name.
+            shards: Files that are read at the same time;
+                ``1`` reads one after the other.
+        """
+
+    new = make_dataclass("New", [("model", str, "nano"), ("shards", int, 4)], namespace={"__doc__": Documented.__doc__})
+    monkeypatch.setattr(parameters, "LoadOptions", new)
+    specs = {spec.name: spec for spec in parameters._load_specs()}
+    assert list(specs) == ["model.path", "model.shards"]
+    shards = specs["model.shards"]
+    assert (shards.attribute, shards.default, shards.type_name) == ("load.shards", 4, "int")
+    assert shards.description == "Files that are read at the same time; 1 reads one after the other."
 
 
 @pytest.mark.parametrize(("name", "value"), OTHER.items())
 def test_any_option_that_changes_asks_for_a_new_load(name, value):
-    usual = ModelChoice.from_settings(Settings())
-    assert ModelChoice.from_settings(Settings.from_values({name: value})) != usual
-    assert ModelChoice.from_settings(Settings.from_values({"model.warmup": 0, "clip.length": 4})) == usual
+    assert Settings.from_values({name: value}).load != Settings().load
+    assert Settings.from_values({"model.warmup": 0, "clip.length": 4}).load == Settings().load
 
 
 def test_choices_and_defaults_are_those_of_the_core():
     assert SPECS["model.quantization"].choices == QUANTIZATIONS
     assert SPECS["model.backend"].choices == BACKENDS
     assert SPECS["model.precision"].choices == ("auto", *DTYPES)
-    usual = ModelChoice.from_settings(Settings())
-    assert usual == ModelChoice(usual.path), "a choice made by hand has the same defaults"
-    defaults = {name: p.default for name, p in inspect.signature(Elysium.from_pretrained).parameters.items()}
-    assert handed_on(usual) == defaults
-
-
-def handed_on(choice):
-    """What the core is asked for, by the names of its own arguments."""
-    return {
-        "model": choice.path,
-        "device": choice.device,
-        "dtype": choice.precision,
-        "vision_backend": choice.backend,
-        "quantization": choice.quantization,
-        "cuda_graphs": choice.cuda_graphs,
-        "fast_resize": choice.fast_resize,
-        "allow_pickle_weights": choice.allow_pickle_weights,
-    }
+    assert Settings().load == LoadOptions()
 
 
 @dataclass
@@ -78,26 +82,25 @@ class Loaded:
 def test_every_option_reaches_the_core(changed, monkeypatch, tmp_path):
     asked = []
 
-    def from_pretrained(model, **options):
-        asked.append({"model": model, **options})
+    def from_pretrained(options):
+        asked.append(options)
         return Loaded(ModelInfo("patched", parameters=7_000_000_000))
 
     monkeypatch.setattr(Elysium, "from_pretrained", from_pretrained)
-    values = {**changed, "model.path": str(tmp_path)}
-    choice = ModelChoice.from_settings(Settings.from_values(values))
-    assert load_model(choice).info.name == "patched"
-    assert asked == [handed_on(choice)]
+    options = Settings.from_values({**changed, "model.path": str(tmp_path)}).load
+    assert load_model(options).info.name == "patched"
+    assert asked == [options]
 
 
 def test_identity_ignores_all_options():
-    choice = ModelChoice.from_settings(Settings.from_values({**OTHER, "model.path": "identity"}))
-    assert isinstance(load_model(choice), IdentityModel)
+    assert isinstance(load_model(Settings.from_values({**OTHER, "model.path": "identity"}).load), IdentityModel)
 
 
 def test_identity_does_not_wait_for_torch():
     code = (
-        "import sys; from elysium_ros.node.loading import ModelChoice, load_model; "
-        "load_model(ModelChoice('identity', quantization='int8')); print('torch' in sys.modules)"
+        "import sys; from elysium_ros.perception.inference import load_model; "
+        "from elysium_ros.node.parameters import Settings; "
+        "load_model(Settings.from_values({'model.path': 'identity'}).load); print('torch' in sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=100)
     assert finished.stdout == "False\n"
@@ -105,11 +108,11 @@ def test_identity_does_not_wait_for_torch():
 
 def test_a_folder_that_is_missing_is_named_with_the_parameter():
     with pytest.raises(ModelFileError, match=r"there is no model folder '/no/such/model'; set model.path to"):
-        load_model(ModelChoice("/no/such/model"))
+        load_model(LoadOptions("/no/such/model"))
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 def test_a_quantised_model_says_so_in_its_precision():
-    model = load_model(ModelChoice("nano", device="cpu", quantization="int8"))
+    model = load_model(LoadOptions("nano", device="cpu", quantization="int8"))
     assert model.info.precision == "float32, int8 language model"
     model.close()

@@ -16,7 +16,9 @@ from elysium_core.types import TrackingConfig
 from elysium_ros.node.parameter_docs import main as docs_main
 from elysium_ros.node.parameter_docs import render_file
 from elysium_ros.node.parameter_server import ParameterServer
-from elysium_ros.node.parameters import SPECS, Change, Settings
+from elysium_ros.node.parameter_spec import Change
+from elysium_ros.node.parameters import SPECS, Settings
+from elysium_ros.perception.types import InferenceSettings
 
 NUMBERS = [spec for spec in SPECS.values() if spec.limits is not None]
 CHOICES = [spec for spec in SPECS.values() if spec.choices]
@@ -30,6 +32,18 @@ def test_the_defaults_are_valid_and_those_of_the_core():
     settings = Settings.from_values({})
     assert settings == Settings()
     assert settings.tracking_config() == TrackingConfig()
+
+
+def test_the_clip_length_is_that_of_the_model_unless_it_is_set():
+    assert Settings().tracking_config().clip_length is None
+    assert Settings.from_values({"clip.length": 2}).tracking_config().clip_length == 2
+
+
+def test_the_inference_thread_gets_its_settings():
+    settings = Settings.from_values({"cameras": ["a", "b"], "buffer.capacity": 3, "model.warmup": 0})
+    expected = InferenceSettings(cameras=("a", "b"), buffer_capacity=3, warm_up_passes=0)
+    assert settings.inference_settings() == expected
+    assert Settings.from_values({"describe.period": 2.0}).inference_settings().describe_period_s == 2.0
 
 
 def test_every_setting_of_tracking_can_be_set():
@@ -110,6 +124,7 @@ def test_any_values_give_settings_or_one_config_error(values):
         ({"model.cuda_graphs": "false"}, "model.cuda_graphs must be bool, not 'false'"),
         ({"model.fast_resize": True, "model.backend": "onnx"}, "model.fast_resize cannot be had with .* onnx; use"),
         ({"generation.max_new_tokens": 159}, "needs at least 160"),
+        ({"clip.length": 1}, "clip.length = 1 is not 0 or in 2..32 frames"),
         ({"tracking.initial_expression": "the <image>"}, "tracking.initial_expression: .*<image>"),
         ({"frame_timeout": 0.0, "publish.jpeg_quality": 0}, "frame_timeout.*publish.jpeg_quality"),
         ({"model.pth": "x"}, "there is no parameter 'model.pth'"),
@@ -199,7 +214,7 @@ def test_a_good_value_is_taken_and_told(make):
         ({"tracking__score_threshold": 7.0}, "tracking.score_threshold"),
         ({"tracking__score_threshold": "high"}, "type"),
         ({"model__backend": "magic"}, "model.backend = 'magic' is not one of auto, torch"),
-        ({"generation__max_new_tokens": 100}, "generation.max_new_tokens = 100 is too short for clip.length = 8"),
+        ({"generation__max_new_tokens": 100}, "generation.max_new_tokens = 100 is too short for clip.length = 0"),
         ({"cameras": ["front"]}, "read-only"),
     ],
 )
@@ -247,7 +262,7 @@ def test_a_whole_number_in_a_file_is_taken_for_a_real_one(make):
     [
         ({"frame_timeout": math.nan}, "frame_timeout = nan"),
         ({"frame_timeout": "soon"}, "frame_timeout must be double, not 'soon'"),
-        ({"clip.length": 99}, "clip.length = 99 is not in 2..32"),
+        ({"clip.length": 99}, "clip.length = 99 is not in 0..32 frames"),
         ({"generation.max_new_tokens": 100}, "generation.max_new_tokens = 100 is too short"),
         ({"modle.path": "x"}, "there is no parameter 'modle.path'; did you mean 'model.path'?"),
     ],

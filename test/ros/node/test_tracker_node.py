@@ -10,8 +10,9 @@ from rclpy.parameter import Parameter
 
 from elysium_core.errors import GPU_LOST, BackendError
 from elysium_core.tracking.identity import IdentityModel
-from elysium_ros.node import tracker_node
-from elysium_ros.node.tracker_node import EXIT_RESTART, TrackerNode
+from elysium_ros.node.lifecycle import EXIT_RESTART
+from elysium_ros.node.tracker_node import TrackerNode
+from elysium_ros.perception import inference
 
 
 class SlowModel(IdentityModel):
@@ -34,7 +35,7 @@ class SlowModel(IdentityModel):
 def made(monkeypatch):
     """A node that is configured, and its model."""
     model = SlowModel()
-    monkeypatch.setattr(tracker_node, "load_model", lambda choice: model)
+    monkeypatch.setattr(inference, "load_model", lambda options: model)
     rclpy.init(args=["--ros-args", "-p", "autostart:=false", "-p", "model.path:=identity"])
     node = TrackerNode()
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -69,7 +70,7 @@ def test_a_lost_gpu_ends_the_process_with_a_code_for_whoever_watches_it(made):
     made.model.go_on.set()
     made.node.trigger_activate()
     assert (made.node.exit_code, rclpy.ok()) == (0, True)
-    made.node._on_failure(BackendError("out of memory", code="MEMORY"))
+    made.node._outputs.report(BackendError("out of memory", code="MEMORY"))
     assert (made.node.exit_code, rclpy.ok()) == (0, True)
-    made.node._on_failure(BackendError("the vision encoder failed: CUDA error", code=GPU_LOST))
+    made.node._outputs.report(BackendError("the vision encoder failed: CUDA error", code=GPU_LOST))
     assert (made.node.exit_code, rclpy.ok()) == (EXIT_RESTART, False)

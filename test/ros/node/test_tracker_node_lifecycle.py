@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
-from elysium_ros.convert.camera_info import jpeg_message
+from elysium_ros.convert.messages import jpeg_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackerStatus
 from elysium_ros.srv import Track
 

@@ -3,17 +3,16 @@
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from elysium_core.errors import ImageError
-from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import TrackingConfig
-from elysium_ros.perception.mailbox import Mailbox
-from elysium_ros.perception.perception import Hooks, Perception, StartRequest
+from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.perception import Perception
+from elysium_ros.perception.types import InferenceSettings, StartRequest
 
 
 def until(condition, timeout_s=5.0):
@@ -24,47 +23,63 @@ def until(condition, timeout_s=5.0):
         threading.Event().wait(0.002)
 
 
-def put(worker, mailbox, stamp):
-    mailbox.put(stamp, stamp, 1)
-    worker.notify()
+class Results:
+    """Where results go: all that was published, described and reported."""
 
+    def __init__(self):
+        self.jobs, self.answers, self.reports = [], [], []
 
-class Scene:
-    """A perception with cameras that are fed by hand, and all that it said."""
+    def publish(self, job):
+        self.jobs.append(job)
 
-    def __init__(self, cameras=("",), model=None, config=None):
-        self.mailboxes = {camera: Mailbox(camera, 4) for camera in cameras}
-        self.results = []
-        self.reports = []
-        self.perception = Perception(
-            model or IdentityModel(),
-            config or TrackingConfig(),
-            self.mailboxes.values(),
-            itertools.count(1),
-            Hooks(self.decode, self.results.append, self.report),
-        )
-
-    def decode(self, payload, stamp_ns, index):
-        if payload == "broken":
-            raise ImageError("it cannot be read")
-        return Frame(np.zeros((*payload, 3), np.uint8), stamp_ns, index)
+    def publish_description(self, answer):
+        self.answers.append(answer)
 
     def report(self, error):
         self.reports.append(str(error))
         return f"INTERNAL: {error}"
 
-    def arrive(self, stamp, camera="", payload=(48, 64)):
-        self.mailboxes[camera].put(stamp, payload, 1)
 
-    def see(self, stamp, camera="", payload=(48, 64)):
-        """Have an image arrive and be looked at; return what was published of it."""
-        self.arrive(stamp, camera, payload)
+def picture(height, width):
+    """The fields of an image message."""
+    return SimpleNamespace(
+        encoding="rgb8", height=height, width=width, step=3 * width, is_bigendian=0, data=bytes(3 * width * height)
+    )
+
+
+BROKEN = SimpleNamespace(encoding="no_such", height=1, width=1, step=1, is_bigendian=0, data=b"")
+
+
+class Scene:
+    """A perception with cameras that are fed by hand, and all that came out."""
+
+    def __init__(self, cameras=("",), model=None, config=None):
+        self.mailboxes = {camera: Mailbox(camera, 4) for camera in cameras}
+        self.outputs = Results()
+        self.results, self.reports = self.outputs.jobs, self.outputs.reports
+        self.perception = Perception(
+            model or IdentityModel(),
+            InferenceSettings(tracking=config or TrackingConfig()),
+            self.mailboxes.values(),
+            itertools.count(1),
+            self.outputs,
+        )
+
+    def arrive(self, stamp, camera="", size=(48, 64)):
+        self.mailboxes[camera].put(stamp, picture(*size) if size else BROKEN, 1)
+
+    def see(self, stamp, camera="", size=(48, 64)):
+        """Have an image arrive and be looked at; return what was published of it. No size: it cannot be decoded."""
+        self.arrive(stamp, camera, size)
         before = len(self.results)
         self.perception.look_at(self.mailboxes[camera].take())
         return self.results[before:]
 
     def start(self, expression="", place=None, stamp=0, add=False, camera="", listener=None):
         return self.perception.start(StartRequest(camera, expression, place, stamp, add), listener)
+
+    def configure(self, **tracking):
+        self.perception.configure(InferenceSettings(tracking=TrackingConfig(**tracking)))
 
     def states(self):
         return [(view.id, view.update.state.value) for view in self.results[-1].views]
@@ -79,14 +94,19 @@ def until_fixture():
     return until
 
 
-@pytest.fixture(name="put", scope="session")
-def put_fixture():
-    return put
-
-
 @pytest.fixture(name="at", scope="session")
 def at_fixture():
     return at
+
+
+@pytest.fixture
+def results():
+    return Results()
+
+
+@pytest.fixture(name="picture", scope="session")
+def picture_fixture():
+    return picture
 
 
 @pytest.fixture(scope="session")

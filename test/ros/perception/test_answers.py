@@ -2,22 +2,29 @@
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from elysium_core.errors import ExpressionError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import TrackingConfig
-from elysium_ros.perception.answers import describe_place, describe_scene, describe_target, ground, next_due
+from elysium_ros.perception.answers import (
+    DescriptionSchedule,
+    describe_place,
+    describe_scene,
+    describe_target,
+    ground,
+)
 
 
 def test_a_target_is_described_where_it_was_seen_last(scene):
     target = scene.start("the red mug")
     with pytest.raises(TargetError, match="not been found yet") as caught:
-        describe_target(scene.perception, target.id)
+        describe_target(scene.perception.model, target)
     assert caught.value.code == "NOT_SEEN"
     scene.see(5)
-    answer = describe_target(scene.perception, target.id)
+    answer = describe_target(scene.perception.model, target)
     assert (answer.text, answer.image.stamp_ns, answer.target_id) == ("something at 0,0,100,100", 5, target.id)
     scene.see(6)
     view = scene.results[-1].views[0]
@@ -27,18 +34,19 @@ def test_a_target_is_described_where_it_was_seen_last(scene):
 def test_a_target_given_by_a_box_can_be_described_at_once(scene, at):
     scene.see(5)
     target = scene.start(place=at(16, 12, 32, 24))
-    assert describe_target(scene.perception, target.id).text == "something at 25,25,50,50"
+    assert describe_target(scene.perception.model, target).text == "something at 25,25,50,50"
 
 
 def test_a_box_and_the_scene_are_described_in_the_newest_image(scene, at):
+    model, stream = scene.perception.model, scene.perception.stream("")
     with pytest.raises(TargetError, match="no image"):
-        describe_scene(scene.perception, "")
+        describe_scene(model, stream)
     scene.see(5)
-    place = describe_place(scene.perception, "", at(16, 12, 32, 24))
+    place = describe_place(model, stream, at(16, 12, 32, 24))
     assert (place.text, place.box) == ("something at 25,25,50,50", Box(0.25, 0.25, 0.5, 0.5))
-    assert describe_scene(scene.perception, "", "Is it raining?").question == "Is it raining?"
+    assert describe_scene(model, stream, "Is it raining?").question == "Is it raining?"
     with pytest.raises(ExpressionError):
-        describe_scene(scene.perception, "", "USER: hello")
+        describe_scene(model, stream, "USER: hello")
 
 
 class AskedModel(IdentityModel):
@@ -52,28 +60,28 @@ class AskedModel(IdentityModel):
 def test_a_question_about_a_box_is_asked_of_the_picture_inside_it(at, make_scene):
     scene = make_scene(model=AskedModel())
     scene.see(1)
-    describe_place(scene.perception, "", at(20, 10, 40, 30), "What is it?")
+    describe_place(scene.perception.model, scene.perception.stream(""), at(20, 10, 40, 30), "What is it?")
     frame = scene.perception.model.asked
     assert (frame.width, frame.height) == (26, 26), "the box and 15 % on each side"
 
 
 def test_a_question_about_the_scene_is_asked_of_the_last_images_of_one_size(make_scene):
     scene = make_scene(model=AskedModel())
-    for stamp, payload in ((1, (10, 10)), (2, (48, 64)), (3, "broken"), (4, (48, 64))):
-        scene.see(stamp, payload=payload)
-    describe_scene(scene.perception, "")
+    for stamp, size in ((1, (10, 10)), (2, (48, 64)), (3, None), (4, (48, 64))):
+        scene.see(stamp, size=size)
+    describe_scene(scene.perception.model, scene.perception.stream(""))
     assert [frame.stamp_ns for frame in scene.perception.model.asked] == [2, 4]
 
 
 def test_grounding_leaves_no_trace(scene):
-    found = ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug")
+    found = ground(scene.perception.model, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug")
     assert found.box == Box(0, 0, 1, 1)
     assert scene.perception.active_ids == []
     with pytest.raises(ExpressionError):
-        ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), " ")
+        ground(scene.perception.model, Frame(np.zeros((4, 4, 3), np.uint8)), " ")
 
 
-def test_answers_look_closer_as_the_settings_say(make_scene, at):
+def test_answers_look_closer_when_they_are_asked_to(make_scene, at):
     class Model(IdentityModel):
         def describe(self, frames, box, frame_index=0, *, zoom=False):
             asked.append(zoom)
@@ -84,20 +92,48 @@ def test_answers_look_closer_as_the_settings_say(make_scene, at):
             return super().ground(image, expression)
 
     asked = []
-    scene = make_scene(model=Model())
+    scene = make_scene(model=(model := Model()))
     scene.see(1)
     for zoom in (True, False):
-        scene.perception.configure(TrackingConfig(zoom=zoom))
-        describe_place(scene.perception, "", at(16, 12, 32, 24))
-        ground(scene.perception, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug")
+        describe_place(model, scene.perception.stream(""), at(16, 12, 32, 24), zoom=zoom)
+        ground(model, Frame(np.zeros((4, 4, 3), np.uint8)), "the red mug", zoom=zoom)
     assert asked == [True, True, False, False]
 
 
 def test_the_target_that_waited_longest_is_due_for_its_periodic_description(scene):
-    first, second = scene.start("one"), scene.start("two", add=True)
-    assert next_due(scene.perception, 1.0, 100.0) is None, "nothing was seen yet"
+    schedule = DescriptionSchedule()
+
+    def due(period_s, now_s):
+        target = schedule.next(scene.perception.targets(), period_s, now_s)
+        return target and target.id
+
+    scene.start("one"), scene.start("two", add=True)
+    assert due(1.0, 100.0) is None, "nothing was seen yet"
     scene.see(1)
-    assert next_due(scene.perception, 0.0, 100.0) is None
-    first.described_at_s, second.described_at_s = 99.0, 98.0
-    assert next_due(scene.perception, 1.5, 100.0) is second
-    assert next_due(scene.perception, 5.0, 100.0) is None
+    assert [due(5.0, 100.0), due(5.0, 101.0), due(5.0, 102.0)] == [1, 2, None]
+    assert [due(5.0, 105.5), due(5.0, 105.5)] == [1, None]
+    assert [due(1.0, 107.0), due(1.0, 107.0)] == [2, 1]
+
+
+@given(text=st.text())
+@example(text="a mug\0 and \ud800 more\n\x1b[31m")
+def test_any_text_of_a_model_can_be_sent(make_scene, text):
+    class Model(IdentityModel):
+        def ask(self, frames, question):
+            return text
+
+    scene = make_scene(model=Model())
+    scene.see(1)
+    sent = describe_scene(scene.perception.model, scene.perception.stream("")).text
+    assert sent.encode("utf-8").decode("utf-8") == sent
+    assert sent.isprintable()
+
+
+def test_the_text_of_a_model_becomes_one_line(make_scene):
+    class Model(IdentityModel):
+        def ask(self, frames, question):
+            return "a red  mug\n"
+
+    scene = make_scene(model=Model())
+    scene.see(1)
+    assert describe_scene(scene.perception.model, scene.perception.stream("")).text == "a red mug"

@@ -7,14 +7,13 @@ import pytest
 from elysium_core.errors import BoxError, ExpressionError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import TrackingConfig
-from elysium_ros.perception.mailbox import Delivery
+from elysium_core.types import TrackingConfig, TrackState
 from elysium_ros.perception.targets import EndReason
 
 
 def test_every_frame_is_published_also_without_targets(scene):
     [result] = scene.see(1)
-    assert (result.image.stamp_ns, result.frame.width, result.views) == (1, 64, ())
+    assert (result.image.stamp_ns, result.frame.width, result.views) == (1, 64, [])
 
 
 def test_a_target_by_words_and_one_by_a_box_share_the_frames(scene, at):
@@ -37,13 +36,13 @@ def test_a_box_on_the_newest_image_is_put_on_that_image_even_if_nobody_has_looke
     assert scene.states() == [(1, "TRACKED")]
 
 
-def test_an_image_that_was_looked_at_early_is_not_published_twice_and_its_skips_are_kept(scene, at):
+def test_an_image_that_was_looked_at_early_is_not_published_twice_and_its_skips_are_counted_once(scene, at):
     for stamp in (1, 2, 3):
         scene.arrive(stamp)
     scene.start(place=at(0, 0, 32, 24))
     scene.perception.look_at(scene.mailboxes[""].take())
-    assert [result.image.stamp_ns for result in scene.results] == [3]
-    assert scene.see(4)[0].skipped == 2
+    assert [(result.image.stamp_ns, result.skipped) for result in scene.results] == [(3, 2)]
+    assert scene.see(4)[0].skipped == 0
 
 
 def test_a_box_on_an_earlier_image_gets_a_tracker_of_its_own_that_starts_there(scene, at):
@@ -87,6 +86,20 @@ def test_a_new_target_replaces_the_camera_s_others_unless_it_is_added(make_scene
     assert scene.states() == [(4, "TRACKED")], "REMOVED is said once"
 
 
+class ScriptedModel(IdentityModel):
+    """Follows its targets in the state that the test says."""
+
+    state, reason = TrackState.TRACKED, ""
+
+    def tracker(self, mode="stream", config=None):
+        model, tracker = self, super().tracker(mode, config)
+        step = tracker.step
+        tracker.step = lambda frame: [
+            replace(update, state=model.state, score=0.625, reason=model.reason) for update in step(frame)
+        ]
+        return tracker
+
+
 class ModelOfMugs(IdentityModel):
     def clean_words(self, expression):
         if "mug" not in expression:
@@ -122,21 +135,19 @@ def test_there_is_a_limit_over_all_cameras(make_scene):
     assert scene.perception.active_ids == [2, 3]
 
 
-def test_a_delivery_for_an_image_seen_already_is_ignored(scene):
+def test_an_image_that_was_seen_already_is_ignored(scene):
     scene.see(1)
-    image = scene.mailboxes[""].newest()
-    scene.perception.look_at(Delivery(image, 0))
+    scene.perception.look_at(scene.mailboxes[""].newest())
     assert len(scene.results) == 1
 
 
 def test_a_result_says_how_long_its_image_waited_and_took_to_decode(make_scene):
     scene = make_scene()
     scene.arrive(1)
-    delivery = scene.mailboxes[""].take()
-    late = replace(delivery, image=replace(delivery.image, arrived_s=delivery.image.arrived_s - 5.0))
-    scene.perception.look_at(late)
+    image = scene.mailboxes[""].take()
+    scene.perception.look_at(replace(image, arrived_s=image.arrived_s - 5.0))
     [result] = scene.results
-    assert 5.0 <= result.wait_s < 10.0
+    assert 5.0 <= result.taken_s - result.image.arrived_s < 10.0
     assert 0.0 <= result.decode_s < 5.0
     assert (result.encode_s, result.generate_s) == (0.0, 0.0)
 
@@ -148,3 +159,40 @@ def test_a_box_is_published_before_anything_else_is_done_with_it(make_scene):
     scene.see(1)
     scene.see(2)
     assert published == [1, 2]
+
+
+def test_views_say_what_is_new_of_a_target_and_nothing_when_nothing_is(make_scene):
+    scene = make_scene(model=(model := ScriptedModel()))
+    scene.start("the red mug")
+
+    def news(stamp, state, reason=""):
+        model.state, model.reason = state, reason
+        return [view.news for view in scene.see(stamp)[0].views]
+
+    assert news(1, TrackState.LOST, "not found yet") == [""]
+    assert news(2, TrackState.UNCERTAIN) == [""]
+    assert news(3, TrackState.TRACKED) == ["found, score 0.62"]
+    assert news(4, TrackState.TRACKED) == news(5, TrackState.UNCERTAIN) == [""]
+    assert news(6, TrackState.LOST, "no box") == ["lost, no box"]
+    assert news(7, TrackState.LOST, "no box") == [""]
+    assert news(8, TrackState.TRACKED) == ["found again, score 0.62"]
+    scene.perception.stop(1)
+    assert news(9, TrackState.TRACKED) == ["ended, it was stopped"]
+
+
+def test_a_job_says_whether_the_targets_have_changed(scene):
+    changed = [scene.see(1)[0].targets_changed]
+    scene.start("one")
+    changed += [scene.see(stamp)[0].targets_changed for stamp in (2, 3)]
+    scene.perception.stop(0)
+    changed += [scene.see(stamp)[0].targets_changed for stamp in (4, 5)]
+    assert changed == [False, True, False, True, False]
+
+
+def test_labels_are_short(scene, at):
+    scene.see(1)
+    assert scene.start(place=at(0, 0, 9, 9)).label == "target 1"
+    assert scene.start("the red mug").label == "the red mug"
+    long = scene.start("a person with " + "very " * 15 + "long hair").label
+    assert len(long) <= 43
+    assert long.endswith("very...")

@@ -5,8 +5,19 @@ import threading
 
 import pytest
 
-from elysium_ros.perception.mailbox import Mailbox
+from elysium_ros.perception.camera import Mailbox
 from elysium_ros.perception.worker import MAX_REQUESTS, Worker, WorkerError
+
+
+class Watch:
+    """Looks at images as the test says; notes what failed."""
+
+    def __init__(self, look=lambda image: None):
+        self.look_at = look
+        self.failures = []
+
+    def report(self, error):
+        self.failures.append(str(error))
 
 
 @pytest.fixture
@@ -14,13 +25,26 @@ def start():
     """Start workers whose threads end with the test."""
     workers = []
 
-    def start(on_image=lambda delivery: None, on_failure=lambda error: None):
-        workers.append(Worker(on_image, on_failure))
+    def start():
+        workers.append(Worker())
         workers[-1].start()
         return workers[-1]
 
     yield start
     assert all(worker.stop(5.0) for worker in workers)
+
+
+@pytest.fixture
+def watching(start):
+    """Start a worker that watches one camera; return it and the mailbox."""
+
+    def watching(watch, capacity=4):
+        worker = start()
+        mailbox = Mailbox("", capacity, worker.arrivals)
+        worker.watch([mailbox], watch)
+        return worker, mailbox
+
+    return watching
 
 
 def test_a_request_runs_in_the_thread_and_gives_its_result_or_its_error(start):
@@ -84,77 +108,95 @@ def test_a_caller_gives_up_when_the_process_ends(start):
     go.set()
 
 
-def test_a_slow_consumer_gets_the_newest_image_and_the_queue_never_grows(start, until, put):
+def test_a_slow_consumer_gets_the_newest_image_and_the_queue_never_grows(watching, until):
     seen, go = [], threading.Semaphore(0)
 
-    def look(delivery):
-        seen.append((delivery.image.stamp_ns, delivery.skipped))
+    def look(image):
+        seen.append(image.stamp_ns)
         assert go.acquire(timeout=5.0)
 
-    worker, mailbox = start(look), Mailbox("", 4)
-    worker.watch([mailbox])
-    put(worker, mailbox, 1)
-    until(lambda: seen == [(1, 0)])
+    _, mailbox = watching(Watch(look))
+    mailbox.put(1, None, 1)
+    until(lambda: seen == [1])
     for stamp in range(2, 10):
-        put(worker, mailbox, stamp)
+        mailbox.put(stamp, None, 1)
     go.release()
-    until(lambda: seen == [(1, 0), (9, 7)])
+    until(lambda: seen == [1, 9])
+    assert mailbox.dropped == 7
     go.release()
 
 
 def test_cameras_take_turns_however_fast_one_of_them_is(start, until):
     order, go = [], threading.Event()
-    cameras = [Mailbox(name, 2) for name in ("a", "b", "c")]
-    worker = start(lambda delivery: (order.append(delivery.image.camera), go.wait(5.0), refill(delivery)))
+    worker = start()
+    cameras = {name: Mailbox(name, 2, worker.arrivals) for name in ("a", "b", "c")}
     stamps = itertools.count(2)
 
-    def refill(delivery):
+    def look(image):
+        order.append(image.camera)
+        go.wait(5.0)
         # The first camera always has a newer image; the others get theirs back too.
         if len(order) < 12:
-            cameras["abc".index(delivery.image.camera)].put(next(stamps), None, 1)
+            cameras[image.camera].put(next(stamps), None, 1)
 
-    for mailbox in cameras:
+    for mailbox in cameras.values():
         mailbox.put(1, None, 1)
-    worker.watch(cameras)
+    worker.watch(list(cameras.values()), Watch(look))
     go.set()
     until(lambda: len(order) >= 12)
     assert order[:12] == ["a", "b", "c"] * 4
 
 
-def test_images_do_not_starve_requests_nor_requests_images(start, until):
+def test_images_do_not_starve_requests_nor_requests_images(watching, until):
     seen = []
-    mailbox = Mailbox("", 2)
-    worker = start(lambda delivery: (seen.append(delivery.image.stamp_ns), mailbox.put(len(seen) + 1, None, 1)))
+
+    def look(image):
+        seen.append(image.stamp_ns)
+        mailbox.put(len(seen) + 1, None, 1)
+
+    worker, mailbox = watching(Watch(look), 2)
     mailbox.put(1, None, 1)
-    worker.watch([mailbox])
     for _ in range(20):
         worker.call(lambda: None, 5.0)
     until(lambda: len(seen) > 20)
-    worker.watch(())
+    worker.unwatch()
 
 
-def test_a_paused_worker_answers_but_does_not_look(start, until, put):
+def test_a_flood_of_requests_lets_images_pass_and_the_newest_is_taken_after_them(watching, until):
+    order = []
+    worker, mailbox = watching(Watch(lambda image: order.append(f"image {image.stamp_ns}")))
+    go = threading.Event()
+    running = worker.post(lambda: go.wait(5.0))
+    until(running.running)
+    mailbox.put(1, None, 1)
+    for number in range(5):
+        worker.post(lambda n=number: (order.append(n), mailbox.put(n + 2, None, 1)))
+    go.set()
+    until(lambda: len(order) == 7)
+    assert order == [0, 1, 2, "image 4", 3, 4, "image 6"], "the first four requests, one image, the others, one image"
+
+
+def test_a_paused_worker_answers_but_does_not_look(watching, until):
     seen = []
-    worker, mailbox = start(lambda delivery: seen.append(delivery.image.stamp_ns)), Mailbox("", 4)
-    worker.watch([mailbox])
-    worker.paused = True
-    put(worker, mailbox, 1)
+    worker, mailbox = watching(Watch(lambda image: seen.append(image.stamp_ns)))
+    worker.pause(True)
+    mailbox.put(1, None, 1)
     assert worker.call(lambda: len(seen), 5.0) == 0
-    worker.paused = False
+    worker.pause(False)
     until(lambda: seen == [1])
 
 
-def test_a_failure_is_told_and_the_thread_goes_on(start, until, put):
-    failures, seen = [], []
+def test_a_failure_is_reported_and_the_thread_goes_on(watching, until):
+    seen = []
 
-    def look(delivery):
-        if delivery.image.stamp_ns == 1:
+    def look(image):
+        if image.stamp_ns == 1:
             raise RuntimeError("broken")
-        seen.append(delivery.image.stamp_ns)
+        seen.append(image.stamp_ns)
 
-    worker, mailbox = start(look, failures.append), Mailbox("", 4)
-    worker.watch([mailbox])
-    put(worker, mailbox, 1)
-    until(lambda: [str(error) for error in failures] == ["broken"])
-    put(worker, mailbox, 2)
+    watch = Watch(look)
+    _, mailbox = watching(watch)
+    mailbox.put(1, None, 1)
+    until(lambda: watch.failures == ["broken"])
+    mailbox.put(2, None, 1)
     until(lambda: seen == [2])

@@ -19,8 +19,8 @@ from elysium_core.io.recording import Recording
 from elysium_core.io.render import open_writer
 from elysium_ros.client.node_process import NodeProcess
 from elysium_ros.client.tracker_client import TrackerClient, spinning, wait_until
-from elysium_ros.convert.camera_info import header_at, image_message, jpeg_message, made_up_camera_info, resize
 from elysium_ros.convert.images import compressed_to_rgb, image_to_rgb
+from elysium_ros.convert.messages import header_at, image_message, jpeg_message, made_up_camera_info, resize
 from elysium_ros.video.player import VIDEO_SPECS, VideoPlayer, VideoSettings
 
 FRAMES, FPS, WIDTH, HEIGHT = 8, 20, 64, 48

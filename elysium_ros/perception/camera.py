@@ -1,0 +1,258 @@
+"""The images of one camera: those that have arrived, and those that the trackers have seen. Imports no ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from elysium_core.errors import TargetError
+from elysium_core.frames import Frame
+from elysium_core.types import Tracker
+from elysium_ros.convert.images import decode_image
+from elysium_ros.perception.types import FrameJob, Incoming
+
+TIME_JUMP_NS = 1_000_000_000
+"""An image older than the newest by more than this means that time was set back (a bag started again) [ns]."""
+
+MAX_BUFFER_BYTES = 256 * 1024 * 1024
+"""The memory holds less than its capacity when images are so large that it would exceed this [bytes]."""
+
+
+class Verdict(Enum):
+    """What became of an image on arrival."""
+
+    KEPT = "kept"
+    OUT_OF_ORDER = "out of order"
+    TIME_JUMP = "kept, after a jump back in time"
+
+
+class Mailbox:
+    """A slot for the newest image of one camera, and the last few images for reference. Thread-safe; decodes nothing.
+
+    The consumer always gets the newest image; what it was too slow for is counted. Stamps that do not increase are
+    refused, except zero stamps (a camera without a clock).
+
+    Attributes:
+        camera: Name of the camera.
+        received: Images that arrived, used or not.
+        dropped: Images that arrived and were never handed out.
+
+    Args:
+        camera: Name of the camera.
+        capacity: Images to remember, >= 1.
+        arrivals: Notified when an image is kept; mailboxes that one thread serves share it.
+    """
+
+    def __init__(self, camera: str, capacity: int, arrivals: threading.Condition | None = None) -> None:
+        self.camera = camera
+        self.received = 0
+        self.dropped = 0
+        self._capacity = capacity
+        self._arrivals = arrivals or threading.Condition()
+        self._number = 0
+        self._recent: deque[Incoming] = deque()
+        self._recent_bytes = 0
+        self._waiting: Incoming | None = None
+        self._newest_stamp_ns = 0
+        self._epoch = 0
+
+    def put(self, stamp_ns: int, payload: Any, size: int, *, ahead: bool = False) -> Verdict:
+        """Take an image, and wake the thread that serves this mailbox.
+
+        Args:
+            stamp_ns: Its stamp [ns], >= 0.
+            payload: The message.
+            size: Bytes that it holds.
+            ahead: The stamp lies in the future, so later ones are not measured against it: one such
+                image must not make all right ones look late.
+        """
+        with self._arrivals:
+            self.received += 1
+            jumped = not ahead and 0 < stamp_ns < self._newest_stamp_ns - TIME_JUMP_NS
+            if not ahead and not jumped and 0 < stamp_ns <= self._newest_stamp_ns:
+                self.dropped += 1
+                return Verdict.OUT_OF_ORDER
+            if jumped:
+                self._forget()
+                self._epoch += 1
+            if not ahead:
+                self._newest_stamp_ns = stamp_ns
+            if self._waiting is not None:
+                self.dropped += 1
+            self._number += 1
+            self._waiting = Incoming(self.camera, stamp_ns, payload, size, self._number, self._epoch, time.monotonic())
+            self._remember(self._waiting)
+            self._arrivals.notify_all()
+            return Verdict.TIME_JUMP if jumped else Verdict.KEPT
+
+    def refuse(self) -> None:
+        """Count an image that cannot be used (too old, without a valid stamp)."""
+        with self._arrivals:
+            self.received += 1
+            self.dropped += 1
+
+    def take(self) -> Incoming | None:
+        """Hand out the newest image if it was not handed out before."""
+        with self._arrivals:
+            image, self._waiting = self._waiting, None
+            return image
+
+    def newest(self) -> Incoming | None:
+        """Return the newest image, handed out or not."""
+        with self._arrivals:
+            return self._recent[-1] if self._recent else None
+
+    def find(self, stamp_ns: int) -> Incoming | None:
+        """Return the remembered image with exactly this stamp."""
+        with self._arrivals:
+            return next((image for image in reversed(self._recent) if image.stamp_ns == stamp_ns), None)
+
+    def recent(self) -> list[Incoming]:
+        """Return the remembered images, oldest first."""
+        with self._arrivals:
+            return list(self._recent)
+
+    def clear(self) -> None:
+        """Forget all images and stamps; the counters stay."""
+        with self._arrivals:
+            self._forget()
+            self._newest_stamp_ns = 0
+
+    def _forget(self) -> None:
+        if self._waiting is not None:
+            self.dropped += 1
+        self._waiting = None
+        self._recent.clear()
+        self._recent_bytes = 0
+
+    def _remember(self, image: Incoming) -> None:
+        self._recent.append(image)
+        self._recent_bytes += image.size
+        while len(self._recent) > self._capacity or (self._recent_bytes > MAX_BUFFER_BYTES and len(self._recent) > 1):
+            self._recent_bytes -= self._recent.popleft().size
+
+
+class CameraStream:
+    """The frames of one camera, in order, and the trackers that see them. Used by the inference thread only.
+
+    All targets share one tracker, and so the model's work on each frame, except a target whose box was drawn on a
+    frame that the others have passed already: that one gets another tracker, which starts at its frame.
+
+    Attributes:
+        trackers: The trackers, the shared one first.
+        last_number: ``Incoming.number`` of the newest image seen; one that is not larger has been seen.
+        epoch: ``Incoming.epoch`` of the images seen.
+
+    Args:
+        mailbox: Where the images arrive.
+        new_tracker: Makes a tracker.
+    """
+
+    def __init__(self, mailbox: Mailbox, new_tracker: Callable[[], Tracker]) -> None:
+        self.mailbox = mailbox
+        self.trackers = [new_tracker()]
+        self.last_number = 0
+        self.epoch = 0
+        self._new_tracker = new_tracker
+        self._last: FrameJob | None = None
+        self._index = 0
+        self._undecoded = 0
+        self._reported_drops = 0
+        self._retired_parse_failures = 0
+
+    def begin(self, image: Incoming) -> FrameJob:
+        """Decode an image that the trackers have not seen, and make it the newest one.
+
+        Raises:
+            ImageError: It cannot be used; it counts as skipped.
+        """
+        self.last_number = image.number
+        taken_s = time.monotonic()
+        try:
+            frame = Frame(decode_image(image.payload), image.stamp_ns, self._index, image.arrived_s)
+        except Exception:
+            self._undecoded += 1
+            raise
+        self._index += 1
+        drops = self.mailbox.dropped + self._undecoded
+        skipped, self._reported_drops = drops - self._reported_drops, drops
+        self._last = FrameJob(image, frame, skipped, taken_s, time.monotonic() - taken_s)
+        return self._last
+
+    def tracker_at(self, image: Incoming) -> Tracker:
+        """Return a tracker whose newest frame is ``image``, which must not be new.
+
+        Raises:
+            ImageError: An earlier image cannot be used.
+        """
+        if self._last is not None and image.number == self._last.image.number:
+            return self.trackers[0]
+        tracker = self._new_tracker()
+        tracker.step(self.frame_of(image))
+        self.trackers.append(tracker)
+        return tracker
+
+    def frame_of(self, image: Incoming) -> Frame:
+        """Decode a remembered image, or return the frame if it is the newest one seen.
+
+        Raises:
+            ImageError: It cannot be used.
+        """
+        if self._last is not None and image.number == self._last.image.number:
+            return self._last.frame
+        return Frame(decode_image(image.payload), image.stamp_ns, max(0, self._index - 1), image.arrived_s)
+
+    def remembered(self, stamp_ns: int) -> Incoming:
+        """Return the image with this stamp, or the newest one for 0.
+
+        Raises:
+            TargetError: ``NO_IMAGE`` none has arrived; ``BOX_STAMP`` that one is not remembered (any more).
+        """
+        image = self.mailbox.find(stamp_ns) if stamp_ns else self.mailbox.newest()
+        if image is not None:
+            return image
+        recent, camera = self.mailbox.recent(), self.mailbox.camera
+        source = f" from camera {camera!r}" if camera else ""
+        if not recent:
+            raise TargetError(f"no image has arrived{source} yet", code="NO_IMAGE")
+        raise TargetError(
+            f"there is no image with the stamp {stamp_ns} ns{source}; {len(recent)} are remembered, "
+            f"from {recent[0].stamp_ns} to {recent[-1].stamp_ns} ns; draw on a newer one or raise buffer.capacity",
+            code="BOX_STAMP",
+        )
+
+    @property
+    def parse_failures(self) -> int:
+        """Answers of the model without a usable box; may be read from any thread."""
+        return self._retired_parse_failures + sum(map(_parse_failures, self.trackers.copy()))
+
+    def drop_idle_trackers(self) -> None:
+        """Let go of trackers that were made for one target and have none left."""
+        for tracker in self.trackers[1:]:
+            if not tracker.target_ids:
+                self._retire(tracker)
+
+    def restart(self, epoch: int) -> None:
+        """Forget all frames and start with a new tracker.
+
+        Args:
+            epoch: ``Incoming.epoch`` of the images to come.
+        """
+        self.epoch = epoch
+        for tracker in self.trackers.copy():
+            self._retire(tracker)
+        self.trackers.append(self._new_tracker())
+        self._last = None
+
+    def _retire(self, tracker: Tracker) -> None:
+        self._retired_parse_failures += _parse_failures(tracker)
+        self.trackers.remove(tracker)
+
+
+def _parse_failures(tracker: Tracker) -> int:
+    # Copied first: status messages are made in another thread while the tracker counts.
+    return sum(list(tracker.stats.parse_failures.values()))
