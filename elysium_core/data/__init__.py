@@ -1,1 +1,1 @@
-"""Datasets: readers of every layout, mixtures, and the generator of synthetic video."""
+"""Data sets: readers of the published layouts, and a generator of synthetic video."""

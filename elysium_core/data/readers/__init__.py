@@ -1,1 +1,1 @@
-"""Readers of the layouts in which the data sets of the field lie on disk."""
+"""Readers of the published layouts of tracking, grounding and question data sets."""

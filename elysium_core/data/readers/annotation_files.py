@@ -1,4 +1,4 @@
-"""Boxes, flags and JSON lines out of annotation files; every complaint names file and line."""
+"""Reading of boxes, flags and JSON lines from annotation files. Every error names file and line."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def read_boxes(path: Path, *, negative_is_empty: bool = False) -> NDArray[np.flo
 
     Args:
         path: The file. Empty lines at its end are ignored.
-        negative_is_empty: Take a negative size as 0 instead of refusing it: published sets
-            write an absent target in this way, too (LaSOT's lion-5: ``1,1,-1,-1``).
+        negative_is_empty: Read a negative size as 0 instead of refusing it. Some published
+            sets write an absent target so (LaSOT's lion-5: ``1,1,-1,-1``).
 
     Returns:
-        Shape (N, 4), as written; four times NaN stays a NaN row (target absent).
+        Shape (N, 4), as written; a row of NaN means that the target is absent.
 
     Raises:
         DataError: A line does not hold four numbers, is partly NaN, infinite, or has a
@@ -64,13 +64,13 @@ def read_flags(path: Path, count: int) -> NDArray[np.int64]:
 
     Args:
         path: The file.
-        count: Number of frames that must be there.
+        count: Number of frames: so many flags must be there.
 
     Returns:
         Shape (count,).
 
     Raises:
-        DataError: A value is no whole number, or there are too few or too many.
+        DataError: A value is not a whole number, or there are too few or too many.
     """
     values = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: The file is missing or no JSON.
+        DataError: The file is missing or is not JSON.
     """
     return _parse_json(read_text(path), f"{str(path)!r}")
 
@@ -96,12 +96,11 @@ def read_json(path: Path) -> Any:
 def iterate_json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream ``(line number, object)`` out of a file with one JSON object a line.
 
-    The file is never held as a whole, so 3 GB need no more memory than 3 kB. A file
-    that is one JSON list is accepted, too, and then numbered by item. Empty lines are
-    passed over.
+    The file is read line by line, so that a file of 3 GB needs little memory. A file that is
+    one JSON list is accepted too, and numbered by item. Empty lines are skipped.
 
     Raises:
-        DataError: The file is missing, or a line is no JSON object.
+        DataError: The file is missing, or a line is not a JSON object.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -133,7 +132,7 @@ def _parse_json(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place} is no valid JSON ({error}); repair or delete it") from error
+        raise DataError(f"{place} is not valid JSON ({error}); repair or delete it") from error
 
 
 def _box(line: str, path: Path, number: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The benchmarks by name: which reader, which split, how many entries the whole has."""
+"""Tracking benchmarks by name: reader, default split and number of entries."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from pathlib import Path
 from elysium_core.data.readers.davis import read_davis
 from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
 from elysium_core.data.readers.folder import read_folder
-from elysium_core.data.readers.got10k import read_got10k
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.data.readers.lasot import read_lasot
-from elysium_core.data.readers.otb import read_otb
-from elysium_core.data.readers.trackingnet import read_trackingnet
-from elysium_core.data.readers.uav123 import read_uav123
+from elysium_core.data.readers.picture_folders import read_got10k, read_otb, read_trackingnet, read_uav123
 from elysium_core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingBenchmark:
-    """A data set for tracking.
+    """A tracking benchmark.
 
     Attributes:
-        name: As on the command line.
-        title: As in a report.
-        read: Yields the recordings below a folder, of a split.
-        default_split: Used when none is asked for; empty if there are no splits.
-        sizes: Split -> number of entries of the whole benchmark, where that is fixed.
+        name: Name on the command line.
+        title: Name in reports.
+        read: Yields the recordings of a split, given the data set's folder and the split.
+        default_split: Split if none is given; empty if there are no splits.
+        sizes: Number of entries of each complete split, where it is fixed.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""DAVIS: ``JPEGImages/480p/<seq>/00000.jpg`` and masks ``Annotations/480p/<seq>/00000.png``.
+"""DAVIS: frames ``JPEGImages/480p/<seq>/00000.jpg`` and masks ``Annotations/480p/<seq>/00000.png``.
 
-Masks are 0/255 (DAVIS-2016, one object) or hold one number an object (DAVIS-2017). A
-target's box is the tight one around its pixels: x is the first column, w the number
-of columns; in a frame without its pixels the target is absent.
+Masks are 0/255 (DAVIS-2016, one object) or have one number for each object (DAVIS-2017). A
+target's box is the tight box around its pixels: x is the first column, w the number of
+columns. In a frame without its pixels the target is absent.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def read_davis(root: Path, split: str = "val", resolution: str = "480p") -> Iter
 
     Args:
         root: The folder of ``JPEGImages`` and ``Annotations``.
-        split: Picks ``ImageSets/{2016,2017,480p}/<split>.txt`` where there is one; else all sequences.
-        resolution: Name of the folder level below.
+        split: Name of a list ``ImageSets/{2016,2017,480p}/<split>.txt``; without one, all sequences are read.
+        resolution: Name of the subfolders with frames and masks.
 
     Raises:
-        DataError: Masks or frames are missing, damaged or of different number.
+        DataError: Masks or frames are missing or damaged, or differ in number.
     """
     masks = root / "Annotations" / resolution
     names = _listed(root, split) or [folder.name for folder in subfolders(masks)]
@@ -40,7 +40,7 @@ def read_davis(root: Path, split: str = "val", resolution: str = "480p") -> Iter
 
 
 def _listed(root: Path, split: str) -> list[str]:
-    """Return the names in the split's list: a name a line, or pairs of paths as in DAVIS-2016."""
+    """Return the names in the split's list, which has one name a line, or pairs of paths in DAVIS-2016."""
     for folder in ("2017", "2016", "480p"):
         path = root / "ImageSets" / folder / f"{split}.txt"
         if path.is_file():

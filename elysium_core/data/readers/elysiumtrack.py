@@ -1,8 +1,8 @@
-"""ElysiumTrack-1M and -val500: one JSON object a line, frames beside it, unpacked or in a zip.
+"""ElysiumTrack-1M and -val500: one JSON object a line, with frames in folders or in a zip archive.
 
 A line holds ``id``, ``vid``, ``frames`` (paths), ``box`` (``[x1, y1, x2, y2]`` in 0..1,
 one a frame), ``frame_size`` ``[w, h]``, ``object_class`` and ``object_description``. The
-file is streamed: its 3.4 GB are never in memory.
+file has 3.4 GB and is read line by line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRec
 
     Args:
         root: The folder of the JSON file and of ``frames/`` or ``frames.zip``.
-        split: ``val500`` or ``1M``; any other name picks the file of that name.
+        split: ``val500``, ``1M``, or the name of another such file.
 
     Raises:
         DataError: The file, a field or a frame is missing or damaged.
@@ -45,7 +45,7 @@ def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRec
 
 
 def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
-    # One video may hold several targets; the line tells them apart.
+    # One video may have several targets; each has its own line.
     for key in ("id", "vid"):
         value = item.get(key)
         if isinstance(value, (str, int)) and str(value) and str(value) not in seen:
@@ -54,13 +54,13 @@ def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
 
 
 def recording_of_line(root: Path, path: Path, item: dict[str, Any], name: str, place: str) -> LabelledRecording:
-    """Make a recording of one line.
+    """Make a recording from one line.
 
     Args:
-        root: The folder that its frames are named relative to.
+        root: The folder that the frames' paths are relative to.
         path: The file of the line.
-        item: Its content.
-        name: Of the recording.
+        item: The content of the line.
+        name: Name of the recording.
         place: The line, for messages.
 
     Raises:
@@ -96,7 +96,7 @@ def _boxes(rows: list[Any], size: tuple[int, int], place: str) -> NDArray[np.flo
     boxes = np.asarray([_box(row, place, index) for index, row in enumerate(rows)], dtype=np.float64)
     boxes *= np.asarray([*size, *size])
     boxes[:, 2:] -= boxes[:, :2]
-    # A box without area says that the target is not there.
+    # A box without area means that the target is absent.
     boxes[(boxes[:, 2:] <= 0).any(axis=1)] = np.nan
     return boxes
 

@@ -1,8 +1,8 @@
-"""Our own plain layout: whatever a user can make by hand.
+"""Own recordings, in a layout that is easy to make by hand.
 
-``<root>/<name>/`` holds ``frames/`` with pictures or one video file, ``gt.txt`` with
-one line ``x,y,w,h`` a frame (pixels from 0, four times NaN = absent), and perhaps
-``expression.txt`` with one sentence.
+``<root>/<name>/`` holds ``frames/`` with pictures or one video file, ``gt.txt`` with one line
+``x,y,w,h`` for each frame (pixels from 0; four times NaN means absent), and optionally
+``expression.txt`` with a referring expression.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from elysium_core.errors import DataError
 
 
 def read_folder(root: Path, split: str = "") -> Iterator[LabelledRecording]:
-    """Yield every recording of a folder of recordings; ``root`` may be a single recording itself.
+    """Yield every recording in a folder; ``root`` may also be a single recording.
 
     Raises:
         DataError: A recording lacks its frames, or boxes and frames differ in number.
@@ -48,5 +48,7 @@ def _frames(folder: Path) -> FrameSource:
         return PictureFrames(folder / "frames", list_pictures(folder / "frames"))
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     if len(videos) != 1:
-        raise DataError(f"{str(folder)!r} holds {len(videos)} video files and no folder 'frames'; it needs one of both")
+        raise DataError(
+            f"{str(folder)!r} holds {len(videos)} video files and no folder 'frames'; it needs one video or that folder"
+        )
     return VideoFrames(videos[0])

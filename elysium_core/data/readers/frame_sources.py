@@ -1,4 +1,4 @@
-"""Where the frames of a labelled recording come from: picture files, a zip of them, or a video."""
+"""Sources of frames: picture files, a zip archive of them, or a video."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from elysium_core.io.recording import DEFAULT_FPS, pictures_in
 from elysium_core.io.video import open_video
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"})
-"""Endings of the files that are looked at when a video is searched for."""
+"""Endings of the files that count as videos."""
 
 
 class FrameSource(Protocol):
-    """Frames in order, indices counted from 0; may be iterated any number of times."""
+    """Frames in order of time; every iteration starts at the first one, index 0."""
 
     @property
     def name(self) -> str:
-        """What is read, for messages."""
+        """The folder or file, for messages."""
         ...
 
     @property
     def count(self) -> int | None:
-        """Number of frames; None for a video, whose end only decoding finds."""
+        """Number of frames; None for a video, whose number of frames is known only after decoding."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -49,7 +49,7 @@ class PictureFrames:
     """Picture files of one folder, in the given order.
 
     Attributes:
-        folder: Where they lie.
+        folder: Their folder.
         names: Their paths relative to ``folder``, in order of time.
     """
 
@@ -67,7 +67,7 @@ class PictureFrames:
         return len(self.names)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures as frames of a camera of nominal rate."""
+        """Yield the pictures, with stamps of a nominal frame rate."""
         for index, name in enumerate(self.names):
             try:
                 yield Frame(read_image(self.folder / name), _stamp_ns(index), index)
@@ -98,7 +98,7 @@ class ZipFrames:
         return len(self.names)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures as frames of a camera of nominal rate."""
+        """Yield the pictures, with stamps of a nominal frame rate."""
         with zipfile.ZipFile(self.archive) as archive:
             for index, name in enumerate(self.names):
                 try:
@@ -129,13 +129,13 @@ class VideoFrames:
         return None
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames that can be decoded; a damaged one leaves a gap in the indices."""
+        """Yield the frames; one that cannot be decoded leaves a gap in the indices."""
         with open_video(self.path) as recording:
             yield from recording
 
 
 def list_pictures(folder: Path) -> list[str]:
-    """Return the picture files of a folder in order of time: by number, 2 before 10.
+    """Return the names of the pictures in a folder, in natural order: 2 before 10.
 
     Raises:
         DataError: The folder is missing or holds no picture.
@@ -150,7 +150,7 @@ def list_pictures(folder: Path) -> list[str]:
 
 
 def require_pictures(folder: Path, names: Sequence[str]) -> PictureFrames:
-    """Return pictures whose names an annotation tells, after a look that all of them are there.
+    """Return the pictures that an annotation names, after checking that all of them exist.
 
     Raises:
         DataError: The folder or a picture is missing.

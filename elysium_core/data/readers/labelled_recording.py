@@ -1,4 +1,4 @@
-"""A recording with its truth, as every reader of a tracking data set yields it."""
+"""The common output of all readers of tracking data sets: one target in one recording, with its true boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elysium_core.data.readers.frame_sources import FrameSource
 from elysium_core.errors import DataError
 
 
-def _never(count: int) -> NDArray[np.bool_]:
+def _no_flags(count: int) -> NDArray[np.bool_]:
     return np.zeros(count, dtype=bool)
 
 
@@ -23,15 +23,15 @@ class LabelledRecording:
 
     Attributes:
         name: Unique in its data set.
-        frames: The pictures.
+        frames: The frames.
         boxes_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
-        truth_file: Where the boxes were read, for messages.
-        absent: Shape (N,); the data set flags the target as absent. All False if it has no flags.
-        expression: A sentence that names the target, empty if the data set has none.
-        category: The target's class in words, empty if unknown.
-        frame_size: Width and height [px] that the boxes refer to; None = that of the frames.
-        pixel_origin: 1 if the data set's files count pixels from 1, else 0.
-        first_box_only: The data set tells the first box only (its test server knows the rest).
+        truth_file: File of the boxes, for messages.
+        absent: Shape (N,); frames in which the data set flags the target as absent. All False without flags.
+        expression: A referring expression of the target; empty if the data set has none.
+        category: The target's class in words; empty if unknown.
+        frame_size: Width and height that the boxes refer to [px]; None = those of the frames.
+        pixel_origin: 1 if the data set counts pixels from 1, else 0.
+        first_box_only: Only the first box is published; the data set's test server has the others.
 
     Raises:
         DataError: There is no frame, or boxes, flags and frames differ in number.
@@ -41,7 +41,7 @@ class LabelledRecording:
     frames: FrameSource
     boxes_xywh_px: NDArray[np.float64]
     truth_file: Path
-    absent: NDArray[np.bool_] = field(default_factory=lambda: _never(0))
+    absent: NDArray[np.bool_] = field(default_factory=lambda: _no_flags(0))
     expression: str = ""
     category: str = ""
     frame_size: tuple[int, int] | None = None
@@ -51,7 +51,7 @@ class LabelledRecording:
     def __post_init__(self) -> None:
         boxes = len(self.boxes_xywh_px)
         if len(self.absent) == 0:
-            object.__setattr__(self, "absent", _never(boxes))
+            object.__setattr__(self, "absent", _no_flags(boxes))
         if boxes == 0 or len(self.absent) != boxes:
             raise DataError(f"{str(self.truth_file)!r} holds {boxes} boxes and {len(self.absent)} absence flags")
         if self.frames.count is not None and self.frames.count != boxes:
@@ -67,14 +67,14 @@ class LabelledRecording:
 
 
 def first_box_for_all(path: Path, count: int) -> tuple[NDArray[np.float64], bool]:
-    """Read boxes of which a test split may hold only the first.
+    """Read the boxes of a recording of which only the first may be published.
 
     Args:
         path: The annotation file.
         count: Number of frames.
 
     Returns:
-        Boxes of shape (count, 4), NaN where unknown, and whether only the first is known.
+        Boxes of shape (count, 4), NaN where unknown, and whether only the first is published.
     """
     boxes = read_boxes(path, negative_is_empty=True)
     if len(boxes) != 1 or count == 1:
@@ -83,7 +83,7 @@ def first_box_for_all(path: Path, count: int) -> tuple[NDArray[np.float64], bool
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the visible subfolders of a data set's folder, by name.
+    """Return the subfolders of a data set's folder, sorted by name; hidden ones are left out.
 
     Raises:
         DataError: The folder is missing.

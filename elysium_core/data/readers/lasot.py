@@ -1,9 +1,8 @@
 """LaSOT: ``<class>/<class>-<n>/`` with ``img/00000001.jpg``, ``groundtruth.txt``, ``nlp.txt`` and flags.
 
-``full_occlusion.txt`` and ``out_of_view.txt`` hold one line of comma-separated flags;
-a target with either flag is absent. Flags of one file a line (``absent.txt``, the form of
-the evaluation toolkit) are taken as well. Coordinates are used as written, as all
-toolkits do.
+``full_occlusion.txt`` and ``out_of_view.txt`` hold one line of comma-separated flags; a target
+with either flag is absent. ``absent.txt`` of the evaluation toolkit, with one flag a line, is
+read too. Coordinates are used as written, as all toolkits do.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def names_of_test_split() -> list[str]:
 
 
 def read_lasot(root: Path, split: str = "test") -> Iterator[LabelledRecording]:
-    """Yield the recordings of a split that are on this disk, by class and number.
+    """Yield the recordings of a split that are in ``root``, ordered by class and number.
 
     Args:
         root: The folder of the class folders.
@@ -53,7 +52,7 @@ def read_lasot(root: Path, split: str = "test") -> Iterator[LabelledRecording]:
 
     Raises:
         ConfigError: There is no such split.
-        DataError: No recording of the split lies in ``root``, or one is not whole.
+        DataError: ``root`` holds no recording of the split, or a recording is incomplete.
     """
     if split not in SPLITS:
         raise ConfigError(f"LaSOT has no split {split!r}; choose one of {', '.join(SPLITS)}")

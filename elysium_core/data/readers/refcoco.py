@@ -1,15 +1,13 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: one sentence and one box in one COCO image.
 
-Two forms are read: JSON lines ``{image, sent, bbox, width, height, split}`` with
-``bbox`` = x1, y1, x2, y2 in px (``<root>/<name>.jsonl``), and the published one,
-``<root>/<name>/refs(unc).p`` (``refs(umd).p`` for RefCOCOg) beside ``instances.json``.
-
-Reading of pickles that hold plain values only: the old form in which RefCOCO is published.
+Two forms are read: JSON lines ``{image, sent, bbox, width, height, split}`` with ``bbox`` =
+x1, y1, x2, y2 in px (``<root>/<name>.jsonl``), and the published one,
+``<root>/<name>/refs(unc).p`` (``refs(umd).p`` for RefCOCOg) beside ``instances.json``. The
+published form is a pickle: it is read only if it holds nothing but plain values.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 from collections.abc import Iterable, Iterator
@@ -19,11 +17,10 @@ from typing import Any, NoReturn
 
 from elysium_core.data.readers.annotation_files import iterate_json_objects, read_json
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.io.files import atomic_path
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler without globals: no class, no function and so no code can be reached."""
+    """An unpickler that refuses classes and functions, so that no code can run."""
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
@@ -33,19 +30,19 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """Read a pickle (also of Python 2) of dicts, lists, tuples, texts and numbers.
+    """Read a pickle of dicts, lists, tuples, texts and numbers, written by Python 2 or 3.
 
     Raises:
-        DataError: The file is missing, damaged, or asks for anything but plain values.
+        DataError: The file is missing or damaged, or holds anything but plain values.
     """
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load()
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    # A damaged pickle may raise nearly anything; the file is named in every case.
+    # A damaged pickle can raise nearly anything; the error always names the file.
     except Exception as error:
-        raise DataError(f"{str(path)!r} is no pickle of plain values ({error}); it was not loaded") from error
+        raise DataError(f"{str(path)!r} is not a pickle of plain values ({error}); it was not loaded") from error
 
 
 SPLITS = {
@@ -59,16 +56,16 @@ _IMAGE_FOLDERS = ("train2014", "images/train2014", "images/mscoco/images/train20
 
 @dataclass(frozen=True, slots=True)
 class GroundingSample:
-    """One sentence about one image.
+    """One referring expression in one image.
 
     Attributes:
         sample_id: Unique in its data set.
         image: File name of the image.
-        expression: The sentence.
-        box_xyxy_px: True box in px of the image.
+        expression: The referring expression.
+        box_xyxy_px: True box [px].
         width: Image width [px].
         height: Image height [px].
-        split: For example ``testA``.
+        split: Split, such as ``testA``.
     """
 
     sample_id: str
@@ -81,10 +78,10 @@ class GroundingSample:
 
 
 def read_refcoco(root: Path, name: str, split: str) -> Iterator[GroundingSample]:
-    """Yield the sentences of one split.
+    """Yield the expressions of one split.
 
     Args:
-        root: Folder of ``<name>.jsonl`` or of ``<name>/``.
+        root: The folder of ``<name>.jsonl`` or ``<name>/``.
         name: ``refcoco``, ``refcoco+`` or ``refcocog``.
         split: See :data:`SPLITS`.
 
@@ -108,7 +105,7 @@ def read_refcoco(root: Path, name: str, split: str) -> Iterator[GroundingSample]
 
 
 def find_image(root: Path, image: str) -> Path:
-    """Return where an image of the data set lies, under any of the usual folders.
+    """Return the path of an image, which may be in any of the usual folders.
 
     Raises:
         DataError: It is in none of them.
@@ -120,33 +117,16 @@ def find_image(root: Path, image: str) -> Path:
     raise DataError(f"image {image!r} is in none of {', '.join(_IMAGE_FOLDERS)} under {str(root)!r}; unpack COCO there")
 
 
-def write_jsonl(samples: Iterable[GroundingSample], path: Path) -> int:
-    """Write samples in the JSON lines form; return their number."""
-    count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for count, sample in enumerate(samples, 1):  # noqa: B007 - the count is the answer
-            line = {
-                "image": sample.image,
-                "sent": sample.expression,
-                "bbox": list(sample.box_xyxy_px),
-                "width": sample.width,
-                "height": sample.height,
-                "split": sample.split,
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return count
-
-
 def _from_lines(path: Path) -> Iterator[GroundingSample]:
     for number, item in iterate_json_objects(path):
         yield sample_of_line(item, number, f"line {number} of {str(path)!r}")
 
 
 def sample_of_line(item: dict[str, Any], number: int, place: str) -> GroundingSample:
-    """Make a sample of one line of the JSON lines form.
+    """Make a sample from one line of the JSON lines form.
 
     Args:
-        item: Its content.
+        item: The content of the line.
         number: Its number, from 1.
         place: The line, for messages.
 
@@ -174,7 +154,7 @@ def _from_refs(refs_path: Path, instances_path: Path) -> Iterator[GroundingSampl
             for sentence in ref["sentences"]:
                 sample = GroundingSample(
                     sample_id=f"{ref['ref_id']}-{sentence['sent_id']}",
-                    # The entry's own file_name carries an extra suffix; the image's is right.
+                    # The entry's own file_name has an extra suffix.
                     image=str(image["file_name"]),
                     expression=str(sentence["sent"]),
                     box_xyxy_px=_box([x, y, x + w, y + h]),
@@ -193,7 +173,7 @@ def _instances(path: Path) -> tuple[dict[Any, list[float]], dict[Any, dict[str, 
         boxes = {entry["id"]: entry["bbox"] for entry in content["annotations"]}
         images = {entry["id"]: entry for entry in content["images"]}
     except (KeyError, TypeError) as error:
-        raise DataError(f"{str(path)!r} is no COCO instances file ({error!r})") from error
+        raise DataError(f"{str(path)!r} is not a COCO instances file ({error!r})") from error
     return boxes, images
 
 
@@ -205,7 +185,7 @@ def _box(values: Any) -> tuple[float, float, float, float]:
 
 
 def _require_inside(sample: GroundingSample, place: str) -> None:
-    # Annotators' boxes overshoot the image by a pixel or two; a box in other units overshoots by far.
+    # Some boxes of the annotators reach over the edge by a pixel or two; boxes in other units reach much further.
     x1, y1, x2, y2 = sample.box_xyxy_px
     if x1 < -2 or y1 < -2 or x2 > sample.width + 2 or y2 > sample.height + 2:
         raise DataError(

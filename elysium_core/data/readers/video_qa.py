@@ -1,4 +1,4 @@
-"""Question sets about videos: MSVD-QA, MSRVTT-QA, TGIF-QA (FrameQA) and ActivityNet-QA."""
+"""Questions about videos: MSVD-QA, MSRVTT-QA, TGIF-QA (FrameQA) and ActivityNet-QA."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class VideoQuestion:
     Attributes:
         question_id: Unique in its data set.
         video: The video file.
-        question: As asked.
+        question: The question.
         answer: The correct answer.
-        kind: The data set's own type of question, empty if it has none.
+        kind: The data set's type of question; empty if it has none.
     """
 
     question_id: str
@@ -37,7 +37,7 @@ def read_video_qa(root: Path, name: str, split: str = "test") -> Iterator[VideoQ
     """Yield the questions of one data set.
 
     Args:
-        root: Folder of the question files; videos may lie anywhere below it.
+        root: The folder of the question files; videos may be anywhere below it.
         name: ``msvd-qa``, ``msrvtt-qa``, ``tgif-qa`` or ``activitynet-qa``.
         split: ``test``, ``val`` or ``train``.
 
@@ -51,7 +51,7 @@ def read_video_qa(root: Path, name: str, split: str = "test") -> Iterator[VideoQ
 
 
 def _msvd(root: Path, split: str) -> Iterator[VideoQuestion]:
-    """``test_qa.json`` with video_id N = ``vidN``, which a mapping file ties to the clip's own name."""
+    """``test_qa.json`` with video_id N = ``vidN``; a mapping file gives the name of the video file."""
     own_names = _msvd_mapping(root)
     videos = _VideoIndex(root)
     path = root / f"{split}_qa.json"
@@ -80,7 +80,7 @@ def _msrvtt(root: Path, split: str) -> Iterator[VideoQuestion]:
 
 
 def _tgif(root: Path, split: str) -> Iterator[VideoQuestion]:
-    """``Test_frameqa_question.csv``, in truth tab-separated with a header line; GIF files."""
+    """``Test_frameqa_question.csv``, which is tab-separated with a header line; the videos are GIF files."""
     path = root / f"{split.capitalize()}_frameqa_question.csv"
     videos = _VideoIndex(root)
     rows = csv.DictReader(io.StringIO(read_text(path)), delimiter="\t")
@@ -91,7 +91,7 @@ def _tgif(root: Path, split: str) -> Iterator[VideoQuestion]:
 
 
 def _activitynet(root: Path, split: str) -> Iterator[VideoQuestion]:
-    """``test_q.json`` and ``test_a.json``, tied by question_id; files ``v_<name>``."""
+    """``test_q.json`` and ``test_a.json``, joined by question_id; the videos are ``v_<name>``."""
     answers_path = root / f"{split}_a.json"
     answers = {}
     for place, item in _items(answers_path):
@@ -116,7 +116,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[VideoQuestion]]] = {
 
 
 class _VideoIndex:
-    """All videos below a folder, by name without ending; looked through once."""
+    """All videos below a folder by their name without ending; the folder is searched once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -126,7 +126,7 @@ class _VideoIndex:
         for stem in stems:
             if stem in self._by_stem:
                 return self._by_stem[stem]
-        raise DataError(f"{place} asks about video {stems[0]!r}, which is nowhere under {str(self._root)!r}")
+        raise DataError(f"{place} asks about video {stems[0]!r}, which is not below {str(self._root)!r}")
 
 
 def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,1 +1,1 @@
-"""Video that this project generates, with the truth about every object in it."""
+"""Generated video with true boxes: training data of nano, the frozen test set and the demo."""

@@ -1,8 +1,8 @@
-"""Pictures the generator draws with: named sprites and backgrounds.
+"""Sprites and backgrounds of the generated clips.
 
-Two sets of backgrounds never mix. ``test`` is what ships beside this file, so that
-the frozen test set can be drawn again anywhere; ``train`` is read from folders of
-photos at training time (docs/data.md lists packages and licences).
+Backgrounds for ``test`` are shipped with the package, so that the frozen test set can be drawn
+anywhere. Backgrounds for ``train`` are read from folders of photos at training time
+(docs/data.md lists packages and licences). No photo is in both.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from elysium_core.data.synthetic.colors import NO_COLOR, color_shares, dyed, nat
 from elysium_core.errors import DataError
 
 _ASSETS = Path(__file__).parent / "assets"
-# A crop of at least half of this is then shrunk by no more than bilinear sampling can take.
+# A crop is at least half of this and is shrunk by less than 2, as bilinear sampling needs.
 BACKGROUND_SIDE_PX = 256
-# A picture with less contrast than this is a plain colour; procedural backgrounds cover those.
+# A photo with less contrast than this is a plain colour; procedural backgrounds have those.
 _MIN_CONTRAST = 8.0
-# These sprites of the atlas are never trained on.
+# Sprites of the atlas that are never trained on.
 _HELD_OUT = slice(40, 87)
 _LOG = logging.getLogger(__name__)
 
 SYSTEM_PHOTO_FOLDERS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
-"""Where Debian's wallpaper packages put their photos."""
+"""Folders of Debian's wallpaper packages."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A named cut-out picture.
+    """A named picture with transparency.
 
     Attributes:
-        name: What it is called, without article.
-        levels: RGBA uint8 with colour already multiplied by alpha, each half the side
-            of the one before: shrinking more than twice in one warp would alias.
-        color: Its colour word, an index of :data:`COLORS`, or NO_COLOR.
-        dyes: Colours it may be dyed in without becoming like itself undyed.
+        name: Its name, without article.
+        levels: RGBA uint8 with colour multiplied by alpha, each with half the side of the
+            one before: shrinking by more than 2 in one warp would alias.
+        color: Index of its colour word in :data:`COLORS`, or NO_COLOR.
+        dyes: Colours it may be dyed in without looking like the undyed sprite.
     """
 
     name: str
@@ -59,7 +59,7 @@ def sprite_names() -> tuple[str, ...]:
 
 
 def trainable_names() -> tuple[str, ...]:
-    """Names that may be trained on, in a fixed order; recipes take the first so many."""
+    """Names that may be trained on, in a fixed order; a recipe takes the first N of them."""
     names = sprite_names()
     return names[: _HELD_OUT.start] + names[_HELD_OUT.stop :]
 
@@ -128,14 +128,13 @@ def load_backgrounds(
     """Load background photos, RGB uint8.
 
     Args:
-        split: ``test`` for the photos that ship with the package, ``train`` for those
-            found in ``folders``.
+        split: ``test`` for the photos of the package, ``train`` for those in ``folders``.
         folders: Searched recursively for JPEG, PNG and WebP files (``train`` only).
         side_px: Their shorter side [px].
 
     Returns:
-        The photos in a fixed order; for ``train`` an empty list, with a warning that
-        says which packages to install, when there are none.
+        The photos in a fixed order. For ``train`` the list may be empty; a warning then
+        names the packages to install.
 
     Raises:
         DataError: The split is unknown, or a shipped photo is damaged.
@@ -145,7 +144,7 @@ def load_backgrounds(
     if split != "train":
         raise DataError(f"background split {split!r} is not one of train, test")
     folders = list(folders)
-    # One file per picture: themes keep the same picture in many sizes and orientations.
+    # One file for each photo: themes have the same photo in many sizes and orientations.
     chosen: dict[Path, Path] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):

@@ -1,6 +1,6 @@
-"""Generated clips with exact truth: the data that elysium-nano is trained and tested on.
+"""Generated clips with true boxes: the data that elysium-nano is trained and tested on.
 
-Clips by number: where generated data sets come from, one clip at a time and in any order.
+:class:`ClipGenerator` draws one clip after another; a :class:`ClipSource` draws clips by their number.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from elysium_core.data.synthetic.compositing import apply_camera, draw_backgroun
 from elysium_core.data.synthetic.scene import SceneConfig, draw_motion
 from elysium_core.errors import ConfigError
 
-# An object is a fair target if this share of it can be seen in the first frame, and in every other.
+# An object is a fair target if this share of it is visible in the first frame, and in every other one.
 _MIN_VISIBLE_FIRST = 0.55
 _MIN_VISIBLE = 0.25
-# Below this nobody could say where it is.
+# Below this share an object counts as gone.
 _GONE = 0.02
-# Twins mostly differ in colour; the others only in size or place.
+# Share of twins that differ in colour; the others differ in size or place only.
 _TWIN_DYE_SHARE = 0.6
 
 
@@ -41,13 +41,13 @@ class SyntheticClip:
 
     Attributes:
         images: (T, S, S, 3) uint8 RGB.
-        names: N names without article; two are the same where the scene has twins.
-        name_index: (N,) int64, position of each name in the generator's vocabulary.
+        names: N names without article; twins have the same name.
+        name_index: (N,) int64, index of each name in the generator's vocabulary.
         boxes: (N, T, 4) float32, x1 y1 x2 y2 as fractions of the frame.
-        visible: (N, T) float32, share of the object that can be seen.
+        visible: (N, T) float32, visible share of the object.
         owner: (T, S, S) int8, object on top of each pixel, -1 for background.
-        colors: (N,) int64, the colour word of each object, an index of
-            :data:`elysium_core.data.synthetic.colors.COLORS` or NO_COLOR.
+        colors: (N,) int64, index of each object's colour word in
+            :data:`elysium_core.data.synthetic.colors.COLORS`, or NO_COLOR.
     """
 
     images: NDArray[np.uint8]
@@ -60,13 +60,13 @@ class SyntheticClip:
 
     @property
     def targets(self) -> list[int]:
-        """Indices of the objects that can fairly be asked for (seen well enough throughout)."""
+        """Indices of the objects that are visible enough in all frames to be asked for."""
         fair = (self.visible[:, 0] >= _MIN_VISIBLE_FIRST) & (self.visible.min(axis=1) >= _MIN_VISIBLE)
         return [int(n) for n in np.flatnonzero(fair)]
 
     @property
     def vanishing(self) -> list[int]:
-        """Indices of the objects that are well seen at first and gone in some later frame."""
+        """Indices of the objects that are clearly visible at first and gone in some later frame."""
         gone = self.visible < _GONE
         clear = gone | (self.visible >= _MIN_VISIBLE)
         return [int(n) for n in np.flatnonzero((self.visible[:, 0] >= _MIN_VISIBLE_FIRST) & gone.any(1) & clear.all(1))]
@@ -101,11 +101,11 @@ class ClipGenerator:
         return cls(trainable_names()[:names], load_backgrounds(split), seed, config or SceneConfig())
 
     def dyes(self, name: str) -> tuple[int, ...]:
-        """Colours in which a sprite of the vocabulary may be dyed."""
+        """Colours that a sprite of the vocabulary may be dyed in."""
         return self._sprites[list(self.vocabulary).index(name)].dyes
 
     def reseed(self, *entropy: int) -> None:
-        """Start the randomness afresh: what is drawn next depends on these numbers alone."""
+        """Seed the random generator again: the next clip depends on these numbers only."""
         self._rng = np.random.default_rng(entropy)
 
     def draw(self, frames: int, objects: int, gap: tuple[float, float]) -> SyntheticClip:
@@ -113,9 +113,9 @@ class ClipGenerator:
 
         Args:
             frames: Number of frames T, >= 1.
-            objects: Number of objects N, 1..vocabulary; their names differ, but for twins.
-            gap: Range of the time between frames [time units]; an object moves about
-                0.06 of the frame in each direction a unit.
+            objects: Number of objects N, 1..vocabulary; only twins have the same name.
+            gap: Range of the time between frames [time units]; in one unit an object moves
+                by about 0.06 of the frame in each direction.
         """
         rng, side = self._rng, self.config.side_px
         times = np.concatenate([[0.0], np.cumsum(rng.uniform(*gap, frames - 1))])
@@ -130,9 +130,9 @@ class ClipGenerator:
         return SyntheticClip(images, names, chosen.astype(np.int64), drawn.boxes, drawn.visible, drawn.owner, colors)
 
     def _cast(self, chosen: NDArray[np.int64]) -> list[Sprite]:
-        """The sprites of a clip; ``chosen`` is changed where one becomes the twin of another."""
+        """Return the sprites of a clip; ``chosen`` is changed where one becomes the twin of another."""
         rng, config = self._rng, self.config
-        # No random number is drawn for what is switched off: the frozen test set stays as it is.
+        # No random number is drawn for a feature that is off, so that the frozen test set never changes.
         twins: set[int] = set()
         if config.twin_share and len(chosen) > 1 and rng.random() < config.twin_share:
             first, second = (int(n) for n in rng.choice(len(chosen), 2, replace=False))
@@ -165,12 +165,12 @@ _MOST_OBJECTS = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A clip with a name.
+    """A clip with a name and its targets.
 
     Attributes:
         name: Unique in its data set, such as ``test-0007``.
-        clip: Pictures and truth.
-        targets: Indices of the objects that may fairly be asked for.
+        clip: Frames and true boxes.
+        targets: Indices of the objects that may be asked for.
     """
 
     name: str
@@ -179,7 +179,7 @@ class Sample:
 
 
 class ClipSource(Protocol):
-    """A data set that is drawn, not stored."""
+    """A data set whose clips are drawn when they are needed."""
 
     @property
     def name(self) -> str:
@@ -191,22 +191,22 @@ class ClipSource(Protocol):
         ...
 
     def draw(self, index: int) -> Sample:
-        """Draw clip ``index``, the same one however often and in whatever order it is asked for."""
+        """Draw clip ``index``; it is the same every time and in any order."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Clips with the names and backgrounds that may be trained on.
+    """Clips with names and backgrounds that may be trained on.
 
     Attributes:
         frames: Frames a clip, >= 1.
-        seed: Seed of everything.
+        seed: Seed of all randomness.
         objects: Fewest and most objects a clip.
         gap: Range of the time between frames [time units], see :class:`SceneConfig`.
         side_px: Side of the frames [px].
-        photo_folders: Where background photos are searched.
-        names: Size of the vocabulary, the first so many of :func:`trainable_names`.
+        photo_folders: Folders of background photos.
+        names: Size of the vocabulary: the first N of :func:`trainable_names`.
         twin_share: Share of clips of several objects in which two have the same name.
         dye_share: Share of objects that are dyed in a colour.
 

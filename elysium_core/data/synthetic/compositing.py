@@ -1,7 +1,4 @@
-"""Backgrounds of generated clips: a panned crop of a photo, or a procedural texture; and the camera's flaws.
-
-Compositing: sprites over a background, with exact boxes and who-covers-what.
-"""
+"""Rendering of generated clips: a background, sprites over it with their exact boxes, and the flaws of a camera."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ def draw_backgrounds(
     times: NDArray[np.float64],
     procedural_share: float,
 ) -> NDArray[np.uint8]:
-    """Draw the background of every frame, with a slow camera pan.
+    """Draw the background of every frame with a slow camera pan: a crop of a photo, or a procedural texture.
 
     Args:
         rng: Source of all randomness.
@@ -45,14 +42,14 @@ def draw_backgrounds(
     else:
         wide = _procedural(rng, large)
     direction = rng.normal(0, 0.02 * side_px, 2)
-    # A pan never leaves the picture: it swings between the margins.
+    # The pan swings between the margins, so that it never leaves the picture.
     swing = margin * np.sin(direction[None, :] * times[:, None] / margin)
     offsets = margin + np.round(swing).astype(int)
     return np.stack([wide[y : y + side_px, x : x + side_px] for x, y in offsets])
 
 
 def apply_camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Add what a camera adds: exposure, colour cast, flicker, sometimes blur, sensor noise.
+    """Add the flaws of a camera: exposure, colour cast, flicker, sensor noise and sometimes blur.
 
     Args:
         rng: Source of all randomness.
@@ -63,7 +60,7 @@ def apply_camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray
     """
     gain = rng.uniform(0.75, 1.2) * rng.uniform(0.93, 1.07, 3)
     flicker = 1 + rng.normal(0, 0.02, (len(images), 1))
-    # One table per frame and channel replaces arithmetic on every pixel.
+    # One lookup table for each frame and channel replaces arithmetic on every pixel.
     levels = np.arange(256)[None, :, None]
     tables = np.clip(levels * (gain[None] * flicker)[:, None, :] + rng.normal(0, 6), 0, 255).astype(np.uint8)
     blur = rng.random() < 0.15
@@ -74,7 +71,7 @@ def apply_camera(rng: np.random.Generator, images: NDArray[np.uint8]) -> NDArray
         result[t] = cv2.GaussianBlur(frame, (3, 3), 0) if blur else frame
     side = images.shape[1]
     for t in range(len(result)):
-        # A window of one fixed field: drawing normals for every frame would cost more than all the rest.
+        # A crop of one fixed noise field: drawing noise for every frame would take longer than all the rest.
         dy, dx = rng.integers(0, _NOISE_SIDE - side, 2)
         noise = (_NOISE[dy : dy + side, dx : dx + side] * sigma).astype(np.int16)
         result[t] = np.clip(result[t] + noise[..., None], 0, 255).astype(np.uint8)
@@ -90,7 +87,7 @@ def _photo_crop(rng: np.random.Generator, photo: NDArray[np.uint8], side_px: int
 
 
 def _procedural(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
-    """Draw a plain colour, a gradient, noise in octaves, or stripes, in two random colours."""
+    """Draw a plain colour, a gradient, noise of several scales, or stripes, in two random colours."""
     first, second = rng.uniform(0, 255, (2, 3))
     kind = rng.integers(4)
     if kind == 0:
@@ -118,17 +115,17 @@ def _octaves(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
     return (total - low) / max(high - low, 1e-6)
 
 
-# A pixel belongs to a sprite from this alpha on; softer edges are not part of its box.
+# A pixel is part of a sprite from this alpha on; softer edges are outside its box.
 _SOLID_ALPHA = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderedClip:
-    """A drawn clip. N objects, T frames, S the frame's side [px].
+    """A rendered clip. N objects, T frames, S the frame's side [px].
 
     Attributes:
         images: (T, S, S, 3) uint8 RGB.
-        boxes: (N, T, 4) float32, x1 y1 x2 y2 as fractions of the frame, cut to it;
+        boxes: (N, T, 4) float32, x1 y1 x2 y2 as fractions of the frame, clipped to it;
             zeros where no solid pixel is inside the frame.
         visible: (N, T) float32, share of the sprite's solid pixels that is inside the
             frame and not covered.
@@ -145,8 +142,8 @@ def render_clip(backgrounds: NDArray[np.uint8], sprites: Sequence[Sprite], motio
     """Draw sprites over backgrounds; later sprites cover earlier ones.
 
     Args:
-        backgrounds: (T, S, S, 3) uint8 RGB, drawn over in place.
-        sprites: N sprites, the farthest first.
+        backgrounds: (T, S, S, 3) uint8 RGB; changed in place.
+        sprites: N sprites, the most distant one first.
         motion: Their motion over T frames.
     """
     frames, side = backgrounds.shape[:2]
@@ -172,7 +169,7 @@ class _Layer:
 
 
 def _warp(sprite: Sprite, motion: Motion, n: int, t: int, side: int) -> _Layer:
-    """Scale and rotate a sprite into a square just large enough for it at its place."""
+    """Scale and rotate a sprite into a square that is just large enough for it."""
     length = motion.side[n, t] * side
     level = sprite.levels[0]
     for smaller in sprite.levels[1:]:
@@ -188,7 +185,7 @@ def _warp(sprite: Sprite, motion: Motion, n: int, t: int, side: int) -> _Layer:
     linear = np.array([[cos * scale_x, -sin * scale_y], [sin * scale_x, cos * scale_y]])
     linear[0] *= motion.squash
     middle = np.array([(level.shape[1] - 1) / 2, (level.shape[0] - 1) / 2])
-    # Pixel centres lie at +0.5: the frame's coordinate c is the pixel index c - 0.5.
+    # Pixel centres are at +0.5: coordinate c of the frame is pixel index c - 0.5.
     offset = np.array([center_x - left - 0.5, center_y - top - 0.5]) - linear @ middle
     matrix = np.column_stack([linear, offset])
     rgba = cv2.warpAffine(level, matrix, (extent, extent), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -198,7 +195,7 @@ def _warp(sprite: Sprite, motion: Motion, n: int, t: int, side: int) -> _Layer:
 def _paste(
     image: NDArray[np.uint8], owner: NDArray[np.int8], layer: _Layer, index: int
 ) -> tuple[float, NDArray[np.float32]]:
-    """Blend one layer in place; return its solid pixels and its box [px], cut to the frame."""
+    """Blend one layer in place; return its number of solid pixels and its box [px], clipped to the frame."""
     side, extent = image.shape[0], layer.rgba.shape[0]
     solid_total = float((layer.rgba[..., 3] > _SOLID_ALPHA).sum())
     x1, y1 = max(layer.left, 0), max(layer.top, 0)

@@ -1,4 +1,4 @@
-"""Generated recordings with known truth, as a 4:3 camera would have taken them."""
+"""The generated recording of the demo, with true boxes, in the format of a 4:3 camera."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SKETCH_PX = 64
 
 @dataclass(frozen=True, slots=True)
 class RecordingConfig:
-    """What a generated recording is like.
+    """Settings of a generated recording.
 
     Attributes:
         frames: Number of frames.
@@ -31,9 +31,9 @@ class RecordingConfig:
         width: Picture width [px].
         height: Picture height [px].
         objects: Objects in the scene.
-        asked: How many of them must stay in sight from first to last.
+        asked: Number of them that must be visible in all frames.
         gap: Range of the time between frames [time units], see :class:`SceneConfig`.
-        names: Names to draw from, the first so many of the atlas.
+        names: Size of the vocabulary: the first N trainable names.
     """
 
     frames: int = 150
@@ -50,14 +50,14 @@ def draw_recording(seed: int, config: RecordingConfig) -> tuple[SyntheticClip, l
     """Draw a recording on backgrounds that no training sees.
 
     Returns:
-        The clip, in square pictures of ``config.height`` px; and the order of its
-        objects, those that stay in sight first.
+        The clip, in square frames of ``config.height`` px, and the order of its objects:
+        those that are visible in all frames come first.
     """
     sketch = _generator(config, _SKETCH_PX)
     full = _generator(config, config.height)
     attempt = 0
     while True:
-        # Clips are tried out small; the same seed then gives the same motion at full size.
+        # Clips are tried at a small size first; the same seed gives the same motion at full size.
         for generator in (sketch, full):
             clip = generator(seed, attempt).draw(config.frames, config.objects, config.gap)
             seen = clip.targets
@@ -69,7 +69,7 @@ def draw_recording(seed: int, config: RecordingConfig) -> tuple[SyntheticClip, l
 
 
 def _generator(config: RecordingConfig, side_px: int) -> Callable[[int, int], ClipGenerator]:
-    """What makes the generator of one attempt, at one size."""
+    """Return a function that makes the generator of one attempt, at one size."""
     scene = SceneConfig(
         side_px=side_px,
         min_side=0.22,
@@ -85,10 +85,9 @@ def _generator(config: RecordingConfig, side_px: int) -> Callable[[int, int], Cl
 def write_demo_recording(folder: str | Path, seed: int = 7, config: RecordingConfig | None = None) -> None:
     """Write ``recording.mp4`` and ``truth.json`` into a folder.
 
-    The truth holds ``fps``, ``width``, ``height`` and ``objects``, each with ``name``,
-    ``expression`` and ``boxes`` (one ``[x1, y1, x2, y2]`` in fractions of the frame a frame,
-    null where less than a tenth of the object can be seen). The objects that stay in
-    sight come first.
+    The truth has ``fps``, ``width``, ``height`` and ``objects``, each with ``name``, ``expression``
+    and ``boxes``: for each frame ``[x1, y1, x2, y2]`` as fractions of the frame, or null where less
+    than a tenth of the object is visible. Objects that are visible in all frames come first.
     """
     config = config or RecordingConfig()
     folder = Path(folder)

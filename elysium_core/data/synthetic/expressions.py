@@ -1,8 +1,8 @@
-"""What one may call an object of a generated clip, so that exactly one object is meant.
+"""Referring expressions for the objects of a generated clip, each of which fits exactly one object.
 
 Kinds: ``name`` ("the car"), ``color`` ("the red car"), ``size`` ("the small car") and
 ``place`` ("the car on the left"); instead of the name, the last three may say "object".
-Size and place are those of one frame, as a person would see them who speaks then.
+Size and place are those in one frame.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
 NAME, COLOR, SIZE, PLACE = "name", "color", "size", "place"
 KINDS = (NAME, COLOR, SIZE, PLACE)
 ANY_OBJECT = "object"
-"""Noun that fits every object."""
+"""A noun that fits every object."""
 
-# By how much the wanted object must stand out, or a person would hesitate.
+# How much larger, or further to one side, the object must be than all others.
 _LARGER_BY = 1.6
 _FARTHER_BY = 0.12
-# Of an object that is hidden more than that nobody can tell the size.
+# The size of an object is unclear if less than this share of it is visible.
 _LEAST_VISIBLE = 0.55
-# Most people name a thing when they can.
+# Share of expressions with the name, where "object" would do, too.
 _NAMED_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Words that mean one object.
+    """A referring expression for one object.
 
     Attributes:
         kind: One of KINDS.
-        text: The words, with article.
+        text: The expression, with article.
         noun: The name, or ANY_OBJECT.
     """
 
@@ -46,17 +46,17 @@ class Reference:
 
 
 def description(clip: SyntheticClip, target: int) -> str:
-    """What an object is: its name, with its colour word if it has one."""
+    """Return the name of an object with article, and with its colour word if it has one."""
     return describe(clip.names[target], int(clip.colors[target]))
 
 
 def describe(name: str, color: int) -> str:
-    """Words for a name and a colour (NO_COLOR for none)."""
+    """Return a name with article and colour word; NO_COLOR gives no colour word."""
     return f"the {name}" if color == NO_COLOR else f"the {COLORS[color]} {name}"
 
 
 def references(clip: SyntheticClip, target: int, frame: int = 0) -> list[Reference]:
-    """Everything one may call an object in a frame without meaning another one too."""
+    """Return all expressions that fit an object in a frame, and no other object."""
     everything = [n for n in range(len(clip.names)) if clip.boxes[n, frame, 2] > 0]
     namesakes = [n for n in everything if clip.names[n] == clip.names[target]]
     name = clip.names[target]
@@ -91,20 +91,20 @@ def _stands_out(values: NDArray[np.float64], own: int, margin: float) -> bool:
 
 
 def choose(rng: np.random.Generator, found: list[Reference], plain_share: float) -> Reference:
-    """One of the references of an object: its mere name, where that will do, with probability ``plain_share``.
+    """Choose one of the references of an object: with probability ``plain_share`` its name, where that is enough.
 
     Raises:
-        ValueError: There is nothing to choose from.
+        ValueError: ``found`` is empty.
     """
     if not found:
-        raise ValueError("an object that cannot be told apart cannot be asked for")
+        raise ValueError("there is no reference to choose from: the object cannot be told apart from others")
     plain = [reference for reference in found if reference.kind == NAME]
     others = [reference for reference in found if reference.kind != NAME]
     if plain and (not others or rng.random() < plain_share):
         return plain[0]
     named = [reference for reference in others if reference.noun != ANY_OBJECT]
     pool = named if named and rng.random() < _NAMED_SHARE else others
-    # By kind first: there are more ways to say a place than a colour.
+    # The kind is chosen first: there are more expressions for places than for colours.
     kinds = sorted({reference.kind for reference in pool})
     kind = kinds[int(rng.integers(len(kinds)))]
     same = [reference for reference in pool if reference.kind == kind]

@@ -1,4 +1,4 @@
-"""What happens in a generated clip: which sprites, where, how they move. Draws nothing."""
+"""Scenes of generated clips: sizes, positions and motion of the objects. Nothing is rendered here."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from numpy.typing import NDArray
 from elysium_core.errors import ConfigError
 
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 960
-"""Range of a frame's side; the noise field that frames are cut from is not larger."""
+"""Range of a frame's side [px]; the noise field that is added to frames is not larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """Ranges from which scenes are drawn; lengths are fractions of the frame's side.
+    """Ranges that scenes are drawn from; lengths are fractions of the frame's side.
 
     Attributes:
-        side_px: Frame side [px]; frames are square, as the model sees them.
-        min_side: Smallest sprite, of the frame's side; under .16 the 0..100 text grid alone costs much IoU.
+        side_px: Side of the square frames [px].
+        min_side: Smallest sprite; below .16 the rounding of boxes to 0..100 alone costs much IoU.
         max_side: Largest sprite.
         speed: Standard deviation of each velocity component [frame sides per time unit].
         scale_rate: Standard deviation of the log-scale's rate [1 per time unit].
         spin: Standard deviation of the rotation rate [rad per time unit].
         tilt: Largest rotation in the first frame [rad].
         procedural_share: Share of clips on a procedural background, 0..1.
-        vanish_share: Share of clips of several frames in which one object is gone from some
-            frame on.
+        vanish_share: Share of clips of several frames in which one object disappears for good.
         twin_share: Share of clips of several objects in which two have the same name.
-        dye_share: Share of objects that are dyed in a colour; of twins more are, once it is over 0.
-        aspects: Height over width of the cameras the clips pretend to come from, one drawn
-            a clip: a model sees every picture squashed to a square.
+        dye_share: Share of objects that are dyed in a colour; if it is not 0, more of the twins are dyed.
+        aspects: Height over width of the simulated cameras, one drawn for each clip: a model
+            sees every picture squashed to a square.
     """
 
     side_px: int = 128
@@ -61,12 +60,12 @@ class Motion:
     Shapes: N objects, T frames.
 
     Attributes:
-        center: (N, T, 2), fractions of the frame; reflected so that it stays inside.
+        center: (N, T, 2), fractions of the frame; reflected at the edges.
         side: (N, T), length of the sprite's longer side.
         angle: (N, T) [rad].
-        stretch: (N,), width over height of the sprite's own cell, around 1.
-        squash: Width of everything drawn, relative to its height.
-        present: (N, T) bool; an object that is not present is not drawn.
+        stretch: (N,), width over height of the sprite, around 1.
+        squash: Factor for the width of everything, see ``aspects``.
+        present: (N, T) bool; an object that is not present is not rendered.
     """
 
     center: NDArray[np.float64]
@@ -84,7 +83,7 @@ def draw_motion(rng: np.random.Generator, config: SceneConfig, objects: int, tim
         rng: Source of all randomness.
         config: Ranges.
         objects: Number of objects, N.
-        times: Shape (T,), the time of each frame, in time units, ascending.
+        times: Shape (T,), ascending times of the frames [time units].
     """
     count = (objects, 1)
     side0 = np.exp(rng.uniform(np.log(config.min_side), np.log(config.max_side), count))
@@ -106,7 +105,7 @@ def draw_motion(rng: np.random.Generator, config: SceneConfig, objects: int, tim
 
 
 def _reflect(value: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Fold any real number into low..high as a ball bounces between two walls."""
+    """Fold any real number into low..high, as a ball bounces between two walls."""
     span = high - low
     if span <= 0:
         return np.full_like(value, low)

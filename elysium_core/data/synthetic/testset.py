@@ -1,14 +1,14 @@
-"""The frozen test set: its one definition. Nothing here may ever change; a new set gets new names.
+"""The definition of the frozen test set. Nothing here may ever change; a new set gets new names.
 
-Five parts, all of 30-frame clips on photos that no training sees (those shipped with
-the package), with smaller steps between frames than training has:
+Five parts, all of 30-frame clips on backgrounds that are never trained on, with smaller steps
+between frames than in training:
 
-``test``: the first forty names, 1, 2, 3 and 4 objects in turn.
-``test-unseen``: sprites that were never trained on, to be followed from a box.
+``test``: the first forty names; 1, 2, 3 and 4 objects in turn.
+``test-unseen``: sprites that were never trained on, to be tracked from a box.
 ``test-vanishing``: one object disappears and does not come back.
-``test-words``: every name, some objects dyed in a colour, some clips with two of a name,
-to be found by name, colour, size or place.
-``test-small``: as ``test``, but larger frames with small objects, at the pace of a camera.
+``test-words``: all names, some objects dyed, some clips with two objects of one name, to be
+found by name, colour, size or place.
+``test-small``: like ``test``, but with small objects in larger frames, at the frame rate of a camera.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIDE_PX = 128
 SMALL_SIDE_PX = 384
 OBJECT_COUNTS = (1, 2, 3, 4)
 _SEED = 20240416
-# Frames in which a vanishing object is there, at least; and gone, at least.
+# Fewest frames in which a vanishing object is there, and in which it is gone.
 _SHORTEST_PRESENCE, SHORTEST_ABSENCE = 5, 10
 _CLEAR = 0.25
 
@@ -41,14 +41,14 @@ class FrozenPart:
     """One part of the test set.
 
     Attributes:
-        name: Name of the part; its clips are called ``<name>-0000`` and so on.
+        name: Name of the part; its clips are ``<name>-0000`` and so on.
         clips: Number of clips.
         names: Names of the sprites that occur.
-        number: Tells the parts' seeds apart.
+        number: Number of the part, for its seeds.
         vanishing: One object of each clip disappears.
-        twins: Every second clip of several objects has two of the same name, and objects
-            may be dyed in a colour.
-        small: Objects are .05 to .12 of the side of larger frames, and move little between them.
+        twins: Every second clip of several objects has two with the same name, and objects
+            may be dyed.
+        small: Objects are .05 to .12 of the side of larger frames and move little between frames.
     """
 
     name: str
@@ -64,7 +64,7 @@ class FrozenPart:
         return f"{self.name}-{index:04d}"
 
     def draw(self, index: int) -> Sample:
-        """Draw clip ``index``, 0..clips-1; always the same."""
+        """Draw clip ``index``, 0..clips-1; it is always the same."""
         self._generator.reseed(_SEED, self.number, index)
         objects = OBJECT_COUNTS[index % len(OBJECT_COUNTS)]
         while True:
@@ -80,7 +80,7 @@ class FrozenPart:
 
     @cached_property
     def _generator(self) -> ClipGenerator:
-        # Every value is written out: the defaults belong to training and may change.
+        # All values are written out: the defaults are for training and may change.
         scene = SceneConfig(
             side_px=self.side_px,
             min_side=0.05 if self.small else 0.16,
@@ -99,14 +99,14 @@ class FrozenPart:
 
 
 def gone_from(clip: SyntheticClip, target: int) -> int | None:
-    """The frame from which on nothing of an object can be seen, None if it is seen in the last frame."""
+    """Return the frame from which on an object is invisible; None if it is visible in the last frame."""
     seen = np.flatnonzero(clip.visible[target] > 0)
     first_gone = int(seen[-1]) + 1 if len(seen) else 0
     return first_gone if first_gone < len(clip.images) else None
 
 
 def vanishing_targets(clip: SyntheticClip) -> list[int]:
-    """Objects that are well seen up to some frame and gone for good behind it, each for long enough."""
+    """Return the objects that are clearly visible up to some frame and then gone, both for long enough."""
     found = []
     for target in clip.vanishing:
         gone = gone_from(clip, target)
@@ -140,20 +140,20 @@ FINGERPRINTS = {
     "test-small-0000": "49b979290ae32008cd9d0b798a44f601f0b2b420631432aae089bc608de4baee",
     "test-small-0003": "c95d1fd6220d5db8153641d95137adc8516dd8031874757ad3db4164037e915a",
 }
-"""What :func:`fingerprint` gave for some clips when the set was frozen (x86-64 with AVX2, OpenCV 5.0)."""
+"""Results of :func:`fingerprint` for some clips when the set was frozen (x86-64 with AVX2, OpenCV 5.0)."""
 
 
 def fingerprint(sample: Sample) -> str:
-    """SHA-256 of a clip's pixels and boxes."""
+    """Return the SHA-256 of a clip's pixels and boxes."""
     digest = hashlib.sha256(np.ascontiguousarray(sample.clip.images).tobytes())
     digest.update(sample.clip.boxes.astype("<f4").tobytes())
     return digest.hexdigest()
 
 
 def is_as_frozen(part: FrozenPart) -> bool:
-    """Whether this machine draws the first clip of a part as the machine that froze it did.
+    """Return whether this machine draws the first clip of a part exactly as it was frozen.
 
-    Boxes are the same everywhere; pixels may differ by one level where OpenCV is built
-    for another processor or is another version.
+    Boxes are the same everywhere. Pixels may differ by one level with another processor or
+    another version of OpenCV.
     """
     return fingerprint(part.draw(0)) == FINGERPRINTS[part.clip_name(0)]

@@ -1,7 +1,7 @@
-"""Generated clips as files: the layout of ElysiumTrack, or tar shards for streaming.
+"""Writing generated clips: in the layout of ElysiumTrack, or as tar shards for streaming.
 
-Every clip is written whole or not at all, and one that is there is not drawn again, so
-a run that was stopped goes on where it was.
+A clip or shard that was interrupted leaves no file, and one that exists is not drawn again: a
+run that was stopped can be continued.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ SHARD_CLIPS = 64
 
 _LINES_NAME = "objects.jsonl"
 _SOURCE = "elysium-synthetic"
-# A box of which less can be seen is written as "not there": all zeros.
+# An object with a smaller visible share is written as absent: a box of zeros.
 _LEAST_VISIBLE = 0.02
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Make a folder for one data set, or check that it holds the same one.
+    """Make the folder of a data set, or check that it was drawn with the same settings.
 
     Args:
         folder: The data set's folder.
-        settings: What decides the clips, except their number.
+        settings: Everything that determines the clips, except their number.
 
     Raises:
-        ConfigError: It holds clips drawn with other settings.
+        ConfigError: It holds clips drawn with other settings, or other files.
         DataError: Its settings cannot be read.
     """
     path = folder / SETTINGS_NAME
-    # As they come back from the file: JSON knows no tuples.
+    # In the form in which they are read back: JSON has no tuples.
     wanted = json.loads(json.dumps(settings))
     if path.is_file():
         try:
@@ -90,10 +90,10 @@ def write_track_files(source: ClipSource, count: int, folder: Path) -> Iterator[
 
 
 def write_shards(source: ClipSource, count: int, folder: Path) -> Iterator[str]:
-    """Write ``<name>-000000.tar`` ... as webdataset reads them.
+    """Write ``<name>-000000.tar`` ..., tar files that webdataset reads.
 
-    A sample holds ``<clip>.json`` (a list of the objects, as the lines of ElysiumTrack)
-    and ``<clip>.0000.png`` ... Arguments and results as in :func:`write_track_files`.
+    A sample has ``<clip>.json`` (a list of the lines of ElysiumTrack) and ``<clip>.0000.png`` ...
+    Arguments and results are those of :func:`write_track_files`.
     """
     for first in range(0, count, SHARD_CLIPS):
         path = folder / f"{source.name}-{first // SHARD_CLIPS:06d}.tar"
@@ -112,7 +112,7 @@ def write_shards(source: ClipSource, count: int, folder: Path) -> Iterator[str]:
 
 
 def track_lines(sample: Sample) -> list[dict[str, Any]]:
-    """The lines of a clip, one for each object that may fairly be asked for and can be told from the others."""
+    """Return the lines of a clip, one for each target that can be told apart from the other objects."""
     clip = sample.clip
     frames, height, width = clip.images.shape[:3]
     paths = [f"{FRAME_FOLDER}/{sample.name}/{number:04d}.png" for number in range(frames)]
@@ -146,7 +146,7 @@ def track_lines(sample: Sample) -> list[dict[str, Any]]:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of an RGB picture."""
+    """Encode an RGB picture as PNG."""
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise DataError(f"OpenCV cannot write a picture of shape {image.shape} as PNG")
@@ -168,7 +168,7 @@ def _write_clip(sample: Sample, folder: Path) -> None:
 
 
 def _holds(path: Path, names: Sequence[str]) -> bool:
-    """Whether a shard is there with all of these clips: the last one grows when more are asked for."""
+    """Return whether a shard exists with all of these clips; the last shard may have fewer of them."""
     if not path.is_file():
         return False
     with tarfile.open(path) as shard:
@@ -177,7 +177,7 @@ def _holds(path: Path, names: Sequence[str]) -> bool:
 
 
 def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
-    # Nothing but name and size: the same clips make the same bytes on every day and machine.
+    # Only name and size, no times: the same clips give the same bytes on every machine.
     member = tarfile.TarInfo(name)
     member.size = len(data)
     shard.addfile(member, io.BytesIO(data))

@@ -123,7 +123,7 @@ def test_json_lines_are_streamed(write):
     # The damage is behind the first object, which must be out before it is seen.
     lines = iterate_json_objects(write("a.json", '{"k": 1}\n{"k": \n'))
     assert next(lines) == (1, {"k": 1})
-    with pytest.raises(DataError, match=r"line 2 of '.*a\.json' is no valid JSON"):
+    with pytest.raises(DataError, match=r"line 2 of '.*a\.json' is not valid JSON"):
         next(lines)
 
 
@@ -140,5 +140,5 @@ def test_a_line_that_is_no_object_is_refused(write):
 
 
 def test_deeply_nested_json_is_an_error_not_a_crash(write):
-    with pytest.raises(DataError, match="no valid JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         read_json(write("a.json", "[" * 100_000))

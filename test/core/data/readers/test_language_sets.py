@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from elysium_core.data.readers.refcoco import find_image, read_plain_pickle, read_refcoco, write_jsonl
+from elysium_core.data.readers.refcoco import find_image, read_plain_pickle, read_refcoco
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import ConfigError, DataError
 
@@ -28,7 +28,7 @@ class TestSafePickle:
     def test_code_is_never_reached(self, tmp_path, monkeypatch, protocol):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "evil.p").write_bytes(pickle.dumps([Evil()], protocol))
-        with pytest.raises(DataError, match=r"evil\.p' is no pickle of plain values \(it asks for posix\.system\)"):
+        with pytest.raises(DataError, match=r"evil\.p' is not a pickle of plain values \(it asks for posix\.system\)"):
             read_plain_pickle(tmp_path / "evil.p")
         assert not (tmp_path / "pickle-was-run").exists()
 
@@ -75,13 +75,14 @@ class TestRefCoco:
         assert first.box_xyxy_px == (10.5, 20, 40.5, 60)
         assert first.image == "COCO_train2014_000000000300.jpg", "the ref's own file_name has an extra suffix"
 
-    def test_conversion_to_lines_keeps_every_sentence(self, published):
-        samples = [s for split in ("val", "testA") for s in read_refcoco(published, "refcoco", split)]
-        assert write_jsonl(samples, published / "refcoco.jsonl") == 3
-        again = list(read_refcoco(published, "refcoco", "testA"))
-        assert [(s.expression, s.box_xyxy_px, s.image) for s in again] == [
-            (s.expression, s.box_xyxy_px, s.image) for s in samples if s.split == "testA"
-        ]
+    def test_the_form_of_json_lines(self, tmp_path, write):
+        line = {"image": "a.jpg", "sent": "man on the left", "bbox": [10.5, 20, 40.5, 60], "width": 640, "height": 480}
+        lines = [json.dumps(line | {"split": split}) + "\n" for split in ("testA", "val")]
+        write("refcoco.jsonl", "".join(lines))
+        (sample,) = read_refcoco(tmp_path, "refcoco", "val")
+        assert (sample.sample_id, sample.expression, sample.image) == ("2", "man on the left", "a.jpg")
+        assert sample.box_xyxy_px == (10.5, 20, 40.5, 60)
+        assert (sample.width, sample.height) == (640, 480)
 
     @pytest.mark.parametrize(
         "changes",
@@ -147,7 +148,7 @@ class TestVideoQa:
         with pytest.raises(DataError, match=r"item 1 of .* asks 'q1'"):
             list(read_video_qa(tmp_path, "activitynet-qa"))
         write("test_qa.json", json.dumps([{"answer": "a", "question": "q", "video_id": 1, "id": 1}]))
-        with pytest.raises(DataError, match="asks about video 'video1', which is nowhere"):
+        with pytest.raises(DataError, match="asks about video 'video1'"):
             list(read_video_qa(tmp_path, "msrvtt-qa"))
         write("test_qa.json", json.dumps([{"answer": "a", "video_id": 1, "id": 1}]))
         with pytest.raises(DataError, match=r"item 1 of .* lacks question"):

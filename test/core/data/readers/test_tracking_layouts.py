@@ -8,11 +8,8 @@ from PIL import Image
 
 from elysium_core.data.readers.davis import read_davis, tight_box
 from elysium_core.data.readers.folder import read_folder
-from elysium_core.data.readers.got10k import read_got10k
 from elysium_core.data.readers.lasot import names_of_test_split, read_lasot
-from elysium_core.data.readers.otb import read_otb
-from elysium_core.data.readers.trackingnet import read_trackingnet
-from elysium_core.data.readers.uav123 import read_uav123
+from elysium_core.data.readers.picture_folders import read_got10k, read_otb, read_trackingnet, read_uav123
 from elysium_core.errors import ConfigError, DataError
 
 BOXES = "1,2,3,4\n5,6,7,8\n"

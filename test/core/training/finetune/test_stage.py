@@ -214,7 +214,7 @@ def test_bad_lines_are_skipped_counted_and_named(settings, write_recipe, tmp_pat
     skipped = (tmp_path / "run" / "all" / "skipped.jsonl").read_text()
     reasons = [json.loads(line)["reason"] for line in skipped.splitlines()]
     assert len(reasons) == 3
-    for number, word in ((2, "gone.png"), (3, "reversed"), (5, "no valid JSON")):
+    for number, word in ((2, "gone.png"), (3, "reversed"), (5, "valid JSON")):
         assert any(f"line {number} of" in reason and word in reason for reason in reasons), reasons
 
 
