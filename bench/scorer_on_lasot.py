@@ -16,11 +16,10 @@ from pathlib import Path
 from elysium_core.data.readers.annotation_files import read_boxes, read_flags
 from elysium_core.data.readers.lasot import names_of_test_split
 from elysium_core.errors import ElysiumError
-from elysium_core.evaluation.baselines import BASELINES, run_baseline
 from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.report import percent
 from elysium_core.evaluation.results import TrackResult
-from elysium_core.evaluation.scoring import score_benchmark
+from elysium_core.evaluation.scoring import BASELINES, run_baseline, score_benchmark
 
 FRAME_SIZE = (1280, 720)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,42 +13,29 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elysium_core.cli import eval_synthetic
 from elysium_core.cli.options import (
     DEFAULT_MODEL,
-    DeviceOption,
-    DtypeOption,
+    LOAD_DEFAULTS,
     JsonOption,
-    PickleOption,
-    QuantizeOption,
-    VisionBackendOption,
     ZoomOption,
     load_model,
+    with_load_options,
 )
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
-from elysium_core.evaluation.answer_files import AnswerLog
-from elysium_core.evaluation.answering import KIND as QUESTIONS
-from elysium_core.evaluation.answering import run_judge
-from elysium_core.evaluation.benchmarks import (
-    ALL_TASKS,
-    BENCHMARKS,
-    TRACKING,
-    EvalRequest,
-    make_report,
-    prepare,
-    unanswered,
-)
-from elysium_core.evaluation.comparison import comparison_report
+from elysium_core.evaluation.benchmark import EvalRequest
+from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, make_report, prepare, unanswered
 from elysium_core.evaluation.judge import EndpointJudge
-from elysium_core.evaluation.metrics import Ranks
-from elysium_core.evaluation.peers import is_peer, load_peer
+from elysium_core.evaluation.peers import HF, OPENCV, is_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
+from elysium_core.evaluation.question_benchmark import QUESTIONS, run_judge
 from elysium_core.evaluation.report import Report, as_lines, write_report
-from elysium_core.evaluation.run_folder import MANIFEST, read_manifest, run_folders_below
-from elysium_core.evaluation.tracking_run import WORDS
-from elysium_core.types import MODES, PerceptionModel
+from elysium_core.evaluation.run_folder import MANIFEST, AnswerLog, Ranks, read_manifest, run_folders_below
+from elysium_core.evaluation.tracking_benchmark import WORDS
+from elysium_core.evaluation.tracking_report import TRACKING, comparison_report
+from elysium_core.io.sampling import MOST_FRAMES
+from elysium_core.types import MODES, LoadOptions, PerceptionModel
 
 _KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"
 
@@ -88,10 +76,11 @@ def _eval(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command("run")
 def run(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help=f"{', '.join(BENCHMARKS)}.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of the data set.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set; synthetic needs none.")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,26 +92,33 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; goes on there.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set; its usual one if not given.")] = "",
-    task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = "sot",
-    words: Annotated[str, typer.Option("--words", help=f"What rsot is told: {' or '.join(WORDS)}.")] = WORDS[0],
+    task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = ALL_TASKS[0],
+    words: Annotated[str, typer.Option("--words", help=f"Words given for rsot: {' or '.join(WORDS)}.")] = WORDS[0],
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = MODES[0],
     score_threshold: Annotated[
         float | None,
         typer.Option("--score-threshold", help="A tracked box scoring less is not sure; 0 in clip mode if not given."),
     ] = None,
+    clip_length: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-length",
+            help="Frames the tracker sees at once. If not given: 8 in clip mode, as in the paper; in stream mode, and "
+            "where these are shorter, those of the training clips.",
+        ),
+    ] = None,
     zoom: ZoomOption = False,
     protocol: ProtocolsOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N entries.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first N entries; of synthetic, N clips of each part.")
+    ] = None,
     frames: Annotated[
-        int | None, typer.Option("--frames", min=1, max=32, help="Frames shown for video-reg and questions.")
+        int | None,
+        typer.Option("--frames", min=1, max=MOST_FRAMES, help="Frames shown for video-reg and questions."),
     ] = None,
     judge_url: JudgeUrlOption = "",
     judge_model: JudgeModelOption = "",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    vision_backend: VisionBackendOption = "auto",
-    quantize: QuantizeOption = "none",
-    allow_pickle_weights: PickleOption = False,
+    load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Run one model or several over a benchmark and report the scores.
@@ -132,36 +128,32 @@ def run(
     torchrun the processes share the work.
     """
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
-    unusual = ["" if mode == MODES[0] else mode, "zoom" if zoom else ""]
-    base = out or _default_folder(benchmark, split, task, *unusual, models[0] if len(models) == 1 else "comparison")
     ranks = Ranks.from_environment()
     if judge_url and ranks.world_size > 1:
         raise ConfigError("--judge-url does not go with torchrun; give it to elysium eval report afterwards")
+    if zoom and (peers := [name for name in models if is_peer(name)]):
+        raise ConfigError(f"--zoom is not for models of other projects, such as {peers[0]!r}; leave it out")
     request = EvalRequest(
         benchmark=benchmark,
         data=data,
-        out=base,
-        model_name=models[0],
         split=split,
         task=task,
         words=words,
         mode=mode,
         score_threshold=score_threshold,
+        clip_length=clip_length,
         zoom=zoom,
         protocols=tuple(protocol or ()),
         limit=limit,
         frames=frames,
-        ranks=ranks,
     )
-    if zoom and (peers := [name for name in models if is_peer(name)]):
-        raise ConfigError(f"--zoom is not for models of other projects, such as {peers[0]!r}; leave it out")
-    prepared = prepare(request)
+    prepared = prepare(request, ranks)
+    base = out or _default_folder(request, models)
     folders = {name: base if len(models) == 1 else base / _as_file_name(name) for name in models}
     for name, folder in folders.items():
-        perception = _load(name, ranks.device(device), dtype, vision_backend, quantize, allow_pickle_weights)
-        run_of_model = replace(prepared, request=replace(request, model_name=name, out=folder))
+        perception = _load(replace(load, model=name, device=ranks.device(load.device)))
         with Progress(f"eval {benchmark}, {name}", prepared.share) as progress:
-            for note in run_of_model.execute(perception):
+            for note in prepared.execute(perception, name, folder):
                 progress.advance(note)
         perception.close()
     if ranks.world_size > 1 and (left := sum(unanswered(folder) for folder in folders.values())):
@@ -171,6 +163,9 @@ def run(
     for folder in folders.values():
         _judge(folder, judge_url, judge_model)
     _report(list(folders.values()), base, (), json)
+
+
+app.command("run")(with_load_options(run, without=("model",)))
 
 
 @app.command("report")
@@ -195,16 +190,19 @@ def report(
     _report(folders, where, tuple(protocol or ()), json)
 
 
-app.command("synthetic")(eval_synthetic.command)
+def _load(load: LoadOptions) -> PerceptionModel:
+    """Load a model of this project or of another one."""
+    name = load.model
+    if name.startswith(OPENCV):
+        from elysium_core.evaluation.peers_opencv import OpenCvModel
 
+        return OpenCvModel(name.removeprefix(OPENCV))
+    if name.startswith(HF):
+        # transformers takes seconds to import; only these models need it here.
+        from elysium_core.evaluation.peers_hf import HfModel
 
-def _load(
-    name: str, device: str, dtype: str, vision_backend: str, quantize: str, allow_pickle_weights: bool
-) -> PerceptionModel:
-    peer = load_peer(name, device)
-    if peer is not None:
-        return peer
-    return load_model(name, device, dtype, vision_backend, quantize, allow_pickle_weights=allow_pickle_weights)
+        return HfModel(name.removeprefix(HF), load.device)
+    return load_model(load)
 
 
 def _judge(folder: Path, url: str, model: str) -> None:
@@ -238,7 +236,12 @@ def _write(folder: Path, made: Report, json: bool) -> None:
         sys.stderr.write(f"elysium: wrote {path}\n")
 
 
-def _default_folder(*words: str) -> Path:
+def _default_folder(request: EvalRequest, models: Sequence[str]) -> Path:
+    """Return a folder for results that names what is unusual about the run."""
+    task = request.task if request.data else ""
+    mode = "" if request.mode == MODES[0] else request.mode
+    model = models[0] if len(models) == 1 else "comparison"
+    words = (request.benchmark, request.split, task, mode, "zoom" if request.zoom else "", model)
     return Path("runs") / "eval" / "-".join(_as_file_name(word) for word in words if word)
 
 

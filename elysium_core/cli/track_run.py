@@ -14,6 +14,7 @@ from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.recording import Recording
 from elysium_core.io.render import FrameWriter
 from elysium_core.io.tracks import TrackWriter
+from elysium_core.tracking.follow import follow_recording
 from elysium_core.types import Tracker, TrackState, TrackUpdate
 
 # In clip mode the answer to a frame comes when its clip is complete; a frame that waits longer has no target left.
@@ -88,16 +89,17 @@ class TrackRun:
 
     def run(self, progress: Progress, stop: StopRequest) -> None:
         """Read, track and write until the recording ends, the limit is reached or ``stop`` is set."""
-        for frame in self._frames():
-            if self._drawing is not None:
-                self._waiting.append(frame)
-            self._take(frame)
-            newest = self._answers.get(self._answered, ())
-            progress.advance(", ".join(f"{update.target_id} {update.state.value}" for update in newest))
-            if stop.is_set:
-                break
-        self._deliver([self._completed(update, self._target_of) for update in self._tracker.flush()])
-        self._note_failure()
+        # At the resume point the tracker is only shown where its targets are; that answer is in the file already.
+        first = max(0, self._resume_at)
+        for step in follow_recording(self._tracker, self._frames(stop), self._start_targets, first):
+            if step.frame is not None and step.frame.index <= self._resume_at:
+                self._deliver(self._done.get(step.frame.index, []), is_new=False)
+            self._deliver([self._completed(update, self._target_of) for update in step.updates])
+            self._note_failure()
+            if step.frame is not None:
+                self._draw_ready(step.frame)
+                newest = self._answers.get(self._answered, ())
+                progress.advance(", ".join(f"{update.target_id} {update.state.value}" for update in newest))
         self._draw(len(self._waiting))
 
     @property
@@ -117,25 +119,20 @@ class TrackRun:
                 f"{states[TrackState.LOST]} lost, mean score {mean}"
             )
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self, stop: StopRequest) -> Iterator[Frame]:
         # A camera that is unplugged, or a folder that goes wrong half-way, still leaves whole files behind.
         try:
             for number, frame in enumerate(self.recording, start=1):
                 yield frame
-                if number == self._limit:
+                if number == self._limit or stop.is_set:
                     return
         except VideoError as error:
             self.problem = error
 
-    def _take(self, frame: Frame) -> None:
-        if frame.index <= self._resume_at:
-            self._deliver(self._done.get(frame.index, []), is_new=False)
-        # At the resume point the tracker is only shown where its targets are; that answer is in the file already.
-        if frame.index >= self._resume_at:
-            if not self._target_of:
-                self._start_targets()
-            self._deliver([self._completed(update, self._target_of) for update in self._tracker.step(frame)])
-            self._note_failure()
+    def _draw_ready(self, frame: Frame) -> None:
+        """Draw the frames that are answered, and those that have waited too long for an answer."""
+        if self._drawing is not None:
+            self._waiting.append(frame)
         if self._tracker.config.mode == "stream":
             self._answered = frame.index
         ready = sum(waiting.index <= self._answered for waiting in self._waiting)
@@ -167,7 +164,7 @@ class TrackRun:
                 drawn = draw_tracks(frame.image, self._answers.get(frame.index, ()), scale=scale)
                 self._drawing.write(Frame(drawn, frame.stamp_ns, frame.index))
 
-    def _start_targets(self) -> None:
+    def _start_targets(self, _frame: Frame) -> None:
         removed = {u.target_id for updates in self._done.values() for u in updates if u.state is TrackState.REMOVED}
         for target_id in self._targets.ids:
             if target_id not in removed:

@@ -4,25 +4,28 @@ Boxes are ``x, y, w, h`` in pixels of the original frame. The "+1 pixel" corners
 some toolkits (``x + w - 1``) give the same overlap and the same centre distance in
 this form: both ones cancel, so there is no switch for them.
 
-Shape legend: N frames, T thresholds.
+The scorer released with the Elysium paper treats boxes in its own way, defects included
+(:func:`reference_errors`, for protocol ``elysium-ref`` alone). It scores the *text*: truth
+and prediction are both boxes of whole hundredths, scaled to pixels, and then every one of
+x, y, w, h is limited to 1..100 px, a limit that was meant for hundredths. Boxes are matched
+by order, so a frame without an answer moves all later answers one frame forward and the end
+is filled with zeros. It computes in single precision.
 
-Work shared between the processes that ``torchrun`` starts; without it there is one.
+Shape legend: N frames, T thresholds.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elysium_core.errors import ConfigError
 from elysium_core.geometry import pairwise_iou
 
 Floats = NDArray[np.float64]
+
+Singles = NDArray[np.float32]
+
+_LEVELS = 100
 
 MISS_OVERLAP = -1.0
 """Overlap of a frame that must fail every threshold, also ``>= 0``."""
@@ -135,53 +138,75 @@ def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
     return np.concatenate([corner, np.clip(boxes_xywh[:, 2:], 0, size - corner)], axis=1)
 
 
-T = TypeVar("T")
+def round_to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int = _LEVELS) -> Floats:
+    """Return the boxes as they come back from text with coordinates ``0..levels``.
 
+    Args:
+        boxes_xywh: Shape (N, 4) [px]; NaN rows stay NaN.
+        frame_size: Width and height [px].
+        levels: Steps of the text grid along each side.
 
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """Which of how many processes this is.
-
-    Attributes:
-        rank: Number of this process, 0..world_size-1.
-        world_size: Number of processes.
-        local_rank: Number of this process on its machine, which picks its GPU.
+    Returns:
+        Shape (N, 4) [px].
     """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def from_environment(cls) -> Ranks:
-        """Read what ``torchrun`` sets: RANK, WORLD_SIZE, LOCAL_RANK.
-
-        Raises:
-            ConfigError: They are no numbers, or do not fit together.
-        """
-        words = {name: os.environ.get(name, default) for name, default in _DEFAULTS.items()}
-        try:
-            rank, world_size, local_rank = (int(word) for word in words.values())
-        except ValueError:
-            rank, world_size, local_rank = -1, 0, 0
-        if not 0 <= rank < world_size or local_rank < 0:
-            shown = ", ".join(f"{name}={word}" for name, word in words.items())
-            raise ConfigError(f"{shown} cannot be one of several processes; start them by torchrun or unset these")
-        return cls(rank, world_size, local_rank)
-
-    def share(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield every ``world_size``-th item, from number ``rank``; all ranks together see each once."""
-        return (item for position, item in enumerate(items) if position % self.world_size == self.rank)
-
-    def device(self, asked: str) -> str:
-        """Return the device of this process: its own GPU where several processes leave it to us."""
-        return f"cuda:{self.local_rank}" if asked in ("auto", "cuda") and self.world_size > 1 and _has_cuda() else asked
+    scale = np.asarray([*frame_size, *frame_size], dtype=np.float64)
+    return xyxy_to_xywh(_to_text(boxes_xywh, frame_size, levels) * (scale / levels))
 
 
-_DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+def _to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int) -> Floats:
+    """Return the whole numbers that stand in the text: left, top, right, bottom in ``0..levels``; shape (N, 4)."""
+    scale = np.asarray([*frame_size, *frame_size], dtype=np.float64)
+    # numpy and Python both round halves to even, as the reference's int(round(value * 100)) does.
+    return np.asarray(np.round(xywh_to_xyxy(boxes_xywh) / scale * levels))
 
 
-def _has_cuda() -> bool:
-    import torch
+def reference_errors(
+    predicted_xywh: Floats, truth_xywh: Floats, frame_size: tuple[int, int]
+) -> tuple[Floats, Floats, Floats]:
+    """Return overlap, centre error [px] and normalised centre error as the released scorer finds them.
 
-    return torch.cuda.is_available()
+    Its boxes are single and its thresholds double precision: an overlap of exactly 0.6
+    becomes 0.60000002 and passes "more than 0.6". Boxes of whole hundredths meet the
+    thresholds often enough for that to move its figures.
+
+    Args:
+        predicted_xywh: Shape (N, 4) [px]; a NaN row is a frame without an answer.
+        truth_xywh: Shape (N, 4) [px].
+        frame_size: Width and height [px].
+
+    Returns:
+        Three arrays of shape (N,).
+    """
+    answers = _limited(predicted_xywh[np.isfinite(predicted_xywh).all(axis=1)], frame_size)
+    # Boxes are matched by order; the zeros that fill the end come after the limit and stay zeros.
+    by_order = np.zeros((len(truth_xywh), 4), dtype=np.float32)
+    by_order[: len(answers)] = answers
+    truth = _limited(np.nan_to_num(truth_xywh, nan=0.0), frame_size)
+    size: Singles = truth[:, 2:]
+    found, true = _centres(by_order), _centres(truth)
+    pixels, fractions = found - true, found / size - true / size
+    return _overlaps(by_order, truth), _lengths(pixels), _lengths(fractions)
+
+
+def _limited(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Singles:
+    """Return the boxes as text, scaled to pixels and then limited to 1..100; shape (N, 4)."""
+    scale = np.asarray([*frame_size, *frame_size], dtype=np.float32)
+    text = _to_text(boxes_xywh, frame_size, _LEVELS).astype(np.float32)
+    corners = text * (scale / np.float32(_LEVELS))
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).clip(1, 100)
+
+
+def _centres(boxes: Singles) -> Singles:
+    return np.asarray(boxes[:, :2] + np.float32(0.5) * (boxes[:, 2:] - 1), dtype=np.float32)
+
+
+def _overlaps(predicted: Singles, truth: Singles) -> Floats:
+    corner = np.maximum(predicted[:, :2], truth[:, :2])
+    last = np.minimum(predicted[:, :2] + predicted[:, 2:] - 1, truth[:, :2] + truth[:, 2:] - 1)
+    shared = (last - corner + 1).clip(0).prod(axis=1)
+    overlap = shared / (predicted[:, 2:].prod(axis=1) + truth[:, 2:].prod(axis=1) - shared)
+    return np.asarray(overlap, dtype=np.float64)
+
+
+def _lengths(offsets: Singles) -> Floats:
+    return np.asarray(np.sqrt((offsets**2).sum(axis=1)), dtype=np.float64)

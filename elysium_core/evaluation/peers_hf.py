@@ -20,13 +20,12 @@ from transformers.models.auto import modeling_auto
 
 from elysium_core.checkpoint.locations import cached_folder
 from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileError, TargetError
-from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
+from elysium_core.evaluation.peers import HF, PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, ModelInfo, TrackingConfig
 
-PREFIX = "hf:"
 _NAME = re.compile(r"(?P<id>[^?]+)(?:\?scale=(?P<scale>[0-9]{1,5}))?")
 _DEFAULT_SCALE = 1000
 _MAX_NEW_TOKENS = 64
@@ -68,11 +67,11 @@ class HfModel(PeerModel):
     def __init__(self, name: str, device: str = "auto") -> None:
         match = _NAME.fullmatch(name)
         if match is None or match["scale"] == "0":
-            raise ConfigError(f"{PREFIX}{name} is not hf:ID or hf:ID?scale=N with N > 0")
+            raise ConfigError(f"{HF}{name} is not hf:ID or hf:ID?scale=N with N > 0")
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._grounder, network = _load(match["id"], place, int(match["scale"] or _DEFAULT_SCALE))
         info = ModelInfo(
-            name=PREFIX + name,
+            name=HF + name,
             backend="transformers",
             device=place,
             precision=str(network.dtype).removeprefix("torch."),

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elysium_core.errors import BackendError, BoxError, TargetError
-from elysium_core.evaluation.peer_tracker import PeerModel, PeerTarget, PeerTracker, Sighting
+from elysium_core.evaluation.peers import OPENCV, PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import ModelInfo, TrackingConfig
 
-PREFIX = "opencv:"
 # These read network weights from files that OpenCV does not ship.
 _NEED_WEIGHTS = frozenset({"DaSiamRPN", "GOTURN", "Nano", "Vit"})
 # MIL draws samples inside and beside the box; where there is no room for one it searches for ever.
@@ -105,7 +104,7 @@ class OpenCvModel(PeerModel):
             )
         self._make = trackers[name]
         super().__init__(
-            ModelInfo(name=f"{PREFIX}{name}", backend=f"opencv {cv2.__version__}"),
+            ModelInfo(name=f"{OPENCV}{name}", backend=f"opencv {cv2.__version__}"),
             "it follows boxes and knows no words: use it with --task sot",
         )
 

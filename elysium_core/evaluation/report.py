@@ -1,22 +1,17 @@
-"""A report in the abstract, and how it is written: Markdown, HTML, JSON, and lines for a terminal."""
+"""Reports: their tables, how they are written (Markdown, JSON, lines for a terminal), and the paper's own figures.
+
+None of the paper's figures was measured by this project; reports mark them as the paper's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from elysium_core.evaluation.results import write_json
 from elysium_core.io.files import atomic_path
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}caption{text-align:left;font-weight:600;padding:.4em 0}"
-    "th,td{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
-    "th:first-child,td:first-child{text-align:left}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4em 0}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +53,12 @@ class Report:
 
 
 def write_report(folder: Path, report: Report) -> list[Path]:
-    """Write ``report.md``, ``report.html`` and ``scores.json``; return their paths."""
-    paths = [folder / "report.md", folder / "report.html", folder / "scores.json"]
-    for path, text in zip(paths, (as_markdown(report), as_html(report)), strict=False):
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    write_json(paths[2], {"title": report.title, "facts": report.facts, **report.scores})
-    return paths
+    """Write ``report.md`` and ``scores.json``; return their paths."""
+    text, scores = folder / "report.md", folder / "scores.json"
+    with atomic_path(text) as temporary:
+        temporary.write_text(as_markdown(report), encoding="utf-8")
+    write_json(scores, {"title": report.title, "facts": report.facts, **report.scores})
+    return [text, scores]
 
 
 def as_markdown(report: Report) -> str:
@@ -79,21 +73,6 @@ def as_markdown(report: Report) -> str:
         lines += [line for note in table.notes for line in (_cell(note), "")]
     lines += [line for name in report.figures for line in (f"![{name}]({name})", "")]
     return "\n".join(lines)
-
-
-def as_html(report: Report) -> str:
-    """Return the report as one HTML page without scripts."""
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(report.title)}</title>",
-        f"<style>{_STYLE}</style><h1>{escape(report.title)}</h1><dl>",
-        *(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.facts.items()),
-        "</dl>",
-        *(f"<p><strong>{escape(warning)}</strong></p>" for warning in report.warnings),
-        *(_html_table(table) for table in report.tables),
-        *(f'<p><img src="{escape(name)}" alt="{escape(name)}"></p>' for name in report.figures),
-        "</html>",
-    ]
-    return "\n".join(parts) + "\n"
 
 
 def as_lines(report: Report) -> Iterator[str]:
@@ -142,8 +121,57 @@ def _cell(text: str) -> str:
     return folded
 
 
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
-    return f"<table><caption>{escape(table.title)}</caption><tr>{head}</tr>{body}</table>{notes}"
+PAPER = "Elysium paper (arXiv 2403.16558)"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One row of a table of the paper.
+
+    Attributes:
+        model: Whose figures they are.
+        figures: Name of the figure -> value as printed, percent unless the name says otherwise.
+        note: What must be known to read them.
+    """
+
+    model: str
+    figures: dict[str, float]
+    note: str = ""
+
+
+_SOT_NOTE = "the scorer behind these figures is not known for certain"
+_MINIGPT = "MiniGPT-v2, frame by frame"
+
+PUBLISHED: dict[tuple[str, str, str], tuple[PublishedRow, ...]] = {
+    ("lasot", "test", "sot"): (PublishedRow("Elysium 7B", {"AUC": 56.1, "P_norm": 61.0, "P": 50.1}, _SOT_NOTE),),
+    ("uav123", "", "sot"): (PublishedRow("Elysium 7B", {"AUC": 56.6, "P": 79.2}, _SOT_NOTE),),
+    ("elysiumtrack", "val500", "sot"): (
+        PublishedRow("Elysium 7B", {"AUC": 88.7, "P_norm": 94.6, "P": 93.8}, _SOT_NOTE),
+    ),
+    ("elysiumtrack", "val500", "rsot"): (
+        PublishedRow("Elysium 7B", {"AUC": 87.5, "P_norm": 94.5, "P": 93.7}, _SOT_NOTE),
+        PublishedRow(_MINIGPT, {"AUC": 65.4, "P_norm": 70.1, "P": 67.4}, _SOT_NOTE),
+    ),
+    ("elysiumtrack", "val500", "video-reg"): (
+        PublishedRow("Elysium 7B", {"METEOR": 46.7, "CIDEr": 115.3}),
+        PublishedRow("MiniGPT-v2", {"METEOR": 16.9, "CIDEr": 76.6}),
+    ),
+    ("refcoco", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 89.07}),),
+    ("refcoco", "testA", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 92.12}),),
+    ("refcoco", "testB", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 84.95}),),
+    ("refcoco+", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 82.86}),),
+    ("refcoco+", "testA", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 88.93}),),
+    ("refcoco+", "testB", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 75.64}),),
+    ("refcocog", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 82.92}),),
+    ("refcocog", "test", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 83.62}),),
+    ("msvd-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 75.8, "Score 0..5": 3.7}),),
+    ("msrvtt-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 67.5, "Score 0..5": 3.2}),),
+    ("tgif-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 66.6, "Score 0..5": 3.6}),),
+    ("activitynet-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 43.4, "Score 0..5": 2.9}),),
+}
+"""Benchmark, split and task -> rows of the paper."""
+
+
+def published_rows(benchmark: str, split: str, task: str) -> tuple[PublishedRow, ...]:
+    """Return the paper's rows for a benchmark, none if it has none."""
+    return PUBLISHED.get((benchmark, split, task), ())

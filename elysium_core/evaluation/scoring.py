@@ -1,14 +1,19 @@
-"""Applies a protocol to results: frames to curves, recordings to a benchmark's figures."""
+"""Applies a protocol to results: frames to curves, recordings to a benchmark's figures.
+
+A score means something only beside those of trackers that need no model. ``perfect`` must
+reach the protocol's ceiling, or the scorer is wrong. ``frozen`` repeats the first true box:
+a model near it has shown nothing. ``centre`` ignores even that. ``rounded`` is the truth as
+a model can write it at best, in steps of 1/100 of the frame.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.evaluation.baselines import reference_errors
 from elysium_core.evaluation.metrics import (
     MISS_OVERLAP,
     Floats,
@@ -17,7 +22,9 @@ from elysium_core.evaluation.metrics import (
     clamp_to_frame,
     overlaps,
     precision_curve,
+    reference_errors,
     repeat_previous_for_empty,
+    round_to_text,
     success_curve,
 )
 from elysium_core.evaluation.protocols import FirstFrame, Protocol, Summary, Verdict
@@ -202,3 +209,40 @@ def _special_frames(result: TrackResult, protocol: Protocol) -> list[tuple[NDArr
         (~result.has_truth, protocol.no_truth),
         (result.absent & result.has_truth, protocol.absent),
     ]
+
+
+def perfect(result: TrackResult) -> Floats:
+    """Answer with the truth; shape (N, 4) [px], as for all baselines."""
+    return result.truth_xywh_px.copy()
+
+
+def frozen(result: TrackResult) -> Floats:
+    """Answer with the first true box for ever."""
+    first = result.truth_xywh_px[np.argmax(result.has_truth)]
+    return np.tile(first, (result.frame_count, 1))
+
+
+def centre(result: TrackResult) -> Floats:
+    """Answer with a box of half the frame's width and height in its middle."""
+    width, height = result.frame_size
+    return np.tile([width / 4, height / 4, width / 2, height / 2], (result.frame_count, 1))
+
+
+def rounded(result: TrackResult) -> Floats:
+    """Answer with the truth rounded to the model's text, 0..100."""
+    return round_to_text(result.truth_xywh_px, result.frame_size)
+
+
+BASELINES: dict[str, Callable[[TrackResult], Floats]] = {
+    "perfect": perfect,
+    "rounded": rounded,
+    "frozen": frozen,
+    "centre": centre,
+}
+"""Every baseline by name, best first."""
+
+
+def run_baseline(name: str, results: list[TrackResult]) -> list[TrackResult]:
+    """Answer every recording by a baseline instead of by the tracker that was run."""
+    baseline = BASELINES[name]
+    return [result.with_predictions(baseline(result)) for result in results]

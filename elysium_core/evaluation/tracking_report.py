@@ -1,24 +1,26 @@
-"""The report of a tracking run: the model beside the baselines, under each protocol asked for."""
+"""Reports of tracking runs: one run beside the baselines, or several runs over the same recordings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from elysium_core.data.readers.catalog import get_tracking_benchmark
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation.baselines import run_baseline
 from elysium_core.evaluation.plots import draw_plots
 from elysium_core.evaluation.protocols import Protocol
-from elysium_core.evaluation.report import Report, Table, percent
+from elysium_core.evaluation.report import Report, Table
 from elysium_core.evaluation.results import TrackResult, file_name
 from elysium_core.evaluation.run_folder import Manifest, read_manifest, read_results
-from elysium_core.evaluation.scoring import score_benchmark, score_recording
+from elysium_core.evaluation.scoring import score_benchmark
 from elysium_core.evaluation.tracking_tables import (
     Figures,
     baseline_figures,
-    columns,
+    compared_recordings_table,
     counts_by_reason,
     describe_model,
     describe_task,
@@ -29,21 +31,31 @@ from elysium_core.evaluation.tracking_tables import (
     near_frozen,
     protocol_table,
     protocols_to_print,
+    recordings_table,
 )
 from elysium_core.io.files import atomic_path
 
+TRACKING = "tracking"
 _MOST_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    """One run, under a name that no other has in the report."""
+
+    name: str
     manifest: Manifest
     results: list[TrackResult]
     missing: dict[str, int]
 
     @property
     def scored(self) -> list[TrackResult]:
+        """The results that can be scored: the truth is more than the first box."""
         return [result for result in self.results if not result.first_box_only]
+
+    def figures(self, protocol: Protocol) -> Figures:
+        scores = score_benchmark(self.scored, protocol, self.missing)
+        return {} if scores is None else {self.name: scores}
 
 
 def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
@@ -58,25 +70,56 @@ def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
         ConfigError: A protocol is unknown.
     """
     manifest = read_manifest(folder)
-    run = _Run(manifest, *read_results(folder, manifest))
-    if not run.results:
-        raise DataError(f"{str(folder)!r} holds no result yet; run elysium eval {manifest.benchmark} first")
+    run = _Run(name_in_tables(manifest.model), manifest, *read_results(folder, manifest))
+    _require_results(folder, run)
     chosen = protocols_to_print(protocols or manifest.protocols)
     write_plain_boxes(folder, run.results)
+    title = f"{manifest.model} on {_benchmark_title(manifest)}, {manifest.task}"
     facts, warnings = _facts(run, chosen), _warnings(run)
     if not run.scored:
-        return Report(_title(run), facts, warnings, [])
-    figures = {protocol: _all_scores(run, protocol) for protocol in chosen}
+        return Report(title, facts, warnings, [])
+    figures = {protocol: run.figures(protocol) | baseline_figures(run.scored, protocol) for protocol in chosen}
     tables = [protocol_table(protocol, figures[protocol], manifest) for protocol in chosen]
-    tables.append(_recordings_table(run, chosen[0]))
-    warnings += near_frozen(name_in_tables(manifest.model), figures[chosen[0]])
-    plots: list[str] = []
-    try:
-        plots = draw_plots(folder, chosen[0], figures[chosen[0]])
-    except ConfigError as error:
-        warnings.append(str(error))
-    scores = {protocol.name: figures_as_json(figures[protocol]) for protocol in chosen}
-    return Report(_title(run), facts, warnings, tables, plots, {"protocols": scores})
+    tables.append(recordings_table(run.scored, run.missing, chosen[0]))
+    warnings += near_frozen(run.name, figures[chosen[0]])
+    plots = _draw(folder, chosen[0], figures[chosen[0]], warnings)
+    return Report(title, facts, warnings, tables, plots, _as_json(figures))
+
+
+def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Report:
+    """Score several runs over the same recordings side by side and draw their plots.
+
+    Args:
+        folders: Run folders, two or more.
+        out: Where the plots go.
+        protocols: Whose rules to follow; those the first run was asked for if empty.
+
+    Raises:
+        ConfigError: The runs are not over the same recordings, or a protocol is unknown.
+        DataError: A run has no result, or a file is damaged.
+    """
+    runs = _comparable_runs(folders)
+    first = runs[0].manifest
+    truth = _common_truth(runs)
+    chosen = protocols_to_print(protocols or first.protocols)
+    figures = {}
+    for protocol in chosen:
+        figures[protocol] = {name: scores for run in runs for name, scores in run.figures(protocol).items()}
+        figures[protocol] |= baseline_figures(truth, protocol)
+    rivals = {run.name: run.results for run in runs}
+    tables = [protocol_table(protocol, figures[protocol], first) for protocol in chosen]
+    tables += [compared_recordings_table(rivals, truth, chosen[0]), _runs_table(runs)]
+    warnings = _comparison_warnings(runs)
+    warnings += [text for run in runs for text in near_frozen(run.name, figures[chosen[0]])]
+    facts = {
+        "Protocol": name_protocols(chosen),
+        "Recordings": str(len(first.entries)),
+        "Frames": str(sum(first.entries.values())),
+        "Version": first.version,
+    }
+    title = f"{', '.join(run.name for run in runs)} on {_benchmark_title(first)}"
+    plots = _draw(out, chosen[0], figures[chosen[0]], warnings)
+    return Report(title, facts, warnings, tables, plots, _as_json(figures))
 
 
 def write_plain_boxes(folder: Path, results: Iterable[TrackResult]) -> None:
@@ -89,30 +132,26 @@ def write_plain_boxes(folder: Path, results: Iterable[TrackResult]) -> None:
             temporary.write_text("".join(",".join(f"{v:.3f}" for v in row) + "\n" for row in rows), encoding="ascii")
 
 
-def _all_scores(run: _Run, protocol: Protocol) -> Figures:
-    scores = score_benchmark(run.scored, protocol, run.missing)
-    model = {} if scores is None else {name_in_tables(run.manifest.model): scores}
-    return model | baseline_figures(run.scored, protocol)
+def _require_results(folder: Path, run: _Run) -> None:
+    if not run.results:
+        raise DataError(f"{str(folder)!r} holds no result yet; run elysium eval {run.manifest.benchmark} first")
 
 
-def _recordings_table(run: _Run, protocol: Protocol) -> Table:
-    wanted = [column for column in columns(protocol) if column[1] not in ("success_50", "success_75")]
-    rows = []
-    for result, frozen in zip(run.scored, run_baseline("frozen", run.scored), strict=True):
-        scores = score_recording(result, protocol)
-        cells = [percent(None if scores is None else getattr(scores, key)) for _, key in wanted]
-        still = score_recording(frozen, protocol)
-        still_ao = percent(None if still is None else still.average_overlap)
-        rows.append([result.name, str(result.frame_count), str(result.unanswered), *cells, still_ao])
-    rows += [[name, str(frames), str(frames), *["0.00"] * len(wanted), "-"] for name, frames in run.missing.items()]
-    headings = ["recording", "frames", "without a box", *(heading for heading, _ in wanted), "AO of frozen"]
-    return Table(f"Recordings ({protocol.name})", headings, rows)
+def _draw(folder: Path, protocol: Protocol, figures: Figures, warnings: list[str]) -> list[str]:
+    """Draw the plots; where that is not possible, say why among the warnings."""
+    try:
+        return draw_plots(folder, protocol, figures)
+    except ConfigError as error:
+        warnings.append(str(error))
+        return []
 
 
-def _title(run: _Run) -> str:
-    manifest = run.manifest
-    benchmark = get_tracking_benchmark(manifest.benchmark)
-    return f"{manifest.model} on {' '.join(filter(None, (benchmark.title, manifest.split)))}, {manifest.task}"
+def _as_json(figures: dict[Protocol, Figures]) -> dict[str, Any]:
+    return {"protocols": {protocol.name: figures_as_json(by) for protocol, by in figures.items()}}
+
+
+def _benchmark_title(manifest: Manifest) -> str:
+    return " ".join(filter(None, (get_tracking_benchmark(manifest.benchmark).title, manifest.split)))
 
 
 def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
@@ -133,9 +172,10 @@ def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
 def _warnings(run: _Run) -> list[str]:
     warnings = []
     if run.missing:
+        named = ", ".join(list(run.missing)[:_MOST_NAMES]) + (" ..." if len(run.missing) > _MOST_NAMES else "")
         warnings.append(
             f"{len(run.missing)} of {len(run.manifest.entries)} recordings have no result and score 0: "
-            f"{_some(run.missing)}. Run the same command again to go on."
+            f"{named}. Run the same command again to go on."
         )
     whole = (get_tracking_benchmark(run.manifest.benchmark).sizes or {}).get(run.manifest.split)
     if whole is not None and whole != len(run.manifest.entries):
@@ -148,6 +188,86 @@ def _warnings(run: _Run) -> list[str]:
     return warnings
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_MOST_NAMES]) + (" ..." if len(listed) > _MOST_NAMES else "")
+def _comparable_runs(folders: Sequence[Path]) -> list[_Run]:
+    manifests = [read_manifest(folder) for folder in folders]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.kind != TRACKING:
+            raise ConfigError(f"{str(folder)!r} holds a run of kind {manifest.kind}; only tracking runs are compared")
+        _require_same_recordings(folders[0], manifests[0], folder, manifest)
+    runs = []
+    for folder, manifest, name in zip(folders, manifests, _distinct_names(folders, manifests), strict=True):
+        run = _Run(name, manifest, *read_results(folder, manifest))
+        _require_results(folder, run)
+        if len(run.scored) < len(run.results):
+            raise DataError(f"{str(folder)!r} knows the first boxes only; there is nothing to compare")
+        runs.append(run)
+    return runs
+
+
+def _require_same_recordings(first: Path, known: Manifest, folder: Path, manifest: Manifest) -> None:
+    for what, one, other in (
+        ("benchmark", known.benchmark, manifest.benchmark),
+        ("split", known.split, manifest.split),
+        ("number of recordings", len(known.entries), len(manifest.entries)),
+    ):
+        if one != other:
+            raise ConfigError(f"{str(folder)!r} has {what} {other!r}, but {str(first)!r} {one!r}; compare equal runs")
+    differing = [name for name, frames in known.entries.items() if manifest.entries.get(name) != frames]
+    if differing:
+        raise ConfigError(f"recording {differing[0]!r} is not the same in {str(first)!r} and {str(folder)!r}")
+
+
+def _distinct_names(folders: Sequence[Path], manifests: Sequence[Manifest]) -> list[str]:
+    """Name runs by model; where a model has several, also by what differs between them, at last by folder."""
+    names = []
+    for folder, manifest in zip(folders, manifests, strict=True):
+        rivals = [other for other in manifests if other.model == manifest.model]
+        differing = [key for key in ("task", "mode") if len({getattr(other, key) for other in rivals}) > 1]
+        known_by = [getattr(manifest, key) for key in differing]
+        if sum(all(getattr(r, key) == getattr(manifest, key) for key in differing) for r in rivals) > 1:
+            known_by.append(folder.resolve().name)
+        name = name_in_tables(manifest.model)
+        names.append(f"{name} ({' '.join(known_by)})" if known_by else name)
+    return names
+
+
+def _common_truth(runs: Sequence[_Run]) -> list[TrackResult]:
+    """Return one result of each recording that any run has answered, for its truth.
+
+    Raises:
+        ConfigError: Two runs saw different truth.
+    """
+    truth: dict[str, TrackResult] = {}
+    for run in runs:
+        for result in run.results:
+            known = truth.setdefault(result.name, result)
+            if not np.array_equal(known.truth_xywh_px, result.truth_xywh_px, equal_nan=True):
+                raise ConfigError(f"the truth of {result.name!r} changed between the runs; run the older ones again")
+    return list(truth.values())
+
+
+def _runs_table(runs: Sequence[_Run]) -> Table:
+    rows = [
+        [
+            run.name,
+            f"{len(run.results)} of {len(run.manifest.entries)}",
+            counts_by_reason(result.failures for result in run.results),
+            counts_by_reason(result.parse_failures for result in run.results),
+            frames_per_second(run.results),
+        ]
+        for run in runs
+    ]
+    notes = [f"{run.name}: {describe_task(run.manifest)}. {describe_model(run.manifest)}." for run in runs]
+    headings = ["", "recordings", "frames without a box", "unparseable answers", "frames/s"]
+    return Table("Runs", headings, rows, notes)
+
+
+def _comparison_warnings(runs: Sequence[_Run]) -> list[str]:
+    warnings = [
+        f"{run.name} has no result for {len(run.missing)} of {len(run.manifest.entries)} recordings; they score 0."
+        for run in runs
+        if run.missing
+    ]
+    if len({run.manifest.task for run in runs}) > 1:
+        warnings.append("Some trackers were given the first box and some only words; baselines are those of the first.")
+    return warnings

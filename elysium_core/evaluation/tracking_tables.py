@@ -1,17 +1,12 @@
-"""What the report of one tracking run and that of several have in common: columns, rows, facts in figures.
-
-Figures that the Elysium paper prints, for tables; none of them was measured by this project.
-"""
+"""Tables and facts of tracking reports: of one run, and of several over the same recordings."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from elysium_core.evaluation.baselines import BASELINES, run_baseline
 from elysium_core.evaluation.peers import is_peer
 from elysium_core.evaluation.protocols import (
     DEFAULT_PROTOCOL,
@@ -20,66 +15,10 @@ from elysium_core.evaluation.protocols import (
     Summary,
     get_protocol,
 )
-from elysium_core.evaluation.report import Table, counted, percent
+from elysium_core.evaluation.report import PAPER, Table, counted, percent, published_rows
 from elysium_core.evaluation.results import TrackResult
 from elysium_core.evaluation.run_folder import Manifest
-from elysium_core.evaluation.scoring import Scores, score_benchmark
-
-PAPER = "Elysium paper (arXiv 2403.16558)"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedRow:
-    """One row of a table of the paper.
-
-    Attributes:
-        model: Whose figures they are.
-        figures: Name of the figure -> value as printed, percent unless the name says otherwise.
-        note: What must be known to read them.
-    """
-
-    model: str
-    figures: dict[str, float]
-    note: str = ""
-
-
-_SOT_NOTE = "the scorer behind these figures is not known for certain"
-_MINIGPT = "MiniGPT-v2, frame by frame"
-
-PUBLISHED: dict[tuple[str, str, str], tuple[PublishedRow, ...]] = {
-    ("lasot", "test", "sot"): (PublishedRow("Elysium 7B", {"AUC": 56.1, "P_norm": 61.0, "P": 50.1}, _SOT_NOTE),),
-    ("uav123", "", "sot"): (PublishedRow("Elysium 7B", {"AUC": 56.6, "P": 79.2}, _SOT_NOTE),),
-    ("elysiumtrack", "val500", "sot"): (
-        PublishedRow("Elysium 7B", {"AUC": 88.7, "P_norm": 94.6, "P": 93.8}, _SOT_NOTE),
-    ),
-    ("elysiumtrack", "val500", "rsot"): (
-        PublishedRow("Elysium 7B", {"AUC": 87.5, "P_norm": 94.5, "P": 93.7}, _SOT_NOTE),
-        PublishedRow(_MINIGPT, {"AUC": 65.4, "P_norm": 70.1, "P": 67.4}, _SOT_NOTE),
-    ),
-    ("elysiumtrack", "val500", "video-reg"): (
-        PublishedRow("Elysium 7B", {"METEOR": 46.7, "CIDEr": 115.3}),
-        PublishedRow("MiniGPT-v2", {"METEOR": 16.9, "CIDEr": 76.6}),
-    ),
-    ("refcoco", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 89.07}),),
-    ("refcoco", "testA", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 92.12}),),
-    ("refcoco", "testB", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 84.95}),),
-    ("refcoco+", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 82.86}),),
-    ("refcoco+", "testA", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 88.93}),),
-    ("refcoco+", "testB", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 75.64}),),
-    ("refcocog", "val", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 82.92}),),
-    ("refcocog", "test", "rec"): (PublishedRow("Elysium 7B", {"Acc@0.5": 83.62}),),
-    ("msvd-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 75.8, "Score 0..5": 3.7}),),
-    ("msrvtt-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 67.5, "Score 0..5": 3.2}),),
-    ("tgif-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 66.6, "Score 0..5": 3.6}),),
-    ("activitynet-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 43.4, "Score 0..5": 2.9}),),
-}
-"""Benchmark, split and task -> rows of the paper."""
-
-
-def published_rows(benchmark: str, split: str, task: str) -> tuple[PublishedRow, ...]:
-    """Return the paper's rows for a benchmark, none if it has none."""
-    return PUBLISHED.get((benchmark, split, task), ())
-
+from elysium_core.evaluation.scoring import BASELINES, Scores, run_baseline, score_benchmark, score_recording
 
 Figures = dict[str, Scores]
 """Name of tracker -> its scores by one protocol; models come before baselines."""
@@ -199,6 +138,58 @@ def protocol_table(protocol: Protocol, figures: Figures, manifest: Manifest) -> 
 def _published_cell(figures: dict[str, float], heading: str) -> str:
     value = figures.get(re.split(r"[@ ]", heading, maxsplit=1)[0])
     return "-" if value is None else f"{value:.1f}"
+
+
+def recordings_table(results: list[TrackResult], missing: Mapping[str, int], protocol: Protocol) -> Table:
+    """Return the table of a run's recordings, beside the overlap of a box that never moves.
+
+    Args:
+        results: Results that can be scored.
+        missing: Recordings without a result, with their number of frames.
+        protocol: Whose rules to follow.
+    """
+    wanted = [column for column in columns(protocol) if column[1] not in ("success_50", "success_75")]
+    rows = []
+    for result, frozen in zip(results, run_baseline("frozen", results), strict=True):
+        scores = score_recording(result, protocol)
+        cells = [percent(None if scores is None else getattr(scores, key)) for _, key in wanted]
+        still = score_recording(frozen, protocol)
+        still_ao = percent(None if still is None else still.average_overlap)
+        rows.append([result.name, str(result.frame_count), str(result.unanswered), *cells, still_ao])
+    rows += [[name, str(frames), str(frames), *["0.00"] * len(wanted), "-"] for name, frames in missing.items()]
+    headings = ["recording", "frames", "without a box", *(heading for heading, _ in wanted), "AO of frozen"]
+    return Table(f"Recordings ({protocol.name})", headings, rows)
+
+
+def compared_recordings_table(
+    runs: Mapping[str, Sequence[TrackResult]], truth: list[TrackResult], protocol: Protocol
+) -> Table:
+    """Return the table of one figure of every recording, a column for each run and one for a box that never moves.
+
+    Args:
+        runs: Name of each run -> its results.
+        truth: One result of each recording, for its truth.
+        protocol: Whose rules to follow.
+    """
+    figure, heading = ("average_overlap", "AO") if protocol.auc is Summary.NONE else ("auc", "AUC")
+    rivals = {name: {result.name: result for result in results} for name, results in runs.items()}
+    rivals["frozen"] = {result.name: result for result in run_baseline("frozen", truth)}
+    rows = [
+        [
+            result.name,
+            str(result.frame_count),
+            *(_one_figure(by.get(result.name), protocol, figure) for by in rivals.values()),
+        ]
+        for result in truth
+    ]
+    notes = ["A recording that a run has not answered stands as 0.00 and counts as that in the mean."]
+    title = f"{heading} of each recording ({protocol.name})"
+    return Table(title, ["recording", "frames", *rivals], rows, notes)
+
+
+def _one_figure(result: TrackResult | None, protocol: Protocol, figure: str) -> str:
+    scores = None if result is None else score_recording(result, protocol)
+    return percent(0.0 if result is None else None if scores is None else getattr(scores, figure))
 
 
 def figures_as_json(figures: Figures) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from elysium_core.evaluation import comparison, tracking_report
+from elysium_core.evaluation import tracking_report
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.types import TrackState, TrackUpdate
@@ -30,8 +30,7 @@ def plots():
 def _plots_only_where_asked(request, monkeypatch):
     """Leave plots out of reports that a test makes for their figures: drawing takes longer than everything else."""
     if "plots" not in request.fixturenames:
-        for module in (comparison, tracking_report):
-            monkeypatch.setattr(module, "draw_plots", lambda *arguments: [])
+        monkeypatch.setattr(tracking_report, "draw_plots", lambda *arguments: [])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from elysium_core.evaluation import describing
+from elysium_core.evaluation import description_benchmark
 
 LENGTH_PENALTY_SIGMA = 6
 SETS = [
@@ -50,7 +50,7 @@ def slow_cider_d(pairs):
 @pytest.mark.parametrize("pairs", SETS)
 def test_cider_equals_its_formula(pairs, monkeypatch):
     pytest.importorskip("pycocoevalcap", reason="METEOR and CIDEr are part of the extra [eval]")
-    monkeypatch.setattr(describing.shutil, "which", lambda name: "java")
+    monkeypatch.setattr(description_benchmark.shutil, "which", lambda name: "java")
 
     class Blanks:
         """Splits at blanks: CIDEr itself needs no Java."""
@@ -67,7 +67,7 @@ def test_cider_equals_its_formula(pairs, monkeypatch):
 
     monkeypatch.setattr("pycocoevalcap.tokenizer.ptbtokenizer.PTBTokenizer", Blanks)
     monkeypatch.setattr("pycocoevalcap.meteor.meteor.Meteor", NoMeteor)
-    scores = describing.CaptionScorer().score([a for a, _ in pairs], [r for _, r in pairs])
+    scores = description_benchmark.CaptionScorer().score([a for a, _ in pairs], [r for _, r in pairs])
     expected = slow_cider_d(pairs)
     assert scores.cider_each == pytest.approx(expected, abs=1e-9)
     assert scores.cider == pytest.approx(sum(expected) / len(expected), abs=1e-9)

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation.comparison import comparison_report
 from elysium_core.evaluation.report import write_report
 from elysium_core.evaluation.results import TrackResult, write_result
 from elysium_core.evaluation.run_folder import Manifest, open_run, run_folders_below
+from elysium_core.evaluation.tracking_report import comparison_report, tracking_report
 
 TRUTH = np.asarray([[10.0 + 12 * k, 10 + 5 * k, 20, 16] for k in range(8)])
 
@@ -64,8 +64,6 @@ def test_one_table_holds_every_tracker_and_the_baselines(store, tmp_path):
 
 
 def test_figures_are_those_of_the_single_reports(store, tmp_path):
-    from elysium_core.evaluation.tracking_report import tracking_report
-
     folders = [store("a", "nano", off=3, answered=("one",)), store("b", "x", off=7)]
     for protocol in ("ope-lasot", "ope-got10k", "elysium-ref"):
         both = comparison_report(folders, tmp_path / "out", (protocol,)).scores["protocols"][protocol]
@@ -117,7 +115,7 @@ def test_plots_draw_every_tracker_in_its_own_colour(store, plots, tmp_path):
 
     report = comparison_report([store("a", off=3), store("b", "x", off=9)], tmp_path / "out")
     write_report(tmp_path / "out", report)
-    assert "success.png" in (tmp_path / "out/report.html").read_text()
+    assert "![success.png](success.png)" in (tmp_path / "out/report.md").read_text()
     pixels = np.asarray(Image.open(tmp_path / "out/success.png").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in ((27, 108, 168), (204, 51, 17)):
         assert (np.abs(pixels - colour).sum(axis=1) < 30).any()
@@ -137,7 +135,7 @@ class TestCommand:
         assert [folder.name for folder in run_folders_below(out)] == ["identity", "opencv_MIL"]
         again = self.run("report", out, "--protocol", "ope-otb", "--json")
         assert list(json.loads(again.stdout)["protocols"]["ope-otb"])[:2] == ["identity", "opencv:MIL"]
-        assert (out / "report.html").is_file()
+        assert (out / "report.md").is_file()
 
     def test_folders_of_earlier_runs_are_compared(self, store, tmp_path):
         folders = [store("a"), store("b", "x")]

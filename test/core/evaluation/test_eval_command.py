@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from elysium_core.cli import eval as eval_command
 from elysium_core.cli.app import app
+from elysium_core.tracking.clip import ClipTracker
 from elysium_core.types import ModelInfo, TrackingConfig
 
 
@@ -46,7 +47,6 @@ def test_one_command_from_recordings_to_a_report(elysium, make_recording, plots,
     assert "2 of 2" in result.stdout
     for name in (
         "report.md",
-        "report.html",
         "scores.json",
         "run.json",
         "recordings/a.json",
@@ -122,22 +122,68 @@ def test_rsot_and_limit(elysium, make_recording, use_model, scripted_model, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "threshold"),
+    ("arguments", "threshold", "clip_length"),
     [
-        (["--mode", "stream"], TrackingConfig().score_threshold),
-        (["--mode", "clip"], 0.0),  # the paper takes every box
-        (["--mode", "clip", "--score-threshold", "0.5"], 0.5),
+        (["--mode", "stream"], TrackingConfig().score_threshold, 32),
+        (["--mode", "clip"], 0.0, 8),  # the paper takes every box, and cuts into clips of 8
+        (["--mode", "clip", "--score-threshold", "0.5", "--clip-length", "16"], 0.5, 16),
     ],
 )
-def test_settings_of_the_tracker(elysium, make_recording, use_model, scripted_model, tmp_path, arguments, threshold):
+def test_settings_of_the_tracker(
+    elysium, make_recording, use_model, scripted_model, tmp_path, arguments, threshold, clip_length
+):
     model, configs = use_model(scripted_model()), []
-    model.info = ModelInfo("short", clip_length=4)
+    model.info = ModelInfo("long", clip_length=32)
     make = model.tracker
     model.tracker = lambda mode, config: (configs.append(config), make())[1]
     elysium("folder", "--data", make_recording(), *arguments, "--out", tmp_path / "run")
     (config,) = configs
-    assert (config.mode, config.score_threshold) == (arguments[1], threshold)
-    assert (config.clip_length, config.max_targets, config.remove_after_s) == (4, 1, 0.0)
+    assert (config.mode, config.score_threshold, config.clip_length) == (arguments[1], threshold, clip_length)
+    assert (config.max_targets, config.remove_after_s) == (1, 0.0)
+    asked = json.loads((tmp_path / "run/run.json").read_text())
+    assert (asked["mode"], asked["clip_length"]) == (arguments[1], clip_length)
+
+
+@pytest.mark.parametrize(("trained", "clips"), [(32, [8, 8, 8, 8, 8, 5]), (8, [8, 8, 8, 8, 8, 5]), (4, [4] * 13)])
+def test_clips_are_the_papers_and_never_longer_than_those_of_training(
+    elysium, make_recording, tiny_folder, monkeypatch, tmp_path, trained, clips
+):
+    """40 frames are cut into clips of 8 that share a frame, also where the last stage of training used clips of 32."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["elysium"]["clip_length"] = trained
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "SHA256SUMS").unlink()
+    lengths, run_clip = [], ClipTracker._run_clip
+
+    def run(tracker, length):
+        lengths.append(length)
+        return run_clip(tracker, length)
+
+    monkeypatch.setattr(ClipTracker, "_run_clip", run)
+    root = make_recording(frames=40)
+    result = elysium("folder", "--data", root, "--model", folder, "--mode", "clip", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert lengths == clips
+
+
+def test_two_clip_lengths_are_two_runs(elysium, make_recording, tmp_path):
+    words = ["folder", "--data", make_recording(), "--model", "identity", "--mode", "clip", "--out", tmp_path / "run"]
+    assert elysium(*words).exit_code == 0
+    result = elysium(*words, "--clip-length", "4")
+    assert result.exit_code == 2
+    assert "holds a run with clip_length 8, not 4; choose another --out" in result.stderr
+
+
+def test_results_lie_in_a_folder_that_names_what_is_unusual(elysium, make_recording, monkeypatch, tmp_path):
+    root = make_recording()
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--mode", "clip", "--task", "rsot"]):
+        assert elysium("folder", "--data", root, "--model", "identity", *words).exit_code == 0
+    assert {path.name for path in (tmp_path / "runs/eval").iterdir()} == {
+        "folder-sot-identity",
+        "folder-rsot-clip-identity",
+    }
 
 
 def test_zoom_is_asked_of_the_tracker_and_told_in_the_report(
@@ -192,6 +238,7 @@ def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch
         (["folder", "--task", "mot"], "'mot' is not one of sot, rsot, video-reg"),
         (["folder", "--protocol", "vot"], "protocol 'vot' is not one of ope-lasot"),
         (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
+        (["folder", "--clip-length", "99"], "clip_length = 99 is not a whole number in 2..32"),
         (["folder", "--mode", "clip", "--zoom"], "zoom needs mode 'stream', not 'clip'"),
         (["msvd-qa", "--zoom"], "zoom is for tracking, grounding and descriptions"),
         (["folder", "--model", "opencv:MIL", "--zoom"], "--zoom is not for models of other projects"),
@@ -206,6 +253,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(elysium, make_recording, tmp_
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_data_set_needs_its_folder(elysium, tmp_path):
+    for benchmark in ("folder", "refcoco", "msvd-qa"):
+        result = elysium(benchmark, "--model", "identity", "--out", tmp_path / "run")
+        assert result.exit_code == 2
+        assert f"benchmark '{benchmark}' needs --data" in result.stderr
 
 
 def test_damaged_data_stop_the_run_before_a_model_is_loaded(elysium, make_recording, monkeypatch, tmp_path):

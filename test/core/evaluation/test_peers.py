@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError, ConfigError, ModelFileError, TargetError
-from elysium_core.evaluation.peers import load_peer
-from elysium_core.evaluation.peers_hf import parse_written_box
-from elysium_core.evaluation.peers_opencv import opencv_trackers
+from elysium_core.evaluation.peers import is_peer
+from elysium_core.evaluation.peers_hf import HfModel, parse_written_box
+from elysium_core.evaluation.peers_opencv import OpenCvModel, opencv_trackers
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import TrackingConfig, TrackState
@@ -38,7 +38,7 @@ class TestOpenCv:
     def model(self):
         if "MIL" not in opencv_trackers():
             pytest.skip("this OpenCV ships no MIL tracker")
-        return load_peer("opencv:MIL")
+        return OpenCvModel("MIL")
 
     def test_it_follows_a_moving_target(self, model):
         tracker = model.tracker(config=TrackingConfig(max_targets=1))
@@ -95,15 +95,17 @@ class TestOpenCv:
 
     def test_unknown_trackers_are_refused_with_the_list(self):
         with pytest.raises(BackendError, match=r"ships no tracker 'SIFT' .* it has .*MIL"):
-            load_peer("opencv:SIFT")
+            OpenCvModel("SIFT")
 
     def test_trackers_that_need_weights_are_not_offered(self):
         assert not {"Vit", "Nano", "DaSiamRPN", "GOTURN"} & set(opencv_trackers())
 
 
-def test_other_names_are_no_peers():
-    assert load_peer("nano") is None
-    assert load_peer("some/folder") is None
+def test_models_of_other_projects_are_told_by_their_names():
+    assert is_peer("opencv:MIL")
+    assert is_peer("hf:some/model")
+    assert not is_peer("nano")
+    assert not is_peer("some/folder")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def writer_folder(tmp_path_factory):
 
 class TestHub:
     def test_a_detector_answers_with_its_best_box(self, detector_folder):
-        model = load_peer(f"hf:{detector_folder}", "cpu")
+        model = HfModel(str(detector_folder), "cpu")
         frame = next(moving_target())
         found = model.ground(frame, "the white square")
         assert isinstance(found.box, Box)
@@ -221,7 +223,7 @@ class TestHub:
         assert update.box == found.box
 
     def test_a_writing_model_is_asked_and_its_answer_parsed(self, writer_folder, monkeypatch):
-        model = load_peer(f"hf:{writer_folder}?scale=100", "cpu")
+        model = HfModel(f"{writer_folder}?scale=100", "cpu")
         tracker = model.tracker()
         tracker.add("the white square")
         frame = next(moving_target())
@@ -248,7 +250,7 @@ class TestHub:
         assert "no box in the answer" in report
 
     def test_a_box_alone_is_refused(self, detector_folder):
-        model = load_peer(f"hf:{detector_folder}", "cpu")
+        model = HfModel(str(detector_folder), "cpu")
         with pytest.raises(TargetError, match="needs words for its target; use --task rsot"):
             model.tracker().add(box=START)
         with pytest.raises(BackendError, match="it only grounds words"):
@@ -256,18 +258,18 @@ class TestHub:
 
     def test_models_that_are_missing_unsafe_or_of_another_kind(self, tmp_path, detector_folder):
         with pytest.raises(ModelFileError, match="no model folder"):
-            load_peer(f"hf:{tmp_path}/none", "cpu")
+            HfModel(f"{tmp_path}/none", "cpu")
         with pytest.raises(ModelFileError, match="in the local cache; give a folder, or: elysium pull nobody/nothing"):
-            load_peer("hf:nobody/nothing", "cpu")
+            HfModel("nobody/nothing", "cpu")
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
         with pytest.raises(BackendError, match="of type 'bert', which neither detects nor writes"):
-            load_peer(f"hf:{tmp_path}", "cpu")
+            HfModel(str(tmp_path), "cpu")
         (tmp_path / "config.json").write_text((detector_folder / "config.json").read_text())
         (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
         with pytest.raises(ModelFileError):
-            load_peer(f"hf:{tmp_path}", "cpu")
+            HfModel(str(tmp_path), "cpu")
 
     @pytest.mark.parametrize("name", ["x?scale=0", "x?scale=big", "x?other=1", ""])
     def test_misspelt_names(self, name):
         with pytest.raises(ConfigError, match="is not hf:ID"):
-            load_peer(f"hf:{name}", "cpu")
+            HfModel(name, "cpu")

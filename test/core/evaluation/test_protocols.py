@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation.baselines import BASELINES, run_baseline
 from elysium_core.evaluation.protocols import PROTOCOLS, get_protocol
 from elysium_core.evaluation.results import TrackResult
-from elysium_core.evaluation.scoring import score_benchmark, score_recording
+from elysium_core.evaluation.scoring import BASELINES, run_baseline, score_benchmark, score_recording
 
 NAN = float("nan")
 GONE = [NAN] * 4

@@ -6,9 +6,10 @@ import pytest
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.errors import ConfigError, DataError, ExpressionError
-from elysium_core.evaluation.answer_files import read_answers
-from elysium_core.evaluation.benchmarks import make_report
-from elysium_core.evaluation.synthetic_run import STILL_FRAMES, answer_clip, clip_names, run_synthetic
+from elysium_core.evaluation.benchmark import EvalRequest
+from elysium_core.evaluation.benchmarks import make_report, prepare
+from elysium_core.evaluation.run_folder import Ranks, read_answers, read_manifest
+from elysium_core.evaluation.synthetic_benchmark import STILL_FRAMES, answer_clip
 from elysium_core.evaluation.synthetic_scores import (
     is_name,
     nearest,
@@ -22,7 +23,7 @@ from elysium_core.evaluation.synthetic_scores import (
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import Grounding, TrackState, TrackUpdate
+from elysium_core.types import Grounding, ModelInfo, TrackingConfig, TrackState, TrackUpdate
 
 LEFT, RIGHT = [0.1, 0.4, 0.3, 0.6], [0.6, 0.4, 0.9, 0.7]
 FRAMES = 12
@@ -61,10 +62,10 @@ class KnowingModel(IdentityModel):
     def box(self, target: int, frame: int) -> Box:
         return Box(*map(float, self.clip.boxes[target, frame]))
 
-    def ground(self, image, expression):
+    def ground(self, image, expression, *, zoom=False):
         return Grounding(self.box(self.meant(expression, image.index), image.index), 1.0)
 
-    def describe(self, frames, box, frame_index=0):
+    def describe(self, frames, box, frame_index=0, *, zoom=False):
         frame = frames if isinstance(frames, Frame) else frames[frame_index]
         return description(self.clip, nearest(list(box), self.clip.boxes[:, frame.index].astype(float)))
 
@@ -87,12 +88,23 @@ class KnowingTracker:
             return [TrackUpdate("1", frame.index, None, 0.0, TrackState.LOST)]
         return [TrackUpdate("1", frame.index, self._model.box(self._target, frame.index), 1.0, TrackState.TRACKED)]
 
+    def flush(self):
+        return []
+
+
+CONFIG = TrackingConfig(max_targets=1)
+
+
+def execute(model, folder, limit=1, ranks=None, **request):
+    """Run a model over the test set, clip by clip."""
+    return prepare(EvalRequest("synthetic", limit=limit, **request), ranks).execute(model, "identity", folder)
+
 
 class TestAnswers:
     @pytest.mark.parametrize("part", testset.PARTS, ids=lambda part: part.name)
     def test_a_model_that_knows_everything_gets_full_marks(self, part):
         sample = part.draw(2)
-        scores = score_all([answer_clip(sample, part, 2, KnowingModel(sample))])
+        scores = score_all([answer_clip(part, 2, KnowingModel(sample), CONFIG)])
         for figures in scores.values():
             for name, by in figures.items():
                 # Overlap must exceed 21 thresholds, the last of which is 1.
@@ -106,13 +118,13 @@ class TestAnswers:
 
     def test_stills_ask_about_what_is_well_seen(self):
         sample = testset.TEST.draw(3)
-        stills = answer_clip(sample, testset.TEST, 3, IdentityModel())["stills"]
+        stills = answer_clip(testset.TEST, 3, IdentityModel(), CONFIG)["stills"]
         expected = [(f, n) for f in STILL_FRAMES for n in range(4) if sample.clip.visible[n, f] >= 0.55]
         assert [(still["frame"], still["target"]) for still in stills] == expected
 
     def test_words_that_a_model_refuses_are_wrong_answers(self):
         class Refusing(IdentityModel):
-            def ground(self, image, expression):
+            def ground(self, image, expression, *, zoom=False):
                 raise ExpressionError("never heard of it")
 
             def tracker(self, mode="stream", config=None):
@@ -127,8 +139,7 @@ class TestAnswers:
                 tracker.add = refuse
                 return tracker
 
-        sample = testset.TEST.draw(0)
-        scores = score_all([answer_clip(sample, testset.TEST, 0, Refusing())])
+        scores = score_all([answer_clip(testset.TEST, 0, Refusing(), CONFIG)])
         assert scores["test"]["REC Acc@0.5"]["model"]["all"] == 0
         assert scores["test"]["RSOT AUC"]["model"]["all"] == 0
         assert scores["test"]["SOT AUC"]["model"]["all"] > 0
@@ -145,7 +156,7 @@ class TestAnswers:
                 return tracker
 
         sample = testset.TEST.draw(1)
-        answer_clip(sample, testset.TEST, 1, Listening())
+        answer_clip(testset.TEST, 1, Listening(), CONFIG)
         absent = [words for words in asked if words and words.removeprefix("the ") not in sample.clip.names]
         assert len(absent) == 1
         assert absent[0].removeprefix("the ") in testset.TEST.names
@@ -157,7 +168,7 @@ class TestRun:
         monkeypatch.setattr(testset, "PARTS", (testset.TEST, testset.VANISHING))
 
     def test_a_run_goes_on_where_it_was(self, two_clips, tmp_path, monkeypatch):
-        run = run_synthetic(IdentityModel(), "identity", tmp_path, limit=1)
+        run = execute(IdentityModel(), tmp_path)
         assert next(run) == "test-0000"
         run.close()
         drawn = []
@@ -165,7 +176,7 @@ class TestRun:
         monkeypatch.setattr(
             testset.FrozenPart, "draw", lambda part, i: (drawn.append(part.clip_name(i)), draw(part, i))[1]
         )
-        assert list(run_synthetic(IdentityModel(), "identity", tmp_path, limit=1)) == [
+        assert list(execute(IdentityModel(), tmp_path)) == [
             "test-0000",
             "test-vanishing-0000",
         ]
@@ -191,14 +202,14 @@ class TestRun:
                 asked.append(("tracker", config.zoom))
                 return super().tracker(mode, config)
 
-        assert len(list(run_synthetic(Listening(), "identity", tmp_path, limit=1, zoom=True))) == 2
+        assert len(list(execute(Listening(), tmp_path, zoom=True))) == 2
         assert set(asked) == {("ground", True), ("describe", True), ("tracker", True)}
         assert make_report(tmp_path).facts["Protocol"].startswith("greedy, stream mode, closer looks (zoom);")
         with pytest.raises(ConfigError, match="zoom True, not False"):
-            list(run_synthetic(Listening(), "identity", tmp_path, limit=1))
+            list(execute(Listening(), tmp_path))
 
     def test_without_an_answer_there_is_no_report(self, two_clips, tmp_path):
-        run = run_synthetic(IdentityModel(), "identity", tmp_path, limit=1)
+        run = execute(IdentityModel(), tmp_path)
         next(run)
         run.close()
         (tmp_path / "answers-rank-0.jsonl").unlink()
@@ -206,22 +217,35 @@ class TestRun:
             make_report(tmp_path)
 
     def test_all_clips_are_named_once(self):
-        names = clip_names(None)
-        assert len(names) == 520
-        assert set(names.values()) == {30}
-        assert len(clip_names(5)) == 25
+        entries = prepare(EvalRequest("synthetic")).entries
+        assert len(entries) == 520
+        assert set(entries.values()) == {30}
+        assert len(prepare(EvalRequest("synthetic", limit=5)).entries) == 25
 
-    def test_several_processes_are_refused(self, tmp_path, monkeypatch):
-        from typer.testing import CliRunner
+    def test_processes_share_the_clips(self, two_clips, tmp_path):
+        shares = [list(execute(IdentityModel(), tmp_path, ranks=Ranks(rank, 2))) for rank in (0, 1)]
+        assert shares == [["test-0000"], ["test-vanishing-0000"]]
+        assert make_report(tmp_path).facts["Clips"].startswith("2 of 2")
 
-        from elysium_core.cli.app import app
+    @pytest.mark.parametrize(("asked", "used"), [(None, 4), (6, 6)])
+    def test_the_model_is_given_clips_of_its_own_length(self, two_clips, tmp_path, asked, used):
+        configs, shown = [], []
 
-        for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
-            monkeypatch.setenv(name, value)
-        outcome = CliRunner().invoke(app, ["eval", "synthetic", "--model", "identity", "--out", str(tmp_path / "run")])
-        assert outcome.exit_code == 2
-        assert "one process" in outcome.stderr
-        assert not (tmp_path / "run").exists()
+        class Short(IdentityModel):
+            info = ModelInfo("short", clip_length=4)
+
+            def tracker(self, mode="stream", config=None):
+                configs.append(config)
+                return super().tracker(mode, config)
+
+            def describe(self, frames, box, frame_index=0, *, zoom=False):
+                shown.append(len(frames))
+                return super().describe(frames, box, frame_index)
+
+        list(execute(Short(), tmp_path, clip_length=asked))
+        assert {config.clip_length for config in configs} == {used}
+        assert set(shown) == {1, 4}, "single pictures, and for Video-REG as many as the model was trained with"
+        assert read_manifest(tmp_path).clip_length == used
 
     def test_the_command_prints_and_writes_the_figures(self, two_clips, tmp_path):
         from typer.testing import CliRunner

@@ -15,10 +15,9 @@ import pytest
 
 from elysium_core.data.readers.annotation_files import read_boxes, read_flags
 from elysium_core.data.readers.lasot import names_of_test_split
-from elysium_core.evaluation.baselines import run_baseline
 from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.results import TrackResult
-from elysium_core.evaluation.scoring import score_benchmark
+from elysium_core.evaluation.scoring import run_baseline, score_benchmark
 
 CASES = json.loads(Path(__file__).with_name("stored_cases.json").read_text(encoding="utf-8"))
 ANNOS = "ELYSIUM_LASOT_ANNOS"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from elysium_core.data.readers.refcoco import GroundingSample, find_image
+from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco
 from elysium_core.errors import DataError, ExpressionError
-from elysium_core.evaluation.answer_files import AnswerLog, read_answers
-from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import read_manifest
-from elysium_core.evaluation.tracking_tables import PAPER, published_rows
+from elysium_core.evaluation.benchmark import Benchmark
+from elysium_core.evaluation.report import PAPER, Report, Table, percent, published_rows
+from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
 from elysium_core.geometry import Box, pairwise_iou
 from elysium_core.io.image import read_image
 from elysium_core.types import PerceptionModel
 
-KIND = "grounding"
 THRESHOLD = 0.5
 
 
@@ -38,30 +37,60 @@ class GroundingScores:
     sentences: int
 
 
-def run_grounding(
-    samples: Iterable[GroundingSample], model: PerceptionModel, root: Path, log: AnswerLog
-) -> Iterator[str]:
-    """Ask the model for every sentence that has no answer yet.
+class ImageGrounding(Benchmark):
+    """REC on RefCOCO, RefCOCO+ or RefCOCOg: find what each sentence names in its image."""
+
+    kind = "grounding"
+    names = tuple(SPLITS)
+
+    @property
+    def split(self) -> str:
+        """The split asked for, or ``val``."""
+        return self.request.split or "val"
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yield the id of each sentence, and 1."""
+        yield from ((sample.sample_id, 1) for sample in self._samples())
+
+    def settings(self, model: PerceptionModel) -> dict[str, Any]:
+        """Return the task."""
+        return {"task": "rec"}
+
+    def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
+        """Ask for every sentence that has no answer yet; yield its id."""
+        zoom = self.request.zoom
+        yield from answer_missing(
+            folder,
+            ranks,
+            self._samples(),
+            lambda sample: sample.sample_id,
+            lambda sample: ground_sample(sample, model, self.data, zoom=zoom),
+        )
+
+    @staticmethod
+    def report(folder: Path, _protocols: Sequence[str] = (), /) -> Report:
+        """Report Acc@0.5 beside the baselines."""
+        return grounding_report(folder)
+
+    def _samples(self) -> Iterable[GroundingSample]:
+        return islice(read_refcoco(self.data, self.request.benchmark, self.split), self.request.limit)
+
+
+def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *, zoom: bool = False) -> dict[str, Any]:
+    """Ask a model for one sentence.
 
     Args:
-        samples: The sentences.
-        model: Answers them.
+        sample: The sentence.
+        model: Answers it.
         root: Folder below which the images lie.
-        log: Where the answers go.
+        zoom: Whether the model looks closer.
 
-    Yields:
-        The id of each sentence, once its answer is written.
+    Returns:
+        The line of the answer file: answer and truth.
     """
-    for sample in samples:
-        if sample.sample_id not in log.done:
-            log.append(sample.sample_id, _answer(sample, model, root))
-        yield sample.sample_id
-
-
-def _answer(sample: GroundingSample, model: PerceptionModel, root: Path) -> dict[str, Any]:
     image = read_image(find_image(root, sample.image))
     try:
-        grounding = model.ground(image, sample.expression)
+        grounding = model.ground(image, sample.expression, zoom=zoom)
         box, text, reason = grounding.box, grounding.text, "" if grounding.box else "no box in the answer"
     except ExpressionError as error:
         # A sentence that the model refuses is a failure of the model, not of the data.

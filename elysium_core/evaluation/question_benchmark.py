@@ -1,45 +1,93 @@
-"""Questions about videos: the model answers from 16 frames, a judge grades, both are written down."""
+"""Questions about videos: a model answers from some frames of each, and a language model judges the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from elysium_core.data.readers.video_qa import VideoQuestion
-from elysium_core.errors import DataError, ExpressionError
-from elysium_core.evaluation.answer_files import AnswerLog, read_answers
-from elysium_core.evaluation.frame_sampling import sample_video
+from elysium_core.data.readers.video_qa import READERS, VideoQuestion, read_video_qa
+from elysium_core.errors import ConfigError, DataError, ExpressionError
+from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.judge import Judge, Verdict, judge_answer, score_verdicts
-from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import Manifest, read_manifest
-from elysium_core.evaluation.tracking_tables import PAPER, published_rows
+from elysium_core.evaluation.report import PAPER, Report, Table, percent, published_rows
+from elysium_core.evaluation.run_folder import AnswerLog, Manifest, Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
+from elysium_core.io.video import open_video
 from elysium_core.types import PerceptionModel
 
-KIND = "questions"
-FRAMES = 16
+QUESTIONS = "questions"
 
 
-def run_questions(
-    questions: Iterable[VideoQuestion], model: PerceptionModel, log: AnswerLog, frame_count: int = FRAMES
-) -> Iterator[str]:
-    """Have the model answer every question that has no answer yet.
+class VideoQuestions(Benchmark):
+    """Questions about the videos of one data set."""
 
-    Yields:
-        The id of each question, once its answer is written.
+    kind = QUESTIONS
+    names = tuple(READERS)
+
+    def __init__(self, request: EvalRequest) -> None:
+        super().__init__(request)
+        if request.zoom:
+            raise ConfigError("zoom is for tracking, grounding and descriptions; questions are about whole pictures")
+        self._frames = request.frames or QUESTION_FRAMES
+
+    @property
+    def split(self) -> str:
+        """The split asked for, or ``test``."""
+        return self.request.split or "test"
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yield the id of each question, and 1."""
+        yield from ((item.question_id, 1) for item in self._questions())
+
+    def settings(self, model: PerceptionModel) -> dict[str, Any]:
+        """Return the task, and how many frames are shown."""
+        return {"task": "ask", "frames": self._frames}
+
+    def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
+        """Have every question answered that has no answer yet; yield its id."""
+        yield from answer_missing(
+            folder,
+            ranks,
+            self._questions(),
+            lambda item: item.question_id,
+            lambda item: answer_question(item, model, self._frames),
+        )
+
+    @staticmethod
+    def report(folder: Path, _protocols: Sequence[str] = (), /) -> Report:
+        """Report the verdicts of the judge, if there was one."""
+        return questions_report(folder)
+
+    def _questions(self) -> Iterable[VideoQuestion]:
+        return islice(read_video_qa(self.data, self.request.benchmark, self.split), self.request.limit)
+
+
+def answer_question(item: VideoQuestion, model: PerceptionModel, frame_count: int = QUESTION_FRAMES) -> dict[str, Any]:
+    """Have a model answer one question.
+
+    Args:
+        item: The question.
+        model: Answers it.
+        frame_count: Frames of the video that it is shown, evenly spread.
+
+    Returns:
+        The line of the answer file.
+
+    Raises:
+        VideoError: The video cannot be read.
     """
-    for item in questions:
-        if item.question_id not in log.done:
-            frames = sample_video(item.video, frame_count)
-            try:
-                prediction, reason = model.ask(frames, item.question), ""
-            except ExpressionError as error:
-                # A question that the model refuses is answered wrongly, not left out.
-                prediction, reason = "", str(error)
-            record = {"question": item.question, "answer": item.answer, "kind": item.kind, "prediction": prediction}
-            log.append(item.question_id, record | {"video": item.video.name, "reason": reason})
-        yield item.question_id
+    with open_video(item.video) as recording:
+        frames = sample_recording(recording, frame_count)
+    try:
+        prediction, reason = model.ask(frames, item.question), ""
+    except ExpressionError as error:
+        # A question that the model refuses is answered wrongly, not left out.
+        prediction, reason = "", str(error)
+    record = {"question": item.question, "answer": item.answer, "kind": item.kind, "prediction": prediction}
+    return record | {"video": item.video.name, "reason": reason}
 
 
 def run_judge(folder: Path, judge: Judge, log: AnswerLog) -> Iterator[str]:

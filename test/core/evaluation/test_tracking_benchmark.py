@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +11,22 @@ from elysium_core.data.readers import folder
 from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.readers.frame_sources import VideoFrames
 from elysium_core.errors import ConfigError, DataError, ExpressionError
-from elysium_core.evaluation.metrics import Ranks
+from elysium_core.evaluation.benchmark import EvalRequest
+from elysium_core.evaluation.benchmarks import prepare
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_result
-from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
-from elysium_core.evaluation.tracking_run import TrackingTask, run_recordings, track_recording
+from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.evaluation.tracking_benchmark import TrackingTask, track_recording
 from elysium_core.geometry import Box
+from elysium_core.types import ModelInfo
 
 
 def track(root, tracker, **task):
     return track_recording(next(read_folder(root)), tracker, TrackingTask(**task))
+
+
+def execute(root, model, run_folder, **request):
+    """Run a model over the recordings; return the names of all that were answered, now or before."""
+    return list(prepare(EvalRequest("folder", root, **request)).execute(model, "scripted", run_folder))
 
 
 def test_sot_tells_the_first_true_box_and_nothing_else(make_recording, scripted_tracker):
@@ -88,33 +94,34 @@ def test_finished_recordings_are_not_tracked_again(make_recording, scripted_mode
     root = make_recording("a")
     make_recording("b")
     model = scripted_model()
-    first = list(run_recordings(read_folder(root), model.tracker, TrackingTask(), tmp_path / "run"))
+    first = execute(root, model, tmp_path / "run")
     result_path(tmp_path / "run", "b").unlink()
-    again = list(run_recordings(read_folder(root), model.tracker, TrackingTask(), tmp_path / "run"))
-    assert [r.name for r in first] == ["a", "b"]
-    assert [None if r is None else r.name for r in again] == [None, "b"]
+    assert first == execute(root, model, tmp_path / "run") == ["a", "b"]
     assert len(model.trackers) == 3
+    assert result_path(tmp_path / "run", "b").is_file()
 
 
 def test_an_answer_that_was_measured_against_other_boxes_is_not_used(make_recording, scripted_model, tmp_path):
     root = make_recording("a")
-    list(run_recordings(read_folder(root), scripted_model().tracker, TrackingTask(), tmp_path / "run"))
-    for recording in read_folder(root):
-        recording.boxes_xywh_px[0, 2] += 1
-        with pytest.raises(DataError, match=r"measured against other boxes .* delete it"):
-            list(run_recordings(iter([recording]), scripted_model().tracker, TrackingTask(), tmp_path / "run"))
+    execute(root, scripted_model(), tmp_path / "run")
+    truth = root / "a/gt.txt"
+    truth.write_text(truth.read_text().replace("4,10,16,20", "4,10,17,20"))
+    with pytest.raises(DataError, match=r"measured against other boxes .* delete it"):
+        execute(root, scripted_model(), tmp_path / "run")
 
 
-def test_a_stopped_recording_leaves_no_file(make_recording, scripted_tracker, tmp_path):
+def test_a_stopped_recording_leaves_no_file(make_recording, scripted_model, scripted_tracker, tmp_path):
     class Broken(scripted_tracker):
         def step(self, frame):
             if frame.index == 3:
                 raise KeyboardInterrupt
             return super().step(frame)
 
+    model = scripted_model()
+    model.tracker = lambda mode, config: Broken()
     with pytest.raises(KeyboardInterrupt):
-        list(run_recordings(read_folder(make_recording()), Broken, TrackingTask(), tmp_path / "run"))
-    assert not list(tmp_path.glob("run/**/*.*"))
+        execute(make_recording(), model, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").rglob("*.*")] == ["run.json"]
 
 
 class TestResultFiles:
@@ -150,71 +157,6 @@ class TestResultFiles:
             read_result(path)
 
 
-class TestRunFolder:
-    manifest = Manifest("tracking", "folder", "", "nano", "sot", mode="stream", entries={"a": 3})
-
-    def test_it_goes_on_with_the_same_run(self, tmp_path):
-        open_run(tmp_path, self.manifest)
-        more = Manifest("tracking", "folder", "", "nano", "sot", mode="stream", limit=2, entries={"a": 3, "b": 4})
-        open_run(tmp_path, more)
-        assert read_manifest(tmp_path).entries == {"a": 3, "b": 4}
-
-    @pytest.mark.parametrize("changes", [{"model": "identity"}, {"task": "rsot"}, {"mode": "clip"}, {"split": "val"}])
-    def test_it_refuses_to_mix_two_runs(self, tmp_path, changes):
-        open_run(tmp_path, self.manifest)
-        ((name, value),) = changes.items()
-        fields = {"kind": "tracking", "benchmark": "folder", "split": "", "model": "nano", "task": "sot"}
-        with pytest.raises(ConfigError, match=rf"with {name} .*, not {value!r}; choose another --out"):
-            open_run(tmp_path, Manifest(**({"mode": "stream"} | fields | changes)))
-
-    @pytest.mark.parametrize("changed", ["backend", "precision", "weights"])
-    def test_it_refuses_answers_of_another_model_of_the_same_name(self, tmp_path, changed):
-        device = {"name": "nano", "device": "cpu", "backend": "torch", "precision": "float32", "weights": "abc"}
-        open_run(tmp_path, replace(self.manifest, device=device))
-        open_run(tmp_path, replace(self.manifest, device=device | {"device": "cuda:0"}))
-        with pytest.raises(ConfigError, match=f"holds a run with {changed} '{device[changed]}', not 'other'"):
-            open_run(tmp_path, replace(self.manifest, device=device | {changed: "other"}))
-
-    def test_it_refuses_another_number_of_frames(self, tmp_path):
-        open_run(tmp_path, replace(self.manifest, frames=8))
-        with pytest.raises(ConfigError, match="with frames 8, not 4"):
-            open_run(tmp_path, replace(self.manifest, frames=4))
-
-    def test_a_folder_without_a_run(self, tmp_path):
-        with pytest.raises(DataError, match=r"holds no run\.json"):
-            read_manifest(tmp_path)
-        (tmp_path / "run.json").write_text('{"kind": 1}')
-        with pytest.raises(DataError, match="cannot be read"):
-            read_manifest(tmp_path)
-
-
-class TestRanks:
-    def test_shares_are_disjoint_and_complete(self):
-        shares = [list(Ranks(rank, 3).share(range(10))) for rank in range(3)]
-        assert sorted(item for share in shares for item in share) == list(range(10))
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-    def test_torchrun_tells_which_one_this_is(self, monkeypatch):
-        assert Ranks.from_environment() == Ranks(0, 1, 0)
-        monkeypatch.setenv("RANK", "3")
-        monkeypatch.setenv("WORLD_SIZE", "4")
-        monkeypatch.setenv("LOCAL_RANK", "1")
-        assert Ranks.from_environment() == Ranks(3, 4, 1)
-
-    @pytest.mark.parametrize(("rank", "world"), [("4", "4"), ("-1", "2"), ("x", "2"), ("0", "0")])
-    def test_nonsense_is_refused(self, monkeypatch, rank, world):
-        monkeypatch.setenv("RANK", rank)
-        monkeypatch.setenv("WORLD_SIZE", world)
-        with pytest.raises(ConfigError, match=f"RANK={rank}, WORLD_SIZE={world}"):
-            Ranks.from_environment()
-
-    def test_each_process_gets_its_own_gpu(self, monkeypatch):
-        monkeypatch.setattr("elysium_core.evaluation.metrics._has_cuda", lambda: True)
-        assert Ranks(3, 4, 1).device("auto") == "cuda:1"
-        assert Ranks(3, 4, 1).device("cpu") == "cpu"
-        assert Ranks().device("auto") == "auto"
-
-
 def test_words_that_a_model_refuses_are_its_failure_and_do_not_stop_the_run(make_recording, scripted_tracker):
     class Refusing(scripted_tracker):
         def add(self, expression="", box=None):
@@ -223,3 +165,27 @@ def test_words_that_a_model_refuses_are_its_failure_and_do_not_stop_the_run(make
     result = track(make_recording(), Refusing(), task="rsot")
     assert result.unanswered == 6
     assert result.failures == {"the model refuses the words (EXPR_UNKNOWN)": 6}
+
+
+@pytest.mark.parametrize(
+    ("mode", "trained", "asked", "used"),
+    [
+        ("clip", 32, None, 8),  # the paper's clips, whatever the last stage of training used
+        ("clip", 8, None, 8),
+        ("clip", 4, None, 4),  # never more than the model has seen
+        ("clip", 32, 16, 16),
+        ("clip", 4, 8, 8),
+        ("stream", 32, None, 32),
+        ("stream", 4, None, 4),
+        ("stream", 4, 8, 8),
+    ],
+)
+def test_clips_of_the_protocol_and_of_the_training_are_two_settings(
+    make_recording, scripted_model, tmp_path, mode, trained, asked, used
+):
+    model, configs = scripted_model(), []
+    model.info, make = ModelInfo("m", clip_length=trained), model.tracker
+    model.tracker = lambda mode, config: (configs.append(config), make())[1]
+    execute(make_recording(), model, tmp_path / "run", mode=mode, clip_length=asked)
+    assert [config.clip_length for config in configs] == [used]
+    assert read_manifest(tmp_path / "run").clip_length == used

@@ -1,6 +1,6 @@
-"""Video-REG: what is in this box of a clip?
+"""Video-REG: describe what is in a box of a clip.
 
-METEOR 1.5 and CIDEr-D of descriptions, through pycocoevalcap (an extra) and its Java tools.
+Scored by METEOR 1.5 and CIDEr-D through pycocoevalcap (an extra) and its Java tools.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BackendError, BoxError, DataError
-from elysium_core.evaluation.answer_files import AnswerLog, read_answers
-from elysium_core.evaluation.frame_sampling import sample_source
+from elysium_core.evaluation.benchmark import Benchmark
 from elysium_core.evaluation.metrics import Floats
-from elysium_core.evaluation.report import Report, Table
-from elysium_core.evaluation.run_folder import Manifest, read_manifest
-from elysium_core.evaluation.tracking_tables import PAPER, published_rows
+from elysium_core.evaluation.report import PAPER, Report, Table, published_rows
+from elysium_core.evaluation.run_folder import Manifest, Ranks, answer_missing, read_answers, read_manifest
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import description_frames, sample_stored
 from elysium_core.types import PerceptionModel
 
 
@@ -103,42 +104,81 @@ def _captions(texts: Sequence[str]) -> dict[int, list[dict[str, str]]]:
     return {index: [{"caption": " ".join(text.replace("|||", " ").split()) or "."}] for index, text in enumerate(texts)}
 
 
-KIND = "describing"
-FRAMES = 8
+class VideoDescription(Benchmark):
+    """Video-REG: describe the target of each recording of a tracking data set."""
+
+    kind = "describing"
+    names = tuple(TRACKING_BENCHMARKS)
+    tasks = ("video-reg",)
+
+    @property
+    def split(self) -> str:
+        """The split asked for, or the data set's usual one; empty if it has none."""
+        return self.request.split or get_tracking_benchmark(self.request.benchmark).default_split
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yield the name of each recording and its number of frames."""
+        yield from ((recording.name, recording.frame_count) for recording in self._recordings())
+
+    def settings(self, model: PerceptionModel) -> dict[str, Any]:
+        """Return the task, and how many frames are shown."""
+        return {"task": self.request.task, "frames": self._frames(model)}
+
+    def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
+        """Have every target described that has no description yet; yield the name of its recording."""
+        count, zoom = self._frames(model), self.request.zoom
+        yield from answer_missing(
+            folder,
+            ranks,
+            self._recordings(),
+            lambda recording: recording.name,
+            lambda recording: describe_recording(recording, model, count, zoom=zoom),
+        )
+
+    @staticmethod
+    def report(folder: Path, _protocols: Sequence[str] = (), /) -> Report:
+        """Report METEOR and CIDEr-D beside the baselines."""
+        return describing_report(folder)
+
+    def _frames(self, model: PerceptionModel) -> int:
+        return self.request.frames or description_frames(model.info.clip_length)
+
+    def _recordings(self) -> Iterable[LabelledRecording]:
+        data_set = get_tracking_benchmark(self.request.benchmark)
+        return islice(data_set.read(self.data, self.split), self.request.limit)
 
 
-def run_descriptions(
-    recordings: Iterable[LabelledRecording], model: PerceptionModel, log: AnswerLog, frame_count: int = FRAMES
-) -> Iterator[str]:
-    """Have the model describe every target that it has not described yet.
+def describe_recording(
+    recording: LabelledRecording, model: PerceptionModel, frame_count: int, *, zoom: bool = False
+) -> dict[str, Any]:
+    """Have a model describe the target of a recording.
 
-    The clip is ``frame_count`` frames spread evenly; the box is the true one of the
-    clip's first frame that has one.
+    It is shown frames that are spread evenly over the recording, and the true box in the first of them that has one.
 
-    Yields:
-        The name of each recording, once its description is written.
+    Args:
+        recording: The recording.
+        model: Describes it.
+        frame_count: Frames it is shown, at most.
+        zoom: Whether the model looks closer.
+
+    Returns:
+        The line of the answer file: answer and truth.
 
     Raises:
-        DataError: A recording has no words to compare with, or no box in the clip.
+        DataError: The recording has no words to compare with, or no box in the frames.
     """
-    for recording in recordings:
-        if recording.name not in log.done:
-            log.append(recording.name, _describe(recording, model, frame_count))
-        yield recording.name
-
-
-def _describe(recording: LabelledRecording, model: PerceptionModel, frame_count: int) -> dict[str, Any]:
     reference = recording.expression or recording.category
     if not reference:
         raise DataError(f"{recording.name!r} has no description to compare with; Video-REG needs one")
-    frames = sample_source(recording.frames, frame_count)
+    source = recording.frames
+    frames = sample_stored(source, source.name, frame_count, source.count)
     for position, frame in enumerate(frames):
         if frame.index >= recording.frame_count:
-            raise DataError(f"{recording.frames.name!r} has more frames than {str(recording.truth_file)!r} has boxes")
+            raise DataError(f"{source.name!r} has more frames than {str(recording.truth_file)!r} has boxes")
         row = recording.boxes_xywh_px[frame.index]
         if np.isfinite(row).all():
             box = _box(recording, row, frame)
-            answer = model.describe(frames, box, frame_index=position)
+            answer = model.describe(frames, box, frame_index=position, zoom=zoom)
             words = {"reference": reference, "category": recording.category, "answer": answer}
             return words | {"frame": frame.index, "box": list(box)}
     raise DataError(f"{recording.name!r} has no true box in any of the {len(frames)} frames shown to the model")

@@ -1,0 +1,133 @@
+"""What a benchmark is: a list of entries, a way to run a model over them, and a report of the answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from elysium_core.errors import ConfigError
+from elysium_core.evaluation.report import Report
+from elysium_core.evaluation.run_folder import Manifest, Ranks, read_answers
+from elysium_core.types import PerceptionModel
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """What the user asked to measure.
+
+    Attributes:
+        benchmark: Name of a data set; see :data:`elysium_core.evaluation.benchmarks.BENCHMARKS`.
+        data: Folder of the data set; None where it is generated.
+        split: Split of the data set, empty for its usual one.
+        task: For tracking data sets ``sot``, ``rsot`` or ``video-reg``; ignored elsewhere.
+        words: For ``rsot``: ``description`` or ``class``.
+        mode: Tracking mode.
+        score_threshold: Score below which a box is not sure; None = 0 in clip mode, where the paper
+            takes every box, and the usual one in stream mode, where a robot would not.
+        clip_length: Frames the tracker sees at once at most, 2..32; None = 8 in clip mode, as in the paper, and the
+            length of the training clips in stream mode and where these are shorter.
+        zoom: Whether models look closer (tracking in stream mode, grounding, descriptions).
+        protocols: Tracking protocols to report; the default one if empty.
+        limit: Entries at most, None for all; of generated video, clips of each part.
+        frames: Frames shown to the model for descriptions and questions, None for the usual number.
+    """
+
+    benchmark: str
+    data: Path | None = None
+    split: str = ""
+    task: str = "sot"
+    words: str = "description"
+    mode: str = "stream"
+    score_threshold: float | None = None
+    clip_length: int | None = None
+    zoom: bool = False
+    protocols: tuple[str, ...] = ()
+    limit: int | None = None
+    frames: int | None = None
+
+
+class Benchmark(ABC):
+    """One kind of benchmark on one data set. A new kind is a subclass in ``benchmarks.KINDS``.
+
+    The report needs the run folder only, so that a run can be scored again without data and model.
+
+    Attributes:
+        kind: Name of the kind, as ``run.json`` holds it.
+        names: Data sets of this kind, as on the command line.
+        tasks: What can be asked about them; empty if there is one task only.
+
+    Args:
+        request: What was asked for.
+
+    Raises:
+        ConfigError: The request does not fit.
+    """
+
+    kind: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, request: EvalRequest) -> None:
+        self.request = request
+
+    @property
+    def data(self) -> Path:
+        """Folder of the data set.
+
+        Raises:
+            ConfigError: None was given.
+        """
+        if self.request.data is None:
+            raise ConfigError(f"benchmark {self.request.benchmark!r} needs --data, the folder of its files")
+        return self.request.data
+
+    @property
+    @abstractmethod
+    def split(self) -> str:
+        """The split asked for, or the data set's usual one; empty if it has none."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Read all annotations; yield the name of each entry and its number of frames (1 where nothing is counted).
+
+        Raises:
+            DataError: Something is missing or damaged; the message names file and line.
+            ConfigError: The data set has no such split.
+        """
+
+    @abstractmethod
+    def settings(self, model: PerceptionModel) -> dict[str, Any]:
+        """Return what ``run.json`` notes beside the request: fields of :class:`Manifest`."""
+
+    @abstractmethod
+    def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
+        """Answer the entries of this process that have no answer yet, and write each answer at once.
+
+        Yields:
+            The name of each entry, answered now or before.
+
+        Raises:
+            DataError: A frame or an entry is damaged.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def report(folder: Path, protocols: Sequence[str] = (), /) -> Report:
+        """Score the answers in a run folder.
+
+        Args:
+            folder: The run folder.
+            protocols: For tracking: rules to score by; those the run was asked for if empty.
+
+        Raises:
+            DataError: There is no answer, or a file is damaged.
+            ConfigError: A protocol is unknown.
+        """
+
+    @staticmethod
+    def answered(folder: Path, manifest: Manifest) -> Collection[str]:
+        """Return the entries that have an answer, by whichever process."""
+        return manifest.entries.keys() & read_answers(folder, "answers").keys()

@@ -1,0 +1,273 @@
+"""Single object tracking: SOT (the first box is given) and RSOT (words are given) over labelled recordings."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
+from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionError
+from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
+from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
+from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
+from elysium_core.evaluation.report import Report
+from elysium_core.evaluation.results import TrackResult, read_result, result_path, same_rows, write_result
+from elysium_core.evaluation.run_folder import Manifest, Ranks
+from elysium_core.evaluation.tracking_report import TRACKING, tracking_report
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.tracking.follow import follow_recording
+from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackUpdate
+
+TASKS = ("sot", "rsot")
+WORDS = ("description", "class")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_NO_UPDATE = "the tracker said nothing about this frame"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingTask:
+    """What a tracker is given at the start of a recording.
+
+    Attributes:
+        task: ``sot``: the first true box. ``rsot``: words.
+        words: Which words: the sentence (``description``) or the ``class``; each stands in for the other
+            where a data set lacks it.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+
+    task: str = "sot"
+    words: str = "description"
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ConfigError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        if self.words not in WORDS:
+            raise ConfigError(f"words {self.words!r} are not one of {', '.join(WORDS)}")
+
+    def expression_of(self, recording: LabelledRecording) -> str:
+        """Return the words that name the target.
+
+        Raises:
+            DataError: The data set has none.
+        """
+        texts = (recording.expression, recording.category)
+        words = next((text for text in (texts if self.words == "description" else texts[::-1]) if text), "")
+        if not words:
+            raise DataError(
+                f"{recording.name!r} has no words that name its target, which task rsot needs; "
+                "use --task sot, or add an expression.txt"
+            )
+        return words
+
+    def check(self, recording: LabelledRecording) -> None:
+        """Raise DataError unless the recording holds what the tracker must be given."""
+        if self.task == "rsot":
+            self.expression_of(recording)
+        elif not np.isfinite(recording.boxes_xywh_px[0]).all():
+            raise DataError(
+                f"the first line of {str(recording.truth_file)!r} has no box for {recording.name!r}; "
+                "task sot starts there, so cut the recording or use --task rsot"
+            )
+
+
+class SingleObjectTracking(Benchmark):
+    """SOT and RSOT on one data set; one result file a recording."""
+
+    kind = TRACKING
+    names = tuple(TRACKING_BENCHMARKS)
+    tasks = TASKS
+
+    def __init__(self, request: EvalRequest) -> None:
+        super().__init__(request)
+        self.task = TrackingTask(request.task, request.words)
+        self._config = TrackingConfig(
+            mode=request.mode,
+            clip_length=request.clip_length,
+            # One target, and never removed: a recording is scored to its end.
+            max_targets=1,
+            remove_after_s=0.0,
+            score_threshold=_score_threshold(request),
+            zoom=request.zoom,
+        )
+        for name in request.protocols:
+            get_protocol(name)
+
+    @property
+    def split(self) -> str:
+        """The split asked for, or the data set's usual one; empty if it has none."""
+        return self.request.split or get_tracking_benchmark(self.request.benchmark).default_split
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """Yield the name of each recording and its number of frames."""
+        for recording in self._recordings():
+            self.task.check(recording)
+            yield recording.name, recording.frame_count
+
+    def settings(self, model: PerceptionModel) -> dict[str, Any]:
+        """Return task, settings of the tracker, and protocols."""
+        config = self._resolved(model)
+        return {
+            "task": self.task.task,
+            "words": self.task.words,
+            "mode": config.mode,
+            "score_threshold": config.score_threshold,
+            "clip_length": config.clip_length,
+            "protocols": self.request.protocols or (DEFAULT_PROTOCOL,),
+        }
+
+    def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
+        """Track every recording that has no result yet; yield its name."""
+        config = self._resolved(model)
+        for recording in ranks.share(self._recordings()):
+            if (path := result_path(folder, recording.name)).is_file():
+                _require_same_truth(read_result(path), recording, path)
+            else:
+                tracker = model.tracker(mode=config.mode, config=config)
+                write_result(folder, track_recording(recording, tracker, self.task))
+            yield recording.name
+
+    @staticmethod
+    def report(folder: Path, protocols: Sequence[str] = (), /) -> Report:
+        """Score a run beside the baselines, and draw its plots."""
+        return tracking_report(folder, protocols)
+
+    @staticmethod
+    def answered(folder: Path, manifest: Manifest) -> Collection[str]:
+        """Return the recordings that have a result file."""
+        return {name for name in manifest.entries if result_path(folder, name).is_file()}
+
+    def _recordings(self) -> Iterable[LabelledRecording]:
+        data_set = get_tracking_benchmark(self.request.benchmark)
+        return islice(data_set.read(self.data, self.split), self.request.limit)
+
+    def _resolved(self, model: PerceptionModel) -> TrackingConfig:
+        return self._config.resolved(model.info.clip_length)
+
+
+def _score_threshold(request: EvalRequest) -> float:
+    if request.score_threshold is not None:
+        return request.score_threshold
+    return 0.0 if request.mode == "clip" else TrackingConfig().score_threshold
+
+
+def _require_same_truth(result: TrackResult, recording: LabelledRecording, path: Path) -> None:
+    if not same_rows(result.truth_xywh_px, recording.boxes_xywh_px):
+        raise DataError(
+            f"{str(path)!r} was measured against other boxes than {str(recording.truth_file)!r} holds now; "
+            "delete it, or choose another --out"
+        )
+
+
+def track_recording(recording: LabelledRecording, tracker: Tracker, task: TrackingTask) -> TrackResult:
+    """Follow one target through one recording.
+
+    Args:
+        recording: What to track.
+        tracker: A fresh tracker.
+        task: What it is given.
+
+    Raises:
+        DataError: A frame cannot be read, or there are more or fewer frames than true boxes.
+    """
+    task.check(recording)
+    answers = _Answers(recording.frame_count)
+    seconds, size = 0.0, recording.frame_size
+
+    def start(frame: Frame) -> None:
+        _start_target(tracker, recording, task, size or (frame.width, frame.height))
+
+    try:
+        for step in follow_recording(tracker, _frames(recording), start):
+            if step.frame is not None:
+                size = size or (step.frame.width, step.frame.height)
+            if size is not None:
+                answers.store(step.updates, size)
+            seconds += step.seconds
+    except ExpressionError as error:
+        # A sentence that the model refuses is a failure of the model, not of the data.
+        answers.refuse(f"the model refuses the words ({error.code})")
+        for frame in _frames(recording):
+            size = size or (frame.width, frame.height)
+    if size is None:
+        raise _wrong_length(recording, "fewer")
+    return TrackResult(
+        name=recording.name,
+        predicted_xywh_px=answers.boxes,
+        truth_xywh_px=recording.boxes_xywh_px,
+        absent=recording.absent,
+        frame_size=size,
+        first_box_given=task.task == "sot",
+        pixel_origin=recording.pixel_origin,
+        first_box_only=recording.first_box_only,
+        expression=task.expression_of(recording) if task.task == "rsot" else "",
+        failures=answers.failures(),
+        parse_failures=dict(tracker.stats.parse_failures),
+        seconds=seconds,
+    )
+
+
+class _Answers:
+    """Boxes by the frame they are about; an answer may come some frames later (clip mode)."""
+
+    def __init__(self, frame_count: int) -> None:
+        self.boxes: Floats = np.full((frame_count, 4), np.nan)
+        self._reasons = [_NO_UPDATE] * frame_count
+
+    def store(self, updates: Sequence[TrackUpdate], frame_size: tuple[int, int]) -> None:
+        for update in updates:
+            if 0 <= update.frame_index < len(self.boxes):
+                self._reasons[update.frame_index] = update.reason or update.state.value
+                if update.box is not None:
+                    self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(*frame_size)])[0]
+
+    def refuse(self, reason: str) -> None:
+        """Give every frame the same reason for having no box."""
+        self._reasons = [reason] * len(self.boxes)
+
+    def failures(self) -> dict[str, int]:
+        missing = np.flatnonzero(np.isnan(self.boxes).any(axis=1))
+        # "score 0.18 is low" and "score 0.19 is low" are one reason.
+        return dict(Counter(_NUMBER.sub("#", self._reasons[index]) for index in missing))
+
+
+def _frames(recording: LabelledRecording) -> Iterator[Frame]:
+    """The frames of a recording, of which there must be as many as true boxes."""
+    last_index = -1
+    for frame in recording.frames:
+        if frame.index >= recording.frame_count:
+            raise _wrong_length(recording, "more")
+        last_index = frame.index
+        yield frame
+    if last_index != recording.frame_count - 1:
+        raise _wrong_length(recording, "fewer")
+
+
+def _start_target(
+    tracker: Tracker, recording: LabelledRecording, task: TrackingTask, frame_size: tuple[int, int]
+) -> None:
+    if task.task == "rsot":
+        tracker.add(expression=task.expression_of(recording))
+        return
+    try:
+        x, y, w, h = (float(value) for value in recording.boxes_xywh_px[0])
+        tracker.add(box=Box.from_xywh_px(x, y, w, h, *frame_size))
+    except BoxError as error:
+        raise DataError(f"the first box in {str(recording.truth_file)!r} cannot start a track: {error}") from error
+
+
+def _wrong_length(recording: LabelledRecording, more: str) -> DataError:
+    return DataError(
+        f"{recording.frames.name!r} decodes to {more} frames than {str(recording.truth_file)!r} has boxes "
+        f"({recording.frame_count}); they must be equal"
+    )
