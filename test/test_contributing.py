@@ -88,6 +88,15 @@ def test_a_data_set(run, tmp_path):
     assert f"{100 * 2 / 3 * 20 / 21:.2f}" in report
 
 
+def test_a_kind_of_evaluation(run, picture, tmp_path):
+    run(
+        "elysium_core.cli", "eval", "mirror", "--data", picture.parent, "--model", "identity", "--out", tmp_path / "run"
+    )
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text(encoding="utf-8"))
+    assert scores["iou"] == 1.0, "the whole picture stays where it is"
+    assert scores["facts"] == {"Pictures": "1"}
+
+
 # Everything that needs torch, in one process, because importing it takes longest. ``MEAN`` is a checkpoint folder.
 WITH_TORCH = """
 import json, sys
