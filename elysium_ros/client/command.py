@@ -6,8 +6,6 @@
 ``elysium ros`` runs ``python -m elysium_ros.client.command``.
 
 Exit code 0: done. 1: the node refused, and says why. 2: bad input. 3: the node did not answer in time.
-
-Any ROS message as plain Python data for JSON, without the tools of a ROS installation.
 """
 
 from __future__ import annotations
@@ -30,32 +28,8 @@ from elysium_core.geometry import parse_box
 from elysium_core.io.image import read_image
 from elysium_core.prompt.expression import clean_expression
 from elysium_ros.client.tracker_client import STATES, TRANSITIONS, NoAnswerError, TrackerClient, spinning
-from elysium_ros.convert.messages import box_to_message, header_at, image_message
+from elysium_ros.convert.messages import as_plain, box_to_message, header_at, image_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
-
-MAX_ITEMS = 256
-"""Longer fields of numbers (image data) are replaced by their length: they are not meant to be read."""
-
-
-def as_plain(value: Any) -> Any:
-    """Turn a message, or a field of one, into dicts, lists, numbers and text.
-
-    Args:
-        value: A message or a field's value. Numbers in bulk become ``"<N items>"``
-            when there are more than :data:`MAX_ITEMS`; numbers that JSON does not know become None.
-    """
-    if hasattr(value, "get_fields_and_field_types"):
-        return {name: as_plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
-    if isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        # float32 fields arrive as the nearest double; six digits are more than they hold.
-        return round(value, 6) if math.isfinite(value) else None
-    if len(value) > MAX_ITEMS and not isinstance(value, list):
-        return f"<{len(value)} items>"
-    # Sequences of numbers are array.array, numpy arrays or bytes; those of messages are lists.
-    return [as_plain(item) for item in (value.tolist() if hasattr(value, "tolist") else value)]
-
 
 STATE_NAMES: dict[int, str] = {
     TrackedObject.STATE_TRACKED: "TRACKED",

@@ -25,6 +25,9 @@ from elysium_ros.perception.types import ObjectView
 
 NANOSECONDS = 1_000_000_000
 
+# Longer fields of numbers (image data) are written as their length: they are not meant to be read.
+_MAX_ITEMS = 256
+
 _STATES: dict[TrackState, int] = {
     TrackState.TRACKED: TrackedObject.STATE_TRACKED,
     TrackState.UNCERTAIN: TrackedObject.STATE_UNCERTAIN,
@@ -219,3 +222,23 @@ def _as_array(pixels: NDArray[np.uint8]) -> array.array[int]:
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(pixels).data)
     return data
+
+
+def as_plain(value: Any) -> Any:
+    """Turn a message, or a field of one, into dicts, lists, numbers and text for JSON.
+
+    Args:
+        value: A message or a field's value. Numbers in bulk become ``"<N items>"`` when there are more than 256;
+            numbers that JSON does not have become None.
+    """
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: as_plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        # float32 fields arrive as the nearest double; six digits are more than they hold.
+        return round(value, 6) if math.isfinite(value) else None
+    if len(value) > _MAX_ITEMS and not isinstance(value, list):
+        return f"<{len(value)} items>"
+    # Sequences of numbers are array.array, numpy arrays or bytes; those of messages are lists.
+    return [as_plain(item) for item in (value.tolist() if hasattr(value, "tolist") else value)]

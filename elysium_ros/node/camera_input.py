@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.subscription import Subscription
@@ -104,8 +103,7 @@ class CameraInput:
         """With the transport ``auto``: subscribe to the first topic that has a publisher, raw images before others."""
         if self._transport != "auto":
             return
-        published = [name for name in _TYPES if self._node.count_publishers(self.topic(name))]
-        if published:
+        if published := [name for name in _TYPES if self._node.count_publishers(self.topic(name))]:
             self._subscribe(published[0])
 
     def close(self) -> None:
@@ -290,7 +288,7 @@ class CameraInputs:
         return "the node is not active" if camera_input is None else camera_input.hint()
 
 
-def _other_topics(node: Node, type_name: str) -> list[str]:
+def _other_topics(node: ManagedNode, type_name: str) -> list[str]:
     """Return topics of a type that somebody else publishes, sorted."""
     own = node.get_fully_qualified_name() + "/"
     names = [name for name, types in node.get_topic_names_and_types() if type_name in types]

@@ -36,7 +36,7 @@ class ParameterServer:
         self._is_active = is_active
         self._on_change = on_change
         self.problems: dict[str, str] = _unknown_overrides(node)
-        accepted = {spec.name: self._declare(node, spec) for spec in SPECS.values()}
+        accepted = {spec.name: _declare(node, spec, self.problems) for spec in SPECS.values()}
         try:
             self.settings = Settings.from_values(accepted)
         except ConfigError as error:
@@ -55,16 +55,6 @@ class ParameterServer:
         """
         if self.problems:
             raise ConfigError("; ".join(self.problems.values()))
-
-    def _declare(self, node: Node, spec: Spec) -> Any:
-        value = _given_value(node, spec)
-        try:
-            value = spec.default if value is None else spec.coerce(value)
-        except ConfigError as error:
-            self.problems[spec.name] = str(error)
-            value = spec.default
-        node.declare_parameter(spec.name, _to_ros(value), _descriptor(spec), ignore_override=True)
-        return value
 
     def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         ours = {p.name: p.value for p in parameters if p.name in SPECS}
@@ -91,6 +81,18 @@ class ParameterServer:
     def _current_values(self) -> dict[str, Any]:
         # What the node holds rather than self.settings: they differ while a combination is refused.
         return {name: SPECS[name].coerce(self._node.get_parameter(name).value) for name in SPECS}
+
+
+def _declare(node: Node, spec: Spec, problems: dict[str, str]) -> Any:
+    """Declare a parameter and return its value; one that cannot be used is noted among the problems."""
+    value = _given_value(node, spec)
+    try:
+        value = spec.default if value is None else spec.coerce(value)
+    except ConfigError as error:
+        problems[spec.name] = str(error)
+        value = spec.default
+    node.declare_parameter(spec.name, _to_ros(value), _descriptor(spec), ignore_override=True)
+    return value
 
 
 def _given_value(node: Node, spec: Spec) -> Any:

@@ -86,13 +86,12 @@ def _frames() -> deque[float]:
     return deque(maxlen=_LAST_FRAMES)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Record:
     """What has happened since the last reset; times on the steady clock [s], durations [s]."""
 
     received_s: deque[float] = field(default_factory=_times)
     published_s: deque[float] = field(default_factory=_times)
-    results: int = 0
     latency_s: deque[float] = field(default_factory=_frames)
     stages_s: dict[str, deque[float]] = field(default_factory=lambda: {name: _frames() for name in STAGES})
 
@@ -107,12 +106,12 @@ class Statistics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._record = _Record()
+        self._record, self._results = _Record(), 0
 
     def reset(self) -> None:
         """Start anew."""
         with self._lock:
-            self._record = _Record()
+            self._record, self._results = _Record(), 0
 
     def image_received(self) -> None:
         """Count an image on arrival."""
@@ -124,7 +123,7 @@ class Statistics:
         with self._lock:
             record = self._record
             record.published_s.append(self._clock())
-            record.results += 1
+            self._results += 1
             if times.latency_s is not None:
                 record.latency_s.append(times.latency_s)
             for name, values_s in record.stages_s.items():
@@ -140,7 +139,7 @@ class Statistics:
             return Snapshot(
                 _per_second(record.received_s, now_s),
                 _per_second(record.published_s, now_s),
-                record.results,
+                self._results,
                 *_percentiles(record.latency_s),
                 tuple(StageSnapshot(name, *_percentiles(values_s)) for name, values_s in record.stages_s.items()),
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
@@ -178,17 +179,7 @@ class Perception:
         except ElysiumError as error:
             self._outputs.report(error)
             return
-        for target, reason in self._farewells.pop(image.camera, ()):
-            job.views.append(target.farewell(reason, job))
-        followed: list[tuple[Target, ObjectView]] = []
-        for tracker in stream.trackers:
-            followed += self._step(tracker, job)
-        for _, view in followed:
-            job.views.append(view)
-        job.targets_changed, self._targets_changed = self._targets_changed, False
-        self._outputs.publish(job)
-        for target, view in followed:
-            target.tell(job, view)
+        self._follow(stream.trackers, job)
         if len(stream.trackers) > 1:
             stream.drop_idle_trackers()
         if self._settings.describe_period_s:
@@ -203,6 +194,26 @@ class Perception:
         if target is not None:
             self._outputs.publish_description(describe_target(self.model, target, zoom=self.config.zoom))
 
+    def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
+        """Have the trackers of a camera see a decoded image, publish the result, and tell those who listen."""
+        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
+        followed: list[tuple[Target, ObjectView]] = []
+        encode_s = generate_s = 0.0
+        for tracker in trackers:
+            reported = self._step(tracker, job)
+            if reported:
+                stats = tracker.stats
+                encode_s, generate_s = encode_s + stats.encode_s, generate_s + stats.generate_s
+            followed += reported
+        for _, view in followed:
+            views.append(view)
+        changed, self._targets_changed = self._targets_changed, False
+        self._outputs.publish(
+            replace(job, views=tuple(views), targets_changed=changed, encode_s=encode_s, generate_s=generate_s)
+        )
+        for target, view in followed:
+            target.tell(job, view)
+
     def _step(self, tracker: Tracker, job: FrameJob) -> list[tuple[Target, ObjectView]]:
         """Have one tracker see a frame; return its targets with their views."""
         owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
@@ -212,14 +223,11 @@ class Perception:
             self._count_failure(error)
             updates = [target.failed(job.frame, self.standing_failure) for target in owners.values()]
         else:
-            stats = tracker.stats
-            if stats.failure is None:
+            failure = tracker.stats.failure
+            if failure is None:
                 self.standing_failure = ""
             else:
-                self._count_failure(stats.failure)
-            if owners:
-                job.encode_s += stats.encode_s
-                job.generate_s += stats.generate_s
+                self._count_failure(failure)
         followed = []
         for update in updates:
             target = owners.get(update.target_id)

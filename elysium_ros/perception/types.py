@@ -96,9 +96,9 @@ class ObjectView:
     news: str = ""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameJob:
-    """One image on its way through the inference thread; decoding and tracking fill in their parts.
+    """One image on its way through the inference thread: first decoded, then with what the trackers say of it.
 
     Attributes:
         image: The image as it arrived.
@@ -117,7 +117,7 @@ class FrameJob:
     skipped: int = 0
     taken_s: float = 0.0
     decode_s: float = 0.0
-    views: list[ObjectView] = field(default_factory=list)
+    views: tuple[ObjectView, ...] = ()
     targets_changed: bool = False
     encode_s: float = 0.0
     generate_s: float = 0.0

@@ -52,11 +52,17 @@ class VideoNode(Node):
 
     def __init__(self) -> None:
         super().__init__("video")
-        self.settings = VideoSettings.from_values({name: self._declare(spec) for name, spec in VIDEO_SPECS.items()})
-        settings = self.settings
+        settings = VideoSettings.from_values({name: _declare(self, spec) for name, spec in VIDEO_SPECS.items()})
+        self.settings = settings
         recording = open_video(settings.source)
         self.finished: Future = Future()
-        self._make_publishers()
+        policy = ReliabilityPolicy.RELIABLE if settings.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        qos = QoSProfile(depth=_IMAGE_DEPTH, reliability=policy)
+        info_qos = QoSProfile(depth=_INFO_DEPTH, reliability=policy)
+        raw, jpeg = settings.image_transport != "compressed", settings.image_transport != "raw"
+        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", info_qos)
+        self._raw_publisher = self.create_publisher(Image, "image", qos) if raw else None
+        self._jpeg_publisher = self.create_publisher(CompressedImage, "image/compressed", qos) if jpeg else None
         self.player = VideoPlayer(
             recording,
             self._publish,
@@ -72,27 +78,6 @@ class VideoNode(Node):
         self._start_timer = self.create_timer(_SUBSCRIBER_CHECK_S, self._start_when_ready)
         self.player.start()
         self.get_logger().info(f"playing {settings.source!r} at {settings.rate or recording.fps:g} Hz")
-
-    def _declare(self, spec: Spec) -> object:
-        # The type is checked by VideoSettings: rclpy would refuse rate:=15 with a traceback.
-        descriptor = ParameterDescriptor(description=spec.description, read_only=True, dynamic_typing=True)
-        if spec.choices:
-            descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
-        elif spec.limits:
-            descriptor.additional_constraints = f"{spec.limits[0]}..{spec.limits[1]} {spec.unit}".strip()
-        return self.declare_parameter(spec.name, spec.default, descriptor).value
-
-    def _make_publishers(self) -> None:
-        reliable = self.settings.reliability == "reliable"
-        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=_IMAGE_DEPTH, reliability=policy)
-        transport = self.settings.image_transport
-        info_qos = QoSProfile(depth=_INFO_DEPTH, reliability=policy)
-        self._info_publisher = self.create_publisher(CameraInfo, "camera_info", info_qos)
-        self._raw_publisher = self.create_publisher(Image, "image", qos) if transport != "compressed" else None
-        self._jpeg_publisher = (
-            self.create_publisher(CompressedImage, "image/compressed", qos) if transport != "raw" else None
-        )
 
     @property
     def _image_publishers(self) -> list[Publisher]:
@@ -145,6 +130,16 @@ class VideoNode(Node):
             rclpy.spin(self, executor)
         for publisher in [self._info_publisher, *self._image_publishers]:
             publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_S))
+
+
+def _declare(node: Node, spec: Spec) -> object:
+    # The type is checked by VideoSettings: rclpy would refuse rate:=15 with a traceback.
+    descriptor = ParameterDescriptor(description=spec.description, read_only=True, dynamic_typing=True)
+    if spec.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
+    elif spec.limits:
+        descriptor.additional_constraints = f"{spec.limits[0]}..{spec.limits[1]} {spec.unit}".strip()
+    return node.declare_parameter(spec.name, spec.default, descriptor).value
 
 
 def main(args: Sequence[str] | None = None) -> int:

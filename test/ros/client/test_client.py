@@ -17,8 +17,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
 from elysium_core.io.image import write_image
-from elysium_ros.client.command import BAD_INPUT, NO_ANSWER, REFUSED, as_plain, main
+from elysium_ros.client.command import BAD_INPUT, NO_ANSWER, REFUSED, main
 from elysium_ros.client.tracker_client import spinning
+from elysium_ros.convert.messages import as_plain
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 

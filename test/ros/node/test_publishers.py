@@ -56,7 +56,7 @@ def job(index=1, *, camera="", stamp_ns=0, news="", **fields):
     image = Incoming(camera, stamp_ns, Image(header=HEADER), 0, 1)
     update = TrackUpdate("3", index, BOX, 0.625, TrackState.TRACKED, stamp_ns, "the red mug", 7, BOX)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns, index)
-    return FrameJob(image, frame, views=[ObjectView(3, update, "the red mug", news=news)], **fields)
+    return FrameJob(image, frame, views=(ObjectView(3, update, "the red mug", news=news),), **fields)
 
 
 def test_the_message_has_the_header_of_the_image_and_all_that_is_known(made, until):

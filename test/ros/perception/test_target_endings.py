@@ -53,7 +53,7 @@ def test_a_target_stopped_between_two_frames_is_removed_in_the_next(scene, at):
     [view] = result.views
     assert view.update.state is TrackState.REMOVED
     assert (view.update.box, view.update.last_box, view.update.reason) == (None, Box(0, 0, 0.5, 0.5), "it was stopped")
-    assert scene.see(4)[0].views == []
+    assert scene.see(4)[0].views == ()
 
 
 def test_a_jump_back_in_time_ends_the_targets_of_that_camera(make_scene):

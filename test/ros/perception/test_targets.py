@@ -13,7 +13,7 @@ from elysium_ros.perception.targets import EndReason
 
 def test_every_frame_is_published_also_without_targets(scene):
     [result] = scene.see(1)
-    assert (result.image.stamp_ns, result.frame.width, result.views) == (1, 64, [])
+    assert (result.image.stamp_ns, result.frame.width, result.views) == (1, 64, ())
 
 
 def test_a_target_by_words_and_one_by_a_box_share_the_frames(scene, at):
