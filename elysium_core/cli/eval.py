@@ -25,15 +25,14 @@ from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
 from elysium_core.evaluation.benchmark import EvalRequest
-from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, make_report, prepare, unanswered
+from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, make_reports, prepare, unanswered
 from elysium_core.evaluation.judge import EndpointJudge
 from elysium_core.evaluation.peers import HF, OPENCV, is_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
-from elysium_core.evaluation.question_benchmark import QUESTIONS, run_judge
-from elysium_core.evaluation.report import Report, as_lines, write_report
-from elysium_core.evaluation.run_folder import MANIFEST, AnswerLog, Ranks, read_manifest, run_folders_below
+from elysium_core.evaluation.question_benchmark import run_judge
+from elysium_core.evaluation.report import as_lines, write_report
+from elysium_core.evaluation.run_folder import MANIFEST, AnswerLog, Ranks, run_folders_below
 from elysium_core.evaluation.tracking_benchmark import WORDS
-from elysium_core.evaluation.tracking_report import TRACKING, comparison_report
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.types import MODES, LoadOptions, PerceptionModel
 
@@ -208,8 +207,6 @@ def _load(load: LoadOptions) -> PerceptionModel:
 def _judge(folder: Path, url: str, model: str) -> None:
     if not url:
         return
-    if read_manifest(folder).kind != QUESTIONS:
-        raise ConfigError(f"--judge-url is for question benchmarks; {str(folder)!r} holds another kind of run")
     judge = EndpointJudge(url, model, os.environ.get(_KEY_VARIABLE, ""))
     with AnswerLog(folder, "verdicts") as log, Progress("judge", None) as progress:
         for question_id in run_judge(folder, judge, log):
@@ -217,23 +214,16 @@ def _judge(folder: Path, url: str, model: str) -> None:
 
 
 def _report(folders: list[Path], out: Path, protocols: tuple[str, ...], json: bool) -> None:
-    """Report one run, or compare several; what cannot be compared is reported run by run."""
-    if len(folders) > 1 and all(read_manifest(folder).kind == TRACKING for folder in folders):
-        _write(out, comparison_report(folders, out, protocols), json)
-        return
-    for folder in folders:
-        _write(folder, make_report(folder, protocols), json)
-
-
-def _write(folder: Path, made: Report, json: bool) -> None:
-    paths = write_report(folder, made)
-    if json:
-        emit({"title": made.title, "facts": made.facts, "warnings": list(made.warnings), **made.scores})
-    else:
-        for line in as_lines(made):
-            say(line)
-    for path in [*paths, *(folder / name for name in made.figures)]:
-        sys.stderr.write(f"elysium: wrote {path}\n")
+    """Print and write the report of one run, or of several."""
+    for folder, made in make_reports(folders, out, protocols):
+        paths = write_report(folder, made)
+        if json:
+            emit({"title": made.title, "facts": made.facts, "warnings": list(made.warnings), **made.scores})
+        else:
+            for line in as_lines(made):
+                say(line)
+        for path in [*paths, *(folder / name for name in made.figures)]:
+            sys.stderr.write(f"elysium: wrote {path}\n")
 
 
 def _default_folder(request: EvalRequest, models: Sequence[str]) -> Path:

@@ -123,7 +123,7 @@ def _read_targets(expressions: list[str], boxes: list[str], both: list[str], rec
 
 
 def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
-    """The words and the box of one target; words may hold an ``@`` of their own, a box does not."""
+    """The words and the box of one target. The last ``@`` separates them: words may contain one, a box does not."""
     words, separator, box = text.rpartition("@")
     if not separator:
         raise ConfigError(f"--target {text!r} has no '@' between words and box, as in 'the red mug@10,20,60,80'")

@@ -29,7 +29,8 @@ class EvalRequest:
             takes every box, and the usual one in stream mode, where a robot would not.
         clip_length: Frames the tracker sees at once at most, 2..32; None = 8 in clip mode, as in the paper, and the
             length of the training clips in stream mode and where these are shorter.
-        zoom: Whether models look closer (tracking in stream mode, grounding, descriptions).
+        zoom: Whether the model also sees parts of frames at full resolution (tracking in stream mode, grounding,
+            descriptions).
         protocols: Tracking protocols to report; the default one if empty.
         limit: Entries at most, None for all; of generated video, clips of each part.
         frames: Frames shown to the model for descriptions and questions, None for the usual number.
@@ -126,6 +127,21 @@ class Benchmark(ABC):
             DataError: There is no answer, or a file is damaged.
             ConfigError: A protocol is unknown.
         """
+
+    @staticmethod
+    def compare(_folders: Sequence[Path], _out: Path, _protocols: Sequence[str] = (), /) -> Report | None:
+        """Report several runs over the same entries side by side, or return None if this kind has no such report.
+
+        Args:
+            _folders: Their run folders.
+            _out: Where plots go.
+            _protocols: As for :meth:`report`.
+
+        Raises:
+            DataError: There is no answer, or a file is damaged.
+            ConfigError: A protocol is unknown, or the runs are not over the same entries.
+        """
+        return None
 
     @staticmethod
     def answered(folder: Path, manifest: Manifest) -> Collection[str]:

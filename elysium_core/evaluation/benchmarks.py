@@ -120,6 +120,30 @@ def make_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
     return _kind_of(folder, read_manifest(folder)).report(folder, protocols)
 
 
+def make_reports(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Iterator[tuple[Path, Report]]:
+    """Report one run or several: side by side where their kind can be compared, else each alone.
+
+    Args:
+        folders: Run folders.
+        out: Where a comparison goes.
+        protocols: For tracking: rules to score by; those the first run was asked for if empty.
+
+    Yields:
+        Reports, and the folder that each belongs in.
+
+    Raises:
+        DataError: A folder holds no run, or a file of it is damaged.
+        ConfigError: A protocol is unknown, or the runs are not over the same recordings.
+    """
+    kinds = {_kind_of(folder, read_manifest(folder)) for folder in folders}
+    compared = kinds.pop().compare(folders, out, protocols) if len(kinds) == 1 and len(folders) > 1 else None
+    if compared is not None:
+        yield out, compared
+        return
+    for folder in folders:
+        yield folder, make_report(folder, protocols)
+
+
 def unanswered(folder: Path) -> int:
     """Return how many entries of a run have no answer yet, whichever process they fall to."""
     manifest = read_manifest(folder)

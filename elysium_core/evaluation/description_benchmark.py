@@ -159,7 +159,7 @@ def describe_recording(
         recording: The recording.
         model: Describes it.
         frame_count: Frames it is shown, at most.
-        zoom: Whether the model looks closer.
+        zoom: See :meth:`elysium_core.api.Elysium.describe`.
 
     Returns:
         The line of the answer file: answer and truth.

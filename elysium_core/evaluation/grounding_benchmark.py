@@ -83,7 +83,7 @@ def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *
         sample: The sentence.
         model: Answers it.
         root: Folder below which the images lie.
-        zoom: Whether the model looks closer.
+        zoom: See :meth:`elysium_core.api.Elysium.ground`.
 
     Returns:
         The line of the answer file: answer and truth.
@@ -144,7 +144,7 @@ def grounding_report(folder: Path) -> Report:
     missing = len(manifest.entries) - len(records)
     boxes = [record["box"] for record in records]
     scores = {
-        # A sentence without an answer is wrong whatever its true box is.
+        # A sentence without an answer counts as wrong; its true box does not matter.
         manifest.model: score_grounding(boxes + [None] * missing, truths + [[0.0, 0.0, 1.0, 1.0]] * missing),
         "perfect": score_grounding(list(truths), truths),
         "whole image": score_grounding([list(Box(0, 0, 1, 1))] * len(truths), truths),

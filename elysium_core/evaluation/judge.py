@@ -28,7 +28,7 @@ Message = dict[str, str]
 
 
 class Judge(Protocol):
-    """Whatever replies to a judging prompt."""
+    """A language model that replies to judging prompts."""
 
     @property
     def name(self) -> str:

@@ -51,7 +51,7 @@ class PeerTarget:
         box: Box to start from, None if the target was given by words alone.
         age: Frames since the target was added.
         last_box: Its last box.
-        memory: Whatever the peer keeps about it.
+        memory: What the peer keeps about it from frame to frame.
     """
 
     expression: str
@@ -146,7 +146,7 @@ class PeerTracker(ABC):
         self.check(words, box)
         target = PeerTarget(words, box)
         if self._last_frame is not None and box is not None:
-            # The box speaks about the frame that was just seen, not about the next one.
+            # The box is in the frame that was just seen, not in the next one.
             self.start(target, self._last_frame)
             target.age = 1
         target_id = str(self._next_id)

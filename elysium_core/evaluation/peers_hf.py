@@ -51,11 +51,11 @@ class Grounder(Protocol):
 
 
 class HfModel(PeerModel):
-    """A model of the hub in our harness; nothing is downloaded.
+    """A model of the hub behind this project's protocols; nothing is downloaded.
 
     Args:
-        name: A folder, or a hub id that was pulled; ``?scale=N`` after it tells in what
-            numbers a generating model writes coordinates: 0..N (1000 if not told).
+        name: A folder, or a hub id that was pulled. ``?scale=N`` after it means that a
+            generating model writes coordinates as 0..N; without it, 0..1000.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -82,7 +82,7 @@ class HfModel(PeerModel):
         super().__init__(info, "it only grounds words: use it with --task rsot or a refcoco benchmark")
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
-        """Find one expression in one image; it knows no closer looks."""
+        """Find one expression in one image; ``zoom`` is ignored."""
         pixels = image.image if isinstance(image, Frame) else image
         return self._grounder.find(pixels, clean_expression(expression))
 

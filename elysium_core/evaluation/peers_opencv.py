@@ -1,4 +1,4 @@
-"""OpenCV's trackers in our harness: whatever the installed ``cv2`` ships and needs no weights for."""
+"""OpenCV's trackers behind this project's protocols: those of the installed ``cv2`` that need no weight files."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def opencv_trackers() -> dict[str, Callable[[], Any]]:
 class OpenCvTracker(PeerTracker):
     """Follows boxes by one classical tracker each.
 
-    MIL draws random samples from a generator of its own that cannot be seeded and goes
-    on from target to target: its boxes depend, by some pixels, on what was tracked before.
+    MIL draws random samples from a generator that cannot be seeded and that all targets
+    share: its boxes depend, by some pixels, on what was tracked before.
 
     Args:
         make: Makes a fresh tracker for each target.

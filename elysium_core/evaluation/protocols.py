@@ -59,7 +59,8 @@ class Protocol:
         first_frame: Treatment of the first frame; counted as any other when no box was given (RSOT).
         round_boxes: Round truth and prediction to whole pixels first.
         clamp_boxes: Clamp truth and prediction to the frame first.
-        reference_text: Pass both through the released scorer's text, clamp and precision (see ``reference.py``).
+        reference_text: Pass both through the released scorer's text, clamp and precision
+            (:func:`elysium_core.evaluation.metrics.reference_errors`).
         repeat_empty: An answer without area is replaced by the box before it.
         inclusive: Success compares with >= instead of >.
         success_points: Overlap thresholds, evenly spaced over 0..1.

@@ -18,13 +18,11 @@ from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.types import PerceptionModel
 
-QUESTIONS = "questions"
-
 
 class VideoQuestions(Benchmark):
     """Questions about the videos of one data set."""
 
-    kind = QUESTIONS
+    kind = "questions"
     names = tuple(READERS)
 
     def __init__(self, request: EvalRequest) -> None:
@@ -97,8 +95,11 @@ def run_judge(folder: Path, judge: Judge, log: AnswerLog) -> Iterator[str]:
         The id of each question, once its verdict is written.
 
     Raises:
+        ConfigError: The run is of another kind.
         BackendError: The judge cannot be reached.
     """
+    if read_manifest(folder).kind != VideoQuestions.kind:
+        raise ConfigError(f"--judge-url is for question benchmarks; {str(folder)!r} holds another kind of run")
     for question_id, record in read_answers(folder, "answers").items():
         if log.done.get(question_id, {}).get("judge") != judge.name:
             judgement = judge_answer(judge, record["question"], record["answer"], record["prediction"])

@@ -33,7 +33,7 @@ class TrackResult:
         truth_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
         absent: Shape (N,); the data set flags the target as absent.
         frame_size: Width and height [px].
-        first_box_given: The tracker was told the first true box (SOT), not only words (RSOT).
+        first_box_given: The tracker was given the first true box (SOT), not only words (RSOT).
         pixel_origin: 1 if the data set counts pixels from 1 (MATLAB), else 0.
         first_box_only: The truth is only the first box (test servers); there is nothing to score.
         expression: The words the tracker was given, if any.
@@ -129,7 +129,7 @@ class TrackResult:
 
 
 def file_name(name: str, ending: str) -> str:
-    """Return a file name for a recording: legal and unique whatever its name."""
+    """Return a legal and unique file name for a recording of any name."""
     return quote(name, safe=" ()+,=@") + ending
 
 

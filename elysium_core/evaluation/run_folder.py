@@ -42,7 +42,7 @@ class Manifest:
         mode: Tracking mode, ``stream`` or ``clip``.
         score_threshold: Score below which a tracked box is not sure; None where nothing is tracked.
         clip_length: Frames the model sees at once at most when it tracks; None where nothing is tracked.
-        zoom: Whether the model looked closer.
+        zoom: Whether the model also saw parts of frames at full resolution.
         protocols: Tracking protocols to report.
         limit: Entries asked for at most, None for all.
         frames: Frames shown with each question; None where that is not asked.

@@ -21,7 +21,7 @@ from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, same_rows, write_result
 from elysium_core.evaluation.run_folder import Manifest, Ranks
-from elysium_core.evaluation.tracking_report import TRACKING, tracking_report
+from elysium_core.evaluation.tracking_report import TRACKING, comparison_report, tracking_report
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.follow import follow_recording
@@ -39,8 +39,8 @@ class TrackingTask:
 
     Attributes:
         task: ``sot``: the first true box. ``rsot``: words.
-        words: Which words: the sentence (``description``) or the ``class``; each stands in for the other
-            where a data set lacks it.
+        words: Which words: the sentence (``description``) or the ``class``; where a data set lacks one,
+            the other is used.
 
     Raises:
         ConfigError: A name is unknown.
@@ -141,6 +141,11 @@ class SingleObjectTracking(Benchmark):
     def report(folder: Path, protocols: Sequence[str] = (), /) -> Report:
         """Score a run beside the baselines, and draw its plots."""
         return tracking_report(folder, protocols)
+
+    @staticmethod
+    def compare(folders: Sequence[Path], out: Path, protocols: Sequence[str] = (), /) -> Report:
+        """Score several trackers beside each other and the baselines, and draw their plots."""
+        return comparison_report(folders, out, protocols)
 
     @staticmethod
     def answered(folder: Path, manifest: Manifest) -> Collection[str]:

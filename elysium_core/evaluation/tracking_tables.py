@@ -34,7 +34,7 @@ def name_in_tables(model: str) -> str:
 
 
 def describe_task(manifest: Manifest) -> str:
-    """Say what the tracker was told, and which of its boxes count."""
+    """Say what the tracker was given, and which of its boxes count."""
     told = "the first box is given" if manifest.task == "sot" else f"words are given ({manifest.words})"
     if is_peer(manifest.model):
         return f"{manifest.task}: {told}; every box counts"
@@ -80,7 +80,7 @@ def protocols_to_print(names: Sequence[str]) -> list[Protocol]:
 
 def baseline_figures(results: list[TrackResult], protocol: Protocol) -> Figures:
     """Score every baseline on the recordings that were answered."""
-    # A baseline has an answer wherever there is a result; recordings still to be run tell it nothing.
+    # Baselines answer recordings that have a result; those without one are not counted against them.
     scores = {name: score_benchmark(run_baseline(name, results), protocol) for name in BASELINES}
     return {name: value for name, value in scores.items() if value is not None}
 

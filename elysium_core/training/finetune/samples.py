@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from elysium_core.data.readers.frame_sources import FrameSource, PictureFrames, VideoFrames, ZipFrames
 from elysium_core.errors import DataError, ElysiumError
 from elysium_core.geometry import Box
-from elysium_core.io.sampling import sample_recording
+from elysium_core.io.sampling import even_positions, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.prompt.box_text import format_box, format_track
 from elysium_core.prompt.questions import REC, REG, RSOT, SOT, TRAINING, VIDEO_REG, fill
@@ -108,8 +108,7 @@ def read_evenly(source: FrameSource, count: int) -> list[NDArray[np.uint8]]:
         except ElysiumError as error:
             raise DataError(str(error)) from error
     total = source.count or 0
-    places = np.linspace(0, total - 1, min(count, total)).round().astype(int)
-    return read_frames(source, places.tolist())
+    return read_frames(source, even_positions(total, count))
 
 
 _BOX_TASKS = frozenset({REC, SOT, RSOT})
