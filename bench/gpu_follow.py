@@ -192,7 +192,7 @@ class Floor:
         matrices = size.width * (2 * size.heads + 2 * size.kv_heads) * size.head_dim + 3 * size.width * size.mlp_width
         self._rates = rates
         self._weight_bytes = sum(weight.nbytes for weight in layers) + head.nbytes
-        self._token_bytes = 2 * size.layers * size.kv_heads * size.head_dim * head.dtype.itemsize
+        self._token_bytes = network.llm.kv_shape.token_bytes
         self._token_flops = 2 * size.layers * matrices
         self._column_flops = 4 * size.layers * size.heads * size.head_dim
         self.vision_ms = 1000 * vision_flops(network) / rates.flops_per_s

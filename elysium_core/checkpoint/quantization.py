@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -187,11 +188,11 @@ def needed_bytes(network: ElysiumNetwork, kind: str, dtype: torch.dtype) -> tupl
     """Return the memory of a model's weights, and that of two windows of a stream [bytes]."""
     total = sum(weight.numel() for weight in network.parameters())
     matrices = sum(linear.weight.numel() for layer in network.llm.model.layers for linear in _linears(layer).values())
-    size = network.llm.size
-    token = 2 * size.layers * size.kv_heads * size.head_dim * dtype.itemsize
     quantised = 0 if kind == NONE else int(matrices * _BITS[kind] / 8)
     plain = total if kind == NONE else total - matrices
-    return quantised + plain * dtype.itemsize, _WINDOWS * CAPACITY * token
+    return quantised + plain * dtype.itemsize, _WINDOWS * CAPACITY * replace(
+        network.llm.kv_shape, dtype=dtype
+    ).token_bytes
 
 
 def quantize(network: ElysiumNetwork, kind: str, device: torch.device) -> None:

@@ -1,1 +1,1 @@
-"""Torch modules only: vision encoder, T-Selector and other adapters, projector, LLaMA, KV cache."""
+"""PyTorch modules: vision encoder, T-Selector and other adapters, projector, LLaMA decoder, KV cache."""

@@ -1,7 +1,7 @@
-"""Ways to bring a frame's N visual tokens down to K: T-Selector and the rivals of the paper's table 7.
+"""Token adapters, which reduce a frame's N visual tokens to K: T-Selector and the alternatives of the paper's table 7.
 
-Shapes: B frames, N tokens in, K out, D their width. Every adapter maps (B, N, D) to
-(B, K, D') where D' is what the projector reads.
+Shapes: B frames, N tokens in, K out, D their width. Every adapter maps (B, N, D) to (B, K, D'),
+where D' is the input width of the projector.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from elysium_core.network.token_selector import TokenSelector
 
 
 class Adapter(nn.Module, ABC):
-    """What every adapter offers.
+    """The interface of token adapters.
 
     Attributes:
-        out_features: Width D' of what it returns.
+        out_features: Width D' of the output.
     """
 
     out_features: int
 
     @abstractmethod
     def adapt(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, K, D')."""
+        """Map (B, N, D) to (B, K, D')."""
 
 
 class TSelectorAdapter(TokenSelector, Adapter):
-    """T-Selector as an adapter: only the kept tokens leave it."""
+    """T-Selector as an adapter, which returns only the kept tokens."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__(config.in_token_num, config.out_token_num, config.num_features, config.gate)
         self.out_features = config.num_features
 
     def adapt(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, K, D)."""
+        """Map (B, N, D) to (B, K, D)."""
         kept, _, _ = self(tokens)
         return kept
 
 
 class NoAdapter(Adapter):
-    """All tokens go on: K = N, the projector alone connects the models."""
+    """No reduction: K = N, and only the projector connects the models."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class NoAdapter(Adapter):
         self.out_features = config.num_features
 
     def adapt(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) unchanged."""
+        """Return (B, N, D) unchanged."""
         return tokens
 
 
@@ -71,16 +71,16 @@ class CrossAttentionAdapter(Adapter):
         self.attention = nn.MultiheadAttention(width, heads if width % heads == 0 else 1, batch_first=True)
 
     def adapt(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, K, D)."""
+        """Map (B, N, D) to (B, K, D)."""
         memory = self.norm(tokens)
-        # shape[0], because len() is a plain number, which an export would take for the only batch size.
+        # Not len(): an export would turn that plain number into a fixed batch size.
         queries = self.queries[None].expand(tokens.shape[0], -1, -1)
         attended, _ = self.attention(queries, memory, memory, need_weights=False)
         return attended
 
 
 class ConcatenationAdapter(Adapter):
-    """N / K neighbouring tokens, in row-major order, are laid side by side: (K, D N / K)."""
+    """Concatenates N / K neighbouring tokens, in row-major order, to one: (K, D N / K)."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class ConcatenationAdapter(Adapter):
         self.out_features = config.num_features * (config.in_token_num // config.out_token_num)
 
     def adapt(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) to (B, K, D N / K)."""
+        """Map (B, N, D) to (B, K, D N / K)."""
         return tokens.reshape(tokens.shape[0], self.out_token_num, -1)
 
 

@@ -1,6 +1,5 @@
 """The assembled network: vision encoder, token adapter, projector, language model.
 
-Knows no text: prompts arrive as pieces of token ids between which visual tokens stand.
 Shapes: B frames, S input side, N patch tokens, K kept tokens, D the LLM's width.
 """
 
@@ -19,7 +18,7 @@ from elysium_core.network.vision_encoder import VisionEncoder
 
 
 def build_projector(kind: str, in_features: int, out_features: int) -> nn.Sequential:
-    """Build the MLP that maps visual tokens to the LLM's width (paper: second half of the T-Selector).
+    """Build the MLP that maps visual tokens to the LLM's width.
 
     Raises:
         ValueError: ``kind`` is not ``mlp2x_gelu``.
@@ -30,7 +29,7 @@ def build_projector(kind: str, in_features: int, out_features: int) -> nn.Sequen
 
 
 class ElysiumNetwork(nn.Module):
-    """All weights of a model; attribute names are the published state dict's prefixes.
+    """All modules of a model; attribute names are the prefixes of the published state dict.
 
     Args:
         config: Settings of the model.
@@ -47,7 +46,7 @@ class ElysiumNetwork(nn.Module):
         self.llm = Llama(llm)
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
-        """Turn frames into the visual tokens that the LLM reads.
+        """Encode frames as visual tokens, the input of the LLM.
 
         Args:
             pixels: (B, 3, S, S), normalised.

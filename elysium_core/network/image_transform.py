@@ -1,8 +1,7 @@
-"""From a frame to the vision encoder's input.
+"""Preprocessing of frames for the vision encoder: resize and normalisation.
 
-The published model was trained on PIL's bilinear resize, which averages over the
-area it shrinks. OpenCV's INTER_LINEAR does not, and its boxes differ; PIL is used so
-that the same weights give the same answers.
+The published model was trained with PIL's bilinear resize, which averages when it shrinks.
+OpenCV's INTER_LINEAR does not, and the boxes would differ.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageTransform:
-    """Squashes frames to the encoder's square input and normalises them as CLIP does.
+    """Resizes frames to the encoder's square input and normalises them as CLIP does.
 
     Args:
         side_px: The encoder's input side S [px].
@@ -29,12 +28,12 @@ class ImageTransform:
 
     def __init__(self, side_px: int) -> None:
         self.side_px = side_px
-        # /255, mean and std folded into one multiply-add, applied on the device.
+        # Division by 255, mean and std as one multiply-add, computed on the device.
         self._scale = torch.tensor([1 / (255 * s) for s in CLIP_STD]).view(1, 3, 1, 1)
         self._shift = torch.tensor([-m / s for m, s in zip(CLIP_MEAN, CLIP_STD, strict=True)]).view(1, 3, 1, 1)
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Squash one RGB uint8 (H, W, 3) image to (S, S, 3), without padding or cropping."""
+        """Resize one RGB uint8 (H, W, 3) image to (S, S, 3), without padding or cropping."""
         side = self.side_px
         if image.shape[:2] == (side, side):
             return image
@@ -42,11 +41,11 @@ class ImageTransform:
         return np.asarray(resized)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float32 on the tensor's own device."""
-        # Converted before it is permuted: TensorRT permutes no bytes.
+        """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float32 on the same device."""
+        # Converted before it is permuted: TensorRT cannot permute bytes.
         pixels = images.float().permute(0, 3, 1, 2)
         if self._scale.device != pixels.device:
-            # Kept there: a copy from the CPU in every call could not be recorded as a CUDA graph.
+            # Kept on the device: a copy from the CPU in every call could not be recorded as a CUDA graph.
             self._scale, self._shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
         return pixels * self._scale + self._shift
 
@@ -57,11 +56,10 @@ class ImageTransform:
 
 
 def resize_on_device(image: Tensor, side_px: int) -> Tensor:
-    """Squash one RGB uint8 (H, W, 3) image to (S, S, 3) uint8 where it lies.
+    """Resize one RGB uint8 (H, W, 3) image to (S, S, 3) uint8 on its device.
 
-    PIL's filter in torch's arithmetic, and rounded where PIL rounds: columns first, then
-    rows. PIL's weights are fixed-point numbers, so a value may differ from
-    :meth:`ImageTransform.resize` by one step of 255.
+    The filter is PIL's, with rounding after the columns and after the rows, as in PIL. PIL's weights are fixed-point
+    numbers, so a value may differ from :meth:`ImageTransform.resize` by 1 of 255.
     """
     height, width = image.shape[:2]
     if (height, width) == (side_px, side_px):

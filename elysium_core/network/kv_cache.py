@@ -1,4 +1,4 @@
-"""Keys and values of the tokens a decoder has seen, in memory that is taken once.
+"""The KV cache: keys and values of earlier tokens, in preallocated memory.
 
 Shapes: L layers, G key/value heads, C capacity in tokens, d width of a head.
 """
@@ -13,33 +13,33 @@ import torch
 from torch import Tensor
 
 CAPACITY = 2048
-"""Tokens every cache has room for: eight frames of 108 visual tokens and several targets."""
+"""Smallest capacity of a cache: enough for eight frames of 108 visual tokens and several targets [tokens]."""
 
 
 class LayerCache(Protocol):
-    """What a decoder's layers need of a cache."""
+    """The part of a cache that the layers of a decoder use."""
 
     length: int
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new tokens (1, G, T, d) of a layer and return all that may be attended to."""
+        """Write the new tokens (1, G, T, d) of a layer, and return keys and values of all tokens to attend to."""
         ...
 
     def advance(self, tokens: int) -> None:
-        """Count tokens as seen that all layers have written."""
+        """Count tokens that all layers have written."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """What a token's keys and values look like.
+    """Shape, device and data type of a token's keys and values.
 
     Attributes:
         layers: Decoder layers L.
         kv_heads: Key/value heads a layer G.
         head_dim: Width of a head d.
-        device: Where they live.
-        dtype: Of keys and values.
+        device: Device of keys and values.
+        dtype: Data type of keys and values.
     """
 
     layers: int
@@ -55,11 +55,11 @@ class KVShape:
 
 
 class KVMemory:
-    """A block of memory for keys and values; its address never changes, so a recorded program may point to it.
+    """A block of memory for keys and values. Its address never changes, so that a CUDA graph may use it.
 
     Args:
-        shape: Of one token.
-        capacity: Most tokens it can hold, C.
+        shape: Shape of one token.
+        capacity: Number of tokens it can hold, C.
     """
 
     __slots__ = ("__weakref__", "keys", "shape", "values")
@@ -72,7 +72,7 @@ class KVMemory:
 
     @property
     def capacity(self) -> int:
-        """Most tokens it can hold."""
+        """Number of tokens it can hold."""
         return int(self.keys.shape[3])
 
 
@@ -80,8 +80,8 @@ class KVCache:
     """Keys and values of one sequence; new tokens are written in place.
 
     Args:
-        memory: What it writes to; nobody else may use it meanwhile.
-        pool: Where larger memory comes from; None = it is made anew.
+        memory: Its memory, used by no other cache.
+        pool: Source of larger memory; None = it is allocated.
     """
 
     def __init__(self, memory: KVMemory, pool: KVPool | None = None) -> None:
@@ -91,18 +91,18 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """Most tokens it can hold."""
+        """Number of tokens it can hold."""
         return self.memory.capacity
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new tokens behind ``length`` and return all of them.
+        """Write new tokens after the first ``length`` and return all of them.
 
-        ``length`` itself moves only with :meth:`advance`, once all layers have written.
+        ``length`` grows only in :meth:`advance`, when all layers have written.
 
         Args:
             layer: Layer index.
             keys: (1, kv_heads, T, head_dim).
-            values: Likewise.
+            values: Same shape.
 
         Returns:
             Keys and values (1, kv_heads, length + T, head_dim), views of the memory.
@@ -119,11 +119,11 @@ class KVCache:
         return memory.keys[layer, :, :, :stop], memory.values[layer, :, :, :stop]
 
     def advance(self, tokens: int) -> None:
-        """Count ``tokens`` just written by all layers as seen."""
+        """Count ``tokens`` that all layers have written."""
         self.length += tokens
 
     def crop(self, length: int) -> None:
-        """Forget everything behind the first ``length`` tokens.
+        """Drop all but the first ``length`` tokens.
 
         Raises:
             ValueError: There are fewer tokens than that.
@@ -133,7 +133,7 @@ class KVCache:
         self.length = length
 
     def grown(self, capacity: int) -> KVCache:
-        """A cache for ``capacity`` tokens or more with the same tokens."""
+        """Return a cache for ``capacity`` tokens or more, with a copy of the tokens of this one."""
         pool = self._pool
         cache = pool.take(capacity) if pool is not None else KVCache(KVMemory(self.memory.shape, capacity))
         cache.memory.keys[..., : self.length, :] = self.memory.keys[..., : self.length, :]
@@ -143,13 +143,13 @@ class KVCache:
 
 
 class KVPool:
-    """Memory that caches hand on to each other, so that a stream takes none after its first windows.
+    """Memory that caches reuse, so that a stream allocates none after its first windows.
 
-    All of it is of one size, the largest that was ever needed: what one window of a stream
-    has grown to, the next one will need, too.
+    All blocks have one size, the largest that was ever needed: the next window of a stream will
+    need as much as the last one.
 
     Args:
-        shape: Of one token.
+        shape: Shape of one token.
         step: Capacities are multiples of it [tokens].
     """
 
@@ -160,7 +160,7 @@ class KVPool:
         self.capacity = 0
 
     def take(self, capacity: int) -> KVCache:
-        """An empty cache for ``capacity`` tokens or more; its memory comes back when the cache is gone."""
+        """Return an empty cache for ``capacity`` tokens or more; its memory comes back when the cache is deleted."""
         if capacity > self.capacity:
             self.capacity = -(-capacity // self._step) * self._step
             self._free.clear()
@@ -170,7 +170,7 @@ class KVPool:
         return cache
 
     def trim(self) -> None:
-        """Free the memory that no cache uses."""
+        """Free all memory that is not in use."""
         self._free.clear()
 
     def _give_back(self, memory: KVMemory) -> None:

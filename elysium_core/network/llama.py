@@ -1,4 +1,4 @@
-"""The LLaMA decoder with explicit positions, mask and cache. Knows embeddings, not text or images.
+"""The LLaMA decoder, from embeddings to hidden states and logits, with explicit positions, mask and cache.
 
 Shapes: B sequences, T new tokens, S all tokens attended to (cached and new), D width,
 H heads, G key/value heads, d head width. Parameter names are those of a
@@ -20,7 +20,21 @@ from elysium_core.network.kv_cache import KVCache, KVMemory, KVShape, LayerCache
 
 @dataclass(frozen=True, slots=True)
 class LlamaSize:
-    """Sizes of a decoder, read from a LLaMA ``config.json``."""
+    """Sizes of a decoder, read from a LLaMA ``config.json``.
+
+    Attributes:
+        vocab: Entries of the vocabulary.
+        width: Width of the hidden states, D.
+        mlp_width: Width inside the MLPs.
+        layers: Decoder layers.
+        heads: Attention heads, H.
+        kv_heads: Key/value heads, G; divides ``heads``.
+        head_dim: Width of a head, d.
+        norm_eps: Epsilon of the norms.
+        rope_base: Base of the rotary frequencies.
+        rope_factor: Divisor of the rotary frequencies (linear scaling), >= 1.
+        tied: The head shares the weights of the embeddings.
+    """
 
     vocab: int
     width: int
@@ -36,10 +50,10 @@ class LlamaSize:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> LlamaSize:
-        """Read the keys of transformers' LlamaConfig, of version 4 or 5.
+        """Read the keys of a LlamaConfig of transformers 4 or 5.
 
         Raises:
-            ValueError: The config needs something this decoder does not have.
+            ValueError: The config needs a feature that this decoder does not have.
         """
         if raw.get("attention_bias") or raw.get("mlp_bias"):
             raise ValueError("LLaMA with biases is not supported; the published model has none")
@@ -100,7 +114,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None, layer: int
     ) -> Tensor:
-        """(B, T, D) to (B, T, D); ``mask`` (B or 1, 1, T, S), see :meth:`Llama.forward`; None = causal over T."""
+        """Map (B, T, D) to (B, T, D); ``mask`` (B or 1, 1, T, S) is that of :meth:`Llama.forward`; None = causal."""
         batch, tokens, _ = hidden.shape
         query = self.q_proj(hidden).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
@@ -125,12 +139,12 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(size.mlp_width, size.width, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """Map (..., D) to (..., D)."""
         return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each behind a norm and added to the stream."""
+    """Attention and MLP, each with a norm before it and a residual connection around it."""
 
     def __init__(self, size: LlamaSize) -> None:
         super().__init__()
@@ -142,7 +156,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: LayerCache | None, layer: int
     ) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Map (B, T, D) to (B, T, D)."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), cos, sin, mask, cache, layer)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
@@ -165,7 +179,7 @@ class Llama(nn.Module):
 
     Attributes:
         size: Its sizes.
-        quantization: What the matrices of its layers have been quantised to; ``none`` as loaded.
+        quantization: Quantisation of the matrices of its layers; ``none`` = not quantised.
     """
 
     def __init__(self, size: LlamaSize) -> None:
@@ -178,7 +192,7 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """Embeddings (..., D) of token ids (...)."""
+        """Return the embeddings (..., D) of token ids (...)."""
         return self.model.embed_tokens(token_ids)
 
     def forward(
@@ -193,17 +207,17 @@ class Llama(nn.Module):
 
         Args:
             embeddings: (B, T, D).
-            positions: (B or 1, T) int64, the place of each new token; need not follow the
-                order in memory (packed targets share places).
+            positions: (B or 1, T) int64, the position of each new token. Several tokens may have
+                the same position (packed targets do).
             mask: (B or 1, 1, T, S) bool, True = may attend, or of the embeddings' dtype and
                 added to the scores; None = causal over the new tokens, allowed only while
                 the cache is empty.
-            cache: Keys and values seen before; the new ones are written and counted.
-            collect: Layers whose output is wanted too, 1 = after the first.
+            cache: Keys and values of earlier tokens; those of the new ones are added.
+            collect: Numbers of layers whose output is returned, too; 1 is the first.
 
         Returns:
-            Hidden states (B, T, D) behind the final norm, ready for :meth:`logits`; and
-            the collected outputs, each (B, T, D).
+            Hidden states (B, T, D) after the final norm, the input of :meth:`logits`; and the
+            collected outputs, each (B, T, D).
         """
         if mask is None and cache is not None and cache.length > 0 and embeddings.shape[1] > 1:
             raise ValueError("a mask is needed when new tokens follow cached ones")
@@ -218,24 +232,24 @@ class Llama(nn.Module):
         return self.model.norm(hidden), collected
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (..., vocab), float32, of hidden states (..., D)."""
+        """Return the next-token logits (..., vocab), float32, of hidden states (..., D)."""
         return self.lm_head(hidden).float()
 
     def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for one sequence of up to ``capacity`` tokens, on the weights' device."""
+        """Return an empty cache for one sequence of up to ``capacity`` tokens, on the device of the weights."""
         return KVCache(KVMemory(self.kv_shape, capacity))
 
     @property
     def kv_shape(self) -> KVShape:
-        """What a token's keys and values look like."""
+        """Shape, device and data type of a token's keys and values."""
         size, weight = self.size, self.model.embed_tokens.weight
         return KVShape(size.layers, size.kv_heads, size.head_dim, weight.device, weight.dtype)
 
     def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each (B or 1, 1, T, d)."""
+        """Return the cosines and sines of the rotary embedding, each (B or 1, 1, T, d)."""
         size = self.size
         even = torch.arange(0, size.head_dim, 2, device=positions.device, dtype=torch.float32)
-        # Rounded as transformers rounds it: at far positions the last bit of a frequency can be seen in the answer.
+        # Rounded like transformers: at high positions the last bit of a frequency can change an answer.
         frequency = 1.0 / size.rope_base ** (even / size.head_dim) / size.rope_factor
         angle = positions.float()[..., None] * frequency
         angle = torch.cat((angle, angle), dim=-1)[:, None]

@@ -1,4 +1,4 @@
-"""The settings of a model, as stored in ``config.json`` beside its weights."""
+"""The settings of a model, as stored in its ``config.json``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from elysium_core.errors import ModelFileError
 
 CONFIG_NAME = "config.json"
-# The published config names the code that was released with it. That code is what this package replaces: the names
-# are known, and nothing they point to is looked at. Any other code is somebody else's idea, and refused.
+# The published config names the code that was released with it, which this package replaces: the names are accepted
+# and ignored. A config that names other code is refused.
 _PUBLISHED_CODE = {
     "AutoConfig": "modeling_elysium.ElysiumConfig",
     "AutoModelForCausalLM": "modeling_elysium.ElysiumForCausalLM",
@@ -28,7 +28,7 @@ class AdapterConfig:
 
     Attributes:
         type: Name in the adapter registry (:mod:`elysium_core.network.adapters`).
-        in_token_num: Visual tokens a frame before selection, N.
+        in_token_num: Visual tokens a frame before the adapter, N.
         out_token_num: Visual tokens a frame after it, K.
         num_features: Width of a visual token.
         gate: How the gate is trained: ``hard`` (as published) or ``straight_through``; both compute the same.
@@ -43,20 +43,20 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True)
 class ElysiumConfig:
-    """Everything that is needed to build a model, apart from weights.
+    """All settings of a model.
 
     Attributes:
         llm: Name or path of the language model's config and tokenizer; may be relative
             to the checkpoint's folder.
-        vision: Name or path of the vision encoder's config; likewise.
+        vision: The same for the vision encoder's config.
         adapter: Token adapter.
         projector: Kind of projector; ``mlp2x_gelu`` is the only one published.
-        feature_layer: Hidden state of the vision encoder that is used; -2 (the last but
-            one) as published, -1 where the encoder was trained from scratch.
-        system_text: Opening of every prompt.
-        clip_length: Frames a clip the model was trained with.
-        window: Stream window it works best with: ``anchor`` or ``growing``.
-        vocabulary: Names a small model knows; empty when it knows a language.
+        feature_layer: Hidden state of the vision encoder that is used: -2 (the last but one)
+            in the published model, -1 for an encoder trained from scratch.
+        system_text: System text at the start of every prompt.
+        clip_length: Frames of the clips that the model was trained on.
+        window: Stream window that suits the model best: ``anchor`` or ``growing``.
+        vocabulary: Names that a small model was trained on; empty for a model of free language.
     """
 
     llm: str
@@ -71,15 +71,15 @@ class ElysiumConfig:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = CONFIG_NAME) -> ElysiumConfig:
-        """Read the published layout, and ours, which only adds keys.
+        """Read the published layout, or that of this package, which has more keys.
 
         Raises:
-            ModelFileError: The config is not an elysium config, lacks a key, or asks for
-                code from the checkpoint to be run.
+            ModelFileError: It is not the config of an elysium model, lacks a key, or names code
+                to run (``MODEL_UNSAFE``).
         """
         if raw.get("auto_map") and raw["auto_map"] != _PUBLISHED_CODE:
             raise ModelFileError(
-                f"{source} asks for its own code to be run (auto_map); that is never done, remove the key",
+                f"{source} names code to run (auto_map), which is never run; remove the key",
                 code="MODEL_UNSAFE",
             )
         if raw.get("model_type") != "elysium":

@@ -4,13 +4,13 @@ Shapes: B frames, N tokens in, K tokens out, D the tokens' width.
 
 The gate as published, per frame:
 
-    z      = tokens @ w + b            (N,)   one number a token, ``pre_proj``
+    z      = tokens @ w + b            (N,)   one number for each token, ``pre_proj``
     logits = z @ W + c                 (N,)   ``trans_weight`` (N, N), ``trans_bias`` (N,)
     scores = softmax(logits)
     kept   = the K highest scores, put back in ascending order of index
 
-A hard choice passes no gradient to the gate. ``straight_through`` lets one through. Both compute the same tokens, in
-training as in inference.
+A hard choice gives the gate no gradient. ``straight_through`` does. Both compute the same tokens, in training and in
+inference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 GATES = ("hard", "straight_through")
-"""How the gate learns from what is done with the kept tokens."""
+"""How the gate is trained."""
 
 
 class TokenSelector(nn.Module):
@@ -44,20 +44,20 @@ class TokenSelector(nn.Module):
         self.out_token_num = out_token_num
         self._gate = _known_gate(gate)
         self.pre_proj = nn.Linear(num_features, 1)
-        # Each token starts as its own judge. (Zeros, as in the published code, with a fixed
-        # bias would choose the same patches whatever the picture shows.)
+        # At first every token is scored by itself. (With zeros, as in the published code, the bias
+        # alone would choose the patches, the same ones in every picture.)
         self.trans_weight = nn.Parameter(torch.eye(in_token_num))
         self.trans_bias = nn.Parameter(torch.zeros(in_token_num))
-        # In the published state dict, never used; kept so that checkpoints round-trip.
+        # Not used, but part of the published state dict.
         self.score_proj = nn.Linear(in_token_num, out_token_num)
 
     @property
     def gate(self) -> str:
-        """How the gate learns: one of :data:`GATES`."""
+        """How the gate is trained: one of :data:`GATES`."""
         return self._gate
 
     def learn_by(self, gate: str) -> None:
-        """Choose how the gate learns; what the selector computes stays the same.
+        """Choose how the gate is trained. The output of the selector does not depend on it.
 
         Raises:
             ValueError: ``gate`` is unknown.

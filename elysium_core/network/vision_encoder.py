@@ -1,4 +1,4 @@
-"""The CLIP vision transformer, up to the layer whose patch tokens are used. Knows no text."""
+"""The CLIP vision transformer, up to the layer whose patch tokens are used."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 
 class VisionEncoder(nn.Module):
-    """Images to patch tokens.
+    """Encodes images as patch tokens.
 
-    The published model takes ``hidden_states[-2]`` without the class token; the layers
-    behind that are kept for their weights (a saved checkpoint is complete) but never run.
+    The published model uses ``hidden_states[-2]`` without the class token. The layers after it
+    are never run, but kept, so that a saved checkpoint is complete.
 
     Args:
         config: Size of the transformer.
-        feature_layer: Which hidden state to return, negative as in Python; -1 is the last.
+        feature_layer: Index of the hidden state to return; -1 is the last.
     """
 
     def __init__(self, config: CLIPVisionConfig, feature_layer: int = -2) -> None:
@@ -23,10 +23,10 @@ class VisionEncoder(nn.Module):
         layers = int(config.num_hidden_layers)
         if not -layers <= feature_layer <= -1:
             raise ValueError(f"feature_layer = {feature_layer} is not in -{layers}..-1")
-        config._attn_implementation = "sdpa"  # noqa: SLF001  # the documented way goes through from_pretrained
+        config._attn_implementation = "sdpa"  # noqa: SLF001  # the public way needs from_pretrained
         model = CLIPVisionModel(config)
-        # transformers 4 wraps the transformer once more than version 5; the attribute's
-        # name keeps the published state dict prefix ``visual_encoder.vision_model``.
+        # transformers 4 has one more wrapper than version 5. The attribute's name gives the published
+        # prefix of the state dict, ``visual_encoder.vision_model``.
         self.vision_model = getattr(model, "vision_model", model)
         self.used_layers = layers + feature_layer + 1
         self.side_px = int(config.image_size)
@@ -39,7 +39,7 @@ class VisionEncoder(nn.Module):
         return self.grid * self.grid
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode images one by one.
+        """Encode a batch of images.
 
         Args:
             pixels: (B, 3, S, S), normalised as CLIP does.

@@ -1,1 +1,1 @@
-"""Frames to visual tokens: PyTorch, ONNX Runtime, TensorRT, and export."""
+"""Vision encoder backends, which turn frames into visual tokens: PyTorch, ONNX Runtime, TensorRT; and export."""

@@ -1,9 +1,8 @@
-"""The vision half of a model as one ONNX graph: bytes in, visual tokens out.
+"""Export of the vision encoder to ONNX: one graph from uint8 images to visual tokens.
 
-Normalisation, vision encoder (without the layers that are never used), token adapter
-and projector are one graph with a dynamic number of images. Beside each file lies a
-description that says which weights it was made from; a file is used only if that
-still holds (:mod:`elysium_core.checkpoint.integrity`).
+The graph has normalisation, vision encoder (without unused layers), token adapter and projector,
+and a dynamic batch size. A description beside the file says which weights it was made from; a
+file with other weights is stale and not used (:mod:`elysium_core.checkpoint.integrity`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ OUTPUT_NAME = "visual_tokens"
 INDEX_NAME = "kept_index"
 ONNX_NAME = "vision.onnx"
 PRECISIONS = ("float32", "float16", "bfloat16")
-"""Data types of a graph's arithmetic; ONNX Runtime on a CPU has no bfloat16, TensorRT has all."""
+"""Data types of a graph. TensorRT supports all of them, ONNX Runtime on a CPU does not support bfloat16."""
 
 _OPSET = 18
 _MAX_BATCH = 64
@@ -46,17 +45,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GraphDescription:
-    """What an exported graph was made from; stored beside it as JSON.
+    """The description of an exported graph, stored beside it as JSON.
 
     Attributes:
-        weights: SHA-256 of the vision half's weights and settings, see :func:`vision_hash`.
+        weights: SHA-256 of weights and settings, see :func:`vision_hash`.
         precision: One of :data:`PRECISIONS`.
         side_px: Side of the square uint8 input [px].
         tokens: Visual tokens a frame.
         width: Width of a visual token.
-        selects: Whether the indices of the kept patches are a second output.
+        selects: Whether the indices of the kept tokens are a second output.
         opset: ONNX operator set.
-        layout: Raised whenever the graph itself changes, so that files of older versions are not taken for current.
+        layout: Version of the graph's structure; files with another one are stale.
     """
 
     weights: str
@@ -70,10 +69,10 @@ class GraphDescription:
 
 
 class VisionGraph(nn.Module):
-    """The module that is exported.
+    """The module that is exported: from images to visual tokens.
 
     Args:
-        network: The model; its vision half is used as it is, shared, not copied.
+        network: The network, whose modules are shared, not copied.
     """
 
     def __init__(self, network: ElysiumNetwork) -> None:
@@ -84,7 +83,7 @@ class VisionGraph(nn.Module):
         self._transform = ImageTransform(network.visual_encoder.side_px)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, S, S, 3) uint8 to visual tokens (B, K, D) and, for a T-Selector, indices (B, K) int64."""
+        """Turn images (B, S, S, 3) uint8 into visual tokens (B, K, D) and, for a T-Selector, indices (B, K) int64."""
         patches = self._encoder(self._transform.normalize(images))
         if isinstance(self._adapter, TokenSelector):
             kept, kept_index, _ = self._adapter(patches)
@@ -93,7 +92,7 @@ class VisionGraph(nn.Module):
 
 
 def check_export(precision: str) -> None:
-    """Refuse an export that cannot succeed, before weights are loaded for it.
+    """Refuse an export that cannot succeed. Called before weights are loaded.
 
     Raises:
         BackendError: The precision is not one of :data:`PRECISIONS`, or the packages of the
@@ -112,7 +111,7 @@ def check_export(precision: str) -> None:
 
 
 def describe_graph(network: ElysiumNetwork, precision: str) -> GraphDescription:
-    """Describe the graph that :func:`export_onnx` would write for this network."""
+    """Return the description of the graph that :func:`export_onnx` would write."""
     return GraphDescription(
         weights=vision_hash(network),
         precision=precision,
@@ -124,10 +123,9 @@ def describe_graph(network: ElysiumNetwork, precision: str) -> GraphDescription:
 
 
 def vision_hash(network: ElysiumNetwork) -> str:
-    """SHA-256 of names, shapes and values of the vision half's weights, and of the settings that change its result.
+    """Return the SHA-256 of everything that determines the visual tokens: weights and settings.
 
-    The data type does not count, only the values: weights stored as bfloat16 are the same
-    weights when they are loaded as float32.
+    The data type does not matter, only the values: bfloat16 weights that are loaded as float32 have the same hash.
     """
     vision = network.visual_encoder.vision_model.config
     settings = {
@@ -147,11 +145,11 @@ def vision_hash(network: ElysiumNetwork) -> str:
 
 
 def export_onnx(network: ElysiumNetwork, folder: Path, precision: str = "float32") -> Path:
-    """Write ``vision.onnx`` and its description, unless they are there and current.
+    """Write ``vision.onnx`` and its description, unless a current file exists.
 
     Args:
-        network: The model; must be in eval mode. It stays as it is.
-        folder: Where to.
+        network: The network, in eval mode; it is not changed.
+        folder: Folder of the file.
         precision: One of :data:`PRECISIONS`.
 
     Returns:
@@ -165,10 +163,7 @@ def export_onnx(network: ElysiumNetwork, folder: Path, precision: str = "float32
 
 
 def export_described(network: ElysiumNetwork, folder: Path, wanted: GraphDescription) -> Path:
-    """As :func:`export_onnx`, for a caller that has described the graph already.
-
-    To hash the weights of a large model takes a second or two.
-    """
+    """Do what :func:`export_onnx` does, for a caller that has the description: hashing the weights takes seconds."""
     path = folder / ONNX_NAME
     if not stale_reason(path, asdict(wanted)):
         return path
@@ -208,12 +203,12 @@ def _export(network: ElysiumNetwork, path: Path, wanted: GraphDescription) -> No
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BackendError(f"the vision encoder could not be exported to ONNX: {reason}", code="EXPORT") from error
     shape = None if program is None else program.model.graph.inputs[0].shape
-    if shape is None or isinstance(shape[0], int):  # a Python number in the network's code fixed it
-        raise BackendError(f"the exported vision encoder has an input of {shape}, not of any number", code="EXPORT")
+    if shape is None or isinstance(shape[0], int):  # some code of the network made it a constant
+        raise BackendError(f"the exported vision encoder has a fixed batch size: its input is {shape}", code="EXPORT")
 
 
 def _forget_sources(model: Any) -> None:
-    """Take out what the exporter notes of every node: stack traces, with the paths of this machine.
+    """Remove the stack traces that the exporter stores with every node: they have paths of this machine.
 
     Args:
         model: An ``onnx_ir.Model``.
@@ -230,7 +225,7 @@ def _forget_sources(model: Any) -> None:
 
 
 def _as_exported(graph: VisionGraph, dtype: torch.dtype) -> VisionGraph:
-    """The graph on the CPU in the wanted precision; a copy if that changes it, for the network is the caller's."""
+    """Return the graph on the CPU in the given precision; a copy, unless it already is."""
     weight = next(graph.parameters())
     if (weight.device.type, weight.dtype) != ("cpu", dtype):
         graph = copy.deepcopy(graph).to("cpu", dtype)
@@ -239,22 +234,22 @@ def _as_exported(graph: VisionGraph, dtype: torch.dtype) -> VisionGraph:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter from talking about packages and optimisations that concern its own developers."""
-    talkers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [talker.level for talker in talkers]
-    for talker in talkers:
-        talker.setLevel(logging.ERROR)
+    """Silence log lines and warnings of the exporter that concern its developers only."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for talker, level in zip(talkers, levels, strict=True):
-            talker.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def cache_folder(wanted: GraphDescription) -> Path:
-    """Where a graph and its engines are kept: a user's cache, one folder for weights and precision.
+    """Return the folder of a graph and its engines in the user's cache, one for each set of weights and precision.
 
     Raises:
         BackendError: The user has no home folder.
@@ -264,6 +259,6 @@ def cache_folder(wanted: GraphDescription) -> Path:
         root = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
         raise BackendError(
-            "there is no home folder to keep the exported graph in; set XDG_CACHE_HOME to a folder", code="EXPORT"
+            "there is no home folder for the exported graph; set XDG_CACHE_HOME to a folder", code="EXPORT"
         ) from error
     return root / "elysium" / f"{wanted.weights[:16]}-{wanted.precision}"

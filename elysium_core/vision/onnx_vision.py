@@ -1,4 +1,4 @@
-"""The vision half of a model on ONNX Runtime."""
+"""The vision encoder backend that runs an exported graph on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _logger = logging.getLogger(__name__)
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime, with its telemetry off.
+    """Import ONNX Runtime with its telemetry switched off.
 
-    Its official builds report their use to their maker over the network and keep a device
-    id in the user's cache, unless told otherwise before they start.
+    Official builds report their use to their maker over the network and keep a device id in the
+    user's cache, unless this is switched off before the import.
 
     Raises:
         BackendError: It is not installed.
@@ -36,19 +36,19 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendError("the onnx backend needs ONNX Runtime: pip install 'elysium-core[onnx]'") from error
-    # For a program that imported it before: nothing more is sent from now on.
+    # For a program that has imported it before: nothing is sent from now on.
     onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
 class OnnxVision:
-    """A vision backend (:class:`elysium_core.vision.torch_vision.VisionBackend`) on ONNX Runtime.
+    """A :class:`~elysium_core.vision.torch_vision.VisionBackend` on ONNX Runtime.
 
     Args:
-        path: Graph of :func:`elysium_core.vision.onnx_export.export_onnx`.
+        path: File of :func:`elysium_core.vision.onnx_export.export_onnx`.
         side_px: Side of its input [px].
-        device: Where the language model wants the tokens.
-        dtype: As what.
+        device: Device of the language model, to which the tokens are copied.
+        dtype: Data type of the language model.
         threads: CPU threads; 0 = as many as torch uses.
 
     Raises:
@@ -64,10 +64,10 @@ class OnnxVision:
         self._device, self._dtype = device, dtype
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Visual tokens (B, K, D) of B RGB uint8 images.
+        """Return the visual tokens (B, K, D) of B RGB uint8 images of any size.
 
         Raises:
-            BackendError: ONNX Runtime failed, for lack of memory for example.
+            BackendError: ONNX Runtime failed, for example because memory is short.
         """
         stacked = np.stack([self._transform.resize(image) for image in images])
         try:
@@ -81,7 +81,7 @@ def _start_session(path: Path, device: torch.device, threads: int) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin between frames would take the core from the language model.
+    # Threads that spin between frames would take cores from the language model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers: list[Any] = ["CPUExecutionProvider"]

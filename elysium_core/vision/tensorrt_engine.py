@@ -1,8 +1,8 @@
-"""Building TensorRT engines of the vision half; works without a GPU where the package allows it.
+"""Building of TensorRT engines of the vision encoder.
 
-Two packages have the same interface: ``tensorrt``, and ``tensorrt_rtx`` for machines
-without the former. An engine is a program for one GPU made by one version from one
-graph; it is loaded only when the description beside it says so.
+Two packages have the same interface: ``tensorrt``, and ``tensorrt_rtx``, which builds without a
+GPU. An engine is made from one graph by one version of TensorRT for one GPU architecture. The
+description beside it says which; an engine that was made otherwise is stale and not used.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from elysium_core.vision.onnx_export import INPUT_NAME
 
 ENGINE_NAME = "vision.engine"
 MAX_BATCH = 8
-"""Frames an engine takes at once."""
+"""Largest batch of an engine [frames]."""
 LARGEST_BATCH = 64
-"""Frames the exported graph takes at once."""
+"""Largest batch of the exported graph [frames]."""
 NO_GPU = "none"
 """Architecture of an engine that was built without a GPU."""
 
 Progress = Callable[[str, int, int], None]
-"""Told which part of the building is under way, how many of its steps are done, and of how many."""
+"""Called with the name of a phase of the build, the number of steps done, and their total number."""
 
 _PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 _logger = logging.getLogger(__name__)
 
 
 def import_tensorrt() -> Any:
-    """Import whichever TensorRT is installed.
+    """Import the installed TensorRT package.
 
     Raises:
-        BackendError: None is, or none that works.
+        BackendError: None is installed, or none that works.
     """
     broken = ""
     for package in _PACKAGES:
@@ -58,7 +58,7 @@ def import_tensorrt() -> Any:
 
 
 def gpu_architecture(device: torch.device | None = None) -> str:
-    """Compute capability of a GPU, such as ``9.0``; ``none`` without one."""
+    """Return the compute capability of a GPU, such as ``9.0``; ``none`` without a GPU."""
     if not torch.cuda.is_available():
         return NO_GPU
     major, minor = torch.cuda.get_device_capability(device)
@@ -66,7 +66,7 @@ def gpu_architecture(device: torch.device | None = None) -> str:
 
 
 def describe_engine(graph: Mapping[str, object], architecture: str) -> dict[str, object]:
-    """What an engine must be made from to be used here: the graph, this TensorRT, this GPU.
+    """Return the description of an engine that can be used here: made from this graph, by this TensorRT, for this GPU.
 
     Args:
         graph: Description of the graph.
@@ -91,24 +91,24 @@ def build_engine(
     max_batch: int = MAX_BATCH,
     progress: Progress | None = None,
 ) -> Path:
-    """Build an engine from an ONNX graph, unless a current one is there.
+    """Build an engine from an ONNX graph, unless a current one exists.
 
-    Without a GPU only TensorRT-RTX builds; the engine then names ``none`` as its
-    architecture and will be built again on the GPU.
+    Without a GPU only TensorRT-RTX can build. Such an engine has the architecture ``none`` and
+    is built again on a machine with a GPU.
 
     Args:
         graph: ``vision.onnx`` with its description; its precision becomes the engine's.
-        folder: Where ``vision.engine`` goes.
+        folder: Folder of ``vision.engine``.
         architecture: See :func:`gpu_architecture`.
-        max_batch: Most frames at once, 1..64; the engine is tuned for one.
-        progress: See :data:`Progress`; by default the log is told.
+        max_batch: Largest batch, 1..64 frames; the engine is optimised for one frame.
+        progress: See :data:`Progress`; by default progress is logged.
 
     Returns:
         The engine's file.
 
     Raises:
-        BackendError: The graph is damaged or has no description, or cannot be parsed or
-            built; TensorRT's own words are in the message (``ENGINE_BUILD``).
+        BackendError: The graph is damaged or has no description, or TensorRT cannot parse it or
+            build from it; the message has TensorRT's errors (``ENGINE_BUILD``).
     """
     if not 1 <= max_batch <= LARGEST_BATCH:
         raise BackendError(f"max_batch = {max_batch} is not in 1..{LARGEST_BATCH}", code="ENGINE_BUILD")
@@ -135,7 +135,7 @@ def _log_progress(part: str, done: int, total: int) -> None:
 
 
 class _Build:
-    """One build, with TensorRT's complaints at hand for the error message."""
+    """One build, with TensorRT's errors for the error message."""
 
     def __init__(self, trt: Any, graph: Path, progress: Progress) -> None:
         self._trt, self._graph = trt, graph
@@ -147,7 +147,7 @@ class _Build:
             builder = self._trt.Builder(self._log)
             network = self._parse(builder)
             plan = builder.build_serialized_network(network, self._configure(builder, network, max_batch, precision))
-        except (TypeError, RuntimeError) as error:  # what the bindings raise when the library gives them nothing
+        except (TypeError, RuntimeError) as error:  # the bindings raise these when the library returns nothing
             raise self._failure("could not start on", _first_line(error)) from error
         if self._monitor.stopped:
             raise KeyboardInterrupt
@@ -156,13 +156,13 @@ class _Build:
         return bytes(plan)
 
     def _parse(self, builder: Any) -> Any:
-        # Strongly typed: the graph's own data types are kept, the same on every version.
+        # Strongly typed: every version of TensorRT keeps the data types of the graph.
         network = builder.create_network(1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        # The parser owns the weights that the network points to, so it stays until the engine is built.
+        # The parser owns the weights of the network, so it must live until the engine is built.
         self._parser = self._trt.OnnxParser(network, self._log)
         if not self._parser.parse(self._graph.read_bytes()):
             raise self._failure("cannot read")
-        # Bytes that are no graph may pass for an empty one.
+        # The parser takes some damaged files for an empty graph.
         if [network.get_input(index).name for index in range(network.num_inputs)] != [INPUT_NAME]:
             raise self._failure("cannot read", f"it is not a graph with the input {INPUT_NAME!r}")
         return network
@@ -175,7 +175,7 @@ class _Build:
         config.add_optimization_profile(profile)
         config.progress_monitor = self._monitor
         if precision == "float32":
-            # Else float32 would be multiplied with ten bits of mantissa, which nobody asked for.
+            # TF32 would multiply float32 with only ten bits of mantissa.
             config.clear_flag(self._trt.BuilderFlag.TF32)
         return config
 
@@ -185,9 +185,9 @@ class _Build:
 
 
 def new_log(trt: Any) -> Any:
-    """Make a TensorRT logger that hands warnings on to Python's log and keeps the errors.
+    """Return a TensorRT logger that forwards warnings to Python's log and collects errors.
 
-    Its class can be written only when the package is there.
+    Its class is defined here because its base class is in the package, which may not be installed.
     """
 
     class Log(trt.ILogger):  # type: ignore[name-defined, unused-ignore]
@@ -206,9 +206,9 @@ def new_log(trt: Any) -> Any:
 
 
 def _new_monitor(trt: Any, progress: Progress) -> Any:
-    """Make a progress monitor that reports the steps of the outermost part, and notes Ctrl-C.
+    """Return a progress monitor that reports the steps of the outermost phases, and stops the build after Ctrl-C.
 
-    The library swallows what Python raises inside of it; a build is stopped by an answer.
+    The library swallows exceptions of Python callbacks; a build is stopped by a return value.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, unused-ignore]

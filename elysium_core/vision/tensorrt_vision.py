@@ -1,4 +1,4 @@
-"""The vision half of a model on TensorRT: running engines on a GPU.
+"""The vision encoder backend that runs an engine on TensorRT.
 
 Engines are built by :mod:`elysium_core.vision.tensorrt_engine`.
 """
@@ -27,23 +27,23 @@ _DTYPES = {
     "INT64": torch.int64,
     "INT32": torch.int32,
 }
-"""torch's names of TensorRT's data types."""
+"""TensorRT's data types in torch."""
 
 
 class TensorrtVision:
-    """A vision backend (:class:`elysium_core.vision.torch_vision.VisionBackend`) on TensorRT.
+    """A :class:`~elysium_core.vision.torch_vision.VisionBackend` on TensorRT.
 
     Args:
-        engine: File of :func:`~elysium_core.vision.tensorrt_engine.build_engine`, made on this machine.
+        engine: File of :func:`~elysium_core.vision.tensorrt_engine.build_engine`.
         wanted: What its description must say
             (:func:`~elysium_core.vision.tensorrt_engine.describe_engine`).
         side_px: Side of its input [px].
         device: The GPU.
-        dtype: Data type that the language model wants.
+        dtype: Data type of the language model.
         fast_resize: See :class:`elysium_core.vision.torch_vision.FrameUpload`.
 
     Raises:
-        BackendError: There is no GPU, or the engine is stale, foreign or damaged (``ENGINE_STALE``).
+        BackendError: The device is not a GPU, or the engine is stale or damaged (``ENGINE_STALE``).
     """
 
     name = "tensorrt"
@@ -75,7 +75,7 @@ class TensorrtVision:
             self._runtime = self._trt.Runtime(self._log)
             self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
             context = self._engine.create_execution_context() if self._engine else None
-        except (TypeError, RuntimeError) as error:  # what the bindings raise when the library gives them nothing
+        except (TypeError, RuntimeError) as error:  # the bindings raise these when the library returns nothing
             raise self._failure(f"cannot load {engine}") from error
         if context is None:
             raise self._failure(f"cannot load {engine}")
@@ -91,10 +91,10 @@ class TensorrtVision:
         }
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Visual tokens (B, K, D) of B RGB uint8 images; more than the engine takes go in several runs.
+        """Return the visual tokens (B, K, D) of B RGB uint8 images; a large batch is split.
 
         Raises:
-            BackendError: TensorRT failed, for lack of memory for example.
+            BackendError: TensorRT failed, for example because memory is short.
         """
         pixels = self._upload(images, self._device)
         with torch.cuda.device(self._device):
@@ -108,7 +108,7 @@ class TensorrtVision:
         for name, dtype in self._outputs.items():
             outputs[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=self._device)
             context.set_tensor_address(name, outputs[name].data_ptr())
-        # torch's own stream, so that whatever reads the tokens comes after them.
+        # On torch's stream, so that later work of torch sees the tokens.
         if not context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
             raise self._failure("could not run the vision engine")
         return outputs[OUTPUT_NAME].to(self._dtype)

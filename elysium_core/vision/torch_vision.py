@@ -1,8 +1,7 @@
-"""The vision half for one image, recorded once and replayed: what a camera needs.
+"""The interface of vision encoder backends, and the backend that runs on PyTorch.
 
-Images on their way to the vision encoder: resized, and brought to its device as bytes.
-
-Vision backends: images in, visual tokens out, whatever runs the network.
+A backend turns images into visual tokens: it resizes them, copies them to the device, and runs
+vision encoder, token adapter and projector.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from elysium_core.network.image_transform import ImageTransform, resize_on_devic
 
 
 class FrameUpload:
-    """Resizes images to the encoder's square and brings them to a device.
+    """Resizes images to the encoder's square input and copies them to a device.
 
     Args:
         side_px: The encoder's input side S [px].
-        fast_resize: Send whole images and resize them on the device. Saves the processor's
-            time; a value may differ by one step of 255 from what the model was trained on.
+        fast_resize: Copy whole images and resize them on the device. Saves CPU time; a pixel
+            value may differ by 1 of 255 from PIL's resize, which the model was trained with.
     """
 
     def __init__(self, side_px: int, *, fast_resize: bool = False) -> None:
@@ -35,7 +34,7 @@ class FrameUpload:
         self._fast_resize = fast_resize
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-        """Images as (B, S, S, 3) uint8 on the device; B RGB uint8 images of any size."""
+        """Return B RGB uint8 images of any size as (B, S, S, 3) uint8 on the device."""
         if self._fast_resize:
             side = self.transform.side_px
             return torch.stack([resize_on_device(send([image], device)[0], side) for image in images])
@@ -43,13 +42,13 @@ class FrameUpload:
 
 
 def send(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Copy images of one size to a device as (B, H, W, 3) uint8, without waiting for it to be done.
+    """Copy images of one size to a device as (B, H, W, 3) uint8.
 
-    What is queued on the device's current stream afterwards finds them there.
+    The copy is asynchronous: work that is queued later on the device's current stream sees the images.
     """
     on_gpu = device.type == "cuda"
-    # In pinned memory, or the driver would copy it there itself. torch does not hand the memory out
-    # again before the device has read it.
+    # In pinned memory, or the driver would copy it there first. torch reuses the memory only after the
+    # device has read it.
     staged = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=on_gpu)
     for place, image in zip(staged.numpy(), images, strict=True):
         np.copyto(place, image)
@@ -60,12 +59,13 @@ _logger = logging.getLogger(__name__)
 
 
 class RecordedEncoder:
-    """Runs the vision half; one image at a time by a recording, from the second one on.
+    """Runs vision encoder, adapter and projector; single images run as a recorded CUDA graph from the second on.
 
     Args:
-        network: In eval mode, on its device.
-        record: Turns a program into one that repeats it (:class:`elysium_core.engine.cuda_graph.CudaRecorder`);
-            None = nothing is recorded. Not the language model's: both may run at the same time.
+        network: The network, in eval mode on its device.
+        record: Records a function and returns one that replays it
+            (:class:`elysium_core.engine.cuda_graph.CudaRecorder`); None = nothing is recorded. It must not be the
+            language model's recorder: both may run at the same time.
     """
 
     def __init__(self, network: ElysiumNetwork, record: Callable[[Program], Program] | None = None) -> None:
@@ -78,11 +78,11 @@ class RecordedEncoder:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Visual tokens (B, K, D) of images (B, S, S, 3) uint8 on the network's device."""
+        """Return the visual tokens (B, K, D) of images (B, S, S, 3) uint8 on the network's device."""
         if self._record is None or len(images) != 1:
             return self._encode(images)
         if self._weights != self._where():
-            # The first image tells the output's size; nothing is recorded for one image alone.
+            # The first image gives the size of the output; a single image is not worth a recording.
             self._program, self._weights = None, self._where()
             self._images, self._tokens = images.clone(), self._encode(images)
             return self._tokens.clone()
@@ -104,31 +104,31 @@ class RecordedEncoder:
             self._program = record(self._run)
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            _logger.warning("the vision encoder runs without CUDA graphs, slower, because: %s", reason)
+            _logger.warning("the vision encoder runs without CUDA graphs and slower: %s", reason)
             self._record = None
         return self._program
 
     def _where(self) -> tuple[int, torch.dtype]:
-        """Where the weights are, and as what: a recording knows only these."""
+        """Address and type of the weights; a recording is valid only for these."""
         weight = next(self._network.llm_proj.parameters())
         return weight.data_ptr(), weight.dtype
 
 
 class VisionBackend(Protocol):
-    """Vision encoder, token adapter and projector as one step."""
+    """Runs vision encoder, token adapter and projector in one step."""
 
     name: str
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Visual tokens (B, K, D) on the language model's device, of B RGB uint8 images of any size."""
+        """Return the visual tokens (B, K, D) of B RGB uint8 images of any size, on the language model's device."""
         ...
 
 
 class TorchVision:
-    """The network itself, run by torch.
+    """The backend that runs the network with PyTorch.
 
     Args:
-        network: In eval mode, on its device.
+        network: The network, in eval mode on its device.
         fast_resize: See :class:`elysium_core.vision.torch_vision.FrameUpload`.
         record: See :class:`elysium_core.vision.torch_vision.RecordedEncoder`.
     """
@@ -148,5 +148,5 @@ class TorchVision:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """See :class:`VisionBackend`; pixels cross to the device as bytes and are normalised there."""
+        """See :class:`VisionBackend`; pixels are copied to the device as bytes and normalised there."""
         return self._encode(self._upload(images, self._network.llm.lm_head.weight.device))

@@ -1,4 +1,4 @@
-"""Which vision backend runs: the one that was asked for, or the best that is at hand."""
+"""Choice of the vision encoder backend: the one that was asked for, or the fastest that is available."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _logger = logging.getLogger(__name__)
 
 
 def check_backend(backend: str, device: torch.device) -> None:
-    """Refuse a backend that cannot run here, before weights are loaded for it.
+    """Refuse a backend that cannot run here. Called before weights are loaded.
 
     Args:
         backend: One of :data:`BACKENDS`.
-        device: Where the model will be.
+        device: Device of the model.
 
     Raises:
         BackendError: There is no such backend, its package is missing, or it does not run on this device.
@@ -57,24 +57,23 @@ def build_vision(
     fast_resize: bool = False,
     cuda_graphs: bool = False,
 ) -> VisionBackend:
-    """Make a vision backend.
+    """Make a vision encoder backend.
 
-    ``onnx`` and ``tensorrt`` use the graph or engine that is shipped with the weights or
-    lies in the user's cache, if it is current, and otherwise make it in the cache, which
-    takes a while once. ``auto`` takes TensorRT on a GPU where it is installed and works.
-    On a CPU it takes ONNX Runtime where a current graph is at hand, but never waits for
-    an export. Otherwise it takes torch.
+    ``onnx`` and ``tensorrt`` use a current graph or engine from the folder of the weights or the
+    user's cache; if there is none, it is made in the cache, which takes minutes once. ``auto``
+    uses TensorRT on a GPU if it is installed and works; on a CPU it uses ONNX Runtime if there is
+    a current graph, but never makes one; otherwise it uses torch.
 
     Args:
         backend: One of :data:`BACKENDS`.
-        network: In eval mode, on its device.
-        shipped: Folder of the weights.
-        fast_resize: Resize images on the device, as torch and TensorRT can
+        network: The network, in eval mode on its device.
+        shipped: Folder of the weights, which may hold a graph or an engine.
+        fast_resize: Resize images on the device, with torch and TensorRT only
             (:class:`elysium_core.vision.torch_vision.FrameUpload`).
-        cuda_graphs: Where torch runs it on a GPU, replay one recorded pass for single images.
+        cuda_graphs: Replay a recorded CUDA graph for single images, with torch on a GPU only.
 
     Raises:
-        BackendError: The backend that was asked for by name cannot be had; says why.
+        BackendError: The named backend cannot be used; the message says why.
     """
     check_backend(backend, _device(network))
     if backend == "tensorrt":
@@ -87,10 +86,10 @@ def build_vision(
 
 
 def graph_precision(network: ElysiumNetwork) -> str:
-    """The precision of graph and engine that suits a network: float16 where its weights are half on a GPU.
+    """Return the precision of graph and engine for a network: float16 for half precision on a GPU, else float32.
 
-    For bfloat16, too: float16 has more digits, and the encoder was trained in it. A CPU
-    calculates in float32 whatever the weights are.
+    It is float16 for bfloat16 weights, too: float16 has more digits, and the encoder was trained in it. A CPU
+    computes in float32.
     """
     half_on_gpu = _device(network).type == "cuda" and _dtype(network) != torch.float32
     return "float16" if half_on_gpu else "float32"
@@ -106,25 +105,25 @@ def _best_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: boo
     try:
         found = _found_tensorrt(network, shipped, fast_resize) or _found_onnx(network, shipped)
     except BackendError as error:
-        _logger.warning("the vision encoder runs on torch, because: %s", error)
+        _logger.warning("the vision encoder runs on torch: %s", error)
         found = None
     return found or _torch_vision(network, fast_resize, cuda_graphs)
 
 
 def _found_tensorrt(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend | None:
-    """TensorRT on a GPU; None where it is no choice."""
+    """Return the TensorRT backend; None without a GPU or TensorRT."""
     if _device(network).type != "cuda":
         return None
     try:
         import_tensorrt()
     except BackendError as error:
-        _logger.info("the vision encoder runs on torch, because: %s", error)
+        _logger.info("the vision encoder runs on torch: %s", error)
         return None
     return _tensorrt_vision(network, shipped, fast_resize)
 
 
 def _found_onnx(network: ElysiumNetwork, shipped: Path | None) -> VisionBackend | None:
-    """ONNX Runtime on a CPU, with a graph that is there already; None where it is no choice."""
+    """Return the ONNX backend with an existing graph; None without one, or if the model is not float32 on a CPU."""
     if _device(network).type != "cpu" or _dtype(network) != torch.float32:
         return None
     try:
@@ -160,7 +159,7 @@ def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize:
 
 
 def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescription) -> Path:
-    """A graph that is at hand, or a new one in the cache."""
+    """Return a current graph, or make one in the cache."""
     found = _current_file(ONNX_NAME, _places(shipped, wanted), asdict(wanted))
     if found is None:
         folder = cache_folder(wanted)
@@ -170,7 +169,7 @@ def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescripti
 
 
 def _announce(path: Path) -> None:
-    # A warning, because it delays the start of whoever loads the model.
+    # A warning, because it delays the start by minutes.
     _logger.warning("making %s for the vision encoder; this is done once and may take minutes", path)
 
 
@@ -178,7 +177,7 @@ def _places(shipped: Path | None, wanted: GraphDescription) -> list[Path]:
     folders = [] if shipped is None else [shipped]
     try:
         return [*folders, cache_folder(wanted)]
-    except BackendError:  # without a home there is no cache, but what is shipped can be used
+    except BackendError:  # without a home folder there is no cache, but a shipped file can be used
         return folders
 
 

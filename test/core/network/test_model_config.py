@@ -108,7 +108,7 @@ def test_sizes_of_the_published_models():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"hidden_size": 1025}, "hidden_size = 1025 is no multiple of num_attention_heads = 16"),
+        ({"hidden_size": 1025}, "hidden_size = 1025 is not a multiple of num_attention_heads = 16"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not a whole number in 1..512"),
         ({"image_size": 0}, "image_size = 0"),
         ({"patch_size": True}, "patch_size = True"),
@@ -130,7 +130,7 @@ def test_vision_sizes_out_of_range_are_refused(change, reason):
         ({"vocab_size": -1}, "vocab_size = -1"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0"),
         ({"vocab_size": None}, "vocab_size = None"),
-        ({"num_key_value_heads": 5}, "5 key/value heads do not fit"),
+        ({"num_key_value_heads": 5}, "5 key/value heads"),
         ({"head_dim": 5}, "heads of width 5"),
         ({"model_type": "mistral"}, "'mistral'"),
         ({"attention_bias": True}, "biases"),

@@ -47,7 +47,7 @@ def test_when_recording_fails_it_is_said_once(network, images, caplog):
     expected = [TorchVision(network).encode([image]) for image in images]
     assert all(recorded.encode([image]).equal(wanted) for image, wanted in zip(images, expected, strict=True))
     assert [record.message for record in caplog.records] == [
-        "the vision encoder runs without CUDA graphs, slower, because: operation not permitted when stream is capturing"
+        "the vision encoder runs without CUDA graphs and slower: operation not permitted when stream is capturing"
     ]
 
 

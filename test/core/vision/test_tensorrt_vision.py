@@ -182,7 +182,7 @@ def test_auto_on_a_gpu_falls_back_to_torch_and_says_why(network, cache, monkeypa
     monkeypatch.setattr(vision_choice, "_tensorrt_vision", fail)
     assert build_vision("auto", network).name == "torch"
     assert [record.message for record in caplog.records] == [
-        "the vision encoder runs on torch, because: TensorRT could not build an engine of it"
+        "the vision encoder runs on torch: TensorRT could not build an engine of it"
     ]
     with pytest.raises(BackendError, match="could not build"):
         build_vision("tensorrt", network)
