@@ -1,5 +1,7 @@
 """Descriptions, questions and one-shot grounding, and when a description is due."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -71,6 +73,16 @@ def test_a_question_about_the_scene_is_asked_of_the_last_images_of_one_size(make
         scene.see(stamp, size=size)
     describe_scene(scene.perception.model, scene.perception.stream(""))
     assert [frame.stamp_ns for frame in scene.perception.model.asked] == [2, 4]
+
+
+def test_the_images_of_a_scene_are_spread_evenly_over_what_is_remembered(make_scene):
+    model = AskedModel()
+    model.info = replace(IdentityModel.info, clip_length=3)
+    scene = make_scene(model=model)
+    for stamp in (1, 2, 3, 4):
+        scene.see(stamp)
+    describe_scene(model, scene.perception.stream(""))
+    assert [frame.stamp_ns for frame in model.asked] == [1, 3, 4]
 
 
 def test_grounding_leaves_no_trace(scene):
