@@ -17,6 +17,8 @@ from elysium_core.errors import BoxError
 from elysium_core.geometry import Box
 
 _LEAST_SIDE_PX = 4.0
+# A very long object still has some surroundings at its ends.
+_LEAST_MARGIN = 1.2
 # Sampling at single points skips pixels when a picture is shrunk by more than this.
 _MOST_SHRINK = 2.2
 _SHRUNK_TO = 1.5
@@ -52,7 +54,8 @@ class Crop:
         """
         width, height = box.width * frame_width, box.height * frame_height
         around = (width + height) / 2
-        side = max(_LEAST_SIDE_PX, times * math.sqrt((width + around) * (height + around)))
+        side = math.sqrt((width + around) * (height + around))
+        side = times * max(_LEAST_SIDE_PX, side, _LEAST_MARGIN * max(width, height))
         x, y = box.center[0] * frame_width - side / 2, box.center[1] * frame_height - side / 2
         return cls(x, y, side, frame_width, frame_height)
 
