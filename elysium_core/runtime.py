@@ -21,7 +21,8 @@ from elysium_core.device import device_errors
 from elysium_core.engine.draft_tree import Drafter
 from elysium_core.engine.engine import Engine, EngineCounters, Generation, Request
 from elysium_core.errors import BackendError, ExpressionError
-from elysium_core.families.base import Family, Seen, Steps
+from elysium_core.families.base import Anchor, Family, Seen, Steps
+from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.types import Answer
@@ -141,6 +142,26 @@ class Runtime:
         # alive what the failed attempt has allocated.
         self.family.decoder.release()
         return self._start_encoding(images)()
+
+    @torch.inference_mode()
+    def encode_anchors(self, crops: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> list[Anchor]:
+        """Encode anchor crops and the objects in them; see :class:`elysium_core.families.base.Family`.
+
+        Raises:
+            BackendError: Memory does not suffice (``MEMORY``), or the device failed.
+        """
+        with device_errors("the vision encoder"):
+            return self.family.encode_anchors(crops, boxes)
+
+    @torch.inference_mode()
+    def encode_crops(self, crops: Sequence[NDArray[np.uint8]], anchors: Sequence[Anchor]) -> list[Seen]:
+        """Encode live crops, each for the object of one anchor.
+
+        Raises:
+            BackendError: Memory does not suffice (``MEMORY``), or the device failed.
+        """
+        with device_errors("the vision encoder"):
+            return self.family.encode_crops(crops, anchors)
 
     def prefetch(self, image: NDArray[np.uint8]) -> bool:
         """Start to encode an image before it is asked about, beside the work of the language model.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,34 @@ class Seen:
 
     rows: Tensor
     steps: Steps = (100, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class CropSizes:
+    """Sizes at which a model that follows in crops sees them (:mod:`elysium_core.io.crop`).
+
+    Attributes:
+        anchor_px: Side of an anchor crop [px].
+        live_px: Side of a live crop [px].
+    """
+
+    anchor_px: int = 64
+    live_px: int = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """An object as it was given: what a model that follows in crops compares live crops with.
+
+    Attributes:
+        seen: The anchor crop.
+        box: The object in it.
+        memory: What else the model keeps of it; nobody else reads it.
+    """
+
+    seen: Seen
+    box: Box
+    memory: Any = None
 
 
 class BoxGrammar(Protocol):
@@ -126,6 +154,19 @@ class Family(Protocol):
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
         """Encode RGB uint8 images (H, W, 3) of any sizes."""
+        ...
+
+    @property
+    def crop_sizes(self) -> CropSizes | None:
+        """Sizes of crops of a model that follows in crops; None for one that follows in whole frames."""
+        ...
+
+    def encode_anchors(self, crops: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> list[Anchor]:
+        """Encode anchor crops (anchor_px, anchor_px, 3) and the objects in them."""
+        ...
+
+    def encode_crops(self, crops: Sequence[NDArray[np.uint8]], anchors: Sequence[Anchor]) -> list[Seen]:
+        """Encode live crops (live_px, live_px, 3), each for the object of one anchor."""
         ...
 
     def opening(self, seen: Sequence[Seen]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
-from elysium_core.families.base import Family, FamilySettings, Seen, Steps
+from elysium_core.families.base import Anchor, CropSizes, Family, FamilySettings, Seen, Steps
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.box_text import (
@@ -109,6 +109,19 @@ class ElysiumFamily:
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
         """See :class:`elysium_core.families.base.Family`."""
         return [Seen(rows, (LEVELS, LEVELS)) for rows in self.vision.encode(images)]
+
+    @property
+    def crop_sizes(self) -> CropSizes | None:
+        """See :class:`elysium_core.families.base.Family`."""
+        return None
+
+    def encode_anchors(self, crops: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> list[Anchor]:
+        """See :class:`elysium_core.families.base.Family`."""
+        raise BackendError("this model follows in whole frames, not in crops")
+
+    def encode_crops(self, crops: Sequence[NDArray[np.uint8]], anchors: Sequence[Anchor]) -> list[Seen]:
+        """See :class:`elysium_core.families.base.Family`."""
+        raise BackendError("this model follows in whole frames, not in crops")
 
     @torch.inference_mode()
     def opening(self, seen: Sequence[Seen]) -> Tensor:

@@ -1,0 +1,293 @@
+"""The live tracker of models that follow in crops.
+
+Each target has an anchor crop, made where it was given or found. In every frame the model is shown the anchor and a
+live crop around the target's last sure box, and writes the box in the live crop. Crops bind a frame to the one before:
+a box cannot leave for a look-alike at the other end of the picture. The crops of all targets are encoded in one batch
+and asked about in one packed pass.
+
+Words are answered in whole frames. A target that is lost is looked for by its words; one without words is looked for
+in larger crops around its last place. A box found by looking again counts only if it is sure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from elysium_core.engine.engine import Request
+from elysium_core.errors import BackendError
+from elysium_core.families.base import Anchor, CropSizes, Seen
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.io.crop import Crop
+from elysium_core.prompt.questions import RSOT, SOT
+from elysium_core.runtime import Runtime
+from elysium_core.tracking.draft import AnswerDraft
+from elysium_core.tracking.find import find_by_words
+from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.target import Target
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+
+_LIVE_TIMES = 2.0
+# While a target is not sure its live crop grows, so that what moves fast is not missed.
+_GROWTH = 1.1
+_WIDEST = 1.6
+# How fast the size follows a sure answer: sizes change slowly, and a step of box text is 4 % of a target's side.
+_SIZE_RATE = 0.4
+# Live crops of a target that is lost, each of them in its turn: their length over that of a usual one.
+_SEARCH_TIMES = (1.0, 2.0, 4.0)
+# Two targets whose boxes overlap more than this share one object.
+_SAME_OBJECT_IOU = 0.7
+_SPARE_TOKENS = 16
+_FRAMES = 2
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A target that has an anchor.
+
+    Attributes:
+        anchor: Made where it was given or found.
+        box: Its last sure box.
+        wide: Length of its live crop over that of a usual one.
+        turn: Number of times it was looked for while it was lost.
+    """
+
+    anchor: Anchor
+    box: Box
+    wide: float = 1.0
+    turn: int = 0
+
+
+class CropTracker(ModelTracker):
+    """Follows targets through one stream in crops (protocol: :class:`elysium_core.types.Tracker`).
+
+    Args:
+        runtime: A model that follows in crops.
+        config: Settings; ``window``, ``clip_length`` and ``draft_tokens`` have no effect here.
+
+    Raises:
+        BackendError: The model follows in whole frames.
+    """
+
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        super().__init__(runtime, config)
+        sizes = runtime.family.crop_sizes
+        if sizes is None:
+            raise BackendError("this model follows in whole frames, not in crops")
+        self._sizes: CropSizes = sizes
+        self._followed: dict[str, _Followed] = {}
+        self._newest: Frame | None = None
+
+    def reset(self) -> None:
+        """Forget all targets and frames; ids are still not reused."""
+        super().reset()
+        self._followed, self._newest = {}, None
+
+    def flush(self) -> list[TrackUpdate]:
+        """Updates held back at the end of a stream: none, every frame was answered."""
+        return []
+
+    def step(self, frame: Frame) -> list[TrackUpdate]:
+        """Look at one frame; see :meth:`elysium_core.types.Tracker.step`."""
+        self._require_frame(frame)
+        self._stats.failure = None
+        now_s = self._clock.tick(frame)
+        self._stats.frames += 1
+        updates = [target.stop(frame) for target in self._stopped]
+        self._stopped.clear()
+        seen = self._observe(frame, now_s) if self._targets else {}
+        self._newest = frame
+        for name, target in list(self._targets.items()):
+            update = target.observe(frame, now_s, seen[name], self._config)
+            updates.append(update)
+            if update.state is TrackState.REMOVED:
+                del self._targets[name]
+                self._forget(name)
+        return updates
+
+    def _forget(self, target_id: str) -> None:
+        super()._forget(target_id)
+        self._followed.pop(target_id, None)
+
+    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
+        """One answer a target, whatever fails."""
+        self._stats.encode_s, started = 0.0, time.perf_counter()
+        try:
+            given = self._place_given(frame)
+            seen = self._exclude(self._follow(frame, [name for name in self._followed if name not in given])) | given
+            self._search(frame, now_s, seen)
+        except BackendError as error:
+            self._stats.failure = error
+            self._stats.failures += 1
+            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
+        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
+        self._count_engine()
+        for name in self._targets:
+            answer = seen.setdefault(name, Grounding(None, 0.0, reason="there is nothing to search it by"))
+            if answer.box is None:
+                failures = self._stats.parse_failures
+                failures[answer.reason] = failures.get(answer.reason, 0) + 1
+        return seen
+
+    def _place_given(self, frame: Frame) -> dict[str, Grounding]:
+        """Anchors for the boxes that were given; a box refers to the newest frame, before the first to this one."""
+        shown = self._newest or frame
+        for name, box in self._given.items():
+            self._anchor(name, shown, box)
+        given, self._given = self._given, {}
+        return {name: Grounding(box, 1.0) for name, box in given.items()} if shown is frame else {}
+
+    def _anchor(self, name: str, frame: Frame, box: Box) -> None:
+        """Follow a target from a frame in which its box is known."""
+        crop = Crop.around(box, frame.width, frame.height)
+        inside = crop.inside(box)
+        if inside is None:
+            return
+        started = time.perf_counter()
+        (anchor,) = self._runtime.encode_anchors([crop.cut(frame.image, self._sizes.anchor_px)], [inside])
+        self._count_pictures(1, started)
+        self._followed[name] = _Followed(anchor, box)
+
+    def _follow(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
+        """Where targets are in live crops around their last sure boxes."""
+        crops = {name: self._live_crop(frame, self._followed[name]) for name in names}
+        answers = self._look(frame, crops)
+        return {name: self._take(name, crops[name], answers[name], frame) for name in names}
+
+    def _live_crop(self, frame: Frame, followed: _Followed, times: float = 1.0) -> Crop:
+        return Crop.around(followed.box, frame.width, frame.height, _LIVE_TIMES * followed.wide * times)
+
+    def _look(self, frame: Frame, crops: Mapping[str, Crop]) -> dict[str, Grounding]:
+        """Ask where targets are in live crops: one batch of pictures, one packed pass. Boxes are boxes of the crops."""
+        if not crops:
+            return {}
+        started = time.perf_counter()
+        pictures = [crop.cut(frame.image, self._sizes.live_px) for crop in crops.values()]
+        live = self._runtime.encode_crops(pictures, [self._followed[name].anchor for name in crops])
+        self._count_pictures(len(pictures), started)
+        requests = [self._request(name, crop, seen) for (name, crop), seen in zip(crops.items(), live, strict=True)]
+        answers = self._runtime.new_engine(self._counters).answer(requests)
+        steps = [seen.steps for seen in live]
+        return {
+            name: self._runtime.read(answer, _FRAMES, step).at(1)
+            for name, answer, step in zip(crops, answers, steps, strict=True)
+        }
+
+    def _request(self, name: str, crop: Crop, live: Seen) -> Request:
+        """The anchor, the live crop, the question, and the known box of the anchor."""
+        family, followed, words = self._runtime.family, self._followed[name], self._targets[name].expression
+        anchor, grammar = followed.anchor, family.grammar
+        box = grammar.write(anchor.box, anchor.seen.steps)
+        question = family.question(RSOT, words) if words else family.question(SOT, box=box)
+        guess = grammar.answer([anchor.box, crop.inside(followed.box) or anchor.box], live.steps)
+        known = grammar.beginning([anchor.box], live.steps)
+        draft = AnswerDraft(self._runtime.tokenizer, grammar, known, guess)
+        ids = [*family.conversation(question), *draft.given_ids]
+        rows = torch.cat([family.appended(anchor.seen, 1), family.appended(live, 2), family.embed(ids)])
+        return Request(rows, draft, min(draft.expected_tokens + _SPARE_TOKENS, self._config.max_new_tokens))
+
+    def _take(self, name: str, crop: Crop, answer: Grounding, frame: Frame) -> Grounding:
+        """An answer about a live crop as one about the frame; a sure one moves the target."""
+        followed = self._followed[name]
+        box = None if answer.box is None else crop.to_frame(answer.box)
+        if box is None or answer.score < self._config.score_threshold:
+            followed.wide = min(_WIDEST, followed.wide * _GROWTH)
+            reason = answer.reason or ("" if box is not None else "its box lies outside the frame")
+            return Grounding(box, answer.score if box is not None else 0.0, answer.text, reason)
+        followed.wide = max(1.0, followed.wide / _GROWTH)
+        followed.box, followed.turn = _resized(followed.box, box), 0
+        return Grounding(followed.box, answer.score, answer.text)
+
+    def _exclude(self, seen: dict[str, Grounding]) -> dict[str, Grounding]:
+        """Of two targets on one object, the one with the higher score keeps it."""
+        kept: dict[str, Grounding] = {}
+        for name in sorted(seen, key=lambda name: -seen[name].score):
+            better = self._who_has(seen[name].box, kept)
+            kept[name] = Grounding(None, 0.0, reason=f"target {better} is at the same place") if better else seen[name]
+        return {name: kept[name] for name in seen}
+
+    def _who_has(self, box: Box | None, seen: Mapping[str, Grounding]) -> str:
+        """The target that surely is at a place; empty if none is."""
+        for name, answer in seen.items():
+            there = answer.box if self._is_sure(answer) else None
+            if box is not None and there is not None and box.iou(there) > _SAME_OBJECT_IOU:
+                return name
+        return ""
+
+    def _is_sure(self, answer: Grounding) -> bool:
+        return answer.box is not None and answer.score >= self._config.score_threshold
+
+    def _search(self, frame: Frame, now_s: float, seen: dict[str, Grounding]) -> None:
+        """Look again for targets that are lost, and for those whose words are due to be asked again."""
+        due = [name for name, target in self._targets.items() if self._is_due(name, target, now_s, seen)]
+        words = {name: expression for name in due if (expression := self._targets[name].expression)}
+        found = self._find(frame, words, now_s)
+        found |= self._look_around(frame, [name for name in due if name in self._followed and name not in words])
+        for name, answer in found.items():
+            known = seen.get(name, answer)
+            others = {other: given for other, given in seen.items() if other != name}
+            better = self._is_sure(answer) and (known is answer or answer.score > known.score)
+            if not better or self._who_has(answer.box, others):
+                seen.setdefault(name, answer)
+                continue
+            seen[name] = answer
+            if name in words and answer.box is not None:
+                self._anchor(name, frame, answer.box)
+
+    def _is_due(self, name: str, target: Target, now_s: float, seen: Mapping[str, Grounding]) -> bool:
+        if name not in seen:
+            return True
+        if target.lost_at_s is not None and not self._is_sure(seen[name]):
+            return True
+        period, asked = self._config.reground_period_s, target.asked_at_s
+        if not target.expression or period <= 0:
+            return False
+        if asked is None:
+            target.asked_at_s = now_s  # given by a box and words: the words wait for their first turn
+            return False
+        return now_s // period > asked // period
+
+    def _find(self, frame: Frame, words: Mapping[str, str], now_s: float) -> dict[str, Grounding]:
+        """Look for targets by their words in the whole frame."""
+        if not words:
+            return {}
+        started = time.perf_counter()
+        (whole,) = self._runtime.encode_frames([frame.image])
+        self._count_pictures(1, started)
+        for name in words:
+            self._targets[name].asked_at_s = now_s
+        guesses = {name: self._followed[name].box for name in words if name in self._followed}
+        return find_by_words(self._runtime, whole, words, guesses, self._counters)
+
+    def _look_around(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
+        """Look for targets without words in larger and larger crops around their last places, one of them a frame."""
+        crops = {}
+        for name in names:
+            followed = self._followed[name]
+            crops[name] = self._live_crop(frame, followed, _SEARCH_TIMES[followed.turn % len(_SEARCH_TIMES)])
+            followed.turn += 1
+        answers = self._look(frame, crops)
+        found = {}
+        for name, answer in answers.items():
+            box = None if answer.box is None else crops[name].to_frame(answer.box)
+            found[name] = Grounding(box, answer.score if box is not None else 0.0, answer.text, answer.reason)
+            if box is not None and self._is_sure(found[name]):
+                self._followed[name].box, self._followed[name].wide = box, 1.0
+        return found
+
+    def _count_pictures(self, count: int, started: float) -> None:
+        self._stats.encode_s += time.perf_counter() - started
+        self._stats.vision_encodes += count
+
+
+def _resized(last: Box, new: Box) -> Box:
+    """The place of a new box with a size between that of the last box and its own, cut to the frame."""
+    width = last.width + _SIZE_RATE * (new.width - last.width)
+    height = last.height + _SIZE_RATE * (new.height - last.height)
+    x, y = new.center
+    left, top = max(0.0, x - width / 2), max(0.0, y - height / 2)
+    return Box(left, top, min(1.0, x + width / 2), min(1.0, y + height / 2))
