@@ -14,6 +14,8 @@ from typing import Any
 from transformers import CLIPVisionConfig
 
 from elysium_core.errors import ModelFileError
+from elysium_core.network.efficientnet import EfficientNetConfig
+from elysium_core.network.encoders import VISION_ENCODERS, VisionConfig
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import CONFIG_NAME
 
@@ -107,12 +109,33 @@ def read_settings(path: Path) -> dict[str, Any]:
     return raw
 
 
-def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> CLIPVisionConfig:
-    """Build the vision encoder's config from the settings of a CLIP model or a CLIP vision model.
+def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> VisionConfig:
+    """Build the vision encoder's config from its settings, or from those of a whole CLIP model.
 
     Raises:
-        ModelFileError: A size is missing or out of range.
+        ModelFileError: Its kind is not supported, or a size is missing or out of range.
     """
+    kind = raw.get("model_type", "clip_vision_model")
+    if kind == EfficientNetConfig.model_type:
+        return _efficientnet_config(raw, source)
+    if kind not in ("clip", "clip_vision_model"):
+        raise ModelFileError(
+            f"{source} describes a {kind!r} vision encoder; supported are clip and {', '.join(VISION_ENCODERS)}"
+        )
+    return _clip_config(raw, source)
+
+
+def _efficientnet_config(raw: dict[str, Any], source: str) -> EfficientNetConfig:
+    contrast = raw.get("contrast", EfficientNetConfig().contrast)
+    if not isinstance(contrast, int | float) or isinstance(contrast, bool):
+        raise ModelFileError(f"{source}: contrast = {contrast!r} is not a number")
+    try:
+        return EfficientNetConfig(_size(raw, "image_size", source), float(contrast))
+    except ValueError as error:
+        raise ModelFileError(f"{source}: {error}") from error
+
+
+def _clip_config(raw: dict[str, Any], source: str) -> CLIPVisionConfig:
     # Configs of whole CLIP models have a vision part; transformers leaves out keys with default values.
     nested = raw.get("vision_config")
     merged = CLIPVisionConfig().to_dict() | (nested if isinstance(nested, dict) else raw)

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig
 
 from elysium_core.checkpoint.base_settings import llm_size, vision_config
 from elysium_core.checkpoint.convert_pickled import OLDEST_SAFE_TORCH, convert_in_subprocess, torch_is_safe
@@ -43,6 +42,7 @@ from elysium_core.checkpoint.weight_files import (
 from elysium_core.device import dtype_name, free_bytes, resolve_device
 from elysium_core.errors import ModelFileError
 from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.encoders import VisionConfig, token_shape
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 
@@ -170,13 +170,13 @@ def load_checkpoint(
     )
 
 
-def _empty_network(config: ElysiumConfig, vision: CLIPVisionConfig, llm: LlamaSize) -> ElysiumNetwork:
+def _empty_network(config: ElysiumConfig, vision: VisionConfig, llm: LlamaSize) -> ElysiumNetwork:
     """Build the network on the meta device: shapes without memory."""
-    adapter, patches = config.adapter, (vision.image_size // vision.patch_size) ** 2
-    if (adapter.in_token_num, adapter.num_features) != (patches, vision.hidden_size):
+    adapter, (patches, width) = config.adapter, token_shape(vision)
+    if (adapter.in_token_num, adapter.num_features) != (patches, width):
         raise ModelFileError(
             f"adapter_config says {adapter.in_token_num} tokens of width {adapter.num_features}, but the vision "
-            f"encoder {config.vision!r} gives {patches} of width {vision.hidden_size}"
+            f"encoder {config.vision!r} gives {patches} of width {width}"
         )
     try:
         with torch.device("meta"):
@@ -260,14 +260,14 @@ def _fill(network: ElysiumNetwork, stored: dict[str, StoredTensor], device: torc
                 _assign(network, name, weight)
     if network.llm.size.tied:
         network.llm.lm_head.weight = network.llm.model.embed_tokens.weight
-    # The only buffer of the network; transformers computes it when it builds a model.
-    embeddings = network.visual_encoder.vision_model.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+    network.visual_encoder.make_buffers(device)
 
 
 def _assign(network: nn.Module, name: str, weight: Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
-    setattr(network.get_submodule(owner), attribute, nn.Parameter(weight))
+    module = network.get_submodule(owner)
+    # The statistics of a batch norm are stored, but are no parameters.
+    setattr(module, attribute, weight if attribute in dict(module.named_buffers()) else nn.Parameter(weight))
 
 
 def _shorten(names: Iterable[str]) -> str:

@@ -23,7 +23,9 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 # Buffers that are computed from the config; older versions of transformers stored them.
 _DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
-_VISION, _INNER_VISION = "visual_encoder.", "visual_encoder.vision_model."
+# Parts of a CLIP vision encoder that transformers 5 saves without the prefix of their class.
+_BARE_CLIP = re.compile(r"visual_encoder\.(?=(embeddings|pre_layrnorm|encoder|post_layernorm)\.)")
+_INNER_VISION = "visual_encoder.vision_model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,7 @@ def network_name(key: str) -> str:
 
     Checkpoints saved by transformers 5 lack the inner ``vision_model.`` of the published ones.
     """
-    if key.startswith(_VISION) and not key.startswith(_INNER_VISION):
-        return _INNER_VISION + key.removeprefix(_VISION)
-    return key
+    return _BARE_CLIP.sub(_INNER_VISION, key, count=1) if _BARE_CLIP.match(key) else key
 
 
 def _dtype(name: str, key: str, file: Path) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Token adapters, which reduce a frame's N visual tokens to K: T-Selector and the alternatives of the paper's table 7.
+"""Token adapters, which reduce a frame's N visual tokens to K: T-Selectors and the alternatives of the paper's table 7.
 
 Shapes: B frames, N tokens in, K out, D their width. Every adapter maps (B, N, D) to (B, K, D'),
 where D' is the input width of the projector.
@@ -6,14 +6,16 @@ where D' is the input width of the projector.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from elysium_core.network.conv_layers import ConvNorm, as_tokens, conv_trunk
 from elysium_core.network.model_config import AdapterConfig
-from elysium_core.network.token_selector import TokenSelector
+from elysium_core.network.token_selector import GateTraining, TokenSelector, best_tokens
 
 
 class Adapter(nn.Module, ABC):
@@ -30,17 +32,68 @@ class Adapter(nn.Module, ABC):
         """Map (B, N, D) to (B, K, D')."""
 
 
-class TSelectorAdapter(TokenSelector, Adapter):
-    """T-Selector as an adapter, which returns only the kept tokens."""
+class SelectingAdapter(Adapter):
+    """An adapter that keeps K of N tokens by the scores of a gate."""
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select of (B, N, D): kept tokens (B, K, D'), their indices (B, K) ascending, gate logits (B, N)."""
+
+    @abstractmethod
+    def learn_by(self, gate: str) -> None:
+        """Choose how the gate is trained: one of :data:`elysium_core.network.token_selector.GATES`."""
+
+    def adapt(self, tokens: Tensor) -> Tensor:
+        """Map (B, N, D) to the kept tokens (B, K, D')."""
+        kept, _, _ = self(tokens)
+        return kept
+
+
+class TSelectorAdapter(TokenSelector, SelectingAdapter):
+    """The published T-Selector as an adapter; D' = D."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__(config.in_token_num, config.out_token_num, config.num_features, config.gate)
         self.out_features = config.num_features
 
-    def adapt(self, tokens: Tensor) -> Tensor:
-        """Map (B, N, D) to (B, K, D)."""
-        kept, _, _ = self(tokens)
-        return kept
+
+class ConvTSelectorAdapter(GateTraining, SelectingAdapter):
+    """A T-Selector whose gate sees a cell's surroundings, for encoders with convolutional features.
+
+    Convolutions turn the grid of tokens into new tokens of another width, each with its learned place; a linear gate
+    scores them. The grid is square: N = G * G.
+
+    Raises:
+        ValueError: N is not a square number, or K is not in 1..N.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__(config.in_token_num, config.out_token_num, config.gate)
+        self._grid = math.isqrt(config.in_token_num)
+        if self._grid**2 != config.in_token_num:
+            raise ValueError(f"conv_t_selector needs a square grid; in_token_num = {config.in_token_num} is none")
+        self.out_features = config.out_features
+        self.neck = ConvNorm(config.num_features, config.neck, 1)
+        self.trunk = conv_trunk(config.neck)
+        self.token = nn.Linear(config.neck, config.out_features)
+        self.place = nn.Parameter(torch.randn(config.in_token_num, config.out_features) * 0.02)
+        self.gate_score = nn.Linear(config.out_features, 1)
+
+    def every_token(self, tokens: Tensor) -> Tensor:
+        """New tokens (B, N, D') of all cells, of the encoder's tokens (B, N, D)."""
+        grid = tokens.transpose(1, 2).unflatten(-1, (self._grid, self._grid))
+        return self.token(as_tokens(self.trunk(self.neck(grid)))) + self.place
+
+    def logits(self, every: Tensor) -> Tensor:
+        """Gate logits (B, N) of the new tokens (B, N, D')."""
+        return self.gate_score(every).squeeze(-1)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`SelectingAdapter`."""
+        every = self.every_token(tokens)
+        logits = self.logits(every)
+        index = best_tokens(logits, self.out_token_num)
+        return self.keep(every, logits, index), index, logits
 
 
 class NoAdapter(Adapter):
@@ -98,6 +151,7 @@ class ConcatenationAdapter(Adapter):
 
 ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
     "t_selector": TSelectorAdapter,
+    "conv_t_selector": ConvTSelectorAdapter,
     "none": NoAdapter,
     "cross_attention": CrossAttentionAdapter,
     "concatenation": ConcatenationAdapter,

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from elysium_core.errors import ModelFileError
+from elysium_core.network.crop_config import CropConfig
 
 CONFIG_NAME = "config.json"
+CONV_SELECTOR = "conv_t_selector"
+FOLLOW_MODES = ("frame", "crop")
+"""What a model follows given objects in: whole frames, or crops around them."""
 # The published config names the code that was released with it, which this package replaces: the names are accepted
 # and ignored. A config that names other code is refused.
 _PUBLISHED_CODE = {
@@ -32,6 +36,8 @@ class AdapterConfig:
         out_token_num: Visual tokens a frame after it, K.
         num_features: Width of a visual token.
         gate: How the gate is trained: ``hard`` (as published) or ``straight_through``; both compute the same.
+        neck: Channels of the convolutions of ``conv_t_selector``; of no effect for other adapters.
+        out_features: Width of the tokens that ``conv_t_selector`` gives.
     """
 
     type: str = "t_selector"
@@ -39,6 +45,21 @@ class AdapterConfig:
     out_token_num: int = 108
     num_features: int = 1024
     gate: str = "hard"
+    neck: int = 96
+    out_features: int = 128
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of ``adapter_config``; the published adapter has the published keys."""
+        content: dict[str, Any] = {
+            "type": self.type,
+            "in_token_num": self.in_token_num,
+            "out_token_num": self.out_token_num,
+            "num_features": self.num_features,
+            "gate": self.gate,
+        }
+        if self.type == CONV_SELECTOR:
+            content |= {"neck": self.neck, "out_features": self.out_features}
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,8 @@ class ElysiumConfig:
         clip_length: Frames of the clips that the model was trained on.
         window: Stream window that suits the model best: ``anchor`` or ``growing``.
         vocabulary: Names that a small model was trained on; empty for a model of free language.
+        crop: Selector that follows an object in crops; None for a model that cannot.
+        follow: One of :data:`FOLLOW_MODES`: what suits the model best.
     """
 
     llm: str
@@ -68,6 +91,8 @@ class ElysiumConfig:
     clip_length: int = 8
     window: str = "growing"
     vocabulary: tuple[str, ...] = ()
+    crop: CropConfig | None = None
+    follow: str = "frame"
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = CONFIG_NAME) -> ElysiumConfig:
@@ -84,10 +109,11 @@ class ElysiumConfig:
             )
         if raw.get("model_type") != "elysium":
             raise ModelFileError(f"{source} has model_type {raw.get('model_type')!r}, not 'elysium'")
+        crop = _crop_config(raw.get("crop_config"), source)
         try:
             adapter = raw["adapter_config"]
             extra = raw.get("elysium", {})
-            return cls(
+            config = cls(
                 llm=_text(raw["llm_config"], "pretrained_model_name_or_path"),
                 vision=_text(raw["visual_config"], "pretrained_model_name_or_path"),
                 adapter=AdapterConfig(
@@ -96,6 +122,8 @@ class ElysiumConfig:
                     out_token_num=int(adapter["out_token_num"]),
                     num_features=int(adapter["num_features"]),
                     gate=_text({"gate": "hard"} | adapter, "gate"),
+                    neck=int(adapter.get("neck", 96)),
+                    out_features=int(adapter.get("out_features", 128)),
                 ),
                 projector=_text({"type": "mlp2x_gelu"} | raw.get("projector_config", {}), "type"),
                 feature_layer=int(extra.get("feature_layer", -2)),
@@ -103,9 +131,19 @@ class ElysiumConfig:
                 clip_length=int(extra.get("clip_length", 8)),
                 window=_text({"window": "growing"} | extra, "window"),
                 vocabulary=tuple(str(name) for name in extra.get("vocabulary", ())),
+                crop=crop,
+                follow=_text({"follow": FOLLOW_MODES[0]} | extra, "follow"),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
+        config._check_follow(source)
+        return config
+
+    def _check_follow(self, source: str) -> None:
+        if self.follow not in FOLLOW_MODES:
+            raise ModelFileError(f"{source}: follow {self.follow!r} is not one of {', '.join(FOLLOW_MODES)}")
+        if self.follow == "crop" and self.crop is None:
+            raise ModelFileError(f"{source}: follow 'crop' needs a crop_config; add one or set follow to 'frame'")
 
     @classmethod
     def from_file(cls, path: Path) -> ElysiumConfig:
@@ -126,26 +164,33 @@ class ElysiumConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
-        return {
+        content: dict[str, Any] = {
             "model_type": "elysium",
             "llm_config": {"pretrained_model_name_or_path": self.llm},
             "visual_config": {"pretrained_model_name_or_path": self.vision},
-            "adapter_config": {
-                "type": self.adapter.type,
-                "in_token_num": self.adapter.in_token_num,
-                "out_token_num": self.adapter.out_token_num,
-                "num_features": self.adapter.num_features,
-                "gate": self.adapter.gate,
-            },
+            "adapter_config": self.adapter.to_dict(),
             "projector_config": {"type": self.projector},
-            "elysium": {
-                "feature_layer": self.feature_layer,
-                "system_text": self.system_text,
-                "clip_length": self.clip_length,
-                "window": self.window,
-                "vocabulary": list(self.vocabulary),
-            },
         }
+        if self.crop is not None:
+            content["crop_config"] = self.crop.to_dict()
+        content["elysium"] = {
+            "feature_layer": self.feature_layer,
+            "system_text": self.system_text,
+            "clip_length": self.clip_length,
+            "window": self.window,
+            "vocabulary": list(self.vocabulary),
+            "follow": self.follow,
+        }
+        return content
+
+
+def _crop_config(raw: Any, source: str) -> CropConfig | None:
+    if raw is None:
+        return None
+    try:
+        return CropConfig.from_dict(raw)
+    except ValueError as error:
+        raise ModelFileError(f"{source}: crop_config: {error}") from error
 
 
 def _text(settings: dict[str, Any], key: str) -> str:

@@ -22,13 +22,12 @@ GATES = ("hard", "straight_through")
 """How the gate is trained."""
 
 
-class TokenSelector(nn.Module):
-    """The published gate, with a choice of gradients.
+class GateTraining(nn.Module):
+    """What all T-Selectors share: how many tokens are kept, and how the gate is trained.
 
     Args:
         in_token_num: N.
         out_token_num: K, 1..N; the paper's alpha is K / N.
-        num_features: D.
         gate: ``hard``: no gradient to the gate (as published).
             ``straight_through``: kept tokens are multiplied by 1 + (g - detach(g)) with g the
             logit, so the value is unchanged and the gradient flows.
@@ -37,19 +36,12 @@ class TokenSelector(nn.Module):
         ValueError: ``out_token_num`` is out of range, or ``gate`` is unknown.
     """
 
-    def __init__(self, in_token_num: int, out_token_num: int, num_features: int, gate: str = "hard") -> None:
+    def __init__(self, in_token_num: int, out_token_num: int, gate: str = "hard") -> None:
         super().__init__()
         if not 1 <= out_token_num <= in_token_num:
             raise ValueError(f"out_token_num = {out_token_num} is not in 1..{in_token_num}")
         self.out_token_num = out_token_num
         self._gate = _known_gate(gate)
-        self.pre_proj = nn.Linear(num_features, 1)
-        # At first every token is scored by itself. (With zeros, as in the published code, the bias
-        # alone would choose the patches, the same ones in every picture.)
-        self.trans_weight = nn.Parameter(torch.eye(in_token_num))
-        self.trans_bias = nn.Parameter(torch.zeros(in_token_num))
-        # Not used, but part of the published state dict.
-        self.score_proj = nn.Linear(in_token_num, out_token_num)
 
     @property
     def gate(self) -> str:
@@ -63,6 +55,39 @@ class TokenSelector(nn.Module):
             ValueError: ``gate`` is unknown.
         """
         self._gate = _known_gate(gate)
+
+    def keep(self, tokens: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+        """The kept tokens (B, K, D) of (B, N, D), with the gate's gradient where it is trained by it."""
+        kept = gather_tokens(tokens, index)
+        if self.training and self._gate == "straight_through":
+            chosen = logits.gather(1, index)
+            factor = 1 + (chosen - chosen.detach())  # in this order it is exactly 1 in any precision
+            kept = kept * factor[..., None].to(kept.dtype)
+        return kept
+
+
+class TokenSelector(GateTraining):
+    """The published gate, with a choice of gradients.
+
+    Args:
+        in_token_num: N.
+        out_token_num: K, 1..N.
+        num_features: D.
+        gate: See :class:`GateTraining`.
+
+    Raises:
+        ValueError: ``out_token_num`` is out of range, or ``gate`` is unknown.
+    """
+
+    def __init__(self, in_token_num: int, out_token_num: int, num_features: int, gate: str = "hard") -> None:
+        super().__init__(in_token_num, out_token_num, gate)
+        self.pre_proj = nn.Linear(num_features, 1)
+        # At first every token is scored by itself. (With zeros, as in the published code, the bias
+        # alone would choose the patches, the same ones in every picture.)
+        self.trans_weight = nn.Parameter(torch.eye(in_token_num))
+        self.trans_bias = nn.Parameter(torch.zeros(in_token_num))
+        # Not used, but part of the published state dict.
+        self.score_proj = nn.Linear(in_token_num, out_token_num)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Gate logits (B, N) of tokens (B, N, D), in the weights' dtype."""
@@ -85,12 +110,17 @@ class TokenSelector(nn.Module):
         """
         logits = self.logits(tokens)
         kept_index = self.select(logits)
-        kept = tokens.gather(1, kept_index[..., None].expand(-1, -1, tokens.shape[-1]))
-        if self.training and self._gate == "straight_through":
-            chosen = logits.gather(1, kept_index)
-            factor = 1 + (chosen - chosen.detach())  # in this order it is exactly 1 in any precision
-            kept = kept * factor[..., None].to(kept.dtype)
-        return kept, kept_index, logits
+        return self.keep(tokens, logits, kept_index), kept_index, logits
+
+
+def best_tokens(logits: Tensor, count: int) -> Tensor:
+    """Indices (B, count) int64, ascending, of the highest logits (B, N)."""
+    return logits.float().topk(count, dim=-1).indices.sort(dim=-1).values
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens (B, K, D) at the places (B, K) int64 among tokens (B, N, D)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 def _known_gate(gate: str) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from elysium_core.network.image_encoder import ImageEncoder
+from elysium_core.network.image_transform import ChannelNormalization
 
-class VisionEncoder(nn.Module):
-    """Encodes images as patch tokens.
+
+class VisionEncoder(ImageEncoder):
+    """Encodes images as patch tokens (interface: :class:`elysium_core.network.image_encoder.ImageEncoder`).
 
     The published model uses ``hidden_states[-2]`` without the class token. The layers after it
     are never run, but kept, so that a saved checkpoint is complete.
@@ -33,11 +39,6 @@ class VisionEncoder(nn.Module):
         self.grid = self.side_px // int(config.patch_size)
         self.width = int(config.hidden_size)
 
-    @property
-    def token_count(self) -> int:
-        """Patch tokens a frame, N."""
-        return self.grid * self.grid
-
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch of images.
 
@@ -58,3 +59,32 @@ class VisionEncoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """Data type of the weights."""
         return self.vision_model.embeddings.patch_embedding.weight.dtype
+
+    @property
+    def normalization(self) -> ChannelNormalization:
+        """CLIP's mean and standard deviation."""
+        return ChannelNormalization()
+
+    def settings(self) -> dict[str, Any]:
+        """See :class:`elysium_core.network.image_encoder.ImageEncoder`."""
+        config = self.vision_model.config
+        return {
+            "used_layers": self.used_layers,
+            "heads": config.num_attention_heads,
+            "activation": config.hidden_act,
+            "epsilon": config.layer_norm_eps,
+        }
+
+    def layers(self) -> Iterable[nn.Module]:
+        """See :class:`elysium_core.network.image_encoder.ImageEncoder`."""
+        used: Iterable[nn.Module] = self.vision_model.encoder.layers[: self.used_layers]
+        return used
+
+    def unused_parts(self) -> Iterable[nn.Module]:
+        """The layers behind the one whose tokens are used."""
+        return (*self.vision_model.encoder.layers[self.used_layers :], self.vision_model.post_layernorm)
+
+    def make_buffers(self, device: torch.device) -> None:
+        """Number the positions; transformers does it when it builds a model with memory."""
+        embeddings = self.vision_model.embeddings
+        embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]

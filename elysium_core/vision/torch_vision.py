@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.engine.cuda_graph import Program
+from elysium_core.errors import BackendError
+from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.image_transform import ImageTransform, resize_on_device
+from elysium_core.network.target_selector import AnchorTokens
 
 
 class FrameUpload:
@@ -70,7 +73,8 @@ class RecordedEncoder:
 
     def __init__(self, network: ElysiumNetwork, record: Callable[[Program], Program] | None = None) -> None:
         self._network = network
-        self._transform = ImageTransform(network.visual_encoder.side_px)
+        encoder = network.visual_encoder
+        self._transform = ImageTransform(encoder.side_px, encoder.normalization)
         self._record = record
         self._program: Program | None = None
         self._weights: tuple[int, torch.dtype] | None = None
@@ -114,14 +118,100 @@ class RecordedEncoder:
         return weight.data_ptr(), weight.dtype
 
 
-class VisionBackend(Protocol):
-    """Runs vision encoder, token adapter and projector in one step."""
+class CropBackend(Protocol):
+    """Encodes crops, for a model that follows an object in them."""
+
+    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
+        """See :class:`VisionBackend`."""
+        ...
+
+    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
+        """See :class:`VisionBackend`."""
+        ...
+
+
+class VisionBackend(CropBackend, Protocol):
+    """Runs vision encoder, token adapter or selector, and projector in one step."""
 
     name: str
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return the visual tokens (B, K, D) of B RGB uint8 images of any size, on the language model's device."""
         ...
+
+    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
+        """Encode anchor crops.
+
+        Args:
+            images: B square RGB uint8 crops, best of ``crop_config.anchor_px``; others are resized.
+            boxes: The object in each crop.
+
+        Returns:
+            B anchors; ``tokens`` (B, K1, D) are for the language model. One of them is ``anchors[b : b + 1]``, several
+            are joined by ``AnchorTokens.stack``.
+
+        Raises:
+            BackendError: The model has no ``crop_config``.
+        """
+        ...
+
+    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
+        """Encode live crops, each for the object of one anchor.
+
+        Args:
+            images: B square RGB uint8 crops, best of ``crop_config.live_px``; others are resized.
+            anchors: B anchors, one for each crop.
+
+        Returns:
+            Visual tokens (B, K2, D), on the language model's device.
+
+        Raises:
+            BackendError: The model has no ``crop_config``.
+        """
+        ...
+
+
+class TorchCrops:
+    """The :class:`CropBackend` that runs the network with PyTorch.
+
+    Args:
+        network: The network, in eval mode on its device.
+        fast_resize: See :class:`FrameUpload`.
+    """
+
+    def __init__(self, network: ElysiumNetwork, *, fast_resize: bool = False) -> None:
+        self._network = network
+        normalization, crop = network.visual_encoder.normalization, network.config.crop
+        self._transform = ImageTransform(0, normalization)
+        self._uploads = (
+            None
+            if crop is None
+            else tuple(FrameUpload(side, fast_resize=fast_resize) for side in (crop.anchor_px, crop.live_px))
+        )
+
+    @torch.inference_mode()
+    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
+        """See :class:`VisionBackend`."""
+        pixels = self._pixels(images, 0)
+        return self._network.encode_anchors(pixels, box_tensor(boxes).to(pixels.device))
+
+    @torch.inference_mode()
+    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
+        """See :class:`VisionBackend`."""
+        pixels = self._pixels(images, 1)
+        weight = self._network.llm.lm_head.weight
+        return self._network.encode_crops(pixels, anchors.to(weight.device, weight.dtype))
+
+    def _pixels(self, images: Sequence[NDArray[np.uint8]], kind: int) -> Tensor:
+        if self._uploads is None:
+            raise BackendError("this model has no crop_config: it follows in whole frames only")
+        device = self._network.llm.lm_head.weight.device
+        return self._transform.normalize(self._uploads[kind](images, device))
+
+
+def box_tensor(boxes: Sequence[Box]) -> Tensor:
+    """Boxes as (B, 4) float32: x1, y1, x2, y2."""
+    return torch.tensor([[box.x1, box.y1, box.x2, box.y2] for box in boxes], dtype=torch.float32)
 
 
 class TorchVision:
@@ -145,8 +235,17 @@ class TorchVision:
         self._network = network
         self._encode = RecordedEncoder(network, record)
         self._upload = FrameUpload(network.visual_encoder.side_px, fast_resize=fast_resize)
+        self._crops = TorchCrops(network, fast_resize=fast_resize)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See :class:`VisionBackend`; pixels are copied to the device as bytes and normalised there."""
         return self._encode(self._upload(images, self._network.llm.lm_head.weight.device))
+
+    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
+        """See :class:`VisionBackend`."""
+        return self._crops.encode_anchors(images, boxes)
+
+    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
+        """See :class:`VisionBackend`."""
+        return self._crops.encode_crops(images, anchors)

@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused():
         make_adapter("none", 5)
     with pytest.raises(ValueError, match="divide 16, 5 does not"):
         make_adapter("concatenation", 5)
-    with pytest.raises(ValueError, match="'pooling' is not one of t_selector, none, cross_attention, concatenation"):
+    with pytest.raises(ValueError, match="'pooling' is not one of t_selector, conv_t_selector, none, cross"):
         make_adapter("pooling", 4)
 
 
