@@ -22,6 +22,7 @@ from elysium_core.prompt.box_text import format_box
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
+from elysium_core.vision.torch_crops import NoCrops
 from elysium_core.vision.torch_vision import VisionBackend
 
 _BOX = re.compile(r"\[[^\[\]]*\]")
@@ -154,7 +155,7 @@ def scripted_choice(draft: DraftTree, answer: Sequence[int]) -> list[int]:
     return chosen
 
 
-class IndexedVision:
+class IndexedVision(NoCrops):
     """Visual tokens that were computed before; a picture only says which.
 
     Args:

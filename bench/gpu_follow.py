@@ -26,13 +26,15 @@ from bench.stage_clock import FrameTimes, Pass, StageClock, TimedDecoder, TimedV
 from bench.vision_cost import VisionSize, row_shape
 from elysium_core.checkpoint.quantization import quantize
 from elysium_core.engine.recorded_decoder import build_decoder
+from elysium_core.errors import BackendError
 from elysium_core.families.elysium import ElysiumFamily, as_elysium
 from elysium_core.frames import Frame
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
+from elysium_core.network.vision_encoder import VisionEncoder
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.vision.torch_vision import FrameUpload
+from elysium_core.vision.frame_upload import FrameUpload
 from elysium_core.vision.vision_choice import build_vision
 
 _SCENE_FRAMES = 36
@@ -213,6 +215,8 @@ class Floor:
 def vision_flops(network: ElysiumNetwork) -> float:
     """Operations of the vision half for one frame."""
     encoder = network.visual_encoder
+    if not isinstance(encoder, VisionEncoder):
+        raise BackendError(f"operations are counted for CLIP vision encoders only, not for {type(encoder).__name__}")
     config = encoder.vision_model.config
     tokens, width = encoder.token_count + 1, encoder.width
     layer = 2 * tokens * (4 * width**2 + 2 * width * int(config.intermediate_size)) + 4 * tokens**2 * width

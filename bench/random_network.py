@@ -40,8 +40,7 @@ def random_network(
         torch.manual_seed(seed)
         for module in network.modules():
             _draw(module)
-        embeddings = network.visual_encoder.vision_model.embeddings
-        embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+        network.visual_encoder.make_buffers(device)
     return network
 
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.engine.decoder import StreamDecoder
+from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache
 from elysium_core.network.llama import LlamaSize
+from elysium_core.network.target_selector import AnchorTokens
 from elysium_core.vision.torch_vision import VisionBackend
 
 
@@ -115,6 +117,16 @@ class TimedVision:
         """See :class:`elysium_core.vision.torch_vision.VisionBackend`."""
         with self._clock.span("vision"):
             return self._vision.encode(images)
+
+    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
+        """See :class:`elysium_core.vision.torch_crops.CropBackend`."""
+        with self._clock.span("vision"):
+            return self._vision.encode_anchors(images, boxes)
+
+    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
+        """See :class:`elysium_core.vision.torch_crops.CropBackend`."""
+        with self._clock.span("vision"):
+            return self._vision.encode_crops(images, anchors)
 
 
 class TimedDecoder:

@@ -1,4 +1,4 @@
-"""``elysium export``: the vision encoder as an ONNX graph or a TensorRT engine."""
+"""``elysium export``: the vision encoder as ONNX graphs or a TensorRT engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DtypeOption = Annotated[
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for vision.onnx and vision.engine.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the graphs or the engine.")],
     model: _ModelOption = DEFAULT_MODEL,
     backend: Annotated[str, typer.Option("--backend", help="onnx or tensorrt.")] = "onnx",
     precision: _PrecisionOption = "auto",
@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Export the vision encoder, token adapter and projector to ONNX or TensorRT.
 
-    What is in the folder already is kept if it is current. Written into the folder of the
+    Of a model that follows in crops, also what encodes crops: to ONNX only, with TensorRT crops run on torch. What is in the folder already is kept if it is current. Written into the folder of the
     model, the files are found when it is loaded.
     """
     if backend not in BACKENDS:
@@ -78,8 +78,9 @@ def _export(
     model: str, load_options: dict[str, Any], backend: str, out: Path, precision: str, max_batch: int
 ) -> dict[str, Any]:
     from elysium_core.checkpoint.checkpoint import load_checkpoint
-    from elysium_core.checkpoint.integrity import read_description
-    from elysium_core.vision.onnx_export import check_export, export_onnx
+    from elysium_core.vision.crop_export import export_crop_graphs
+    from elysium_core.vision.onnx_export import export_onnx
+    from elysium_core.vision.onnx_writer import check_export
     from elysium_core.vision.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
 
     # Before the weights are loaded: what can be refused at once is refused at once.
@@ -91,6 +92,7 @@ def _export(
     with Progress("export", None) as bar, tempfile.TemporaryDirectory(prefix="elysium-export-") as passing:
         bar.advance("writing the ONNX graph")
         file = export_onnx(network, Path(passing) if backend == "tensorrt" else out, precision)
+        crops = [] if backend == "tensorrt" else export_crop_graphs(network, out, precision)
         if backend == "tensorrt":
             bar.advance("building the TensorRT engine")
             file = build_engine(
@@ -100,12 +102,23 @@ def _export(
                 max_batch,
                 lambda part, done, total: bar.advance(f"{part}: {done}/{total}"),
             )
+    return {**_facts(file), "crops": [_facts(each) for each in crops]}
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    from elysium_core.checkpoint.integrity import read_description
+
     return {"file": str(file), "bytes": file.stat().st_size, "made_from": read_description(file)}
 
 
 def _summary(report: dict[str, Any]) -> str:
-    source = report["made_from"]
+    lines = [_line(report, "frame"), *(_line(each, "crop") for each in report["crops"])]
+    return "\n".join(lines)
+
+
+def _line(facts: dict[str, Any], of: str) -> str:
+    source = facts["made_from"]
     return (
-        f"{report['file']}: {report['bytes'] / 1e6:.1f} MB, {report['precision']}, "
-        f"{source['tokens']} tokens of width {source['width']} a frame"
+        f"{facts['file']}: {facts['bytes'] / 1e6:.1f} MB, {source['precision']}, "
+        f"{source['tokens']} tokens of width {source['width']} a {of}"
     )

@@ -24,22 +24,30 @@ class ModelFacts:
         model: As it was asked for.
         folder: Where it lies.
         parameters: Of all its parts; None where its weights are not safetensors files, which are not opened for this.
+        encoder: Kind of vision encoder.
         input_px: Side of the square that every picture is scaled to [px].
         patch_tokens: Tokens that the vision encoder makes of a frame.
         visual_tokens: Tokens of a frame that the language model reads.
         clip_length: Frames it should be shown at once.
         window: What it should see of a stream: ``anchor`` or ``growing``.
+        follow: What it follows given objects in: ``frame`` or ``crop``.
+        crop_px: Sides of its anchor crops and live crops [px]; None if it cannot follow in crops.
+        crop_tokens: Tokens of both that the language model reads.
         names: Names it knows; empty if it knows a language.
     """
 
     model: str
     folder: str
     parameters: int | None
+    encoder: str
     input_px: int
     patch_tokens: int
     visual_tokens: int
     clip_length: int
     window: str
+    follow: str
+    crop_px: tuple[int, int] | None
+    crop_tokens: tuple[int, int] | None
     names: tuple[str, ...]
 
 
@@ -74,16 +82,20 @@ def read_facts(model: str) -> ModelFacts:
 
     folder = checkpoint_folder(model)
     config = ElysiumConfig.from_file(folder / CONFIG_NAME)
-    vision = vision_config(*base_settings(config.vision, folder))
+    vision, crop = vision_config(*base_settings(config.vision, folder)), config.crop
     return ModelFacts(
         model=model,
         folder=str(folder),
         parameters=_parameters(folder),
+        encoder=vision.model_type,
         input_px=vision.image_size,
         patch_tokens=config.adapter.in_token_num,
         visual_tokens=config.adapter.out_token_num,
         clip_length=config.clip_length,
         window=config.window,
+        follow=config.follow,
+        crop_px=None if crop is None else (crop.anchor_px, crop.live_px),
+        crop_tokens=None if crop is None else (crop.anchor_tokens, crop.live_tokens),
         names=config.vocabulary,
     )
 
@@ -101,9 +113,14 @@ def _lines(facts: ModelFacts) -> list[str]:
     lines = [
         f"{facts.model}: {facts.folder}",
         f"  parameters   {count}",
-        f"  picture      {side}x{side} px, {tokens}",
+        f"  picture      {side}x{side} px, {tokens} ({facts.encoder})",
         f"  clips        {facts.clip_length} frames; streams: {facts.window} window",
     ]
+    if facts.crop_px is not None and facts.crop_tokens is not None:
+        (anchor, live), (first, second) = facts.crop_px, facts.crop_tokens
+        crops = f"anchor {anchor}x{anchor} px, {first} tokens; live {live}x{live} px, {second} tokens"
+        lines.append(f"  crops        {crops}")
+    lines.append(f"  follows in   {'crops' if facts.follow == 'crop' else 'whole frames'}")
     if not facts.names:
         return [*lines, "  knows        open language"]
     names = textwrap.wrap(", ".join(facts.names), _WIDTH, initial_indent="    ", subsequent_indent="    ")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from elysium_core.network.conv_layers import ConvNorm, as_tokens, conv_trunk
+from elysium_core.network.conv_layers import ConvNorm, as_grid, as_tokens, conv_trunk
 from elysium_core.network.model_config import AdapterConfig
 from elysium_core.network.token_selector import GateTraining, TokenSelector, best_tokens
 
@@ -43,6 +43,10 @@ class SelectingAdapter(Adapter):
     def learn_by(self, gate: str) -> None:
         """Choose how the gate is trained: one of :data:`elysium_core.network.token_selector.GATES`."""
 
+    @abstractmethod
+    def untrained_parts(self) -> Iterable[nn.Module]:
+        """The modules that get no gradient from the kept tokens, with the gate as it is trained now."""
+
     def adapt(self, tokens: Tensor) -> Tensor:
         """Map (B, N, D) to the kept tokens (B, K, D')."""
         kept, _, _ = self(tokens)
@@ -55,6 +59,10 @@ class TSelectorAdapter(TokenSelector, SelectingAdapter):
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__(config.in_token_num, config.out_token_num, config.num_features, config.gate)
         self.out_features = config.num_features
+
+    def untrained_parts(self) -> Iterable[nn.Module]:
+        """See :class:`SelectingAdapter`; a hard gate of this kind learns nothing at all."""
+        return (self,) if self.gate == "hard" else (self.score_proj,)
 
 
 class ConvTSelectorAdapter(GateTraining, SelectingAdapter):
@@ -81,12 +89,18 @@ class ConvTSelectorAdapter(GateTraining, SelectingAdapter):
 
     def every_token(self, tokens: Tensor) -> Tensor:
         """New tokens (B, N, D') of all cells, of the encoder's tokens (B, N, D)."""
-        grid = tokens.transpose(1, 2).unflatten(-1, (self._grid, self._grid))
-        return self.token(as_tokens(self.trunk(self.neck(grid)))) + self.place
+        features = self.trunk(self.neck(as_grid(tokens.transpose(1, 2), self._grid)))
+        every: Tensor = self.token(as_tokens(features)) + self.place
+        return every
 
     def logits(self, every: Tensor) -> Tensor:
         """Gate logits (B, N) of the new tokens (B, N, D')."""
-        return self.gate_score(every).squeeze(-1)
+        logits: Tensor = self.gate_score(every)
+        return logits.squeeze(-1)
+
+    def untrained_parts(self) -> Iterable[nn.Module]:
+        """See :class:`SelectingAdapter`."""
+        return (self.gate_score,) if self.gate == "hard" else ()
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`SelectingAdapter`."""

@@ -97,6 +97,11 @@ def as_tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
+def as_grid(tokens: Tensor, side: int) -> Tensor:
+    """Values (B, C, side * side) of row-major cells as features (B, C, side, side)."""
+    return tokens.reshape(*tokens.shape[:2], side, side)
+
+
 def cell_centers(cells: int, device: torch.device) -> Tensor:
     """Centres (cells * cells, 2) of the cells of a square, x and y in 0..1, row-major."""
     axis = (torch.arange(cells, device=device) + 0.5) / cells

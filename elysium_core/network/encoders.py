@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import CLIPVisionConfig
 
@@ -11,7 +11,7 @@ from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEn
 from elysium_core.network.image_encoder import ImageEncoder
 from elysium_core.network.vision_encoder import VisionEncoder
 
-VisionConfig = CLIPVisionConfig | EfficientNetConfig
+VisionConfig: TypeAlias = CLIPVisionConfig | EfficientNetConfig
 """Settings of a vision encoder; ``model_type`` names its kind."""
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elysium_core.network.conv_layers import ConvNorm, as_tokens, cell_centers, conv_trunk
+from elysium_core.network.conv_layers import ConvNorm, as_grid, as_tokens, cell_centers, conv_trunk
 from elysium_core.network.crop_config import CropConfig
 from elysium_core.network.token_selector import best_tokens, gather_tokens
 
@@ -165,12 +165,12 @@ class TargetSelector(nn.Module):
     def _compare(self, neck: Tensor, anchors: AnchorTokens) -> Tensor:
         """Inputs of the trunk (B, M + 2 C + 4, live_cells, live_cells)."""
         key = self.key(neck)
-        grid = key.shape[-2:]
+        side = self.config.live_cells
         cosine = torch.matmul(anchors.query, F.normalize(key, dim=1).flatten(2)) * _COSINE_SCALE
-        inside, outside = (_best(cosine, cover).unflatten(-1, grid) for cover in (anchors.cover, 1 - anchors.cover))
-        size = anchors.size[:, :, None, None].expand(-1, -1, *grid)
+        best = torch.cat([_best(cosine, anchors.cover), _best(cosine, 1 - anchors.cover)], 1)
+        pooled, size = (part[:, :, None, None] for part in (anchors.pooled, anchors.size))
         return torch.cat(
-            [cosine.unflatten(-1, grid), key, key * anchors.pooled[:, :, None, None], inside, outside, size], 1
+            [as_grid(cosine, side), key, key * pooled, as_grid(best, side), size.expand(-1, -1, side, side)], 1
         )
 
     def _covered_cells(self, boxes: Tensor, cover: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from elysium_core.errors import BackendError
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.vision.onnx_export import INPUT_NAME, OUTPUT_NAME
+from elysium_core.vision.torch_crops import CropBackend, CropCalls, NoCrops
 
 _GPU_PROVIDER = "CUDAExecutionProvider"
 _LONGEST_REASON = 300
@@ -41,7 +42,7 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-class OnnxVision:
+class OnnxVision(CropCalls):
     """A :class:`~elysium_core.vision.torch_vision.VisionBackend` on ONNX Runtime.
 
     Args:
@@ -50,6 +51,7 @@ class OnnxVision:
         device: Device of the language model, to which the tokens are copied.
         dtype: Data type of the language model.
         threads: CPU threads; 0 = as many as torch uses.
+        crops: What encodes crops; by default they are refused.
 
     Raises:
         BackendError: ONNX Runtime is not installed, or the graph cannot be used.
@@ -57,9 +59,19 @@ class OnnxVision:
 
     name = "onnx"
 
-    def __init__(self, path: Path, side_px: int, device: torch.device, dtype: torch.dtype, threads: int = 0) -> None:
-        self._session = _start_session(path, device, threads or torch.get_num_threads())
-        _check_ends(self._session, path, side_px)
+    def __init__(
+        self,
+        path: Path,
+        side_px: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        threads: int = 0,
+        *,
+        crops: CropBackend | None = None,
+    ) -> None:
+        super().__init__(crops or NoCrops())
+        self._session = start_session(path, device, threads or torch.get_num_threads())
+        check_ends(self._session, path, side_px)
         self._transform = ImageTransform(side_px)
         self._device, self._dtype = device, dtype
 
@@ -70,14 +82,29 @@ class OnnxVision:
             BackendError: ONNX Runtime failed, for example because memory is short.
         """
         stacked = np.stack([self._transform.resize(image) for image in images])
-        try:
-            (tokens,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: stacked})
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime could not run the vision encoder: {_one_line(error)}") from error
+        (tokens,) = run_session(self._session, (OUTPUT_NAME,), {INPUT_NAME: stacked})
         return torch.from_numpy(tokens).to(self._device, self._dtype)
 
 
-def _start_session(path: Path, device: torch.device, threads: int) -> Any:
+def run_session(session: Any, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    """Run a graph and return the outputs that are named.
+
+    Raises:
+        BackendError: ONNX Runtime failed, for example because memory is short.
+    """
+    try:
+        found: Sequence[NDArray[Any]] = session.run(list(outputs), dict(inputs))
+    except Exception as error:
+        raise BackendError(f"ONNX Runtime could not run the vision encoder: {_one_line(error)}") from error
+    return found
+
+
+def start_session(path: Path, device: torch.device, threads: int) -> Any:
+    """Load a graph for a device.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or the graph cannot be used.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -95,10 +122,16 @@ def _start_session(path: Path, device: torch.device, threads: int) -> Any:
         raise BackendError(f"ONNX Runtime cannot use {path}: {_one_line(error)}") from error
 
 
-def _check_ends(session: Any, path: Path, side_px: int) -> None:
+def check_ends(session: Any, path: Path, side_px: int, further: Sequence[str] = ()) -> None:
+    """Refuse a graph with other inputs than images of a size and the further ones, or without visual tokens.
+
+    Raises:
+        BackendError: It is such a graph.
+    """
     inputs = {end.name: end.shape[1:] for end in session.get_inputs()}
     outputs = {end.name for end in session.get_outputs()}
-    if inputs != {INPUT_NAME: [side_px, side_px, 3]} or OUTPUT_NAME not in outputs:
+    fits = inputs.keys() == {INPUT_NAME, *further} and inputs[INPUT_NAME] == [side_px, side_px, 3]
+    if not fits or OUTPUT_NAME not in outputs:
         raise BackendError(
             f"{path} is not the graph of a vision encoder for {side_px} px: its inputs are {inputs}; "
             "write it with: elysium export"

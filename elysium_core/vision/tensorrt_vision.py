@@ -16,9 +16,10 @@ from torch import Tensor
 
 from elysium_core.checkpoint.integrity import stale_reason
 from elysium_core.errors import BackendError
+from elysium_core.vision.frame_upload import FrameUpload
 from elysium_core.vision.onnx_export import INPUT_NAME, OUTPUT_NAME
 from elysium_core.vision.tensorrt_engine import import_tensorrt, new_log
-from elysium_core.vision.torch_vision import FrameUpload
+from elysium_core.vision.torch_crops import CropBackend, CropCalls, NoCrops
 
 _DTYPES = {
     "FLOAT": torch.float32,
@@ -30,7 +31,7 @@ _DTYPES = {
 """TensorRT's data types in torch."""
 
 
-class TensorrtVision:
+class TensorrtVision(CropCalls):
     """A :class:`~elysium_core.vision.torch_vision.VisionBackend` on TensorRT.
 
     Args:
@@ -40,7 +41,8 @@ class TensorrtVision:
         side_px: Side of its input [px].
         device: The GPU.
         dtype: Data type of the language model.
-        fast_resize: See :class:`elysium_core.vision.torch_vision.FrameUpload`.
+        fast_resize: See :class:`elysium_core.vision.frame_upload.FrameUpload`.
+        crops: What encodes crops; by default they are refused.
 
     Raises:
         BackendError: The device is not a GPU, or the engine is stale or damaged (``ENGINE_STALE``).
@@ -57,7 +59,9 @@ class TensorrtVision:
         dtype: torch.dtype,
         *,
         fast_resize: bool = False,
+        crops: CropBackend | None = None,
     ) -> None:
+        super().__init__(crops or NoCrops())
         require_gpu(device)
         if reason := stale_reason(engine, wanted):
             raise BackendError(reason, code="ENGINE_STALE")

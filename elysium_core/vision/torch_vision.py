@@ -1,7 +1,7 @@
 """The interface of vision encoder backends, and the backend that runs on PyTorch.
 
 A backend turns images into visual tokens: it resizes them, copies them to the device, and runs
-vision encoder, token adapter and projector.
+vision encoder, token adapter or selector, and projector.
 """
 
 from __future__ import annotations
@@ -16,47 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.engine.cuda_graph import Program
-from elysium_core.errors import BackendError
-from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
-from elysium_core.network.image_transform import ImageTransform, resize_on_device
-from elysium_core.network.target_selector import AnchorTokens
-
-
-class FrameUpload:
-    """Resizes images to the encoder's square input and copies them to a device.
-
-    Args:
-        side_px: The encoder's input side S [px].
-        fast_resize: Copy whole images and resize them on the device. Saves CPU time; a pixel
-            value may differ by 1 of 255 from PIL's resize, which the model was trained with.
-    """
-
-    def __init__(self, side_px: int, *, fast_resize: bool = False) -> None:
-        self.transform = ImageTransform(side_px)
-        self._fast_resize = fast_resize
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-        """Return B RGB uint8 images of any size as (B, S, S, 3) uint8 on the device."""
-        if self._fast_resize:
-            side = self.transform.side_px
-            return torch.stack([resize_on_device(send([image], device)[0], side) for image in images])
-        return send([self.transform.resize(image) for image in images], device)
-
-
-def send(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Copy images of one size to a device as (B, H, W, 3) uint8.
-
-    The copy is asynchronous: work that is queued later on the device's current stream sees the images.
-    """
-    on_gpu = device.type == "cuda"
-    # In pinned memory, or the driver would copy it there first. torch reuses the memory only after the
-    # device has read it.
-    staged = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=on_gpu)
-    for place, image in zip(staged.numpy(), images, strict=True):
-        np.copyto(place, image)
-    return staged.to(device, non_blocking=True) if on_gpu else staged
-
+from elysium_core.network.image_transform import ImageTransform
+from elysium_core.vision.frame_upload import FrameUpload
+from elysium_core.vision.torch_crops import CropBackend, CropCalls, torch_crops
 
 _logger = logging.getLogger(__name__)
 
@@ -118,20 +81,8 @@ class RecordedEncoder:
         return weight.data_ptr(), weight.dtype
 
 
-class CropBackend(Protocol):
-    """Encodes crops, for a model that follows an object in them."""
-
-    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
-        """See :class:`VisionBackend`."""
-        ...
-
-    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
-        """See :class:`VisionBackend`."""
-        ...
-
-
 class VisionBackend(CropBackend, Protocol):
-    """Runs vision encoder, token adapter or selector, and projector in one step."""
+    """Runs vision encoder, token adapter and projector in one step; for crops see :class:`CropBackend`."""
 
     name: str
 
@@ -139,88 +90,15 @@ class VisionBackend(CropBackend, Protocol):
         """Return the visual tokens (B, K, D) of B RGB uint8 images of any size, on the language model's device."""
         ...
 
-    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
-        """Encode anchor crops.
 
-        Args:
-            images: B square RGB uint8 crops, best of ``crop_config.anchor_px``; others are resized.
-            boxes: The object in each crop.
-
-        Returns:
-            B anchors; ``tokens`` (B, K1, D) are for the language model. One of them is ``anchors[b : b + 1]``, several
-            are joined by ``AnchorTokens.stack``.
-
-        Raises:
-            BackendError: The model has no ``crop_config``.
-        """
-        ...
-
-    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
-        """Encode live crops, each for the object of one anchor.
-
-        Args:
-            images: B square RGB uint8 crops, best of ``crop_config.live_px``; others are resized.
-            anchors: B anchors, one for each crop.
-
-        Returns:
-            Visual tokens (B, K2, D), on the language model's device.
-
-        Raises:
-            BackendError: The model has no ``crop_config``.
-        """
-        ...
-
-
-class TorchCrops:
-    """The :class:`CropBackend` that runs the network with PyTorch.
-
-    Args:
-        network: The network, in eval mode on its device.
-        fast_resize: See :class:`FrameUpload`.
-    """
-
-    def __init__(self, network: ElysiumNetwork, *, fast_resize: bool = False) -> None:
-        self._network = network
-        normalization, crop = network.visual_encoder.normalization, network.config.crop
-        self._transform = ImageTransform(0, normalization)
-        self._uploads = (
-            None
-            if crop is None
-            else tuple(FrameUpload(side, fast_resize=fast_resize) for side in (crop.anchor_px, crop.live_px))
-        )
-
-    @torch.inference_mode()
-    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
-        """See :class:`VisionBackend`."""
-        pixels = self._pixels(images, 0)
-        return self._network.encode_anchors(pixels, box_tensor(boxes).to(pixels.device))
-
-    @torch.inference_mode()
-    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
-        """See :class:`VisionBackend`."""
-        pixels = self._pixels(images, 1)
-        weight = self._network.llm.lm_head.weight
-        return self._network.encode_crops(pixels, anchors.to(weight.device, weight.dtype))
-
-    def _pixels(self, images: Sequence[NDArray[np.uint8]], kind: int) -> Tensor:
-        if self._uploads is None:
-            raise BackendError("this model has no crop_config: it follows in whole frames only")
-        device = self._network.llm.lm_head.weight.device
-        return self._transform.normalize(self._uploads[kind](images, device))
-
-
-def box_tensor(boxes: Sequence[Box]) -> Tensor:
-    """Boxes as (B, 4) float32: x1, y1, x2, y2."""
-    return torch.tensor([[box.x1, box.y1, box.x2, box.y2] for box in boxes], dtype=torch.float32)
-
-
-class TorchVision:
+class TorchVision(CropCalls):
     """The backend that runs the network with PyTorch.
 
     Args:
         network: The network, in eval mode on its device.
-        fast_resize: See :class:`elysium_core.vision.torch_vision.FrameUpload`.
+        fast_resize: See :class:`elysium_core.vision.frame_upload.FrameUpload`.
         record: See :class:`elysium_core.vision.torch_vision.RecordedEncoder`.
+        crops: What encodes crops; by default the network, with PyTorch.
     """
 
     name = "torch"
@@ -231,21 +109,14 @@ class TorchVision:
         *,
         fast_resize: bool = False,
         record: Callable[[Program], Program] | None = None,
+        crops: CropBackend | None = None,
     ) -> None:
+        super().__init__(crops or torch_crops(network, fast_resize=fast_resize))
         self._network = network
         self._encode = RecordedEncoder(network, record)
         self._upload = FrameUpload(network.visual_encoder.side_px, fast_resize=fast_resize)
-        self._crops = TorchCrops(network, fast_resize=fast_resize)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See :class:`VisionBackend`; pixels are copied to the device as bytes and normalised there."""
         return self._encode(self._upload(images, self._network.llm.lm_head.weight.device))
-
-    def encode_anchors(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> AnchorTokens:
-        """See :class:`VisionBackend`."""
-        return self._crops.encode_anchors(images, boxes)
-
-    def encode_crops(self, images: Sequence[NDArray[np.uint8]], anchors: AnchorTokens) -> Tensor:
-        """See :class:`VisionBackend`."""
-        return self._crops.encode_crops(images, anchors)

@@ -20,7 +20,9 @@ from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint, save
 from elysium_core.checkpoint.locations import base_folder, base_settings, tokenizer_folder
 from elysium_core.checkpoint.weight_files import find_weight_files, open_weights
 from elysium_core.errors import ModelFileError
+from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.encoders import token_shape
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.training.finetune.finetune_recipe import MODULES, BaseConfig, FineTuneStage
@@ -107,11 +109,16 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
     vision_raw, vision_source = base_settings(base.vision, here)
     llm_raw, llm_source = base_settings(base.llm, here)
     vision, llm = vision_config(vision_raw, vision_source), llm_size(llm_raw, llm_source)
-    patches = (vision.image_size // vision.patch_size) ** 2
+    if vision.model_type != "clip_vision_model":
+        raise ModelFileError(
+            f"base.vision names a {vision.model_type!r} encoder; two towers are joined with a CLIP encoder only, so "
+            "start from a whole model with base.checkpoint"
+        )
+    patches, width = token_shape(vision)
     config = ElysiumConfig(
         llm="llm",
         vision="vision",
-        adapter=AdapterConfig(base.adapter, patches, base.visual_tokens, vision.hidden_size),
+        adapter=AdapterConfig(base.adapter, patches, base.visual_tokens, width),
         system_text=base.system_text,
     )
     torch.manual_seed(seed)
@@ -179,7 +186,8 @@ class FineTuneModel(nn.Module):
     def __init__(self, network: ElysiumNetwork) -> None:
         super().__init__()
         self.network = network
-        self._transform = ImageTransform(network.visual_encoder.side_px)
+        encoder = network.visual_encoder
+        self._transform = ImageTransform(encoder.side_px, encoder.normalization)
 
     def forward(self, batch: FineTuneBatch) -> Losses:
         """Losses of a batch: see :func:`elysium_core.training.losses.answer_losses`; ``answer`` is the ``total``."""
@@ -201,6 +209,9 @@ def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str,
         Groups for :class:`elysium_core.training.optimizer.ScheduledAdamW`.
     """
     groups: list[dict[str, Any]] = []
+    if model.network.target_selector is not None:
+        # Whole frames do not run through it.
+        model.network.target_selector.requires_grad_(False)
     for module, prefix in MODULES.items():
         part = model.get_submodule(prefix)
         part.requires_grad_(module in stage.trained)
@@ -215,19 +226,16 @@ def _freeze_unused(model: FineTuneModel, module: str) -> None:
     """Weights that no forward pass reads would wait for a gradient for ever."""
     network = model.network
     if module == "vision":
-        vision = network.visual_encoder
-        vision.vision_model.encoder.layers[vision.used_layers :].requires_grad_(False)
-        vision.vision_model.post_layernorm.requires_grad_(False)
-    elif module == "selector" and hasattr(network.adapter, "score_proj"):
-        network.adapter.score_proj.requires_grad_(False)
-        if network.adapter.gate == "hard":
-            network.adapter.requires_grad_(False)
+        for part in network.visual_encoder.unused_parts():
+            part.requires_grad_(False)
+    elif module == "selector" and isinstance(network.adapter, SelectingAdapter):
+        for part in network.adapter.untrained_parts():
+            part.requires_grad_(False)
 
 
 def checkpoint_activations(model: FineTuneModel) -> None:
     """Let the layers of both towers forget their activations and compute them again in the backward pass."""
-    vision = model.network.visual_encoder
-    _checkpoint_layers(vision.vision_model.encoder.layers[: vision.used_layers])
+    _checkpoint_layers(model.network.visual_encoder.layers())
     _checkpoint_layers(model.network.llm.model.layers)
 
 

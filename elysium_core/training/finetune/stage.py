@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.device import DTYPES
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.network.token_selector import TokenSelector
+from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.finetune.base_model import (
@@ -63,7 +63,7 @@ class FineTuneStageRun:
         self.start = _starting_point(recipe, name, folder)
         network = self.start.network
         self.settings = _loop_settings(self.stage, tied=network.llm.size.tied)
-        if isinstance(network.adapter, TokenSelector):
+        if isinstance(network.adapter, SelectingAdapter):
             network.adapter.learn_by(self.stage.gate)
         self.input = ModelInput(
             str(self.start.llm_folder),

@@ -25,6 +25,7 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.network.token_selector import TokenSelector
+from elysium_core.network.vision_encoder import VisionEncoder
 from elysium_core.prompt.box_text import format_track
 from elysium_core.prompt.build_tokenizer import save_tokenizer, train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
@@ -138,19 +139,23 @@ def build_network(model: NanoModelConfig, names: Sequence[str], vocab_size: int,
     network = ElysiumNetwork(
         elysium_settings(model, names), vision_settings(model), LlamaSize.from_dict(llm_settings(model, vocab_size))
     )
-    vision = network.visual_encoder.vision_model
+    if isinstance(network.visual_encoder, VisionEncoder):
+        _draw_transformer(network.visual_encoder)
+    nn.init.normal_(network.llm.model.embed_tokens.weight, std=model.llm_width**-0.5)
+    if isinstance(network.adapter, TokenSelector):
+        nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
+    return network
+
+
+def _draw_transformer(encoder: VisionEncoder) -> None:
+    vision = encoder.vision_model
     for module in vision.encoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.7 * module.in_features**-0.5)
             nn.init.zeros_(module.bias)
     nn.init.orthogonal_(vision.embeddings.patch_embedding.weight)
     with torch.no_grad():
-        places = _sine_positions(network.visual_encoder.grid, model.vision_width)
-        vision.embeddings.position_embedding.weight[1:] = 0.3 * places
-    nn.init.normal_(network.llm.model.embed_tokens.weight, std=model.llm_width**-0.5)
-    if isinstance(network.adapter, TokenSelector):
-        nn.init.normal_(network.adapter.pre_proj.weight, std=0.02)
-    return network
+        vision.embeddings.position_embedding.weight[1:] = 0.3 * _sine_positions(encoder.grid, encoder.width)
 
 
 def _sine_positions(grid: int, width: int) -> torch.Tensor:

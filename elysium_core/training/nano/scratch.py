@@ -19,7 +19,7 @@ from elysium_core.errors import ConfigError, DataError
 from elysium_core.geometry import Box
 from elysium_core.io.files import atomic_path
 from elysium_core.io.overlay import draw_boxes
-from elysium_core.network.token_selector import TokenSelector
+from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.loop import DONE_NAME, LoopSettings, TrainingLoop
@@ -152,7 +152,7 @@ class StageRun:
         acceleration = Acceleration(recipe.device, find_unused=True)
         self.device = acceleration.device
         self.model = build_training_model(recipe, self.tokenizer, self.stage.pointing_weight).to(self.device)
-        if isinstance(self.model.network.adapter, TokenSelector):
+        if isinstance(self.model.network.adapter, SelectingAdapter):
             self.model.network.adapter.learn_by(self.stage.gate)
         self.optimizer = MixedOptimizer(parameter_groups(self.model, self.stage), self.stage.weight_decay)
         self.loop = TrainingLoop(self, self.model, self.optimizer, acceleration, self.folder)

@@ -47,7 +47,8 @@ class TrainingModel(nn.Module):
         self.patch_heads = patch_heads
         self.oracle = oracle
         self.pointing = pointing
-        self.transform = ImageTransform(network.visual_encoder.side_px)
+        encoder = network.visual_encoder
+        self.transform = ImageTransform(encoder.side_px, encoder.normalization)
         self.register_buffer("centers", patch_centers(network.visual_encoder.grid), persistent=False)
 
     def forward(self, kind: str, batch: Batch) -> Losses:

@@ -21,7 +21,7 @@ def test_it_tells_what_the_loaded_model_is(elysium):
     model = Elysium.from_pretrained("nano", device="cpu")
     assert facts["parameters"] == model.info.parameters
     assert facts["clip_length"] == model.info.clip_length
-    config = model.runtime.config
+    config = model.runtime.family.network.config
     assert facts["names"] == list(config.vocabulary)
     assert facts["visual_tokens"] == config.adapter.out_token_num
     assert facts["patch_tokens"] == model.runtime.family.network.visual_encoder.token_count

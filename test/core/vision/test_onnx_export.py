@@ -17,8 +17,9 @@ from elysium_core.checkpoint.integrity import read_description, stale_reason
 from elysium_core.checkpoint.locations import PACKAGED_WEIGHTS
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError
-from elysium_core.vision import onnx_export
-from elysium_core.vision.onnx_export import PRECISIONS, cache_folder, describe_graph, export_onnx, vision_hash
+from elysium_core.vision import onnx_export, onnx_writer
+from elysium_core.vision.onnx_export import cache_folder, describe_graph, export_onnx, vision_hash
+from elysium_core.vision.onnx_writer import PRECISIONS
 
 # An export takes seconds, but a machine may be busy with other things.
 pytestmark = pytest.mark.timeout(600)
@@ -39,11 +40,11 @@ def quick_exporter(monkeypatch):
     """An export that writes what it was asked for instead of a graph."""
     asked = []
 
-    def write(network, path, wanted):
-        asked.append(wanted)
-        path.write_text(f"{wanted}")
+    def write(graph, path, inputs, outputs):
+        asked.append((next(graph.parameters()).dtype, [*inputs], [*outputs]))
+        path.write_text(f"{asked[-1]}")
 
-    monkeypatch.setattr(onnx_export, "_export", write)
+    monkeypatch.setattr(onnx_writer, "export_graph", write)
     return asked
 
 
@@ -96,8 +97,8 @@ def test_a_graph_that_is_not_current_is_made_again(graph, network, quick_exporte
     if damage == "description":
         Path(f"{graph}.json").write_text("{")
     assert export_onnx(network, graph.parent, precision) == graph
-    assert quick_exporter == [describe_graph(network, precision)]
-    assert read_description(graph) == asdict(quick_exporter[0])
+    assert quick_exporter == [(getattr(torch, precision), ["images"], ["visual_tokens", "kept_index"])]
+    assert read_description(graph) == asdict(describe_graph(network, precision))
     assert graph.read_text() == f"{quick_exporter[0]}"
 
 
@@ -116,10 +117,10 @@ def test_the_hash_follows_values_and_settings_but_not_the_data_type(tiny_folder,
 
 def test_the_network_stays_as_it_is(network):
     graph = onnx_export.VisionGraph(network)
-    half = onnx_export._as_exported(graph, torch.float16)
+    half = onnx_writer.as_exported(graph, torch.float16)
     assert {weight.dtype for weight in half.parameters()} == {torch.float16}
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
-    assert onnx_export._as_exported(graph, torch.float32) is graph
+    assert onnx_writer.as_exported(graph, torch.float32) is graph
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_an_export_that_fails_leaves_no_file(network, tmp_path, monkeypatch, err
         raise error
 
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **settings: SimpleNamespace(model=None, save=fail))
-    monkeypatch.setattr(onnx_export, "_forget_sources", lambda model: None)
+    monkeypatch.setattr(onnx_writer, "forget_sources", lambda model: None)
     with pytest.raises(BackendError, match=said) as caught:
         export_onnx(network, tmp_path / "out")
     assert caught.value.code == "EXPORT"
