@@ -36,6 +36,7 @@ from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.clip import ClipTracker
+from elysium_core.tracking.crop_tracker import CropTracker
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
@@ -288,8 +289,10 @@ class Elysium:
             ConfigError: The mode is unknown.
         """
         settings = replace(config or TrackingConfig(), mode=mode)
-        kind = StreamTracker if mode == "stream" else ClipTracker
-        return kind(self.runtime, settings)
+        if mode != "stream":
+            return ClipTracker(self.runtime, settings)
+        in_crops = self.runtime.family.crop_sizes is not None
+        return (CropTracker if in_crops else StreamTracker)(self.runtime, settings)
 
     def warm_up(self) -> None:
         """Run every stage once, so that the first real frame is not slow."""

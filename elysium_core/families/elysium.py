@@ -16,6 +16,7 @@ from elysium_core.errors import BackendError
 from elysium_core.families.base import Anchor, CropSizes, Family, FamilySettings, Seen, Steps
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.target_selector import AnchorTokens
 from elysium_core.prompt.box_text import (
     LEVELS,
     ParsedAnswer,
@@ -113,15 +114,22 @@ class ElysiumFamily:
     @property
     def crop_sizes(self) -> CropSizes | None:
         """See :class:`elysium_core.families.base.Family`."""
-        return None
+        crop, follow = self.network.config.crop, self.network.config.follow
+        return None if crop is None or follow != "crop" else CropSizes(crop.anchor_px, crop.live_px)
 
     def encode_anchors(self, crops: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> list[Anchor]:
         """See :class:`elysium_core.families.base.Family`."""
-        raise BackendError("this model follows in whole frames, not in crops")
+        anchors = self.vision.encode_anchors(crops, boxes)
+        memories = [anchors[place : place + 1] for place in range(len(anchors))]
+        return [
+            Anchor(Seen(memory.tokens[0], (LEVELS, LEVELS)), box, memory)
+            for memory, box in zip(memories, boxes, strict=True)
+        ]
 
     def encode_crops(self, crops: Sequence[NDArray[np.uint8]], anchors: Sequence[Anchor]) -> list[Seen]:
         """See :class:`elysium_core.families.base.Family`."""
-        raise BackendError("this model follows in whole frames, not in crops")
+        rows = self.vision.encode_crops(crops, AnchorTokens.stack([anchor.memory for anchor in anchors]))
+        return [Seen(row, (LEVELS, LEVELS)) for row in rows]
 
     @torch.inference_mode()
     def opening(self, seen: Sequence[Seen]) -> Tensor:

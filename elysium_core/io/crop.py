@@ -83,7 +83,7 @@ class Crop:
             return np.full((side_px, side_px, 3), np.round(fill), np.uint8)
         scale = side_px * _SHRUNK_TO / self.side
         size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        part = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+        part = np.asarray(cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA), np.uint8)
         sx, sy = size[0] / (right - left), size[1] / (bottom - top)
         out = side_px / self.side
         matrix = np.array([[out / sx, 0, (left - self.x) * out], [0, out / sy, (top - self.y) * out]], np.float64)
