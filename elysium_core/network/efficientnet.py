@@ -104,7 +104,7 @@ class ContrastNormalization:
         if self._contrast > 0:
             mean = pixels.mean((1, 2, 3), keepdim=True)
             # Of less than one grey level, contrast is noise.
-            gain = (self._contrast / pixels.std((1, 2, 3), keepdim=True).clamp_min(1)).clamp(1, _MOST_GAIN)
+            gain = (self._contrast / pixels.std((1, 2, 3), keepdim=True).clamp_min(1.0)).clamp(1.0, _MOST_GAIN)
             pixels = (pixels - mean) * gain + mean + (_MIDDLE - mean) * (1 - 1 / gain)
         return (pixels / 255 - _MEAN) / _STD
 

@@ -19,6 +19,8 @@ from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.network.crop_config import CropConfig
+from elysium_core.network.efficientnet import EfficientNetConfig
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
@@ -84,6 +86,61 @@ def write_tiny_checkpoint(folder: Path, vocabulary: Sequence[str] = ()) -> Path:
             torch.nn.init.normal_(weight, std=1.6 * weight.shape[-1] ** -0.5)
     save_checkpoint(folder, network, config, llm, {"model_type": "clip_vision_model", **VISION})
     return folder
+
+
+CROP_SIDE_PX, CROP_CELLS, CROP_KEPT = 64, 16, 6
+CROP = CropConfig(live_px=64, anchor_px=32, live_tokens=6, anchor_tokens=3, neck=16, match=8, trunk=12, num_features=24)
+
+
+def write_crop_checkpoint(folder: Path) -> Path:
+    """Save a model of random weights that follows in crops: EfficientNet, both convolutional selectors, tokenizer."""
+    tokenizer = train_tokenizer(corpus(), 600)
+    save_tokenizer(tokenizer, folder / "llm")
+    llm = {**LLM, "vocab_size": tokenizer.get_vocab_size()}
+    vision = EfficientNetConfig(CROP_SIDE_PX)
+    config = ElysiumConfig(
+        llm="llm",
+        vision="vision",
+        adapter=AdapterConfig("conv_t_selector", CROP_CELLS, CROP_KEPT, 432, neck=16, out_features=24),
+        system_text="A chat. ",
+        crop=CROP,
+        follow="crop",
+    )
+    torch.manual_seed(6)
+    network = ElysiumNetwork(config, vision, LlamaSize.from_dict(llm))
+    _draw_weights(network)
+    save_checkpoint(folder, network, config, llm, vision.to_dict())
+    return folder
+
+
+@torch.no_grad()
+def _draw_weights(module: torch.nn.Module) -> None:
+    """Weights large enough for every layer to tell; and statistics of batch norms as training leaves them."""
+    for name, value in module.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+        elif name.endswith("running_mean"):
+            value.normal_(std=0.3)
+        elif value.ndim > 1 and "embed" not in name:
+            value.normal_(std=1.6 * value[0].numel() ** -0.5)
+
+
+@pytest.fixture(scope="session")
+def draw_weights():
+    """``draw_weights(module)`` gives a module such weights."""
+    return _draw_weights
+
+
+@pytest.fixture(scope="session")
+def crop_folder(tmp_path_factory) -> Path:
+    """The folder of a checkpoint that follows in crops; read only."""
+    return write_crop_checkpoint(tmp_path_factory.mktemp("crop") / "model")
+
+
+@pytest.fixture
+def crop_network(crop_folder) -> ElysiumNetwork:
+    """Its network, float32; a test may change it."""
+    return load_checkpoint(crop_folder, dtype=torch.float32).network
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ def tokens():
         ("cross_attention", 5, WIDTH),
         ("concatenation", 4, WIDTH * 4),
         *(("t_selector", kept, WIDTH) for kept in range(1, TOKENS + 1)),
+        ("conv_t_selector", 5, 128),
     ],
 )
 def test_shape_is_what_the_projector_is_told(tokens, kind, kept, width):
@@ -92,3 +93,67 @@ def test_gradient_reaches_every_weight_that_is_used(tokens, kind):
     assert tokens.grad.abs().sum() > 0
     without = {name for name, parameter in adapter.named_parameters() if parameter.grad is None}
     assert without == ({"score_proj.weight", "score_proj.bias"} if kind == "t_selector" else set())
+
+
+def conv_selector(draw_weights, gate="hard", kept=5):
+    torch.manual_seed(0)
+    adapter = build_adapter(AdapterConfig("conv_t_selector", TOKENS, kept, WIDTH, gate, neck=6, out_features=7))
+    draw_weights(adapter)
+    return adapter
+
+
+@torch.no_grad()
+def test_the_convolutional_selector_keeps_the_highest_of_its_new_tokens(draw_weights, tokens):
+    adapter = conv_selector(draw_weights).eval()
+    kept, index, logits = adapter(tokens)
+    every = adapter.every_token(tokens)
+    assert (every.shape, adapter.out_features) == ((3, TOKENS, 7), 7)
+    torch.testing.assert_close(logits, (every @ adapter.gate_score.weight.T + adapter.gate_score.bias)[..., 0])
+    for row in range(3):
+        best = sorted(sorted(range(TOKENS), key=lambda place: -float(logits[row, place]))[:5])
+        assert index[row].tolist() == best
+        assert torch.equal(kept[row], every[row, best])
+
+
+@torch.no_grad()
+def test_the_convolutional_selector_is_its_equation(draw_weights, tokens):
+    adapter = conv_selector(draw_weights).eval()
+    weights = adapter.state_dict()
+
+    def conv(x, name):
+        weight, norm = weights[f"{name}.conv.weight"], f"{name}.norm"
+        y = torch.nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        mean, var = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
+        return torch.nn.functional.batch_norm(y, mean, var, weights[f"{norm}.weight"], weights[f"{norm}.bias"])
+
+    grid = torch.stack([frame.reshape(4, 4, WIDTH).permute(2, 0, 1) for frame in tokens])
+    x = conv(conv(grid, "neck").relu(), "trunk.0").relu()
+    x = (x + conv(conv(x, "trunk.1.first").relu(), "trunk.1.second")).relu()
+    x = conv(x, "trunk.2").relu()
+    rows = torch.stack([frame.permute(1, 2, 0).reshape(TOKENS, 6) for frame in x])
+    expected = rows @ weights["token.weight"].T + weights["token.bias"] + weights["place"]
+    torch.testing.assert_close(adapter.every_token(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_convolutional_gate_learns_straight_through_only(draw_weights, tokens):
+    for gate, learns in (("hard", False), ("straight_through", True)):
+        adapter = conv_selector(draw_weights, gate).train()
+        adapter.adapt(tokens).square().sum().backward()
+        assert (adapter.gate_score.weight.grad is not None) is learns
+        assert adapter.token.weight.grad.any()
+        untrained = {id(weight) for part in adapter.untrained_parts() for weight in part.parameters()}
+        assert untrained == {id(weight) for weight in adapter.parameters() if weight.grad is None}
+
+
+def test_the_published_gate_learns_straight_through_only(tokens):
+    for gate in ("hard", "straight_through"):
+        adapter = build_adapter(AdapterConfig("t_selector", TOKENS, 5, WIDTH, gate)).train()
+        kept = adapter.adapt(tokens.clone().requires_grad_())
+        kept.square().sum().backward()
+        untrained = {id(weight) for part in adapter.untrained_parts() for weight in part.parameters()}
+        assert untrained == {id(weight) for weight in adapter.parameters() if weight.grad is None}
+
+
+def test_a_grid_that_is_not_square_is_refused():
+    with pytest.raises(ValueError, match="conv_t_selector needs a square grid; in_token_num = 12 is none"):
+        build_adapter(AdapterConfig("conv_t_selector", 12, 5, WIDTH))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from elysium_core.checkpoint.base_settings import KNOWN_BASES, llm_size, read_settings, vision_config
 from elysium_core.errors import ModelFileError
+from elysium_core.network.crop_config import CropConfig
+from elysium_core.network.efficientnet import EfficientNetConfig
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 
 PUBLISHED = {
@@ -50,6 +52,56 @@ def test_own_settings_survive_a_round_trip():
     assert ElysiumConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_settings_of_crops_survive_a_round_trip():
+    config = ElysiumConfig(
+        "llm",
+        "vision",
+        AdapterConfig("conv_t_selector", 256, 85, 432, "straight_through", neck=64, out_features=128),
+        crop=CropConfig(live_tokens=24),
+        follow="crop",
+    )
+    content = json.loads(json.dumps(config.to_dict()))
+    assert content["crop_config"]["live_tokens"] == 24
+    assert ElysiumConfig.from_dict(content) == config
+
+
+def test_without_crops_a_model_follows_in_frames():
+    config = ElysiumConfig.from_dict(PUBLISHED)
+    assert (config.crop, config.follow) == (None, "frame")
+    assert "crop_config" not in config.to_dict()
+    assert set(config.to_dict()["adapter_config"]) == {"type", "in_token_num", "out_token_num", "num_features", "gate"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"elysium": {"follow": "crop"}}, "follow 'crop' needs a crop_config; add one or set follow to 'frame'"),
+        ({"elysium": {"follow": "both"}}, "follow 'both' is not one of frame, crop"),
+        ({"elysium": {"follow": 3}}, "follow = 3, which must be text"),
+        ({"crop_config": {"live_px": 130}}, "config.json: crop_config: live_px = 130 is not a multiple of 16"),
+        ({"crop_config": 7}, "config.json: crop_config: it is int, not an object of settings"),
+    ],
+)
+def test_settings_of_crops_that_do_not_fit_are_refused(change, said):
+    with pytest.raises(ModelFileError, match=said):
+        ElysiumConfig.from_dict(PUBLISHED | change)
+
+
+def test_the_encoder_for_crops_is_read_and_refused_by_its_settings():
+    config = EfficientNetConfig(320, 20.0)
+    assert vision_config(config.to_dict()) == config
+    assert vision_config({"model_type": "efficientnet_lite0", "image_size": 256}) == EfficientNetConfig()
+    for change, said in (
+        ({"image_size": 100}, "image_size = 100 is not a multiple of 32"),
+        ({"image_size": "big"}, "image_size = 'big' is not a whole number"),
+        ({"contrast": None}, "contrast = None is not a number"),
+        ({"contrast": 500}, "contrast = 500 is not in 0..127"),
+        ({"model_type": "siglip_vision_model"}, "describes a 'siglip_vision_model' vision encoder; supported are clip"),
+    ):
+        with pytest.raises(ModelFileError, match=f"config.json.*{said}"):
+            vision_config(config.to_dict() | change)
+
+
 @pytest.mark.parametrize("key", ["llm_config", "visual_config", "adapter_config"])
 def test_a_missing_part_is_named(key):
     raw = {name: value for name, value in PUBLISHED.items() if name != key}
@@ -62,7 +114,7 @@ def test_another_kind_of_model_is_refused():
         ElysiumConfig.from_dict(PUBLISHED | {"model_type": "llava"})
 
 
-@given(key=st.sampled_from([*PUBLISHED, "elysium", "auto_map"]), value=JSON)
+@given(key=st.sampled_from([*PUBLISHED, "elysium", "auto_map", "crop_config"]), value=JSON)
 def test_any_value_in_any_place_is_read_or_refused(key, value):
     try:
         ElysiumConfig.from_dict(PUBLISHED | {key: value})
