@@ -29,6 +29,7 @@ from elysium_core.vision.crop_export import (
     crop_cache_folder,
     crop_hash,
     describe_crop_graphs,
+    export_crop_graph,
     export_crop_graphs,
 )
 from elysium_core.vision.onnx_crops import OnnxCrops
@@ -298,6 +299,19 @@ def test_the_command_exports_all_three(crop_folder, graphs):
     assert all(each["made_from"] == read_description(Path(each["file"])) for each in files)
     result = CliRunner().invoke(app, ["export", "--model", str(crop_folder), "--out", str(graphs)])
     assert result.stdout.rstrip().endswith("6 tokens of width 32 a crop")
+
+
+@needs_onnx
+def test_weights_that_were_saved_in_half_precision_take_half_the_space(crop_folder, exported_crops, crops, tmp_path):
+    network = load_checkpoint(crop_folder, dtype=torch.float16).network.float()
+    wanted = describe_crop_graphs(network, "float32")
+    graph = export_crop_graph(network, tmp_path, wanted[CROP])
+    # Of a random float32 weight, half precision would lose digits: those stay as they are.
+    assert graph.stat().st_size < 0.6 * (exported_crops / "crop.onnx").stat().st_size
+    on_torch = TorchCrops(network)
+    half = OnnxCrops({CROP: graph}, wanted, on_torch, CPU, torch.float32)
+    anchors = on_torch.encode_anchors(crops[0], BOXES)
+    assert_same(half.encode_crops(crops[1], anchors), on_torch.encode_crops(crops[1], anchors))
 
 
 @pytest.mark.slow

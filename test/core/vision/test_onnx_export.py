@@ -138,6 +138,7 @@ def test_an_export_that_fails_leaves_no_file(network, tmp_path, monkeypatch, err
 
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **settings: SimpleNamespace(model=None, save=fail))
     monkeypatch.setattr(onnx_writer, "forget_sources", lambda model: None)
+    monkeypatch.setattr(onnx_writer, "halve_weights", lambda model: None)
     with pytest.raises(BackendError, match=said) as caught:
         export_onnx(network, tmp_path / "out")
     assert caught.value.code == "EXPORT"
