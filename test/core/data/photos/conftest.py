@@ -68,7 +68,7 @@ def with_ellipse(image: np.ndarray, box, color=MARK) -> np.ndarray:
 def marked_box(image: np.ndarray) -> np.ndarray | None:
     """x1 y1 x2 y2 [px] of the pixels that are more of the mark's colour than of the background's."""
     pixels = image.astype(int)
-    is_marked = np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 20
+    is_marked = np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 80
     ys, xs = np.nonzero(is_marked)
     return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) if len(ys) else None
 

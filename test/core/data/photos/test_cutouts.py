@@ -51,8 +51,9 @@ class TestGrabCut:
         box = Box(0.3, 0.25, 0.7, 0.75)
         rgba = cut_out(drawing.with_ellipse(drawing.texture(0), box, RED), box, CutSettings(), is_true_box=True)
         height, width = rgba.shape[:2]
-        assert width == pytest.approx(0.4 * 240, abs=4)
-        assert height == pytest.approx(0.5 * 180, abs=4)
+        # The box with its margins is 144 px wide and is worked on at 120 px.
+        assert width == pytest.approx(0.4 * 240 * 120 / 144, abs=2)
+        assert height == pytest.approx(0.5 * 180 * 120 / 144, abs=2)
         truth = drawing.with_ellipse(np.zeros((height, width, 3), np.uint8), (0, 0, 1, 1), (1, 1, 1))[..., 0]
         assert ((rgba[..., 3] > 127) == truth).mean() > 0.96
         assert rgba[height // 2, width // 2].tolist() == [*RED, 255]

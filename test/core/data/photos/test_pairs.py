@@ -52,17 +52,23 @@ class TestTruth:
         photos = plain_photos if kind is ONLY_CUTOUTS else annotated_photos
         settings = clean_settings(absent_share=0.0, beyond_share=0.0, **kind, **(STILL | WARPS[warp]))
         generator = PairGenerator(photos, disc_library, settings)
-        for index in range(25):
+        whole = 0
+        for index in range(12):
             pair = generator.draw(0, index)
-            found = drawing.marked_box(pair.live)
-            assert np.abs(found - pair.live_box * 128).max() <= 1.0, index
+            error = drawing.marked_box(pair.live) - pair.live_box * 128
+            if pair.live_box.min() > 0 and pair.live_box.max() < 1:
+                whole += 1
+                assert np.abs(error).max() <= 1.0, index
+            else:  # the crop cuts the box of the whole object, which may reach further than the pixels that are left
+                assert (error * [1, 1, -1, -1]).min() >= -1.0, index
+        assert whole >= 6
 
     def test_the_given_box_lies_around_the_object_in_the_anchor(
         self, plain_photos, disc_library, clean_settings, drawing
     ):
         settings = clean_settings(box_noise=0.0, loose_share=0.0, **ONLY_CUTOUTS)
         generator = PairGenerator(plain_photos, disc_library, settings)
-        for index in range(25):
+        for index in range(12):
             pair = generator.draw(1, index)
             assert np.abs(drawing.marked_box(pair.anchor) - pair.anchor_box * 64).max() <= 1.0
 
@@ -70,7 +76,7 @@ class TestTruth:
         settings = clean_settings(box_noise=0.0, loose_share=1.0, loose=0.3, **ONLY_CUTOUTS)
         generator = PairGenerator(plain_photos, disc_library, settings)
         wider = []
-        for index in range(25):
+        for index in range(12):
             pair = generator.draw(1, index)
             tight = drawing.marked_box(pair.anchor)
             wider.append(pair.anchor_box * 64 - tight)
@@ -83,7 +89,7 @@ class TestTruth:
         shares = {"gone_share": 0.0, "look_alike_share": 0.0, absence: 1.0}
         settings = clean_settings(absent_share=1.0, **shares, **ONLY_CUTOUTS)
         generator = PairGenerator(plain_photos, disc_library, settings)
-        for index in range(25):
+        for index in range(12):
             pair = generator.draw(2, index)
             assert not pair.is_present
             assert not pair.live_box.any()
@@ -144,7 +150,7 @@ class TestTruth:
         # The object is the only disc of the mark's colour; what covers it is blue.
         library = CutoutLibrary(sprites=[drawing.disc_cutout(), drawing.disc_cutout("blue", (0, 0, 255))])
         generator = PairGenerator(plain_photos, library, settings)
-        for index in range(25):
+        for index in range(12):
             pair = generator.draw(7, index)
             assert pair.live_box[2] - pair.live_box[0] > 0.04
 
@@ -153,18 +159,18 @@ class TestShares:
     def test_kinds_and_negatives_have_their_shares(self, annotated_photos, clean_settings):
         settings = PairSettings(absent_share=0.3)
         generator = PairGenerator(annotated_photos, CutoutLibrary(), settings)
-        pairs = [generator.draw(0, index) for index in range(400)]
-        counts = {kind: sum(pair.kind is kind for pair in pairs) / 400 for kind in SceneKind}
-        assert counts[SceneKind.CUTOUT] == pytest.approx(0.5, abs=0.1)
-        assert counts[SceneKind.TRUE_BOX] == pytest.approx(0.3, abs=0.1)
+        pairs = [generator.draw(0, index) for index in range(200)]
+        counts = {kind: sum(pair.kind is kind for pair in pairs) / 200 for kind in SceneKind}
+        assert counts[SceneKind.CUTOUT] == pytest.approx(0.5, abs=0.14)
+        assert counts[SceneKind.TRUE_BOX] == pytest.approx(0.3, abs=0.12)
         absent = [pair for pair in pairs if not pair.is_present]
-        assert len(absent) / 400 == pytest.approx(0.3, abs=0.08)
+        assert len(absent) / 200 == pytest.approx(0.3, abs=0.12)
         assert {pair.absence for pair in absent} == set(Absence) - {Absence.NONE}
         assert all((pair.absence is Absence.NONE) is pair.is_present for pair in pairs)
 
     def test_boxes_are_inside_and_not_tiny(self, annotated_photos):
         generator = PairGenerator(annotated_photos)
-        for index in range(100):
+        for index in range(40):
             pair = generator.draw(8, index)
             for box in (pair.anchor_box, *([pair.live_box] if pair.is_present else [])):
                 assert box.min() >= 0

@@ -1,0 +1,1 @@
+"""Photographs as training data: readers, cut-outs, pairs of stills and short clips with known truth."""
