@@ -6,13 +6,14 @@ folded into the convolutions, and the encoder ends before the classifier.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from elysium_core.checkpoint.integrity import hash_file
@@ -27,8 +28,7 @@ SOURCE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77d
 _FILE_NAME = "efficientnet-lite0-57934424.pth"
 # Of the published model's batch norms.
 _EPSILON = 1e-3
-# One entry only: several would be written in any order, and the same weights should be the same file.
-_METADATA = {"source": f"{SOURCE_PACKAGE} {SOURCE_VERSION} (Apache-2.0), batch norms folded"}
+_METADATA = {"source": f"{SOURCE_PACKAGE} {SOURCE_VERSION}, batch norms folded", "license": "Apache-2.0"}
 
 
 def packaged_source() -> Path:
@@ -65,9 +65,19 @@ def import_encoder(source: Path, out: Path) -> None:
             )
         folded = fold_batch_norms(torch.load(source, map_location="cpu", weights_only=True))
         with atomic_path(out) as temporary:
-            save_file(folded, temporary, metadata=_METADATA)
+            temporary.write_bytes(_ordered(save(folded, metadata=_METADATA)))
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot import {source} as {out}: {error}") from error
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library writes them in any order, run by run."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
