@@ -19,7 +19,7 @@ from elysium_core.data.photos.photo_scene import PhotoScenes
 from elysium_core.data.photos.photo_set import PhotoSet
 from elysium_core.data.photos.photometry import draw_camera
 from elysium_core.data.photos.scene_parts import Absence, Scene, SceneKind
-from elysium_core.data.photos.shot import Box4, Shot, box_in_frame, into_crop, render
+from elysium_core.data.photos.shot import Box4, Shot, box_in_frame, into_crop, render, without_likes
 from elysium_core.errors import DataError
 from elysium_core.io.crop import Crop
 
@@ -157,7 +157,7 @@ class PairGenerator:
             first, other = self._plain_scene(rng, kind, Absence.NONE), self._plain_scene(rng, kind, Absence.NONE)
             if first is None or other is None:
                 return None
-            return Scene(kind, Absence.OTHER_SCENE, first.first, other.second, other.place)
+            return Scene(kind, Absence.OTHER_SCENE, first.first, without_likes(other.second), other.place)
         return self._plain_scene(rng, kind, absence)
 
     def _plain_scene(self, rng: np.random.Generator, kind: SceneKind, absence: Absence) -> Scene | None:

@@ -102,7 +102,8 @@ class PhotoScenes:
             if other is None:
                 return None
             second, place = self._second_view(rng, other, *self._draw_surroundings(rng, other))
-            return Scene(kind, absence, first, replace(second, outline=None), place)
+            likes = (*second.like_outlines, ellipse(other.box))
+            return Scene(kind, absence, first, replace(second, outline=None, like_outlines=likes), place)
         second, place = self._second_view(rng, seen, margin, beyond)
         if absence is Absence.NONE:
             return Scene(kind, absence, first, self._disturbed(rng, second, seen, place), place)

@@ -49,9 +49,9 @@ class CameraSettings:
     gain: float = 0.18
     offset: float = 10.0
     tint: float = 0.06
-    exposure_share: float = 0.3
+    exposure_share: float = 0.25
     exposure: tuple[float, float] = (0.3, 2.0)
-    flat_share: float = 0.06
+    flat_share: float = 0.05
     flat: tuple[float, float] = (0.08, 0.5)
     saturation_share: float = 0.25
     saturation: tuple[float, float] = (0.0, 1.0)

@@ -6,7 +6,7 @@ nothing is sampled twice, and every box is computed from outlines, not from pixe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -114,6 +114,12 @@ def ellipse(box: Box4) -> NDArray[np.float64]:
     angle = np.linspace(0, 2 * np.pi, _OUTLINE_POINTS, endpoint=False)
     half = (box[2:] - box[:2]) / 2
     return np.asarray((box[:2] + box[2:]) / 2 + half * np.stack([np.cos(angle), np.sin(angle)], -1))
+
+
+def without_likes(shot: Shot) -> Shot:
+    """The same shot for another object, which nothing in it looks like."""
+    placed = tuple(replace(item, is_like=False) for item in shot.placed)
+    return replace(shot, placed=placed, like_outlines=())
 
 
 def box_in_frame(box: Box4, width: int, height: int) -> Box | None:

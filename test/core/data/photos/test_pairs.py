@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from elysium_core.data.photos import photo_scene
 from elysium_core.data.photos.contact_sheet import pair_sheet
 from elysium_core.data.photos.cutouts import CutoutLibrary
 from elysium_core.data.photos.pair_batches import ABSENCES, SCENE_KINDS, PairBatches
@@ -113,11 +114,28 @@ class TestTruth:
             found = drawing.marked_box(pair.live)
             assert found is None or np.prod(found[2:] - found[:2]) < 60
 
-    def test_a_namesake_of_another_photo_is_a_look_alike(self, annotated_photos, disc_library, clean_settings):
+    def test_a_namesake_of_another_photo_is_a_boxed_look_alike(
+        self, annotated_photos, disc_library, clean_settings, drawing, monkeypatch
+    ):
+        monkeypatch.setattr(photo_scene, "pictures_look_the_same", lambda *_: False)
         settings = clean_settings(absent_share=1.0, look_alike_share=1.0, gone_share=0.0, **ONLY_TRUE_BOXES)
-        pairs = [PairGenerator(annotated_photos, disc_library, settings).draw(4, index) for index in range(10)]
-        assert {pair.absence for pair in pairs} <= {Absence.LOOK_ALIKE, Absence.OTHER_SCENE}
-        assert not any(pair.live_box.any() for pair in pairs)
+        generator = PairGenerator(annotated_photos, disc_library, settings)
+        for index in range(10):
+            pair = generator.draw(4, index)
+            assert pair.absence is Absence.LOOK_ALIKE
+            assert not pair.live_box.any()
+            like = pair.like_boxes[0] * 128
+            if like.min() > 0 and like.max() < 128:
+                assert np.abs(drawing.marked_box(pair.live) - like).max() <= 1.0
+
+    def test_what_looks_the_same_is_no_look_alike(self, annotated_photos, disc_library, clean_settings):
+        """All discs are equal, so that another scene takes the place; nothing in that looks like the object."""
+        settings = clean_settings(
+            absent_share=1.0, look_alike_share=1.0, gone_share=0.0, beyond_share=0.0, **ONLY_TRUE_BOXES
+        )
+        pair = PairGenerator(annotated_photos, disc_library, settings).draw(4, 0)
+        assert pair.absence is Absence.OTHER_SCENE
+        assert not pair.like_boxes.any()
 
     def test_look_alikes_beside_the_object_are_boxed(self, plain_photos, disc_library, clean_settings, drawing):
         settings = clean_settings(
