@@ -79,7 +79,7 @@ setup(
     long_description_content_type="text/markdown",
     author="elysium developers",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
     classifiers=[
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",

@@ -111,7 +111,7 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
     vision, llm = vision_config(vision_raw, vision_source), llm_size(llm_raw, llm_source)
     if vision.model_type != "clip_vision_model":
         raise ModelFileError(
-            f"base.vision names a {vision.model_type!r} encoder; two towers are joined with a CLIP encoder only, so "
+            f"base.vision is of the kind {vision.model_type!r}, but only a CLIP encoder is joined with a language model; "
             "start from a whole model with base.checkpoint"
         )
     patches, width = token_shape(vision)
