@@ -1,52 +1,16 @@
-"""What goes where: results to stdout, everything else to stderr.
-
-Stopping a run between two frames, so that its files are whole.
-"""
+"""What goes where: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from elysium_core.geometry import Box
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopRequest(AbstractContextManager["StopRequest"]):
-    """Notes Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once.
-
-    Attributes:
-        is_set: The user asked to stop.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        # Python delivers signals to the main thread alone; elsewhere there is nothing to hook.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.is_set:
-            raise KeyboardInterrupt
-        self.is_set = True
 
 
 def emit(result: Mapping[str, Any]) -> None:

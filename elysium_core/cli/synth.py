@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from elysium_core.cli.options import JsonOption
-from elysium_core.cli.output import Progress, StopRequest, emit, say
+from elysium_core.cli.output import Progress, emit, say
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.clips import ClipSource, TrainingClips
 from elysium_core.data.synthetic.scene import MAX_SIDE_PX, MIN_SIDE_PX
 from elysium_core.data.synthetic.writer import claim_folder, write_shards, write_track_files
 from elysium_core.errors import ConfigError
+from elysium_core.io.stop_request import StopRequest
 
 SPLITS = ("train", "test")
 _DEFAULTS = TrainingClips()

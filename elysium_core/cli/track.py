@@ -18,12 +18,13 @@ from elysium_core.cli.options import (
     load_model,
     with_load_options,
 )
-from elysium_core.cli.output import Progress, StopRequest, say
+from elysium_core.cli.output import Progress, say
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box, parse_box
 from elysium_core.io.recording import DEFAULT_FPS, Recording
 from elysium_core.io.render import open_writer
+from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import TrackWriter, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression

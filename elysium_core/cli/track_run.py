@@ -6,13 +6,14 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from elysium_core.cli.output import Progress, StopRequest, emit
+from elysium_core.cli.output import Progress, emit
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.recording import Recording
 from elysium_core.io.render import FrameWriter
+from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import TrackWriter
 from elysium_core.tracking.follow import follow_recording
 from elysium_core.types import Tracker, TrackState, TrackUpdate

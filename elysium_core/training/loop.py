@@ -1,6 +1,7 @@
 """The training loop: one stage from its first step, or from where it was killed, to its last.
 
-The loop counts steps, writes files and waits for processes. :class:`StageWork` is what is learnt from a batch;
+The loop counts steps, writes files and waits for processes.
+:class:`elysium_core.training.stage_work.StageWork` is what is learnt from a batch;
 :class:`elysium_core.training.acceleration.Acceleration` is how the work lies on devices.
 """
 
@@ -8,100 +9,33 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from elysium_core.errors import DataError
+from elysium_core.errors import DataError, ElysiumError
+from elysium_core.io.stop_request import StopRequest
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.losses import Losses, Sums, add_up, decayed, detached, means
 from elysium_core.training.optimizer import TrainingOptimizer, WeightAverage
 from elysium_core.training.records import StageRecords
 from elysium_core.training.snapshots import Progress, StageState, save_bad_batch
+from elysium_core.training.stage_work import StageWork
 
 DONE_NAME = "done"
 
 _LOG = logging.getLogger(__name__)
 _MEMORY = 0.95
 _TELL_EVERY = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """How a stage is run.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Samples a batch of one process.
-        accumulate: Batches a step and process.
-        clip_norm: Largest norm of a step's gradient.
-        log_every: Steps between two lines of the log.
-        save_every_s: Time between two saved states [s].
-        evaluate_every: Steps between two evaluations; 0 = never.
-        workers: Processes that draw batches, for each training process.
-        threads: CPU threads of a training process.
-        tied: Names of weights that are another weight's memory, and so are not saved.
-    """
-
-    steps: int
-    batch: int = 1
-    accumulate: int = 1
-    clip_norm: float = 1.0
-    log_every: int = 20
-    save_every_s: float = 60.0
-    evaluate_every: int = 0
-    workers: int = 1
-    threads: int = 1
-    tied: frozenset[str] = frozenset()
-
-
-class StageWork(Protocol):
-    """What a stage learns, and from what."""
-
-    name: str
-    settings: LoopSettings
-
-    @property
-    def batches(self) -> Dataset[Any]:
-        """Batches by number; each has ``to(device)`` and may have ``skipped``, reasons why data was not used."""
-        ...
-
-    def seed(self, number: int) -> int:
-        """Seed of what is random inside the model for one batch."""
-        ...
-
-    def rate_factor(self, step: int) -> float:
-        """Learning rate of a step as a share of the peak."""
-        ...
-
-    def weight(self, batch: Any) -> float:
-        """How much a batch counts among those of its step: over its answer tokens, for example."""
-        ...
-
-    def losses(self, model: nn.Module, batch: Any) -> Losses:
-        """Losses of a batch; ``total`` is minimised. Always the same names."""
-        ...
-
-    def held_out(self) -> Sequence[Any]:
-        """Batches that are never trained on, at least one; the same in every process."""
-        ...
-
-    def pictures(self, model: nn.Module, batch: Any) -> dict[str, NDArray[np.uint8]]:
-        """Pictures by name of what the model, in evaluation mode, answers about a held-out batch; may be none."""
-        ...
-
-    def finish(self, weights: dict[str, Tensor]) -> None:
-        """Write the stage's result; asked of the main process alone."""
-        ...
 
 
 class TrainingLoop:
@@ -161,18 +95,21 @@ class TrainingLoop:
         """Train to the last step, saving now and then.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM came. The step was finished and the state is saved; a second Ctrl-C
+                does not wait for that.
             DataError: Loss or gradient is not finite; the batch is saved beside the log.
             OSError: A state or a record cannot be written; the state before it is kept.
         """
         torch.set_num_threads(self.settings.threads)
         self.records = StageRecords(self.folder, self.step, active=self.acceleration.is_main)
         try:
-            self._run()
+            with StopRequest() as stop:
+                self._run(stop)
         finally:
             self.records.close()
         self._finish()
 
-    def _run(self) -> None:
+    def _run(self, stop: StopRequest) -> None:
         self.model.train()
         saved_at = started = time.monotonic()
         before = self.seconds
@@ -184,11 +121,27 @@ class TrainingLoop:
                 self._log()
             if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
                 self._evaluate()
-            # The clocks of the processes differ, and saving takes all of them.
+            # The clocks of the processes differ, and saving takes all of them. One that is asked to stop stops all.
             due = float(time.monotonic() - saved_at > self.settings.save_every_s)
-            if self.acceleration.mean({"due": due})["due"] >= 1:
+            wanted = self.acceleration.mean({"due": due, "stop": float(stop.is_set)})
+            if wanted["stop"] > 0 and self.step < self.settings.steps:
+                self._stop()
+            if wanted["due"] >= 1:
                 self.save()
                 saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        """Save and end; the log says how to go on."""
+        self.save()
+        if self.acceleration.is_main:
+            _LOG.warning(
+                "%s: stopped at step %d of %d; its state is saved in %s, and the same command goes on from there",
+                self.work.name,
+                self.step,
+                self.settings.steps,
+                self.folder,
+            )
+        raise KeyboardInterrupt
 
     def _steps(self) -> Iterator[list[Any]]:
         """The batches of every step that is left; each process has its own, by number."""
@@ -201,10 +154,20 @@ class TrainingLoop:
             num_workers=settings.workers,
             prefetch_factor=4 if settings.workers else None,
             multiprocessing_context=_worker_context(self.acceleration) if settings.workers else None,
+            worker_init_fn=_leave_signals_to_the_loop,
         )
         batches = iter(loader)
-        while group := list(islice(batches, settings.accumulate)):
+        while group := self._next(batches):
             yield group
+
+    def _next(self, batches: Iterator[Any]) -> list[Any]:
+        """The batches of the next step; none behind the last one."""
+        try:
+            return list(islice(batches, self.settings.accumulate))
+        except ElysiumError as error:
+            # An error of a worker comes as the text of its traceback, which ends with its type and its sentence.
+            sentence = str(error).strip().rpartition("\n")[2].partition("Error: ")[2]
+            raise type(error)(sentence or str(error)) from error
 
     def train_step(self, batches: Sequence[Any]) -> Sums:
         """Learn from the batches of one step; return its losses, summed over batches and processes.
@@ -296,3 +259,9 @@ class TrainingLoop:
 def _worker_context(acceleration: Acceleration) -> str | None:
     """How workers are started: a process that has opened a GPU or a process group must not be forked."""
     return "spawn" if acceleration.device.type == "cuda" or acceleration.world > 1 else None
+
+
+def _leave_signals_to_the_loop(_worker: int) -> None:
+    """Ctrl-C reaches the processes that draw batches, too; the loop still needs them for its step, and ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -26,10 +26,11 @@ from elysium_core.training.finetune.base_model import (
 )
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
 from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
-from elysium_core.training.loop import DONE_NAME, LoopSettings, TrainingLoop
+from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
 from elysium_core.training.optimizer import ScheduledAdamW, WeightAverage, cosine_factor
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
+from elysium_core.training.stage_work import LoopSettings
 
 CHECKPOINT_FOLDER = "checkpoint"
 

@@ -27,6 +27,7 @@ from elysium_core.prompt.questions import REG, SOT, VIDEO_REG
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.nano_recipe import Recipe, SyntheticDataConfig
 from elysium_core.training.nano.turns import Turn, draw_turns
+from elysium_core.training.seeds import batch_seed
 
 _WEIGHTS = AnswerWeights(digit=1.0, form=0.1, text=1.0)
 # A patch belongs to an object that covers at least this share of it.
@@ -219,6 +220,4 @@ class ClipBatches(Dataset[Batch]):
 
 def step_seed(recipe: Recipe, stage_name: str, step: int) -> int:
     """The seed of everything random in one step of one stage, 0..2**63 - 1."""
-    number = list(recipe.stages).index(stage_name)
-    sequence = np.random.SeedSequence([recipe.data.seed, number, step])
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return batch_seed(recipe.data.seed, list(recipe.stages).index(stage_name), step)

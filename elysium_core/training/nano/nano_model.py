@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +18,20 @@ from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.data.synthetic.expressions import ANY_OBJECT
 from elysium_core.errors import DataError
 from elysium_core.geometry import Box
-from elysium_core.io.files import temporary_beside
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.network.token_selector import TokenSelector
 from elysium_core.network.vision_encoder import VisionEncoder
 from elysium_core.prompt.box_text import format_track
-from elysium_core.prompt.build_tokenizer import save_tokenizer, train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import TRAINING, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.nano_recipe import NanoModelConfig, Recipe, SyntheticDataConfig
+from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_train
 from elysium_core.training.snapshots import find_weights
 
 MAX_FRAMES = 32
-TOKENIZER_FOLDER = "tokenizer"
 
 _TIED = "llm.lm_head.weight"
 
@@ -63,19 +59,7 @@ def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, .
 
 def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path, system_text: str = "") -> TextTokenizer:
     """Load the tokenizer from ``folder`` as a user would; where there is none, train it first."""
-    if not folder.is_dir():
-        # Stages may start at the same time: the folder appears with all its files, or not yet.
-        draft = temporary_beside(folder)
-        try:
-            save_tokenizer(train_tokenizer(tokenizer_corpus(names, system_text), vocab_size), draft)
-            os.replace(draft, folder)
-        except OSError:
-            # Another stage of the run was faster; what it wrote is the same.
-            if not folder.is_dir():
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return TextTokenizer.from_folder(folder)
+    return load_or_train(tokenizer_corpus(names, system_text), vocab_size, folder)
 
 
 def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:

@@ -25,13 +25,12 @@ from elysium_core.training.recipe_file import (
     one_of,
     stage_problems,
 )
+from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
 KINDS = ("vision", "language", "distil", "joint")
 """What a stage can train; :mod:`elysium_core.training.nano.stages` has one step function for each."""
 
 _MOST_FRAMES = 32
-# 256 bytes, 3 special tokens, and the letters that the texts of the tasks need.
-_SMALLEST_VOCABULARY = 320
 
 
 class NanoModelConfig(RecipePart):
@@ -62,7 +61,7 @@ class NanoModelConfig(RecipePart):
     llm_heads: Count = 4
     llm_mlp: Count = 384
     visual_tokens: Count = 24
-    vocab_size: Annotated[Whole, Field(ge=_SMALLEST_VOCABULARY)] = 1024
+    vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
     system_text: Text = ""
 
     @property

@@ -22,16 +22,19 @@ from elysium_core.io.overlay import draw_boxes
 from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
-from elysium_core.training.loop import DONE_NAME, LoopSettings, TrainingLoop
+from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
-from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads
+from elysium_core.training.nano.auxiliary import Oracle, PatchHeads
 from elysium_core.training.nano.clip_batches import Batch, ClipBatches, step_seed
-from elysium_core.training.nano.nano_model import TOKENIZER_FOLDER, build_network, build_tokenizer
+from elysium_core.training.nano.nano_model import build_network, build_tokenizer
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.stages import TrainingModel, parameter_groups
 from elysium_core.training.optimizer import MixedOptimizer, linear_factor
+from elysium_core.training.pointing import PointingHeads
+from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
 from elysium_core.training.snapshots import WEIGHTS_NAME, load_weights
+from elysium_core.training.stage_work import LoopSettings
 
 _MOST_CLIPS = 4
 _PICTURE_PX = 256

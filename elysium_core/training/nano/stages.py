@@ -19,9 +19,10 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.prompt.layout import VISUAL_SLOT
 from elysium_core.training.losses import Losses, Mean, batch_mean, losses_of_rows
-from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads, patch_centers, patch_losses
+from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, patch_centers, patch_losses
 from elysium_core.training.nano.clip_batches import Batch
 from elysium_core.training.nano.nano_recipe import StageConfig
+from elysium_core.training.pointing import PointingHeads
 
 _ORACLE_NOISE = 0.02
 _BOX_NOISE = 0.004

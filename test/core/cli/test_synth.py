@@ -6,8 +6,8 @@ import json
 import pytest
 
 from elysium_core.cli import synth
-from elysium_core.cli.output import StopRequest
 from elysium_core.data.synthetic import testset
+from elysium_core.io.stop_request import StopRequest
 
 SMALL = ("--clips", 2, "--frames", 2, "--side", 32, "--seed", 5)
 

@@ -14,12 +14,12 @@ import pytest
 
 import elysium_core
 from elysium_core.cli import track_run
-from elysium_core.cli.output import StopRequest
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
 from elysium_core.io.overlay import draw_tracks
+from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
@@ -297,6 +297,14 @@ def test_a_second_ctrl_c_does_not_wait():
         assert stop.is_set
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_an_end_asked_for_behind_ctrl_c_changes_nothing():
+    """A command that was interrupted asks the processes it has started to end; the terminal has told them, too."""
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set
 
 
 class RecordingTracker(IdentityTracker):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,45 @@ class TestFailures:
         newest = Snapshots(run.folder).newest()
         assert {path.name: path.read_bytes() for path in newest.iterdir()} == before
         assert [path.name for path in run.folder.iterdir()] == [newest.name]
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_the_state_is_saved_and_the_run_goes_on(self, short, tmp_path, caplog, number, workers):
+        run = stage_run(short, tmp_path / "stopped")
+        run.loop.settings = replace(run.loop.settings, workers=workers)
+        train_step = run.loop.train_step
+
+        def stopped(batches):
+            if run.loop.step == 2:
+                signal.raise_signal(number)
+            return train_step(batches)
+
+        run.loop.train_step = stopped
+        handler = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+        assert signal.getsignal(number) is handler
+        assert "language: stopped at step 3 of 6" in caplog.text
+        again = stage_run(short, tmp_path / "stopped")
+        assert again.loop.step == 3
+        again.run()
+        stage_run(short, tmp_path / "whole").run()
+        assert losses_of(tmp_path / "stopped") == losses_of(tmp_path / "whole")
+
+    def test_a_second_ctrl_c_does_not_wait(self, short, tmp_path):
+        run = stage_run(short, tmp_path)
+
+        def stopped(batches):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it waited")
+
+        run.loop.train_step = stopped
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+        assert Snapshots(run.folder).newest() is None
 
 
 class TestEvaluation:

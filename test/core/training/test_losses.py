@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.errors import ConfigError
-from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, PointingHeads, fourier, patch_centers, patch_losses
+from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, fourier, patch_centers, patch_losses
 from elysium_core.training.nano.stages import STAGES, oracle_selection, parameter_groups
+from elysium_core.training.pointing import PointingHeads
 
 SEED = 3
 
