@@ -136,6 +136,16 @@ def test_fine_tuning_imports_no_emoji_generator():
     assert found == {}
 
 
+def test_training_on_photos_needs_nothing_of_nano():
+    found = {
+        dotted(path): name
+        for path in modules("elysium_core/training/real")
+        for name in imported(path)
+        if name.startswith(("elysium_core.data.synthetic", "elysium_core.training.nano"))
+    }
+    assert found == {}
+
+
 def test_a_file_name_occurs_once_in_the_core():
     names = Counter(path.name for path in modules("elysium_core") if path.name not in ("__init__.py", "__main__.py"))
     assert [name for name, count in names.items() if count > 1] == []

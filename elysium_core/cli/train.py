@@ -12,7 +12,6 @@ import yaml
 
 from elysium_core.cli.output import Progress, say
 from elysium_core.errors import ConfigError
-from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.recipes import AnyRecipe, load_any_recipe
 
 COMMAND_SETTINGS = {"context_settings": {"allow_interspersed_args": True}}
@@ -84,17 +83,18 @@ def _run_all(
 
 def _estimate(recipe: AnyRecipe, folder: Path) -> None:
     """Say on stderr what each unfinished stage will cost."""
-    from elysium_core.training.nano.nano_estimate import estimate_stages
+    from elysium_core.training.estimate import estimate_stages
+    from elysium_core.training.plans import plan_of
     from elysium_core.training.run import steps_done
 
-    done = steps_done(recipe, folder)
-    if isinstance(recipe, Recipe):
-        for estimate in estimate_stages(recipe, done):
+    done, make = steps_done(recipe, folder), plan_of(recipe).tried()
+    steps = {name: stage.steps for name, stage in recipe.stages.items()}
+    if make is not None:
+        for estimate in estimate_stages(make, steps, done):
             sys.stderr.write(f"elysium: {estimate}\n")
         return
-    # Memory depends on what the launcher shards, time on data and network: neither is known before it runs.
-    for name, stage in recipe.stages.items():
-        if left := stage.steps - done.get(name, 0):
+    for name, count in steps.items():
+        if left := count - done.get(name, 0):
             sys.stderr.write(f"elysium: {name}: {left} steps; time and memory are not estimated\n")
 
 

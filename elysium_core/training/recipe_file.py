@@ -38,6 +38,8 @@ _SENTENCES = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be under {lt}",
     "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
 }

@@ -1,4 +1,4 @@
-"""Any recipe: a file with ``base`` fine-tunes a pretrained model, one without trains from scratch."""
+"""Any recipe: one with ``base`` fine-tunes a model, one of ``kind: real`` trains on photos, others on drawings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.nano.nano_recipe import Recipe
+from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.recipe_file import read_recipe, read_settings
 
-AnyRecipe = Recipe | FineTuneRecipe
+AnyRecipe = Recipe | FineTuneRecipe | RealRecipe
 
 
 def load_any_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -20,4 +21,6 @@ def load_any_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
             out of range; all of them are named at once.
     """
     raw = read_settings(path, overrides)
-    return read_recipe(path, raw, FineTuneRecipe) if "base" in raw else read_recipe(path, raw, Recipe)
+    if "base" in raw:
+        return read_recipe(path, raw, FineTuneRecipe)
+    return read_recipe(path, raw, RealRecipe) if "kind" in raw else read_recipe(path, raw, Recipe)

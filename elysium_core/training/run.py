@@ -12,26 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elysium_core.data.synthetic.assets import trainable_names
-from elysium_core.errors import ConfigError, DataError
+from elysium_core.errors import ConfigError, DataError, printable
 from elysium_core.io.files import atomic_path
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
-from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
+from elysium_core.io.stop_request import StopRequest
 from elysium_core.training.loop import DONE_NAME
-from elysium_core.training.nano.nano_model import TOKENIZER_FOLDER, build_tokenizer, export_stage
-from elysium_core.training.nano.scratch import StageRun
+from elysium_core.training.plans import plan_of
 from elysium_core.training.recipes import AnyRecipe
 from elysium_core.training.records import last_step
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
-_STOP_S = 10.0
+# A step of a large model and its state on disk take minutes; a second Ctrl-C does not wait for them.
+_STOP_S = 600.0
 _SETTINGS_NAME = "settings.json"
 # What may change between two commands: names, places, what is looked at, how fast it goes.
 _NOT_LEARNT_FROM = {"name", "stages", "export", "device", "validation", "stored_as"} | {
     "threads", "workers", "evaluate_every", "log_every", "save_every_s",
 }  # fmt: skip
-_LONGEST_LIST = 500
+_LONGEST_LIST, _LONGEST_REASON = 500, 300
 
 
 def run_recipe(
@@ -61,37 +59,32 @@ def run_recipe(
 
     Raises:
         ConfigError: The folder holds a run of another model.
-        DataError: A stage failed; its log is named. Or what a recipe of fine-tuning reads is not there.
+        DataError: A stage failed; its log is named. Or what the recipe reads is not there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came, and the stages that ran have saved their states.
     """
     claim_run(recipe, folder)
-    if isinstance(recipe, FineTuneRecipe):
-        jobs = 1
-    else:
-        # The stages share the tokenizer, so it is made before any of them starts.
-        build_tokenizer(
-            trainable_names()[: recipe.data.names],
-            recipe.model.vocab_size,
-            folder / TOKENIZER_FOLDER,
-            recipe.model.system_text,
-        )
+    plan = plan_of(recipe)
+    jobs = jobs if plan.may_run_side_by_side else 1
+    plan.prepare(folder)
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        while waiting := [name for name in recipe.stages if not (folder / name / DONE_NAME).exists()]:
-            _collect(running, folder)
-            for name in waiting:
-                if name not in running and len(running) < jobs and _ready(recipe, name, folder):
-                    threads = recipe.stages[name].threads
-                    running[name] = _start(name, recipe_path, overrides, folder, threads, launcher)
-            if on_progress is not None:
-                on_progress(sum(steps_done(recipe, folder).values()))
-            time.sleep(_POLL_S)
-        for process in running.values():
-            process.wait()
+        with StopRequest() as stop:
+            while waiting := [name for name in recipe.stages if not (folder / name / DONE_NAME).exists()]:
+                _collect(running, folder)
+                for name in waiting:
+                    if name not in running and len(running) < jobs and _ready(recipe, name, folder):
+                        threads = recipe.stages[name].threads
+                        running[name] = _start(name, recipe_path, overrides, folder, threads, launcher)
+                if on_progress is not None:
+                    on_progress(sum(steps_done(recipe, folder).values()))
+                if stop.is_set:
+                    raise KeyboardInterrupt
+                time.sleep(_POLL_S)
+            for process in running.values():
+                process.wait()
     finally:
         _stop(running)
-    if isinstance(recipe, FineTuneRecipe):
-        return folder / recipe.export / CHECKPOINT_FOLDER
-    return export_stage(recipe, folder)
+    return plan.export(folder)
 
 
 def claim_run(recipe: AnyRecipe, folder: Path) -> None:
@@ -99,10 +92,9 @@ def claim_run(recipe: AnyRecipe, folder: Path) -> None:
 
     Raises:
         ConfigError: Weights or tokenizer in it would not fit the recipe, or a stage was finished with other settings.
-        DataError: What a recipe of fine-tuning reads is not there.
+        DataError: What the recipe reads is not there.
     """
-    if isinstance(recipe, FineTuneRecipe):
-        require_inputs(recipe)
+    plan_of(recipe).require_inputs()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.json"
     if not path.is_file():
@@ -169,9 +161,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _model_settings(recipe: AnyRecipe, *, chosen: bool = False) -> dict[str, Any]:
     """What must stay the same in a folder from one command to the next; ``chosen`` as in :func:`_stage_settings`."""
-    if isinstance(recipe, FineTuneRecipe):
-        return recipe.base.model_dump(mode="json", exclude_defaults=chosen)
-    return recipe.model.model_dump(mode="json", exclude_defaults=chosen) | {"names": recipe.data.names}
+    return plan_of(recipe).model_settings(chosen=chosen)
 
 
 def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
@@ -180,12 +170,7 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     if (folder / name / DONE_NAME).exists():
         return
     _note_settings(recipe, name, folder)
-    if isinstance(recipe, FineTuneRecipe):
-        FineTuneStageRun(recipe, name, folder).run()
-        return
-    run = StageRun(recipe, name, folder)
-    run.start()
-    run.run()
+    plan_of(recipe).run_stage(name, folder)
 
 
 def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:
@@ -200,11 +185,7 @@ def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:
 
 
 def _ready(recipe: AnyRecipe, name: str, folder: Path) -> bool:
-    if isinstance(recipe, FineTuneRecipe):
-        needed: tuple[str, ...] = (recipe.stages[name].init,) if recipe.stages[name].init else ()
-    else:
-        needed = (*recipe.stages[name].init, *recipe.stages[name].after)
-    return all((folder / other / DONE_NAME).exists() for other in needed)
+    return all((folder / other / DONE_NAME).exists() for other in plan_of(recipe).needed(name))
 
 
 def _start(
@@ -226,16 +207,30 @@ def _collect(running: dict[str, subprocess.Popen[bytes]], folder: Path) -> None:
             continue
         del running[name]
         if process.returncode != 0 or not (folder / name / DONE_NAME).exists():
-            raise DataError(f"stage {name} failed with exit code {process.returncode}; see {folder / (name + '.log')}")
+            log = folder / f"{name}.log"
+            said = f": {reason}" if (reason := _last_words(log)) else ""
+            raise DataError(f"stage {name} failed with exit code {process.returncode}{said}; see {log}")
         _LOG.info("stage %s is done", name)
 
 
+def _last_words(log: Path) -> str:
+    """The last line of a stage's log; empty without one."""
+    if not log.is_file():
+        return ""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    last = next((line for line in reversed(lines) if line), "")
+    return printable(last.removeprefix("elysium: "), _LONGEST_REASON)
+
+
 def _stop(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Let the stages that still run save their states and end."""
     for process in running.values():
         process.terminate()
+    if any(process.poll() is None for process in running.values()):
+        _LOG.warning("the stages that run save their states; the same command goes on from there")
     for process in running.values():
         try:
             process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             process.kill()
             process.wait()

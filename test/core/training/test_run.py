@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -185,6 +186,27 @@ class TestProcesses:
         with pytest.raises(DataError, match=r"stage (vision|language) failed with exit code"):
             run_recipe(recipe, recipe_file, [], tmp_path, 1)
         assert len(processes) == 1
+
+    def test_why_a_stage_failed_is_told(self, started, recipe, recipe_file, tmp_path):
+        log = tmp_path / "vision.log"
+        started(f"echo 'elysium: the disk is full' >> {log}; exit 2")
+        with pytest.raises(DataError, match="stage vision failed with exit code 2: the disk is full; see "):
+            run_recipe(recipe, recipe_file, [], tmp_path, 1)
+
+    def test_stages_may_save_before_they_end(self, started, recipe, recipe_file, tmp_path, caplog):
+        saved = tmp_path / "saved"
+        on_end = f"trap 'sleep 0.2; touch {saved}; exit 130' TERM"
+        processes = started(f"{on_end}; touch {tmp_path}/up; while :; do sleep 0.02; done")
+
+        def interrupt(steps: int) -> None:
+            if (tmp_path / "up").exists():
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, recipe_file, [], tmp_path, 1, interrupt)
+        assert saved.exists()
+        assert processes[0].returncode == 130
+        assert "the same command goes on from there" in caplog.text
 
     def test_stopping_ends_the_processes(self, started, recipe, recipe_file, tmp_path):
         processes = started("exec sleep 60")

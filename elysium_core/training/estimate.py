@@ -1,4 +1,4 @@
-"""What a run will cost: two steps of each stage are tried, on procedural backgrounds, before it starts."""
+"""What a run will cost: two steps of each stage are tried before it starts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch.utils.data import Dataset
 
-from elysium_core.training.nano.clip_batches import ClipBatches
-from elysium_core.training.nano.nano_recipe import Recipe
-from elysium_core.training.nano.scratch import StageRun
+from elysium_core.training.loop import TrainingLoop
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +47,40 @@ class StageEstimate:
         )
 
 
-def estimate_stages(recipe: Recipe, steps_done: dict[str, int]) -> Iterator[StageEstimate]:
+class TriedStage(Protocol):
+    """A stage whose steps can be tried; :class:`elysium_core.training.nano.scratch.StageRun` is one."""
+
+    loop: TrainingLoop
+    device: torch.device
+
+    @property
+    def batches(self) -> Dataset[Any]:
+        """Its batches by number."""
+        ...
+
+
+def estimate_stages(
+    make: Callable[[str, Path], TriedStage], stages: Mapping[str, int], steps_done: Mapping[str, int]
+) -> Iterator[StageEstimate]:
     """Try every stage that is not finished.
 
     Args:
-        recipe: The recipe.
+        make: Makes a stage, of its name and of a folder for its files.
+        stages: Steps of each stage.
         steps_done: Steps that earlier runs have done, by stage.
     """
-    trial = recipe.model_copy(update={"data": recipe.data.model_copy(update={"photo_folders": ()})})
     with tempfile.TemporaryDirectory() as folder:
-        for name, stage in recipe.stages.items():
-            left = stage.steps - steps_done.get(name, 0)
+        for name, steps in stages.items():
+            left = steps - steps_done.get(name, 0)
             if left > 0:
-                yield _try_stage(trial, name, left, Path(folder))
+                yield _try_stage(make(name, Path(folder)), name, left)
 
 
-def _try_stage(recipe: Recipe, name: str, steps: int, folder: Path) -> StageEstimate:
-    torch.set_num_threads(recipe.stages[name].threads)
-    run = StageRun(recipe, name, folder)
+def _try_stage(run: TriedStage, name: str, steps: int) -> StageEstimate:
+    threads = run.loop.settings.threads
+    torch.set_num_threads(threads)
     run.loop.model.train()
-    batches = ClipBatches(recipe, name, run.tokenizer_folder)
+    batches = run.batches
     run.loop.train_step([batches[0]])
     # The first step also sets up kernels and buffers. On a CPU the time of this process counts, so that other
     # processes do not change the estimate.
@@ -74,8 +88,8 @@ def _try_stage(recipe: Recipe, name: str, steps: int, folder: Path) -> StageEsti
     clock = time.perf_counter if on_gpu else time.process_time
     started = clock()
     run.loop.train_step([batches[1]])
-    seconds = (clock() - started) / (1 if on_gpu else recipe.stages[name].threads)
-    trained = sum(parameter.numel() for parameter in run.optimizer.parameters)
+    seconds = (clock() - started) / (1 if on_gpu else threads)
+    trained = sum(parameter.numel() for parameter in run.loop.optimizer.parameters)
     return StageEstimate(name, steps, seconds, trained, _memory_mb(run.device))
 
 

@@ -1,0 +1,1 @@
+"""Training of the model that follows objects in real video."""

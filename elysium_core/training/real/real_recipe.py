@@ -1,0 +1,301 @@
+"""Recipes of ``kind: real``: sizes of the model, photos and pairs of them, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from elysium_core.data.photos.pair_settings import PairSettings
+from elysium_core.errors import DataError
+from elysium_core.network.crop_config import CropConfig
+from elysium_core.network.efficientnet import FRAME_STRIDE_PX, EfficientNetConfig
+from elysium_core.training.recipe_file import (
+    Amount,
+    Count,
+    NotNegative,
+    Number,
+    Problem,
+    RecipePart,
+    Share,
+    Text,
+    Whole,
+    checked,
+    one_of,
+    stage_problems,
+)
+from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
+
+KINDS = ("read", "select", "joint")
+"""What a stage can train; :mod:`elysium_core.training.real.real_stages` has one step function for each."""
+POOL_FOLDER = "pairs"
+
+_PAIRS = PairSettings()
+_CROP = CropConfig()
+_SIDE_STEP_PX = 16
+_CutLength = Annotated[Whole, Field(ge=_SIDE_STEP_PX, le=512, multiple_of=_SIDE_STEP_PX)]
+_Width = Annotated[Whole, Field(ge=1, le=4096)]
+
+
+class RealModelConfig(RecipePart):
+    """Sizes of the model.
+
+    Attributes:
+        encoder: Kind of the vision encoder.
+        encoder_weights: File of its pretrained weights (:mod:`elysium_core.training.pretrained_encoder`).
+        frame_px: Side of a whole frame [px].
+        frame_tokens: Tokens kept of a whole frame.
+        contrast: See :class:`elysium_core.network.efficientnet.EfficientNetConfig`.
+        live_px: Side of a live crop [px]; this and the next six: :class:`elysium_core.network.crop_config.CropConfig`.
+        anchor_px: Side of an anchor crop [px].
+        live_tokens: Tokens kept of a live crop.
+        anchor_tokens: Tokens kept of an anchor crop.
+        neck: Channels that features are reduced to.
+        match: Width of the vectors that are compared.
+        trunk: Channels behind the comparison.
+        token_width: Width of a visual token.
+        llm_width: Width of the language model.
+        llm_layers: Its layers.
+        llm_heads: Its attention heads.
+        llm_mlp: Width of its MLP.
+        vocab_size: Most entries of the tokenizer.
+        words: Texts whose words the tokenizer shall know, beside those of the questions.
+        system_text: Opening of every prompt, with its closing blank.
+    """
+
+    encoder: Annotated[Text, one_of((EfficientNetConfig.model_type,))] = EfficientNetConfig.model_type
+    encoder_weights: Text = ""
+    frame_px: Annotated[Whole, Field(ge=32, le=2048, multiple_of=32)] = 256
+    frame_tokens: Count = 85
+    contrast: Annotated[Number, Field(ge=0, le=127)] = 40.0
+    live_px: _CutLength = _CROP.live_px
+    anchor_px: _CutLength = _CROP.anchor_px
+    live_tokens: Count = _CROP.live_tokens
+    anchor_tokens: Count = _CROP.anchor_tokens
+    neck: _Width = _CROP.neck
+    match: _Width = _CROP.match
+    trunk: _Width = _CROP.trunk
+    token_width: _Width = _CROP.num_features
+    llm_width: Count = 160
+    llm_layers: Count = 4
+    llm_heads: Count = 5
+    llm_mlp: Count = 400
+    vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
+    words: tuple[Text, ...] = ()
+    system_text: Text = ""
+
+    @property
+    def crop(self) -> CropConfig:
+        """Settings of the selector for crops."""
+        return CropConfig(
+            self.live_px,
+            self.anchor_px,
+            self.live_tokens,
+            self.anchor_tokens,
+            self.neck,
+            self.match,
+            self.trunk,
+            self.token_width,
+        )
+
+    @property
+    def frame_cells(self) -> int:
+        """Cells of a whole frame."""
+        return (self.frame_px // FRAME_STRIDE_PX) ** 2
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> RealModelConfig:
+        return checked(self, _model_problems(self))
+
+
+def _model_problems(model: RealModelConfig) -> Iterator[Problem]:
+    for key, side in (("live", model.live_px), ("anchor", model.anchor_px)):
+        cells = (side // 8) ** 2
+        if getattr(model, f"{key}_tokens") > cells:
+            yield (f"{key}_tokens",), f"must be at most {cells}, the cells of such a crop"
+    if model.frame_tokens > model.frame_cells:
+        yield ("frame_tokens",), f"must be at most {model.frame_cells}, the cells of a frame"
+    if model.llm_width % (2 * model.llm_heads):
+        yield ("llm_width",), f"is not a multiple of twice model.llm_heads = {model.llm_heads}"
+
+
+class PhotoDataConfig(RecipePart):
+    """Photos, and the pairs of stills that are drawn from them.
+
+    Attributes:
+        photos: Folders of photos, in any layout of :func:`elysium_core.data.photos.photo_folders.read_photos`.
+        teachers: For each folder a file with a teacher's boxes, or an empty text; may be shorter.
+        cutouts: Cache folder of cut-outs; sprites alone if empty.
+        held_out: Pairs of held-out photos that evaluations look at.
+        pool: Number of pairs that are kept on disk and used again; 0 = every pair is drawn anew.
+        seed: Seed of everything.
+        cutout_share: This and the following: see :class:`elysium_core.data.photos.pair_settings.PairSettings`.
+    """
+
+    photos: tuple[Text, ...] = ()
+    teachers: tuple[Text, ...] = ()
+    cutouts: Text = ""
+    held_out: Annotated[Whole, Field(ge=2)] = 256
+    pool: NotNegative = 0
+    seed: NotNegative = 1
+    cutout_share: Share = _PAIRS.cutout_share
+    true_box_share: Share = _PAIRS.true_box_share
+    absent_share: Share = _PAIRS.absent_share
+    look_alike_share: Share = _PAIRS.look_alike_share
+    gone_share: Share = _PAIRS.gone_share
+    sprite_share: Share = _PAIRS.sprite_share
+    distractor_share: Share = _PAIRS.distractor_share
+    distractor_like_share: Share = _PAIRS.distractor_like_share
+    twin_share: Share = _PAIRS.twin_share
+    occluder_share: Share = _PAIRS.occluder_share
+    far_share: Share = _PAIRS.far_share
+    wide_share: Share = _PAIRS.wide_share
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PhotoDataConfig:
+        return checked(self, _data_problems(self))
+
+    def pair_settings(self, model: RealModelConfig) -> PairSettings:
+        """What pairs are drawn from, for a model's sizes of crops."""
+        shares = {key: getattr(self, key) for key in type(self).model_fields if key.endswith("_share")}
+        return PairSettings(anchor_px=model.anchor_px, live_px=model.live_px, **shares)
+
+
+def _data_problems(data: PhotoDataConfig) -> Iterator[Problem]:
+    for key, other in (("cutout_share", "true_box_share"), ("look_alike_share", "gone_share")):
+        if getattr(data, key) + getattr(data, other) > 1 + 1e-9:
+            yield (key,), f"and data.{other} = {getattr(data, other):g} are more than 1 together"
+    if len(data.teachers) > len(data.photos) > 0:
+        yield ("teachers",), f"must have at most {len(data.photos)} entries, one for each of data.photos"
+
+
+class RealStageConfig(RecipePart):
+    """One stage.
+
+    Attributes:
+        kind: ``read``: the language model learns to read boxes off made-up tokens, without pictures. ``select``: the
+            selector learns to find the object. ``joint``: all of it.
+        steps: Optimiser steps.
+        batch: Pairs a step.
+        lr: Peak learning rate of language model and projector.
+        selector_lr: Of the selector.
+        encoder_lr: Of the later blocks of the vision encoder; 0 = they stay as they are.
+        warmup_steps: Steps of linear warm-up.
+        decay_from: Share of the steps after which the rate falls linearly to ``final_lr`` of its peak, 0..1.
+        final_lr: Last rate as a share of the peak.
+        init: Stages whose weights this one starts from, a later one over an earlier one; of each, what it has trained.
+        after: Stages that must be finished first (those of ``init`` always must).
+        distil_weight: Weight of the loss that draws the selector's tokens to those of a ``read`` stage.
+        pointing_weight: Weight of the pointing loss.
+        weight_decay: AdamW's, of matrices.
+        clip_norm: Largest norm of a gradient.
+        threads: CPU threads of the training process.
+        workers: Processes that draw pairs.
+        evaluate_every: Steps between two looks at held-out pairs; 0 = never.
+        log_every: Steps between two lines of the log.
+        save_every_s: Time between two saved states [s].
+    """
+
+    kind: Annotated[Text, one_of(KINDS)]
+    steps: Count
+    batch: Annotated[Whole, Field(ge=2, le=4096)] = 32
+    lr: Amount = 1e-3
+    selector_lr: Amount = 4e-4
+    encoder_lr: Amount = 0.0
+    warmup_steps: NotNegative = 60
+    decay_from: Share = 0.3
+    final_lr: Share = 0.01
+    init: tuple[Text, ...] = ()
+    after: tuple[Text, ...] = ()
+    distil_weight: Amount = 0.0
+    pointing_weight: Amount = 0.5
+    weight_decay: Amount = 0.01
+    clip_norm: Annotated[Number, Field(gt=0)] = 2.0
+    threads: Count = 1
+    workers: NotNegative = 1
+    evaluate_every: NotNegative = 500
+    log_every: Count = 20
+    save_every_s: Amount = 60.0
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> RealStageConfig:
+        idle = [key for key in ("encoder_lr", "distil_weight") if self.kind == "read" and getattr(self, key)]
+        said = "has no effect in a stage of kind read, which sees no pictures"
+        return checked(self, [((key,), said) for key in idle])
+
+
+class RealRecipe(RecipePart):
+    """A whole run.
+
+    Attributes:
+        kind: ``real``; tells this recipe from others.
+        name: Name of the run; its files lie in ``runs/<name>``.
+        stages: Stages by name, in the order of the file.
+        export: Stage whose weights become the checkpoint; of kind ``joint``.
+        data: Photos and pairs.
+        model: Sizes.
+        device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    kind: Literal["real"]
+    name: Text
+    stages: Annotated[dict[Text, RealStageConfig], Field(min_length=1)]
+    export: Text
+    data: PhotoDataConfig = Field(default_factory=PhotoDataConfig)
+    model: RealModelConfig = Field(default_factory=RealModelConfig)
+    device: Text = "auto"
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> RealRecipe:
+        return checked(self, [*stage_problems(self.stages, self.export), *_order_problems(self)])
+
+    def has_read(self, name: str) -> bool:
+        """Whether a stage starts, over any number of others, from one of kind ``read``."""
+        return any(self.stages[other].kind == "read" or self.has_read(other) for other in self.stages[name].init)
+
+
+def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
+    before: list[str] = []
+    for name, stage in recipe.stages.items():
+        known = True
+        for key in ("init", "after"):
+            if unknown := [other for other in getattr(stage, key) if other not in before]:
+                known = False
+                yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
+        if known and stage.distil_weight and not recipe.has_read(name):
+            yield ("stages", name, "distil_weight"), "needs a stage of kind read in init, whose tokens are the model"
+        if name == POOL_FOLDER:
+            yield ("stages", name), "cannot be the name of a stage; it is the folder of the drawn pairs"
+        before.append(name)
+    if recipe.export in recipe.stages and recipe.stages[recipe.export].kind != "joint":
+        yield ("export",), "is not a stage of kind joint; the others do not train everything that following needs"
+
+
+def require_files(recipe: RealRecipe) -> None:
+    """Check that everything a run reads is there, before anything is loaded.
+
+    Raises:
+        DataError: Paths are not filled in, or lead nowhere; one sentence names all of them.
+    """
+    missing = []
+    weights, data = recipe.model.encoder_weights, recipe.data
+    if not weights:
+        missing.append(
+            "model.encoder_weights is not filled in; make the file with `python training/import_efficientnet.py`"
+        )
+    elif not Path(weights).is_file():
+        missing.append(f"model.encoder_weights = {weights!r} does not exist")
+    if not data.photos:
+        missing.append("data.photos is not filled in (folders of photos, see docs/data.md)")
+    for key in ("photos", "teachers"):
+        missing += [
+            f"data.{key}: {path!r} does not exist" for path in getattr(data, key) if path and not Path(path).exists()
+        ]
+    if data.cutouts and not Path(data.cutouts).is_dir():
+        missing.append(
+            f"data.cutouts = {data.cutouts!r} does not exist; make it with `python training/photo_data.py cutouts`"
+        )
+    if missing:
+        raise DataError(f"recipe {recipe.name}: {'; '.join(missing)}; set them in the file or as key=value")

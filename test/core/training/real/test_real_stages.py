@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from elysium_core.api import Elysium
+from elysium_core.errors import DataError
+from elysium_core.training.optimizer import ScheduledAdamW
+from elysium_core.training.real.box_measures import overlaps, ranking
+from elysium_core.training.real.readings import draw_readings
+from elysium_core.training.real.real_model import export_run
+from elysium_core.training.real.real_run import RealStageRun
+from elysium_core.training.real.real_stages import TRAINED, parameter_groups
+from elysium_core.training.recipes import load_any_recipe
+from elysium_core.training.run import claim_run, run_stage
+from elysium_core.training.snapshots import Snapshots
+
+
+def stage_run(recipe, folder, name) -> RealStageRun:
+    run = RealStageRun(recipe, name, folder)
+    run.loop.settings = replace(run.loop.settings, log_every=1, workers=0)
+    run.start()
+    return run
+
+
+def losses_of(folder) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.fixture
+def without_init(real_file):
+    """The recipe with stages that start from nothing."""
+    return load_any_recipe(
+        real_file, ["stages.joint.init=[]", "stages.select.init=[]", "stages.select.distil_weight=0"]
+    )
+
+
+class TestLearning:
+    @pytest.mark.parametrize(("name", "measure", "share"), [("select", "sides", 0.7), ("joint", "answer", 0.5)])
+    def test_the_loss_falls_on_two_pairs(self, without_init, tmp_path, name, measure, share):
+        run = RealStageRun(without_init, name, tmp_path)
+        (held,) = run.held_out()
+        pairs = held.rows(held.is_present.nonzero()[:2, 0])
+        groups = parameter_groups(run.model, run.stage.model_copy(update={"lr": 3e-3, "selector_lr": 3e-3}))
+        optimizer = ScheduledAdamW(groups, 0.0)
+        run.model.train()
+        found = []
+        for _ in range(40):
+            losses = run.model(pairs)
+            losses["total"].value.backward()
+            optimizer.step()
+            found.append(float(losses[measure].value.detach()))
+        assert found[-1] < share * found[0]
+
+    def test_reading_is_learnt_on_one_batch(self, real_recipe, tmp_path):
+        run = RealStageRun(real_recipe, "read", tmp_path)
+        batch = run.batches[0]
+        optimizer = ScheduledAdamW(parameter_groups(run.model, run.stage.model_copy(update={"lr": 3e-3})), 0.0)
+        first = last = 0.0
+        for step in range(40):
+            torch.manual_seed(0)
+            loss = run.model(batch)["total"].value
+            loss.backward()
+            optimizer.step()
+            first, last = first if step else float(loss.detach()), float(loss.detach())
+        assert last < 0.4 * first
+
+    @pytest.mark.parametrize("name", ["read", "select", "joint"])
+    def test_a_stage_changes_what_it_trains_and_nothing_else(self, real_recipe, tmp_path, name):
+        run = RealStageRun(real_recipe, name, tmp_path)
+        before = {key: value.clone() for key, value in run.model.state_dict().items()}
+        run.loop.model.train()
+        run.loop.train_step([run.batches[0]])
+        changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
+        assert changed
+        assert all(key.startswith(TRAINED[name]) for key in changed)
+        blocks = {key.split(".")[3] for key in changed if key.startswith("network.visual_encoder")}
+        assert blocks == ({str(number) for number in range(3, 11)} if name == "joint" else set())
+
+
+class TestRuns:
+    def test_three_stages_lead_to_a_checkpoint_that_follows(self, real_recipe, tmp_path, square_video):
+        for name in real_recipe.stages:
+            run_stage(real_recipe, name, tmp_path)
+        folder = export_run(real_recipe, tmp_path)
+        listed = (folder / "SHA256SUMS").read_text()
+        assert "  NOTICE\n" in listed
+        assert "weights of a test; licence CC0-1.0" in (folder / "NOTICE").read_text()
+        stored = load_file(folder / "model.safetensors")
+        assert not any(key.startswith(("reading", "pointing", "network")) for key in stored)
+        assert {value.dtype for value in stored.values()} == {torch.float16}
+        model = Elysium.from_pretrained(folder, device="cpu")
+        tracker, (frames, boxes) = model.tracker(), square_video(0, 3)
+        tracker.add(box=boxes[0])
+        updates = [tracker.step(frame)[0] for frame in frames]
+        assert updates[0].box.iou(boxes[0]) > 0.99
+        assert [update.frame_index for update in updates] == [0, 1, 2]
+        assert type(tracker).__name__ == "CropTracker"
+
+    def test_a_stage_takes_what_those_before_it_have_trained(self, real_recipe, tmp_path):
+        for value, name in enumerate(("read", "select"), 1):
+            run = RealStageRun(real_recipe, name, tmp_path)
+            for parameter in run.model.parameters():
+                torch.nn.init.constant_(parameter, float(value))
+            run.loop._finish()
+        model = stage_run(real_recipe, tmp_path, "joint").model
+        assert (model.network.target_selector.gate.weight == 2).all()
+        # Select has it from read.
+        assert (model.network.llm.model.embed_tokens.weight == 2).all()
+        assert len(model.network.adapter.token.weight.unique()) > 2
+
+    def test_an_unfinished_stage_is_named(self, real_recipe, tmp_path):
+        with pytest.raises(DataError, match="stage select starts from read, which has left no"):
+            stage_run(real_recipe, tmp_path, "select")
+
+    @pytest.mark.parametrize(("name", "pool"), [("read", 0), ("joint", 64)])
+    def test_a_killed_run_ends_as_if_nothing_had_happened(self, without_init, tmp_path, name, pool):
+        data = without_init.data.model_copy(update={"pool": pool})
+        recipe = without_init.model_copy(update={"data": data})
+        stage_run(recipe, tmp_path / "whole", name).run()
+        killed = stage_run(recipe, tmp_path / "killed", name)
+        step = killed.loop.train_step
+
+        def step_or_die(batches):
+            if killed.loop.step == 2:
+                raise RuntimeError("killed")
+            killed.loop.save()
+            return step(batches)
+
+        killed.loop.train_step = step_or_die
+        with pytest.raises(RuntimeError, match="killed"):
+            killed.run()
+        again = stage_run(recipe, tmp_path / "killed", name)
+        assert again.loop.step == 1
+        again.run()
+        assert losses_of(tmp_path / "killed" / name) == losses_of(tmp_path / "whole" / name)
+        expected, found = (load_file(tmp_path / run / name / "state.safetensors") for run in ("whole", "killed"))
+        assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+    def test_ctrl_c_saves_and_the_same_command_goes_on(self, without_init, tmp_path, caplog):
+        run = stage_run(without_init, tmp_path, "read")
+        step = run.loop.train_step
+
+        def interrupted(batches):
+            if run.loop.step == 1:
+                signal.raise_signal(signal.SIGINT)
+            return step(batches)
+
+        run.loop.train_step = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+        assert "read: stopped at step 2 of 3; its state is saved in" in caplog.text
+        assert Snapshots(tmp_path / "read").newest().name == "step-00000002"
+        again = stage_run(without_init, tmp_path, "read")
+        assert again.loop.step == 2
+        again.run()
+        assert again.done
+
+    def test_a_loss_that_is_not_finite_keeps_the_last_good_state(self, without_init, tmp_path):
+        run = stage_run(without_init, tmp_path, "joint")
+        run.loop.save()
+        torch.nn.init.constant_(run.model.network.llm.model.norm.weight, float("nan"))
+        with pytest.raises(DataError, match=r"the loss of step 0 is nan; its batch is saved as"):
+            run.run()
+        weights = load_file(Snapshots(run.folder).newest() / "state.safetensors")
+        assert all(torch.isfinite(value).all() for value in weights.values())
+
+    def test_an_error_of_a_worker_is_one_sentence(self, real_file, tmp_path):
+        recipe = load_any_recipe(real_file)
+        run = RealStageRun(recipe, "select", tmp_path)
+        run.batches._source = Broken()
+        with pytest.raises(DataError) as caught:
+            run.run()
+        assert str(caught.value) == "no pair was found; give more photos"
+
+    def test_other_sizes_need_another_folder(self, real_file, tmp_path):
+        claim_run(load_any_recipe(real_file), tmp_path / "run")
+        with pytest.raises(Exception, match="neck 24, not 16; choose another --out"):
+            claim_run(load_any_recipe(real_file, ["model.neck=16"]), tmp_path / "run")
+
+
+class Broken:
+    """Draws nothing."""
+
+    def __getitem__(self, number):
+        raise DataError("no pair was found; give more photos")
+
+    def __len__(self):
+        return 100
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize(
+        ("name", "measures"),
+        [
+            ("read", {"text_iou", "text_acc50", "pointing_accuracy", "auroc_text", "score_absent"}),
+            ("select", {"head_iou", "head_hit", "auroc_gate"}),
+            ("joint", {"head_iou", "text_iou", "text_acc50", "pointing_accuracy", "auroc_text", "auroc_gate"}),
+        ],
+    )
+    def test_it_measures_on_held_out_pairs_and_leaves_a_sheet(self, without_init, tmp_path, name, measures):
+        run = stage_run(without_init, tmp_path, name)
+        run.loop.settings = replace(run.loop.settings, evaluate_every=run.stage.steps)
+        run.run()
+        (line,) = (tmp_path / name / "evaluations.jsonl").read_text().splitlines()
+        found = json.loads(line)
+        assert measures <= found.keys()
+        assert all(0 <= found[measure] <= 1 for measure in measures)
+        pictures = tmp_path / name / "pictures"
+        assert [path.suffix for path in pictures.iterdir()] == [".png"] if name != "read" else not pictures.exists()
+
+    def test_held_out_pairs_are_the_same_in_every_stage(self, without_init, tmp_path):
+        (first,), (second,) = (RealStageRun(without_init, name, tmp_path).held_out() for name in ("select", "joint"))
+        assert torch.equal(first.live, second.live)
+
+    def test_the_ranking_is_that_of_all_pairs(self):
+        scores = torch.tensor([0.9, 0.4, 0.4, 0.1])
+        present = torch.tensor([True, True, False, False])
+        assert float(ranking(scores, present).value) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+
+    def test_overlaps_are_those_of_boxes(self):
+        first, second = (
+            torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 3),
+            torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5], [0.5, 0.5, 1.0, 1.0]]),
+        )
+        iou, giou = overlaps(first, second)
+        assert iou.tolist() == pytest.approx([1, 1 / 3, 0])
+        assert giou.tolist() == pytest.approx([1, 1 / 3, -0.5])
+
+
+def test_readings_tell_of_the_box():
+    found = draw_readings(400, 8, torch.Generator().manual_seed(0))
+    best = found.gate.argmax(-1)
+    iou, _ = overlaps(found.boxes[torch.arange(400), best], found.live_box)
+    assert iou[found.is_present].median() > 0.7
+    assert found.gate.amax(1)[found.is_present].mean() > found.gate.amax(1)[~found.is_present].mean() + 2
+    assert 0.8 < found.is_present.float().mean() < 0.95
+    assert (found.anchor_box[:, 2:] > found.anchor_box[:, :2]).all()
+
+
+OVERFIT = [
+    "stages.read.steps=450", "stages.read.batch=16", "stages.read.lr=2e-3", "stages.read.evaluate_every=0",
+    "stages.select.steps=350", "stages.select.batch=16", "stages.select.selector_lr=4e-3", "stages.select.lr=2e-3",
+    "stages.select.evaluate_every=0", "stages.joint.steps=250", "stages.joint.batch=16", "stages.joint.lr=1e-3",
+    "stages.joint.selector_lr=1e-3", "stages.joint.encoder_lr=0", "stages.joint.evaluate_every=0", "data.pool=512",
+    "data.cutout_share=0", "data.true_box_share=1", "data.absent_share=0.05",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trained_model_follows_a_square_better_than_a_box_that_never_moves(real_file, tmp_path, square_video):
+    recipe = load_any_recipe(real_file, OVERFIT)
+    for name in recipe.stages:
+        run_stage(recipe, name, tmp_path / "run")
+    model = Elysium.from_pretrained(export_run(recipe, tmp_path / "run"), device="cpu")
+    followed, frozen = [], []
+    for number in range(4):
+        tracker, (frames, boxes) = model.tracker(), square_video(number)
+        tracker.configure(replace(tracker.config, score_threshold=0.1))
+        tracker.add(box=boxes[0])
+        updates = [tracker.step(frame)[0] for frame in frames]
+        followed += [box.iou(u.box) if u.box is not None else 0.0 for u, box in zip(updates, boxes, strict=True)]
+        frozen += [box.iou(boxes[0]) for box in boxes]
+    mean, standing = sum(followed) / len(followed), sum(frozen) / len(frozen)
+    assert mean > standing + 0.15
