@@ -159,7 +159,7 @@ def camera_names(text: str) -> list[str]:
 
 
 def rviz(given: dict[str, str]) -> Node:
-    """Return rviz, showing the node's topics under whatever name it has."""
+    """Return rviz, with its displays remapped to the topics of this node."""
     default_config = Path(get_package_share_directory("elysium_ros")) / "rviz" / "track.rviz"
     arguments = ["-d", given["rviz_config"] or str(default_config)]
     if given["fixed_frame"]:

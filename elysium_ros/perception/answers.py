@@ -1,4 +1,4 @@
-"""Answers in words and one-shot searches: describe a target, a box or the scene; find words in one picture.
+"""Descriptions of a target, a box or the scene, answers to questions about them, and grounding in one picture.
 
 Everything here runs in the inference thread, as :mod:`elysium_ros.perception.perception` does. Imports no ROS.
 """
@@ -90,7 +90,7 @@ def ground(model: PerceptionModel, frame: Frame, expression: str, *, zoom: bool 
 
 
 class DescriptionSchedule:
-    """Which target is described next, when each is to be described every so often without being asked."""
+    """Chooses the target that is described next, when each target is described periodically."""
 
     def __init__(self) -> None:
         self._begun_at_s: dict[int, float] = {}
