@@ -93,8 +93,9 @@ def test_blank_lines_and_bytes_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["none.jsonl", ".", "\0"])
 def test_a_missing_file_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match="cannot read tracks"):
+    with pytest.raises(DataError) as error:
         read_tracks(tmp_path / name)
+    assert repr(str(tmp_path / name)) in str(error.value)
 
 
 def test_only_whole_frames_are_kept(tmp_path):
@@ -126,7 +127,7 @@ def test_the_file_of_other_targets_is_refused(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write tracks") as error:
+    with pytest.raises(DataError) as error:
         TrackWriter(tmp_path / "file" / "a.jsonl")
     assert error.value.code == "TRACKS_WRITE"
 
@@ -139,8 +140,9 @@ def test_a_full_disk_is_said(tmp_path):
     writer = TrackWriter(tmp_path / "a.jsonl")
     writer.close()
     writer._file = FullDisk()
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(DataError, match="No space left on device") as error:
         writer.write(update(0), 640, 480)
+    assert error.value.code == "TRACKS_WRITE"
 
 
 @pytest.mark.parametrize(
