@@ -35,8 +35,9 @@ class DraftTree:
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.parents):
             raise ValueError(f"{len(self.token_ids)} drafted tokens have {len(self.parents)} parents")
-        if any(not ROOT <= parent < index for index, parent in enumerate(self.parents)):
-            raise ValueError("a drafted token comes before its parent")
+        for index, parent in enumerate(self.parents):
+            if not ROOT <= parent < index:
+                raise ValueError("a drafted token comes before its parent")
 
     @classmethod
     def chain(cls, token_ids: Sequence[int]) -> DraftTree:
@@ -49,13 +50,13 @@ class DraftTree:
     @property
     def is_chain(self) -> bool:
         """Whether every token follows the one before it."""
-        return all(parent == index - 1 for index, parent in enumerate(self.parents))
+        return self.parents == tuple(range(ROOT, len(self.parents) - 1))
 
-    def depths(self) -> list[int]:
-        """How many tokens stand before each; 0 for the first of a guess."""
+    def depths(self, first: int = 0) -> list[int]:
+        """How many tokens stand before each; ``first`` for the first of a guess."""
         depths: list[int] = []
         for parent in self.parents:
-            depths.append(0 if parent == ROOT else depths[parent] + 1)
+            depths.append(first if parent == ROOT else depths[parent] + 1)
         return depths
 
     def within(self, depth: int) -> DraftTree:
@@ -134,12 +135,12 @@ class DraftTrie:
 
     def shared(self, token_ids: Sequence[int]) -> list[int]:
         """Nodes of the opening that a guess has in common with the tree."""
-        nodes: list[int] = []
+        nodes, node = list[int](), ROOT
         for token in token_ids:
-            node = self.child(nodes[-1] if nodes else ROOT, token)
-            if node is None:
+            following = self._children.get((node, token))
+            if following is None:
                 break
-            nodes.append(node)
+            nodes.append(node := following)
         return nodes
 
     def add(self, token_ids: Sequence[int]) -> None:

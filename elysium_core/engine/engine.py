@@ -205,7 +205,7 @@ class Engine:
             behind = branch.position + branch.pending
             drafted = len(owners) + branch.pending
             owners += [branch.owner] * (branch.pending + len(branch.draft))
-            positions += [*range(branch.position, behind), *(behind + depth for depth in branch.draft.depths())]
+            positions += [*range(branch.position, behind), *branch.draft.depths(behind)]
             wanted += range(drafted - 1, len(owners))
             if not branch.draft.is_chain:
                 trees.append((drafted, branch.draft))

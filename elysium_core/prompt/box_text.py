@@ -29,8 +29,7 @@ _FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,
 
 def quantize(box: Box) -> tuple[int, int, int, int]:
     """The four integers 0..100 that stand for a box in text."""
-    x1, y1, x2, y2 = (round(value * LEVELS) for value in box)
-    return x1, y1, x2, y2
+    return round(box.x1 * LEVELS), round(box.y1 * LEVELS), round(box.x2 * LEVELS), round(box.y2 * LEVELS)
 
 
 def format_box(box: Box) -> str:

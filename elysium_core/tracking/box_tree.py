@@ -40,7 +40,9 @@ class NumberTokens:
         each_is_one = found == alone and [tokenizer.token_text(token) for token in found] == list(_DIGITS)
         self.ids: dict[str, int] = dict(zip(_DIGITS, found, strict=True)) if each_is_one else {}
         self._digits = {token: digit for digit, token in self.ids.items()}
-        self._tokenizer = tokenizer
+        texts = map(tokenizer.token_text, range(tokenizer.vocab_size))
+        # A draft asks for every token of an answer, at camera rate.
+        self._numerals = frozenset(token for token, text in enumerate(texts) if text.lstrip(_BLANK).isdecimal())
 
     def digit(self, token: int) -> str:
         """The digit that a token stands for; empty if it is none."""
@@ -50,16 +52,13 @@ class NumberTokens:
         """Where the numbers of a text begin and end."""
         runs: list[tuple[int, int]] = []
         for index, token in enumerate(token_ids):
-            if not self._is_numeral(token):
+            if token not in self._numerals:
                 continue
             if runs and runs[-1][1] == index:
                 runs[-1] = runs[-1][0], index + 1
             else:
                 runs.append((index, index + 1))
         return runs
-
-    def _is_numeral(self, token: int) -> bool:
-        return token in self._digits or self._tokenizer.token_text(token).lstrip(_BLANK).isdecimal()
 
 
 @lru_cache(maxsize=8)
@@ -133,8 +132,10 @@ class Residuals:
 
         A model that is of two minds goes back and forth between the same places.
         """
-        values = (answer[coordinate] for answer in self._recent)
-        return next((value for value in values if str(value).startswith(digits)), None)
+        for answer in self._recent:
+            if str(answer[coordinate]).startswith(digits):
+                return answer[coordinate]
+        return None
 
     def boxes(self, guess: Sequence[int], least: float = 0.0) -> list[tuple[float, tuple[int, ...]]]:
         """Other boxes than the guessed one that an answer may have, likely ones first, with their chances.

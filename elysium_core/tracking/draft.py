@@ -199,12 +199,8 @@ def complete(guess: str, written: str, grammar: BoxGrammar) -> str | None:
     return result + tail if tail.startswith(rest) else None
 
 
+@lru_cache(maxsize=1 << 14)
 def _nearest(digits: str, wanted: int, levels: int) -> str | None:
     """The number 0..levels that begins with ``digits`` and is nearest to ``wanted``."""
-    return min(_numbers_from(digits, levels), key=lambda text: abs(int(text) - wanted), default=None)
-
-
-@lru_cache(maxsize=4096)
-def _numbers_from(digits: str, levels: int) -> tuple[str, ...]:
-    """The numbers 0..levels that begin with ``digits``."""
-    return tuple(text for text in map(str, range(levels + 1)) if text.startswith(digits))
+    numbers = [text for text in map(str, range(levels + 1)) if text.startswith(digits)]
+    return min(numbers, key=lambda text: abs(int(text) - wanted), default=None)
