@@ -62,11 +62,11 @@ def peer_lines(comparison: PeerComparison) -> list[str]:
         same = "" if peer.identical is None else f"{peer.identical}/{peer.answers}"
         lines.append(f"{peer.name:<28}{peer.passes:>14.2f}{peer.tokens:>14.1f}{seconds:>10}  {same}".rstrip())
     for (baseline, ours), ratio in comparison.ratios.items():
-        told = ratio.refused
-        if not told:
+        result = ratio.refused
+        if not result:
             low, middle, high = ratio.quartiles
-            told = f"{middle:.1f}x faster ({low:.1f}..{high:.1f})"
-        lines.append(f"{ours} against {baseline}: {told}")
+            result = f"{middle:.1f}x faster ({low:.1f}..{high:.1f})"
+        lines.append(f"{ours} against {baseline}: {result}")
     return [*lines, ""]
 
 
@@ -143,15 +143,15 @@ def _draw_targets(axes: Any, packing: list[Mapping[str, Any]]) -> None:
 
 
 def _draw_times(axes: Any, ratios: list[Mapping[str, Any]]) -> None:
-    told = [ratio for ratio in ratios if not ratio["refused"]]
+    timed = [ratio for ratio in ratios if not ratio["refused"]]
     axes.set(xlabel="times faster: median and quartiles", title="Same weights, same frames")
-    if not told:
+    if not timed:
         axes.text(0.5, 0.5, "not timed" if not ratios else "the machine was not idle", ha="center", va="center")
         axes.set(xticks=[], yticks=[])
         return
-    low, middle, high = zip(*(ratio["quartiles"] for ratio in told), strict=True)
+    low, middle, high = zip(*(ratio["quartiles"] for ratio in timed), strict=True)
     spread = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
-    labels = [f"{ratio['ours']}\nagainst {ratio['baseline']}" for ratio in told]
+    labels = [f"{ratio['ours']}\nagainst {ratio['baseline']}" for ratio in timed]
     axes.barh(labels, middle, xerr=spread, color=_BAR_COLOR)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)

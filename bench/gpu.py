@@ -85,8 +85,8 @@ def _show(section: str, found: Any) -> None:
     """Show the figures of one part."""
     say(section)
     for name, value in found.items():
-        told = ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else value
-        say(f"  {name:<26}{told}")
+        figures = ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else value
+        say(f"  {name:<26}{figures}")
 
 
 if __name__ == "__main__":
