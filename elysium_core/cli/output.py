@@ -1,6 +1,6 @@
-"""What goes where: results to stdout, everything else to stderr.
+"""Output and stop handling of the verbs: results go to stdout, log and progress to stderr.
 
-Stopping a run between two frames, so that its files are whole.
+A stop request ends a run between two frames, so that its files are complete.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest(AbstractContextManager["StopRequest"]):
-    """Notes Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C interrupts at once.
+    """Records Ctrl-C and SIGTERM, so that a run can end cleanly. A second Ctrl-C interrupts at once.
 
     Attributes:
         is_set: The user asked to stop.
@@ -32,7 +32,7 @@ class StopRequest(AbstractContextManager["StopRequest"]):
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        # Python delivers signals to the main thread alone; elsewhere there is nothing to hook.
+        # Python runs signal handlers in the main thread only; in other threads none can be set.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
@@ -50,13 +50,13 @@ class StopRequest(AbstractContextManager["StopRequest"]):
 
 
 def emit(result: Mapping[str, Any]) -> None:
-    """Write one JSON object as one line on stdout, at once."""
+    """Write one JSON object as one line to stdout and flush it."""
     sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def say(line: str) -> None:
-    """Write one line for a person on stdout; what the output's encoding lacks is escaped."""
+    """Write one line of text to stdout. Characters that the encoding of stdout lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
@@ -73,7 +73,7 @@ def box_fields(box: Box | None, width: int, height: int) -> dict[str, Any]:
 def configure_logging(verbose: bool) -> None:
     """Send the log of the ``elysium_core`` loggers to stderr: warnings, or everything if ``verbose``.
 
-    Of other libraries only errors are shown, or warnings if ``verbose``: a user can do nothing about the rest.
+    Other libraries show errors only, or warnings too if ``verbose``: users cannot act on the rest.
     """
     level = logging.WARNING if verbose else logging.ERROR
     logging.basicConfig(stream=sys.stderr, level=level, format="elysium: %(levelname)s: %(message)s")
@@ -84,8 +84,8 @@ class Progress(AbstractContextManager["Progress"]):
     """A progress bar on stderr, shown only where stderr is a terminal.
 
     Args:
-        title: What is being done.
-        total: Steps in all, None if unknown.
+        title: Name of the task.
+        total: Total number of steps, None if unknown.
     """
 
     def __init__(self, title: str, total: int | None) -> None:
