@@ -204,10 +204,10 @@ class Engine:
         trees: list[tuple[int, DraftTree]] = []
         for branch in branches:
             self._draft(branch)
-            behind = branch.position + branch.pending
+            draft_start = branch.position + branch.pending
             drafted = len(owners) + branch.pending
             owners += [branch.owner] * (branch.pending + len(branch.draft))
-            positions += [*range(branch.position, behind), *branch.draft.depths(behind)]
+            positions += [*range(branch.position, draft_start), *branch.draft.depths(draft_start)]
             wanted += range(drafted - 1, len(owners))
             if not branch.draft.is_chain:
                 trees.append((drafted, branch.draft))

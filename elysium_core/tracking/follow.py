@@ -1,4 +1,4 @@
-"""Runs a tracker over the frames of a recording: the loop behind ``elysium track`` and ``elysium eval``."""
+"""The loop that runs a tracker over the frames of a recording, for ``elysium track`` and ``elysium eval``."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class IdentityTracker:
 
     @property
     def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed."""
+        """Ids of the targets that are tracked."""
         return list(self._targets)
 
 
