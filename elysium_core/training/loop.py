@@ -1,7 +1,7 @@
-"""The training loop: one stage from its first step, or from where it was killed, to its last.
+"""The training loop: runs one stage from its newest saved state, or its first step, to its last step.
 
-The loop counts steps, writes files and waits for processes. :class:`StageWork` is what is learnt from a batch;
-:class:`elysium_core.training.acceleration.Acceleration` is how the work lies on devices.
+The loop counts steps, writes files and synchronises processes. :class:`StageWork` defines batches and losses;
+:class:`elysium_core.training.acceleration.Acceleration` handles devices and processes.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _TELL_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """How a stage is run.
+    """Settings of the loop for one stage.
 
     Attributes:
         steps: Optimiser steps.
-        batch: Samples a batch of one process.
-        accumulate: Batches a step and process.
+        batch: Samples per batch of one process.
+        accumulate: Batches per step and process.
         clip_norm: Largest norm of a step's gradient.
         log_every: Steps between two lines of the log.
         save_every_s: Time between two saved states [s].
         evaluate_every: Steps between two evaluations; 0 = never.
-        workers: Processes that draw batches, for each training process.
+        workers: Processes that prepare batches, per training process.
         threads: CPU threads of a training process.
-        tied: Names of weights that are another weight's memory, and so are not saved.
+        tied: Names of weights that share memory with another weight and are not saved.
     """
 
     steps: int
@@ -65,7 +65,7 @@ class LoopSettings:
 
 
 class StageWork(Protocol):
-    """What a stage learns, and from what."""
+    """Interface of a stage: its batches, losses and result."""
 
     name: str
     settings: LoopSettings
@@ -76,44 +76,44 @@ class StageWork(Protocol):
         ...
 
     def seed(self, number: int) -> int:
-        """Seed of what is random inside the model for one batch."""
+        """Return the seed of the model's random numbers for one batch."""
         ...
 
     def rate_factor(self, step: int) -> float:
-        """Learning rate of a step as a share of the peak."""
+        """Return the learning rate of a step as a share of the peak."""
         ...
 
     def weight(self, batch: Any) -> float:
-        """How much a batch counts among those of its step: over its answer tokens, for example."""
+        """Return the weight of a batch within its step, such as the number of its answer tokens."""
         ...
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
-        """Losses of a batch; ``total`` is minimised. Always the same names."""
+        """Return the losses of a batch; ``total`` is minimised. The names are always the same."""
         ...
 
     def held_out(self) -> Sequence[Any]:
-        """Batches that are never trained on, at least one; the same in every process."""
+        """Return validation batches that are never trained on: at least one, the same in every process."""
         ...
 
     def pictures(self, model: nn.Module, batch: Any) -> dict[str, NDArray[np.uint8]]:
-        """Pictures by name of what the model, in evaluation mode, answers about a held-out batch; may be none."""
+        """Return images by name that show the answers of the model (in evaluation mode) to a validation batch."""
         ...
 
     def finish(self, weights: dict[str, Tensor]) -> None:
-        """Write the stage's result; asked of the main process alone."""
+        """Write the result of the stage; called in the main process only."""
         ...
 
 
 class TrainingLoop:
     """Runs one stage, with its files in one folder.
 
-    Files: ``step-*`` (weights, optimiser and counters to go on from), the records of
-    :class:`StageRecords` and, when finished, what the work writes, and ``done``.
+    Files: ``step-*`` (saved state: weights, optimiser and counters), the records of
+    :class:`StageRecords` and, when finished, the result of the stage and ``done``.
 
     Args:
         work: The stage.
-        model: Its model, first weights loaded.
-        optimizer: Of the weights it trains.
+        model: Its model with initial weights.
+        optimizer: Optimiser of the trained weights.
         acceleration: The processes.
         folder: The stage's folder.
         average: Keeps a running average of the weights, if wanted.
@@ -143,7 +143,7 @@ class TrainingLoop:
         self._sums: Sums = {}
 
     def resume(self) -> bool:
-        """Go on from the newest saved state; False if there is none.
+        """Load the newest saved state; return False if there is none.
 
         Raises:
             DataError: It belongs to another model, or to another number of processes.
@@ -154,11 +154,11 @@ class TrainingLoop:
         return progress is not None
 
     def save(self) -> None:
-        """Save the state to go on from; a failure leaves the one before it."""
+        """Save the state; after a failure the previous state remains."""
         self.state.save(Progress(self.step, self.seconds, self._sums))
 
     def run(self) -> None:
-        """Train to the last step, saving now and then.
+        """Train to the last step, with regular saves.
 
         Raises:
             DataError: Loss or gradient is not finite; the batch is saved beside the log.
@@ -184,14 +184,14 @@ class TrainingLoop:
                 self._log()
             if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
                 self._evaluate()
-            # The clocks of the processes differ, and saving takes all of them.
+            # All processes must save together, but their clocks differ: they save when a save is due in all of them.
             due = float(time.monotonic() - saved_at > self.settings.save_every_s)
             if self.acceleration.mean({"due": due})["due"] >= 1:
                 self.save()
                 saved_at = time.monotonic()
 
     def _steps(self) -> Iterator[list[Any]]:
-        """The batches of every step that is left; each process has its own, by number."""
+        """Yield the batches of this process for all remaining steps."""
         settings, world = self.settings, self.acceleration.world
         numbers = range(self._number(0), settings.steps * settings.accumulate * world, world)
         loader = DataLoader(
@@ -207,18 +207,18 @@ class TrainingLoop:
             yield group
 
     def train_step(self, batches: Sequence[Any]) -> Sums:
-        """Learn from the batches of one step; return its losses, summed over batches and processes.
+        """Train on the batches of one step; return its losses, summed over batches and processes.
 
         Raises:
-            DataError: Loss or gradient is not finite. No weight is changed then, except by DeepSpeed,
-                which finds it when it has made the step; the saved state stays what it was.
+            DataError: Loss or gradient is not finite. The weights are unchanged then, except with DeepSpeed,
+                which computes the norm after the step; the saved state remains.
         """
         self.optimizer.set_factor(self.work.rate_factor(self.step))
         shares = self._shares(batches)
         found: list[Losses] = []
         for place, (drawn, share) in enumerate(zip(batches, shares, strict=True)):
             batch = drawn.to(self.acceleration.device)
-            # Noise and choices inside the model depend on the batch's number alone, as the batch does.
+            # Random numbers of the model depend only on the batch number, as the batch itself does.
             torch.manual_seed(self.work.seed(self._number(place)))
             with self.acceleration.accumulating(self.model):
                 losses = self.work.losses(self.model, batch)
@@ -234,11 +234,11 @@ class TrainingLoop:
         return self.acceleration.mean_sums(add_up(found))
 
     def _number(self, place: int) -> int:
-        """Number of a batch of the present step among all batches of all processes."""
+        """Return the number of a batch of the current step among all batches of all processes."""
         return (self.step * self.settings.accumulate + place) * self.acceleration.world + self.acceleration.rank
 
     def _shares(self, batches: Sequence[Any]) -> list[float]:
-        """What each batch's mean loss counts in the step, so that every answer token counts the same.
+        """Return the weight of each batch's mean loss in the step, so that every answer token has equal weight.
 
         Gradients are averaged over processes, so the shares of a step add up to the number of processes.
         """
@@ -294,5 +294,5 @@ class TrainingLoop:
 
 
 def _worker_context(acceleration: Acceleration) -> str | None:
-    """How workers are started: a process that has opened a GPU or a process group must not be forked."""
+    """Return the start method of workers: a process with an open GPU or process group must not be forked."""
     return "spawn" if acceleration.device.type == "cuda" or acceleration.world > 1 else None

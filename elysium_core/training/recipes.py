@@ -1,4 +1,4 @@
-"""Any recipe: a file with ``base`` fine-tunes a pretrained model, one without trains from scratch."""
+"""Loads recipes of both kinds: with the key ``base`` for fine-tuning, without it for training from scratch."""
 
 from __future__ import annotations
 
