@@ -33,7 +33,7 @@ def describe_target(model: PerceptionModel, target: Target, question: str = "", 
         model: The model.
         target: The target; it keeps a description, but not an answer.
         question: In words; empty for a description.
-        zoom: Describe from a closer look.
+        zoom: Describe the part of the frame around the box, at full resolution.
 
     Raises:
         TargetError: It has not been seen yet (``NOT_SEEN``).
