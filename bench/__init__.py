@@ -1,1 +1,1 @@
-"""Benchmarks: speed and memory of the engine, the vision encoder, the node and the data pipeline. Not installed."""
+"""Benchmarks of the engine, the vision encoder, the node and the clip generator. They are not installed."""

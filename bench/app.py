@@ -1,7 +1,6 @@
-"""The benchmarks as commands: ``python -m bench.engine``, or ``python -m bench engine``.
+"""The benchmarks as commands: ``python -m bench.engine`` or ``python -m bench engine``.
 
-They read the packages, are imported by nothing, and are not installed. Failures become one line and an exit code, as
-those of the ``elysium`` command do.
+An error is one line and an exit code, as in the ``elysium`` command.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from elysium_core.cli.registry import CONTEXT_SETTINGS, Verb
 
 BENCHMARKS = (
     Verb("engine", "bench.engine", "Passes, tokens and time of the language model."),
-    Verb("vision", "bench.vision", "Tokens, time and memory of the vision encoder and adapters."),
-    Verb("soak", "bench.soak", "Whether anything grows over ten thousand frames."),
-    Verb("gpu", "bench.gpu", "Everything that only a GPU can show, in one run and one report."),
+    Verb("vision", "bench.vision", "Tokens, time and memory of the vision encoder with each adapter."),
+    Verb("soak", "bench.soak", "Growth of memory and time over ten thousand frames."),
+    Verb("gpu", "bench.gpu", "All measurements that need a GPU, in one run and one report."),
     Verb("node", "bench.node", "Latency of the ROS 2 node, from image stamp to answer."),
     Verb("image_path", "bench.image_path", "Files, functions and calls on the path of one ROS image."),
-    Verb("data", "bench.data", "Samples a second of the data pipeline."),
+    Verb("data", "bench.data", "Frames a second that the clip generator draws."),
+    Verb("lasot", "bench.lasot", "Scores of trackers without a model on LaSOT's annotations."),
 )
 
 

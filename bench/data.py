@@ -1,4 +1,4 @@
-"""``python -m bench.data``: frames a second that the clip generator draws on one core."""
+"""``python -m bench.data``: speed of the clip generator on one core."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def command(
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, max=60.0, help=r"Time for each figure \[s].")] = 3.0,
     json: JsonOption = False,
 ) -> None:
-    """Measure the clip generator, one thread, on the backgrounds that ship with the package.
+    """Measure the clip generator with one thread, on the backgrounds of the package.
 
-    Frames a second of wall time, and of the core's own time: where other programs
-    run, only the second one says what the generator can do.
+    Both frames per second of wall time and per second of processor time: on a busy machine
+    only the second figure is meaningful.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -45,14 +45,14 @@ def command(
         return
     say(f"frames of {side} px, {_OBJECTS[0]} to {_OBJECTS[-1]} objects, one thread")
     for name, rate in rates.items():
-        say(f"  {name:<24} {rate['wall']:7.0f} frames/s   {rate['core']:7.0f} frames per second of core time")
+        say(f"  {name:<24} {rate['wall']:7.0f} frames/s   {rate['core']:7.0f} frames per second of processor time")
 
 
 def _measure(generator: ClipGenerator, length: int, seconds: float, *, write: bool = False) -> dict[str, Any]:
-    """Draw clips for a while.
+    """Draw clips for some time.
 
     Returns:
-        ``wall`` and ``core``, frames a second by either clock, and ``frames`` drawn.
+        Frames a second of ``wall`` time and of processor time (``core``), and the number of ``frames``.
     """
     frames = 0
     wall, core = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""``python -m bench.engine``: what following costs the language model, against transformers on the same weights."""
+"""``python -m bench.engine``: cost of tracking in the language model, compared with transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.engine_tables import packing_lines, peer_lines, soak_lines, stream_lines
+from bench.engine_report import check_plot, draw_plot, packing_lines, peer_lines, soak_lines, stream_lines
 from elysium_core.cli.options import DEFAULT_MODEL, DeviceOption, DtypeOption, JsonOption, PickleOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.engine_cost import Subject
 
     _Maker = Callable[[float, int, int], Subject]
-    """Makes what is measured, of a rate [Hz], a number of targets and the number of a scene."""
+    """Makes a subject from a frame rate [Hz], a number of targets and the number of a scene."""
 
 RANDOM = "random"
 _WINDOWS = ("anchor", "growing")
@@ -29,9 +29,9 @@ _RATES_HZ = (30.0, 10.0, 5.0)
 _TARGETS = (1, 2, 4, 8, 16)
 _MOST_TARGETS = 16
 _SCENE = 7
-# Objects differ in how they move; one alone would tell little.
+# Objects move differently: figures are means over several scenes.
 _STREAMS = 8
-# Of pictures that no model looks at; in smaller ones, boxes would move in steps.
+# Frame side for a random model, which sees no pictures; in smaller frames, boxes would move in steps.
 _SCENE_PX = 128
 
 
@@ -39,12 +39,12 @@ def command(
     model: Annotated[
         str, typer.Option("--model", "-m", help="nano, a folder, a hub id that was pulled, or random.")
     ] = DEFAULT_MODEL,
-    size: Annotated[str, typer.Option("--size", help="Of a random model: tiny, nano or paper (7B).")] = "nano",
+    size: Annotated[str, typer.Option("--size", help="Size of a random model: tiny, nano or paper (7B).")] = "nano",
     layers: Annotated[
-        int | None, typer.Option("--layers", min=1, max=128, help="Of a random model, where memory is short.")
+        int | None, typer.Option("--layers", min=1, max=128, help="Layers of a random model, if memory is short.")
     ] = None,
     visual_tokens: Annotated[
-        int | None, typer.Option("--visual-tokens", min=1, max=1024, help="Of a random model, a frame.")
+        int | None, typer.Option("--visual-tokens", min=1, max=1024, help="Visual tokens a frame of a random model.")
     ] = None,
     window: Annotated[
         list[str] | None, typer.Option("--window", help="anchor or growing; repeatable; both by default.")
@@ -57,42 +57,39 @@ def command(
     ] = None,
     things: Annotated[
         int,
-        typer.Option("--things", min=3, max=16, help="Things in each scene, targets among them; at least the targets."),
+        typer.Option("--things", min=3, max=16, help="Objects in each scene, targets included."),
     ] = 3,
-    frames: Annotated[int, typer.Option("--frames", min=33, max=500, help="Frames of a recording.")] = 36,
+    frames: Annotated[int, typer.Option("--frames", min=33, max=500, help="Frames of a scene.")] = 36,
     clip_length: Annotated[
         int | None,
-        typer.Option("--clip-length", min=2, max=32, help="Frames of transformers' clips; else the model's."),
+        typer.Option("--clip-length", min=2, max=32, help="Frames of a clip; the model's by default."),
     ] = None,
     draft_tokens: Annotated[
-        int | None, typer.Option("--draft-tokens", min=0, max=256, help="Of the draft's tree; 0 = one guess alone.")
+        int | None, typer.Option("--draft-tokens", min=0, max=256, help="Tokens of the draft tree; 0 = one guess only.")
     ] = None,
     turns: Annotated[
-        int, typer.Option("--turns", min=0, max=1000, help="Timed turns against transformers; 0 = counters only.")
+        int, typer.Option("--turns", min=0, max=1000, help="Timed runs against transformers; 0 = counters only.")
     ] = 9,
     soak: Annotated[
-        int, typer.Option("--soak", min=0, max=1_000_000, help="Frames of the long run; 0 = none, else 20 or more.")
+        int, typer.Option("--soak", min=0, max=1_000_000, help="Frames of the long run, 20 or more; 0 = none.")
     ] = 300,
-    clock: Annotated[
-        str, typer.Option("--clock", help="wall, or processor where others use the machine, too.")
-    ] = "wall",
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Processor threads of torch.")] = 1,
+    clock: Annotated[str, typer.Option("--clock", help="wall, or processor on a busy machine.")] = "wall",
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads of torch.")] = 1,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     allow_pickle_weights: PickleOption = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw what was measured into this PNG file.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Plot the results into this PNG file.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure passes, tokens, memory and time of following targets.
+    """Measure passes, tokens, memory and time of tracking.
 
-    Targets move through generated frames. A random model answers the truth: its costs are
-    those of a trained one, and its answers mean nothing. Times are told as ratios within
-    this run, and only if the machine was quiet.
+    Targets move through generated frames. With --model random the true boxes are the answers:
+    the cost is that of a trained model of this size. Times are given as ratios within this run,
+    and only if the machine was idle.
     """
     import torch
 
     from bench.engine_peers import CLOCKS
-    from bench.engine_plot import check_plot, draw_plot
 
     plan = _Plan(
         windows=_chosen("--window", window, _WINDOWS, _WINDOWS.__contains__),
@@ -128,7 +125,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Scenes:
-    """What the frames show; see the options."""
+    """Size of the scenes; see the options."""
 
     frames: int
     things: int
@@ -136,7 +133,7 @@ class _Scenes:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to run; see the options."""
+    """The measurements to run; see the options."""
 
     windows: Sequence[str]
     rates_hz: Sequence[float]
@@ -153,7 +150,7 @@ def _show(lines: Sequence[str]) -> None:
 
 
 def _quiet(_lines: Sequence[str]) -> None:
-    """JSON comes once, at the end."""
+    """Show nothing: JSON is written at the end."""
 
 
 def _chosen(
@@ -162,12 +159,12 @@ def _chosen(
     chosen = list(dict.fromkeys(values or default))
     for value in chosen:
         if not fits(value):
-            raise ConfigError(f"{option} {value} is not possible; see: python -m bench.engine --help")
+            raise ConfigError(f"{option} {value} is out of range; see: python -m bench.engine --help")
     return chosen
 
 
 def _trained_maker(model: str, scenes: _Scenes, device: str, dtype: str, allow_pickle_weights: bool) -> _Maker:
-    """Load a model once; what is returned makes a scene for it."""
+    """Load a model; return a function that makes subjects with it."""
     from bench import engine_workload as workload
     from bench.engine_cost import Subject
     from elysium_core.api import Elysium
@@ -186,7 +183,7 @@ def _trained_maker(model: str, scenes: _Scenes, device: str, dtype: str, allow_p
 def _random_maker(
     size: str, layers: int | None, visual_tokens: int | None, scenes: _Scenes, device: str, dtype: str
 ) -> _Maker:
-    """Draw the weights of a model once; what is returned makes a scene for it."""
+    """Make a model of random weights; return a function that makes subjects with it."""
     from bench import engine_workload as workload
     from bench.engine_cost import Subject
     from elysium_core.device import resolve_device, resolve_dtype
@@ -211,9 +208,11 @@ def _with_draft_tokens(make: _Maker, draft_tokens: int) -> _Maker:
 
 
 def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
-    """What was measured, and on what."""
+    """Return the facts about model and machine."""
     import torch
     import transformers
+
+    from elysium_core.device import device_name, dtype_name
 
     llm = as_elysium(subject.runtime.family).network.llm
     device = subject.runtime.device
@@ -223,8 +222,8 @@ def _report(subject: Subject, model: str, threads: int) -> dict[str, Any]:
         "llm_parameters": sum(weight.numel() for weight in llm.parameters()),
         "visual_tokens": len(subject.visual[0]),
         "clip_length": subject.runtime.family.settings.clip_length,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "dtype": str(llm.lm_head.weight.dtype).removeprefix("torch."),
+        "device": device_name(device),
+        "dtype": dtype_name(llm.lm_head.weight.dtype),
         "threads": threads,
         "processor": platform.machine(),
         "torch": torch.__version__,
@@ -238,7 +237,7 @@ def _measure(
     plan: _Plan,
     show: Callable[[Sequence[str]], None],
 ) -> None:
-    """Run every part, show it when it is complete, and add it to the report."""
+    """Run every measurement, show it when it is complete, and add it to the report."""
     from bench.engine_cost import PackingCost, measure_packing, measure_streams
     from bench.engine_peers import measure_peers
     from bench.engine_soak import measure_soak

@@ -1,7 +1,6 @@
-"""What following targets costs the language model, in counters that are the same on every machine.
+"""Cost of tracking in the language model, as exact counters that do not depend on the machine.
 
-Visual tokens are computed beforehand, so that only the language model and what surrounds
-it (tokenizer, drafts, parsing) is run.
+Visual tokens are computed beforehand: only the language model, tokenizer, drafts and parsing run.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from elysium_core.types import TrackingConfig, TrackUpdate
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A model and what it is shown.
+    """A model and a scene to measure it with.
 
     Attributes:
         runtime: The model.
-        scene: Where the targets are.
+        scene: Frames and true boxes.
         visual: Visual tokens (K, D) of the scene's frames.
         rate_hz: Frames a second.
-        scripted: Whether the answers are the truth instead of the model's own, as for random weights.
+        scripted: The true boxes are the answers, as for random weights; otherwise the model answers.
         draft_tokens: See :class:`elysium_core.types.TrackingConfig`.
-        clip_length: Frames of a growing window and of a clip; None = as the checkpoint recommends.
+        clip_length: Frames of a growing window and of a clip; None = the model's own.
     """
 
     runtime: Runtime
@@ -48,7 +47,7 @@ class Subject:
         return self.clip_length or self.runtime.family.settings.clip_length
 
     def following(self, window: str, targets: int) -> TrackingConfig:
-        """Settings of nothing but following: no box is doubted, nothing is asked for by words or given up."""
+        """Return settings for tracking only: no target is ever uncertain, grounded again or removed."""
         return TrackingConfig(
             window=window,
             clip_length=self.clips_of,
@@ -62,26 +61,26 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class StreamCost:
-    """Exact counters of streams with one target each. A frame is one that was asked about: all but the first.
+    """Exact counters of streams with one target each. The first frame of a stream is not counted.
 
     Attributes:
         window: ``anchor`` or ``growing``.
-        rate_hz: Frames a second the motion stands for.
-        streams: Streams.
+        rate_hz: Frame rate that the motion corresponds to [Hz].
+        streams: Number of streams.
         frames: Frames of all streams.
-        repeat_rate: Share of the targets' true coordinates that are the same in the next frame.
+        repeat_rate: Share of true coordinates that are the same in the next frame.
         passes: Forward passes a frame.
         passes_max: Most passes in one frame.
-        passes_per_answer: Passes an answer took part in, on average.
-        tokens: Tokens fed a frame.
+        passes_per_answer: Mean number of passes for an answer.
+        tokens: Input tokens a frame.
         vision_encodes: Frames encoded for each frame seen.
-        acceptance: Share of drafted tokens that were right.
-        confirmed: Tokens that the model confirmed or wrote in one pass of an answer, the end token included.
-        whole_answers: Share of answers that one pass confirmed from first to last.
-        coordinates: Share of coordinates that are those of the frame before, which is what is drafted.
+        acceptance: Share of drafted tokens that were accepted.
+        confirmed: Mean number of tokens that one pass adds to an answer, end token included.
+        whole_answers: Share of answers that were complete after one pass.
+        coordinates: Share of answered coordinates that are those of the previous frame.
         departures: Answers without a usable box.
-        kv_tokens: Tokens there is memory for.
-        kv_used: Most tokens of frames that were held at once.
+        kv_tokens: Capacity of the KV cache [tokens].
+        kv_used: Most tokens of frames that were in it at once.
     """
 
     window: str
@@ -105,16 +104,16 @@ class StreamCost:
 
 @dataclass(frozen=True, slots=True)
 class PackingCost:
-    """Targets in one stream, against a stream for each.
+    """Several targets in one stream, compared with one stream for each target.
 
     Attributes:
         window: ``anchor`` or ``growing``.
-        targets: Targets.
-        tokens: Tokens fed together.
-        tokens_apart: Tokens fed by the separate streams.
-        passes: Passes together.
+        targets: Number of targets.
+        tokens: Input tokens of the one stream.
+        tokens_apart: Input tokens of the separate streams.
+        passes: Passes of the one stream.
         passes_apart: Passes of the separate streams.
-        identical: Boxes that are the same in both.
+        identical: Boxes that are the same in both cases.
         boxes: Boxes compared.
     """
 
@@ -129,18 +128,18 @@ class PackingCost:
 
     @property
     def token_ratio(self) -> float:
-        """Tokens together over tokens apart."""
+        """Tokens of the one stream over those of the separate streams."""
         return self.tokens / max(1, self.tokens_apart)
 
 
 @dataclass(slots=True, eq=False)
 class StreamRun:
-    """One stream, followed to its end.
+    """The counters of one stream.
 
     Attributes:
-        updates: Of every frame.
-        passes: Forward passes for every frame.
-        tokens: Tokens fed for every frame.
+        updates: Updates of every frame.
+        passes: Forward passes of every frame.
+        tokens: Input tokens of every frame.
         vision_encodes: Frames encoded.
         departures: Answers without a usable box.
     """
@@ -153,7 +152,7 @@ class StreamRun:
 
 
 def run_stream(subject: Subject, runtime: RecordingRuntime, window: str, targets: Sequence[int]) -> StreamRun:
-    """Follow targets, given by their first boxes, through all frames of a scene."""
+    """Track targets through all frames of a scene, starting from their first boxes."""
     tracker = StreamTracker(runtime, subject.following(window, len(targets)))
     for target in targets:
         tracker.add(box=subject.scene.boxes[target][0])
@@ -169,23 +168,23 @@ def run_stream(subject: Subject, runtime: RecordingRuntime, window: str, targets
 
 
 def stream_runtime(subject: Subject, targets: Sequence[int], **keeps: bool) -> RecordingRuntime:
-    """A runtime for one run of a stream."""
+    """Return a runtime for one run of a stream."""
     spans = ([subject.scene.place(step)] for step in range(1, len(subject.scene.images)))
     return RecordingRuntime(subject.runtime, IndexedVision(subject.visual), script(subject, targets, spans), **keeps)
 
 
 def script(subject: Subject, targets: Sequence[int], spans: Iterable[Sequence[int]]) -> TrueAnswers | None:
-    """What is answered about the frames of each span; None if the model speaks for itself."""
+    """Return the true answers about the frames of each span; None if the model answers itself."""
     if not subject.scripted:
         return None
     return TrueAnswers([subject.scene.boxes[target] for target in targets], subject.runtime.tokenizer, spans)
 
 
 def measure_streams(subjects: Sequence[Subject], window: str) -> StreamCost:
-    """Count what following costs: every target of every scene in a stream of its own.
+    """Count the cost of tracking, with one stream for every target of every scene.
 
     Args:
-        subjects: One model with one or more scenes, at one frame rate.
+        subjects: One model with several scenes at one frame rate.
         window: ``anchor`` or ``growing``.
     """
     runs, answers = [], []
@@ -220,7 +219,7 @@ def measure_streams(subjects: Sequence[Subject], window: str) -> StreamCost:
 
 
 def _repeated(runs: Sequence[StreamRun]) -> float:
-    """Share of coordinates of answered boxes that equal those of the frame before."""
+    """Return the share of answered coordinates that equal those of the previous frame."""
     same = total = 0
     for run in runs:
         boxes = [update.box for updates in run.updates for update in updates]
@@ -232,12 +231,12 @@ def _repeated(runs: Sequence[StreamRun]) -> float:
 
 
 def measure_packing(subject: Subject, window: str, counts: Sequence[int]) -> Iterator[PackingCost]:
-    """Count what targets cost together and apart.
+    """Count the cost of targets in one stream and in separate streams.
 
     Args:
-        subject: With as many targets as the largest count.
+        subject: A subject with as many targets as the largest count.
         window: ``anchor`` or ``growing``.
-        counts: Numbers of targets.
+        counts: Numbers of targets to measure.
     """
     apart = [run_stream(subject, stream_runtime(subject, [n]), window, [n]) for n in range(max(counts))]
     for count in counts:

@@ -1,9 +1,8 @@
-"""Our engine against transformers' ``generate``: the same weights, prompts and frames, in one run.
+"""Comparison of our engine with transformers' ``generate``: same weights, prompts and frames.
 
-Visual tokens are computed beforehand for all. transformers is given ready embeddings:
-tokenizer, drafts and parsing are on our account alone.
-
-Times that may be compared: taken in turns in one run, and refused where the machine was not quiet.
+Visual tokens are computed beforehand. transformers gets embeddings, so that only our side pays for
+tokenizer, drafts and parsing. All sides are timed in turns within one run, and no ratio is given if
+the machine was not idle.
 """
 
 from __future__ import annotations
@@ -21,41 +20,42 @@ from numpy.typing import NDArray
 from bench.engine_cost import Subject, run_stream, script, stream_runtime
 from bench.engine_recording import Asked, IndexedVision, RecordingRuntime, indexed_frame
 from bench.hf_decoder import HfDecoder
+from elysium_core.device import synchronize
 from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import ClipWindow
 from elysium_core.tracking.clip import SINGLE_CLIP_FRAMES, ClipTracker
 from elysium_core.types import TrackerStats
 
 MIN_FRAMES = SINGLE_CLIP_FRAMES + 1
-"""Shorter recordings are one clip by the paper's protocol, not several."""
+"""Fewest frames of a scene: shorter recordings are a single clip by the paper's protocol."""
 
 CLIP, HF_LIVE, HF_CLIPS = "clip", "hf live", "hf clips"
 
 
 def stream_name(window: str) -> str:
-    """Name of our stream with a window."""
+    """Return the name of our stream with a window."""
     return f"stream, {window}"
 
 
 def same_prompts_name(name: str) -> str:
-    """Name of transformers answering the very prompts of one of our streams."""
+    """Return the name of transformers with the prompts of one of our streams."""
     return f"hf, prompts of {name}"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerCost:
-    """One way of answering the same frames.
+    """The cost of one way to answer the same frames.
 
     Attributes:
-        name: ``stream, ...`` and ``clip`` are ours. ``hf live`` is the published way for every new frame: the
-            growing clip anew, its whole answer from the first word on. ``hf clips`` is the published evaluation:
-            the answer of every clip, when the clip is complete. ``hf, prompts of ...`` writes the newest box
-            alone, behind exactly what our stream was asked.
+        name: ``stream, ...`` and ``clip`` are ours. ``hf live`` is the published way, for every new frame: the
+            whole clip so far is encoded again and the whole answer generated. ``hf clips`` is the published
+            evaluation: one answer for every complete clip. ``hf, prompts of ...`` gets the prompts of our stream
+            and generates the newest box only.
         passes: Forward passes a frame.
-        tokens: Tokens fed a frame.
+        tokens: Input tokens a frame.
         seconds: Median time of the whole run [s]; None if it was not timed.
-        identical: Answers of ours that transformers gives, too; None where prompts differ, or answers are scripted.
-        answers: Answers compared.
+        identical: Number of our answers that transformers gives, too; None if prompts differ or answers are scripted.
+        answers: Number of answers compared.
     """
 
     name: str
@@ -68,13 +68,13 @@ class PeerCost:
 
 @dataclass(frozen=True, slots=True)
 class PeerComparison:
-    """Our ways against transformers'.
+    """The costs of all ways, and the ratios of their times.
 
     Attributes:
         clip_length: Frames of a clip, and of a growing window, at most.
-        frames: Frames of the recording.
-        peers: Every way, measured.
-        ratios: Baseline and ours -> how many times faster ours is; empty if nothing was timed.
+        frames: Frames of the scene.
+        peers: The cost of every way.
+        ratios: Speed-up by (baseline, ours); empty if nothing was timed.
     """
 
     clip_length: int
@@ -83,7 +83,7 @@ class PeerComparison:
     ratios: Mapping[tuple[str, str], Ratio] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The same in JSON's own types."""
+        """Return the comparison as JSON values."""
         return {
             "clip_length": self.clip_length,
             "frames": self.frames,
@@ -97,15 +97,15 @@ class PeerComparison:
 def measure_peers(
     subject: Subject, windows: Sequence[str], turns: int, clip_length: int | None = None, clock: str = "wall"
 ) -> PeerComparison:
-    """Answer the same frames in several ways, compare the answers, and time them in turns.
+    """Answer the same frames in several ways, compare the answers, and time the ways in turns.
 
     Args:
-        subject: Of at least :data:`MIN_FRAMES` frames; only its first target is followed.
+        subject: A subject of at least :data:`MIN_FRAMES` frames; only its first target is tracked.
         windows: Windows of our streams.
-        turns: Timed turns, after one that counts and compares; 0 = no times.
-        clip_length: Frames of a clip, and of a growing window, at most; None = as the checkpoint recommends, for one
-            that was trained on shorter clips than the published 8 does not keep to its form in those.
-        clock: See :data:`bench.engine_peers.CLOCKS`.
+        turns: Timed runs of each way; 0 = no times.
+        clip_length: Most frames of a clip and of a growing window; None = the model's own. A model that was
+            trained on shorter clips does not answer longer ones in its format.
+        clock: A key of :data:`CLOCKS`.
     """
     subject = replace(subject, clip_length=clip_length or subject.clips_of)
     ours = _Ours(subject, windows)
@@ -125,12 +125,12 @@ def _with_time(peer: PeerCost, times: Mapping[str, Seconds]) -> PeerCost:
 
 
 class _Ours:
-    """Our ways, run once; what they were asked is kept.
+    """Our ways to answer, run once.
 
     Attributes:
-        costs: What each has cost.
-        asked: Questions and answers of each, by name; those of a growing stream are always there.
-        runs: Each again, nothing kept.
+        costs: The cost of each.
+        asked: Questions and answers of each, by name; those of a growing stream are always included.
+        runs: Functions that run each again, by name.
     """
 
     def __init__(self, subject: Subject, windows: Sequence[str]) -> None:
@@ -157,10 +157,10 @@ def _follow(subject: Subject, window: str) -> object:
 
 
 class _Theirs:
-    """transformers' ways of answering what we were asked.
+    """The ways of transformers to answer the same questions.
 
     Attributes:
-        timed: Those that are timed; the others only show that the answers are the same.
+        timed: Functions that run those that are timed; the others only show that the answers are the same.
     """
 
     def __init__(self, subject: Subject, ours: _Ours) -> None:
@@ -176,7 +176,7 @@ class _Theirs:
         self._judged |= {same_prompts_name(name): ours.asked[name] for name in ours.runs if name != CLIP}
 
     def costs(self) -> list[PeerCost]:
-        """Run each once, and compare the answers."""
+        """Run each way once, and compare the answers."""
         alike = {name: partial(self._answer_all, asked) for name, asked in self._judged.items()}
         return [self._cost(name, run) for name, run in (alike | self.timed).items()]
 
@@ -194,12 +194,12 @@ class _Theirs:
 
 
 def _generate(hf: HfDecoder, asked: Asked, forced: bool) -> list[int]:
-    """What transformers writes behind a prompt of ours."""
+    """Return what transformers generates after a prompt of ours."""
     return hf.generate(asked.prompt, asked.max_new_tokens, asked.answer.token_ids if forced else None)
 
 
 def _generate_anew(hf: HfDecoder, asked: Asked, forced: bool) -> list[int]:
-    """What transformers writes when it is given no part of the answer."""
+    """Return what transformers generates if the prompt contains no part of the answer."""
     longest = asked.max_new_tokens + len(asked.given_ids)
     return hf.generate(asked.bare_prompt, longest, asked.whole_answer if forced else None)
 
@@ -211,7 +211,7 @@ def _clip_runtime(subject: Subject, **keeps: bool) -> RecordingRuntime:
 
 
 def _run_clips(subject: Subject, runtime: RecordingRuntime) -> TrackerStats:
-    """Follow the first target by the paper's protocol."""
+    """Track the first target by the paper's protocol."""
     tracker = ClipTracker(runtime, replace(subject.following("growing", 1), mode="clip"))
     tracker.add(box=subject.scene.boxes[0][0])
     for step in range(len(subject.scene.images)):
@@ -221,22 +221,22 @@ def _run_clips(subject: Subject, runtime: RecordingRuntime) -> TrackerStats:
 
 
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
-"""What may be told as time: what passes, or what this process has computed, which others on the machine change less."""
+"""Clocks by name: wall time, or processor time, which depends less on other programs."""
 
 MAX_SPREAD = 0.30
-"""Largest spread of a baseline's times, (upper quartile - lower quartile) / median, at which a ratio is told."""
+"""Largest spread of a baseline's times, (upper quartile - lower quartile) / median, for which a ratio is given."""
 
 Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times faster something is than a baseline.
+    """The speed-up over a baseline.
 
     Attributes:
-        quartiles: Of baseline over ours, turn by turn: lower, median, upper; empty if refused.
-        spread: The baseline's own spread.
-        refused: Why no ratio is told; empty if it is.
+        quartiles: Lower quartile, median and upper quartile of baseline time over our time; empty if refused.
+        spread: Spread of the baseline's times.
+        refused: Why no ratio is given; empty if one is.
     """
 
     quartiles: tuple[float, ...]
@@ -250,15 +250,18 @@ def time_in_turns(
     device: torch.device,
     clock: str = "wall",
 ) -> dict[str, Seconds]:
-    """Seconds of each run in each turn: A, B, C, A, B, C, ...
+    """Time several functions in turns, A, B, C, A, B, C, ..., so that a change of the machine's load affects all.
 
-    A change of the machine's load meets all of them. Nothing is warmed up here.
+    Nothing is warmed up.
 
     Args:
-        runs: What to time, by name.
-        turns: How often.
-        device: What has to be waited for.
-        clock: One of :data:`CLOCKS`.
+        runs: The functions, by name.
+        turns: Number of runs of each.
+        device: The device whose work is waited for.
+        clock: A key of :data:`CLOCKS`.
+
+    Returns:
+        The times of each function [s], each of shape (turns,).
     """
     now = CLOCKS[clock]
     times = {name: np.empty(turns) for name in runs}
@@ -266,17 +269,16 @@ def time_in_turns(
         for name, run in runs.items():
             started = now()
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             times[name][turn] = now() - started
     return times
 
 
 def compare(baseline: Seconds, ours: Seconds) -> Ratio:
-    """The ratio of two series of :func:`time_in_turns`, refused if the baseline's own times spread too much."""
+    """Return the ratio of two series of :func:`time_in_turns`; it is refused if the baseline's times vary too much."""
     low, middle, high = np.percentile(baseline, (25, 50, 75))
     spread = float((high - low) / middle)
     if spread > MAX_SPREAD:
-        reason = f"the baseline's own times spread by {spread:.0%}, over {MAX_SPREAD:.0%}: run on a quiet machine"
+        reason = f"the baseline's times vary by {spread:.0%}, over {MAX_SPREAD:.0%}; run on an idle machine"
         return Ratio((), spread, reason)
     return Ratio(tuple(float(value) for value in np.percentile(baseline / ours, (25, 50, 75))), spread)

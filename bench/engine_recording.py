@@ -1,4 +1,4 @@
-"""A runtime that measures itself: what was asked, what was answered, and how much memory the engines hold."""
+"""A runtime that records questions, answers and the memory of its engines."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _BOX = re.compile(r"\[[^\[\]]*\]")
 
 
 class Script(Protocol):
-    """Tells an engine what to answer."""
+    """Gives an engine its answers."""
 
     def __call__(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Token ids of each request's answer, without the end token."""
+        """Return the token ids of the answer to each request, without the end token."""
         ...
 
 
 class TrueAnswers:
-    """The answers of a model that is always right, for models of random weights.
+    """The answers of a model that is always right, for random weights.
 
     Args:
-        boxes: ``boxes[target][frame]``; requests are taken to come in the order of the targets.
-        tokenizer: Of the model.
-        spans: Frames that each call asks about, in order.
+        boxes: ``boxes[target][frame]``; requests must come in the order of the targets.
+        tokenizer: Tokenizer of the model.
+        spans: The frames that each call asks about, in order.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class TrueAnswers:
 
 
 def draft_of(request: Request) -> AnswerDraft:
-    """The draft of a tracker's request."""
+    """Return the draft of a tracker's request."""
     if not isinstance(request.drafter, AnswerDraft):
-        raise TypeError("only a tracker's requests can be measured")
+        raise TypeError(f"a request of a tracker is needed, not one drafted by {type(request.drafter).__name__}")
     return request.drafter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """One question, whole.
+    """One question and its answer.
 
     Attributes:
-        prompt: (T, D) embeddings up to where the answer, or the rest of it, begins.
-        given_ids: Token ids at the end of the prompt that are a part of the answer.
+        prompt: (T, D) embeddings of the prompt, which may end with the first part of the answer.
+        given_ids: Token ids of that part.
         max_new_tokens: Longest answer.
-        answer: What the engine answered.
+        answer: The answer of the engine.
     """
 
     prompt: Tensor
@@ -96,12 +96,12 @@ class Asked:
 
     @property
     def whole_answer(self) -> list[int]:
-        """The answer with the part that was given."""
+        """The answer with the part that was in the prompt."""
         return [*self.given_ids, *self.answer.token_ids]
 
 
 class RecordingEngine(Engine):
-    """An engine that keeps its questions and answers, and writes what a script says if there is one."""
+    """An engine that records its questions and answers, and takes its answers from a script if there is one."""
 
     def __init__(self, runtime: RecordingRuntime, counters: EngineCounters | None) -> None:
         super().__init__(runtime.family.decoder, runtime.tokenizer.eos_id, counters=counters)
@@ -136,9 +136,9 @@ class RecordingEngine(Engine):
 
 
 def scripted_choice(draft: DraftTree, answer: Sequence[int]) -> list[int]:
-    """What a model that will write ``answer`` says behind the root and behind each drafted token.
+    """Return the tokens that a model which will write ``answer`` chooses after the root and after each drafted token.
 
-    Behind a wrong token it says what was guessed there: it gives nothing away that a real model might not.
+    After a wrong token it chooses the draft's continuation, so that a wrong branch gives no hint.
     """
     first_child: dict[int, int] = {}
     for token, parent in zip(draft.token_ids, draft.parents, strict=True):
@@ -156,7 +156,7 @@ def scripted_choice(draft: DraftTree, answer: Sequence[int]) -> list[int]:
 
 
 class IndexedVision(NoCrops):
-    """Visual tokens that were computed before; a picture only says which.
+    """A vision backend with precomputed visual tokens; an image holds only the number of its frame.
 
     Args:
         visual: Visual tokens (K, D) of each frame.
@@ -173,31 +173,31 @@ class IndexedVision(NoCrops):
 
 
 def indexed_frame(place: int, step: int, rate_hz: float) -> Frame:
-    """The frame at a step of a run, as :class:`IndexedVision` reads it."""
+    """Return the frame at a step of a run, in the form that :class:`IndexedVision` reads."""
     image = np.frombuffer(place.to_bytes(3, "little"), np.uint8).reshape(1, 1, 3)
     return Frame(image, stamp_ns=stamp_ns(step, rate_hz), index=step)
 
 
 def stamp_ns(step: int, rate_hz: float) -> int:
-    """Time of a step [ns]; 0 would mean that it is not known."""
+    """Return the time of a step [ns], starting at 1: 0 means unknown."""
     return 1 + round(step / rate_hz * 1e9)
 
 
 class RecordingRuntime(Runtime):
-    """A runtime whose engines are watched.
+    """A runtime whose engines are recorded.
 
     Args:
         base: The model.
         vision: What is used for its vision encoder.
-        script: What to answer; None = the model's own words.
-        keeps_answers: Whether answers are kept in ``generations``.
-        keeps_prompts: Whether whole prompts are kept in ``asked``.
+        script: Source of the answers; None = the model.
+        keeps_answers: Keep the answers in ``generations``.
+        keeps_prompts: Keep prompts and answers in ``asked``.
 
     Attributes:
         generations: Answers, in the order of the requests.
-        asked: Answers with their prompts.
-        kv_tokens: Most tokens that all engines together have had memory for.
-        kv_used: Most tokens that their prefixes have held.
+        asked: Prompts and answers.
+        kv_tokens: Largest capacity of all engines together [tokens].
+        kv_used: Most tokens in the prefixes of all engines together.
     """
 
     def __init__(
@@ -220,13 +220,13 @@ class RecordingRuntime(Runtime):
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     def new_engine(self, counters: EngineCounters | None = None) -> Engine:
-        """An engine with an empty prefix, that is watched."""
+        """Return a recorded engine with an empty prefix."""
         engine = RecordingEngine(self, counters)
         self._engines.add(engine)
         return engine
 
     def note(self, answers: Sequence[Generation]) -> None:
-        """Take in what an engine has answered, and look at what all that are alive hold."""
+        """Record answers of an engine, and the memory of all engines."""
         if self._keeps_answers:
             self.generations += answers
         self.kv_tokens = max(self.kv_tokens, sum(engine.capacity for engine in self._engines))

@@ -1,4 +1,4 @@
-"""A stream that goes on: does anything grow, and how long does a frame take."""
+"""Long streams: growth of memory and passes, and time of a frame."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from bench.engine_cost import Subject, script
 from bench.engine_recording import IndexedVision, RecordingRuntime, indexed_frame, stamp_ns
 from bench.memory import allocated_bytes, held_bytes
+from elysium_core.device import synchronize
 from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import Frame
 from elysium_core.tracking.stream import StreamTracker
 
 CAMERA_PX = (640, 480)
-"""Width and height of the pictures that a model with a vision encoder is shown."""
+"""Width and height of the camera frames [px]."""
 
 MIN_FRAMES = 20
-"""Fewer frames show no growth."""
+"""Fewest frames of a run; fewer show no growth."""
 
 LIMIT = 0.01
-"""What grows by a smaller share than this does not grow."""
+"""A smaller relative growth than this counts as none."""
 
 _SPAN_FRAMES = 1000
 _MIB = 1 << 20
@@ -36,13 +36,13 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a stream holds at one moment; None where the system does not tell.
+    """Memory of a stream at one moment; None where the system does not count it.
 
     Attributes:
-        kv_tokens: Tokens that there has been memory for.
-        memory_bytes: Memory of the process, or on the GPU.
-        allocated_bytes: The part of it that is in use.
-        python_blocks: Small objects of Python.
+        kv_tokens: Largest capacity of the KV caches so far [tokens].
+        memory_bytes: Memory of the process, or torch's on the GPU [bytes].
+        allocated_bytes: The part of it that is in use [bytes].
+        python_blocks: Number of small objects of Python.
     """
 
     kv_tokens: int
@@ -53,23 +53,23 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class SoakCost:
-    """A long stream.
+    """The cost of a long stream, in its second and in its last span.
 
-    A *span* is a thousand frames, or a tenth of a shorter run, less what is not a whole round of the scene and of the
-    swaps: what happens in two spans is then the same. The first span is warming up.
+    A *span* is about a thousand frames, or a tenth of a shorter run: so many that the scene and the swaps repeat
+    exactly, so that two spans need the same work. The first span is for warming up.
 
     Attributes:
         window: ``anchor`` or ``growing``.
         frames: Frames seen.
-        targets: Targets followed at any moment.
-        swaps: Targets that were removed and started anew.
-        vision: Whether pictures of 640x480 px went through the vision encoder, or visual tokens were ready.
+        targets: Targets tracked at any moment.
+        swaps: Number of times a target was removed and started again.
+        vision: Frames of 640x480 px went through the vision encoder; otherwise visual tokens were precomputed.
         ms: Time of ``step``: median, 95th and 99th percentile [ms], without the first span.
-        frames_per_second: Of the same frames.
+        frames_per_second: Frame rate, without the first span.
         passes_early: Forward passes a frame in the second span.
         passes_late: The same in the last span.
-        early: What was held after the first span.
-        late: What was held at the end.
+        early: Memory after the first span.
+        late: Memory at the end.
     """
 
     window: str
@@ -86,7 +86,7 @@ class SoakCost:
 
     @property
     def growth(self) -> dict[str, float | None]:
-        """Growth from early to late as a share, by what grows; None where the system does not tell."""
+        """Relative growth from early to late, by name; None where the system does not count it."""
         pairs = {
             "KV": (self.early.kv_tokens, self.late.kv_tokens),
             "memory": (self.early.memory_bytes, self.late.memory_bytes),
@@ -98,27 +98,27 @@ class SoakCost:
 
     @property
     def grown(self) -> list[str]:
-        """Names of what grew by :data:`LIMIT` or more."""
+        """Names of everything that grew by :data:`LIMIT` or more."""
         return [name for name, share in self.growth.items() if share is not None and share >= LIMIT]
 
     @property
     def memory_mib(self) -> float | None:
-        """Memory held after the first span [MiB]."""
+        """Memory after the first span [MiB]."""
         return self.early.memory_bytes / _MIB if self.early.memory_bytes else None
 
     @property
     def memory_growth(self) -> float | None:
-        """Growth of the memory, as a share."""
+        """Relative growth of the memory."""
         return self.growth["memory"]
 
     @property
     def kv_early(self) -> int:
-        """Tokens there was memory for after the first span."""
+        """Capacity of the KV caches after the first span [tokens]."""
         return self.early.kv_tokens
 
     @property
     def kv_late(self) -> int:
-        """The same at the end."""
+        """Capacity of the KV caches at the end [tokens]."""
         return self.late.kv_tokens
 
 
@@ -131,21 +131,21 @@ def measure_soak(
     targets: int = 1,
     swap_every: int = 0,
 ) -> SoakCost:
-    """Follow targets for long.
+    """Track targets for a long time.
 
     Args:
-        subject: Its scene is played there and back.
+        subject: The model and its scene, which is played forwards and backwards.
         window: Window of the stream.
-        frames: Frames, >= :data:`MIN_FRAMES`.
+        frames: Number of frames, >= :data:`MIN_FRAMES`.
         advance: Called after every frame.
         targets: Targets at any moment, at most those of the scene.
-        swap_every: After this many frames the oldest target is removed and started anew; 0 = never [frames].
+        swap_every: After this many frames the oldest target is removed and started again; 0 = never.
 
     Raises:
-        ValueError: Targets are to be swapped, and answers are scripted: a script knows one order of targets.
+        ValueError: Targets are swapped, and answers are scripted: a script has a fixed order of targets.
     """
     if swap_every and subject.scripted:
-        raise ValueError("targets can be swapped only if the model speaks for itself")
+        raise ValueError(f"swap_every = {swap_every} needs the answers of a model; with scripted answers it must be 0")
     run = _Run(subject, window, targets)
     seconds, passes = np.zeros(frames), np.zeros(frames, np.int64)
     span = _span(frames, 2 * (len(subject.scene.images) - 1), swap_every)
@@ -179,18 +179,18 @@ def measure_soak(
 
 
 def _span(frames: int, round_frames: int, swap_every: int) -> int:
-    """Length of what is compared [frames]; see :class:`SoakCost`."""
+    """Return the length of a span [frames]; see :class:`SoakCost`."""
     longest = min(_SPAN_FRAMES, frames // 10)
     whole = math.lcm(round_frames, swap_every or 1)
     return longest - longest % whole or longest
 
 
 class _Run:
-    """One endless stream."""
+    """A stream of any length."""
 
     def __init__(self, subject: Subject, window: str, targets: int) -> None:
         self._scene, self._device = subject.scene, subject.runtime.device
-        # In the order in which they were added.
+        # In the order in which the targets were added.
         self._tracks = list(subject.scene.boxes[:targets])
         self._runtime, self._make_frame = self._player(subject)
         self.tracker = StreamTracker(self._runtime, subject.following(window, targets))
@@ -198,24 +198,23 @@ class _Run:
             self.tracker.add(box=track[0])
 
     def step(self, step: int) -> float:
-        """Show the next frame; return how long the answer took [s]."""
+        """Track the next frame; return the time it took [s]."""
         frame = self._make_frame(step)
         started = time.perf_counter()
         self.tracker.step(frame)
         return time.perf_counter() - started
 
     def swap_oldest(self, step: int) -> None:
-        """Stop the oldest target, and start it anew where it is."""
+        """Remove the oldest target, and add it again at its present place."""
         oldest = self._tracks.pop(0)
         self.tracker.remove(self.tracker.target_ids[0])
         self.tracker.add(box=oldest[self._scene.place(step)])
         self._tracks.append(oldest)
 
     def holdings(self) -> Holdings:
-        """What is held now; what is garbage has gone."""
+        """Return the memory after collecting garbage."""
         gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return Holdings(
             kv_tokens=self._runtime.kv_tokens,
             memory_bytes=held_bytes(self._device),
@@ -224,7 +223,7 @@ class _Run:
         )
 
     def _player(self, subject: Subject) -> tuple[RecordingRuntime, Callable[[int], Frame]]:
-        """A runtime for an endless stream, and what makes its frames."""
+        """Return a runtime for the stream, and a function that makes its frames."""
         base, scene, rate_hz = subject.runtime, subject.scene, subject.rate_hz
         if subject.scripted:
             spans = ([scene.place(step)] for step in itertools.count(1))

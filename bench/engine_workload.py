@@ -1,6 +1,6 @@
-"""What the engine is measured with: targets that move through generated frames, and models of any size.
+"""Workloads for the engine: scenes with moving targets, and models of random weights in any size.
 
-Frames are played there and back, so that a run of any length needs few of them.
+A scene is played forwards and backwards, so that a run of any length needs few frames.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from elysium_core.training.nano.nano_model import tokenizer_corpus
 from elysium_core.vision.torch_vision import TorchVision
 
 NAMES = 40
-"""Names of the sprite atlas that scenes are drawn with; nano knows them."""
+"""Number of names that scenes are drawn with; nano was trained on them."""
 
-FEWEST_THINGS, MOST_THINGS = 3, 16
-"""Things in a scene: a target alone could not be confused with anything."""
+FEWEST_OBJECTS = 3
+"""Fewest objects in a scene: a single one could not be confused with another."""
 
-# Objects then keep about 0.72 of their coordinates from frame to frame at 30 Hz, as LaSOT's do (on the 0..100 grid).
+# So fast that at 30 Hz 0.72 of the coordinates (0..100) stay the same from frame to frame, as in LaSOT.
 _TIME_UNITS_A_SECOND = 1.75
 _VOCABULARY = 1024
-# The rest is for keys and values, and for what others need.
+# The rest is for keys and values, and for other programs.
 _USABLE_MEMORY = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Targets that move through frames.
+    """Frames and the true boxes of the targets in them.
 
     Attributes:
         images: (F, S, S, 3) uint8 RGB.
-        boxes: ``boxes[target][frame]``, on the grid that answers are written in.
+        boxes: ``boxes[target][frame]``, rounded to the grid of the answers.
     """
 
     images: NDArray[np.uint8]
@@ -64,34 +64,34 @@ class Scene:
         return float((levels[:, 1:] == levels[:, :-1]).mean())
 
     def place(self, step: int) -> int:
-        """The frame that is shown at a step of a run: there and back again."""
+        """Return the index of the frame at a step of a run, forwards and backwards."""
         last = len(self.images) - 1
         return last - abs(last - step % (2 * last))
 
 
 def draw_scene(
-    seed: int, frames: int, targets: int, rate_hz: float, side_px: int, things: int = FEWEST_THINGS
+    seed: int, frames: int, targets: int, rate_hz: float, side_px: int, objects: int = FEWEST_OBJECTS
 ) -> Scene:
-    """Draw a scene on backgrounds that no training sees.
+    """Draw a scene on backgrounds that are never trained on.
 
     Args:
         seed: The same seed gives the same scene.
         frames: Frames F, >= 2.
-        targets: Targets T; those that stay in sight come first.
-        rate_hz: Frames a second, which tells how far things move from one to the next.
+        targets: Number of targets; objects that are visible in all frames come first.
+        rate_hz: Frame rate, which determines how far objects move from frame to frame [Hz].
         side_px: Side S of the frames [px].
-        things: Things in sight, targets among them; at least as many as targets.
+        objects: Number of objects, targets included; at least as many as targets.
     """
     generator = ClipGenerator.for_split("test", NAMES, seed, SceneConfig(side_px=side_px))
     gap = _TIME_UNITS_A_SECOND / rate_hz
-    clip = generator.draw(frames, max(targets, things), (gap, gap))
+    clip = generator.draw(frames, max(targets, objects), (gap, gap))
     seen = clip.targets
     order = [*seen, *(n for n in range(len(clip.names)) if n not in seen)][:targets]
     return Scene(clip.images, [[_on_grid(values) for values in clip.boxes[n]] for n in order])
 
 
 def _on_grid(values: NDArray[np.float32]) -> Box:
-    """A box as an answer can say it, at least one step wide and high."""
+    """Return a box rounded to the grid of the answers, at least one step wide and high."""
     x1, y1, x2, y2 = (round(float(value) * LEVELS) for value in values)
     x1, y1 = min(max(x1, 0), LEVELS - 1), min(max(y1, 0), LEVELS - 1)
     x2, y2 = min(max(x2, x1 + 1), LEVELS), min(max(y2, y1 + 1), LEVELS)
@@ -124,11 +124,11 @@ SIZES = {
     "nano": DecoderSize(width=128, mlp_width=384, layers=4, heads=4, vocab=1024, visual_tokens=24),
     "paper": DecoderSize(width=4096, mlp_width=11008, layers=32, heads=32, vocab=32000, visual_tokens=108),
 }
-"""Sizes that can be measured without weights; ``paper`` is a 7B LLaMA with 108 visual tokens a frame."""
+"""Sizes of random models; ``paper`` is a 7B LLaMA with 108 visual tokens a frame."""
 
 
 def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Runtime:
-    """A runtime of random weights; its vision encoder is a dummy that is not meant to be run.
+    """Return a runtime of random weights; its vision encoder is a placeholder that must not be run.
 
     Raises:
         BackendError: The device has too little memory (``MEMORY``).
@@ -159,7 +159,7 @@ def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, 
 
 
 def _check_memory(size: DecoderSize, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a model that does not fit before the system ends the process for it."""
+    """Refuse a model that does not fit into memory: the system would kill the process."""
     layer = 4 * size.width**2 + 3 * size.width * size.mlp_width
     needed = (2 * size.vocab * size.width + size.layers * layer) * dtype.itemsize
     free = free_bytes(device)
@@ -175,7 +175,7 @@ def _check_memory(size: DecoderSize, device: torch.device, dtype: torch.dtype) -
 
 
 def random_visual_tokens(runtime: Runtime, frames: int, tokens: int) -> list[torch.Tensor]:
-    """Visual tokens (K, D) for frames of a model without a vision encoder."""
+    """Return random visual tokens (K, D) for each frame."""
     weight = as_elysium(runtime.family).network.llm.lm_head.weight
     generator = torch.Generator().manual_seed(frames)
     drawn = torch.randn(frames, tokens, weight.shape[1], generator=generator)
@@ -183,7 +183,7 @@ def random_visual_tokens(runtime: Runtime, frames: int, tokens: int) -> list[tor
 
 
 def _bench_tokenizer() -> TextTokenizer:
-    """A tokenizer in which a box is about as long as in LLaMA's."""
+    """Return a tokenizer that needs about as many tokens for a box as LLaMA's."""
     texts = [*tokenizer_corpus(sprite_names()[:NAMES]), PUBLISHED_SYSTEM_TEXT]
     with tempfile.TemporaryDirectory(prefix="elysium-bench-") as folder:
         save_tokenizer(train_tokenizer(texts, _VOCABULARY), Path(folder))

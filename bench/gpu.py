@@ -1,4 +1,4 @@
-"""``python -m bench.gpu``: everything that only a GPU can tell, in one run of less than eight minutes."""
+"""``python -m bench.gpu``: all measurements that need a GPU, in one run of less than eight minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_TARGETS = 16
 
 def command(
     size: Annotated[
-        str, typer.Option("--size", help="paper (CLIP ViT-L/14-336 and a 7B LLaMA), or tiny to try it out anywhere.")
+        str, typer.Option("--size", help="paper (CLIP ViT-L/14-336 and a 7B LLaMA), or tiny, which runs anywhere.")
     ] = "paper",
     only: Annotated[
         list[str] | None,
@@ -29,23 +29,21 @@ def command(
         typer.Option("--targets", min=1, max=_MOST_TARGETS, help="Targets; repeatable; 1, 4, 16 by default."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Trained model that precisions are compared on.")
+        str, typer.Option("--model", "-m", help="Trained model for the comparison of precisions.")
     ] = DEFAULT_MODEL,
-    out: Annotated[
-        Path, typer.Option("--out", help="The report, written anew after every part; what was there is replaced.")
-    ] = Path("gpu.json"),
+    out: Annotated[Path, typer.Option("--out", help="The report; an existing file is replaced.")] = Path("gpu.json"),
     budget: Annotated[
         float,
-        typer.Option("--budget", min=1, max=86400, help=r"Time for all of it; no part begins without any \[s]."),
+        typer.Option("--budget", min=1, max=86400, help=r"Time for all measurements \[s]."),
     ] = 480.0,
     device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the random weights: auto, float32, ...")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="Data type of the random weights: auto, float32, ...")] = "auto",
     json: JsonOption = False,
 ) -> None:
     """Measure speed at full size with random weights, and agreement with float32 on a trained model.
 
-    Frames a second and times for 1, 4 and 16 targets by stages, against the floor that the
-    device's own memory and arithmetic set; quantised language models; TensorRT against torch.
+    Frame rate and time of each stage for 1, 4 and 16 targets, compared with the lower bound that
+    memory bandwidth and arithmetic of the GPU allow; quantised language models; TensorRT and torch.
     """
     from bench.gpu_report import BENCH_SIZES, SECTIONS, BenchSettings, GpuBench
     from elysium_core.device import check_gpu, resolve_device, resolve_dtype, why_no_gpu
@@ -84,11 +82,11 @@ def _check(option: str, names: list[str], known: Any) -> list[str]:
 
 
 def _show(section: str, found: Any) -> None:
-    """One part, its figures in lines."""
+    """Show the figures of one part."""
     say(section)
     for name, value in found.items():
-        told = ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else value
-        say(f"  {name:<26}{told}")
+        figures = ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else value
+        say(f"  {name:<26}{figures}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""How far answers in other precisions are from those in float32, on a trained model.
+"""Agreement of a trained model in other precisions with the same model in float32.
 
-Two views. *Live*: whole streams are followed in both precisions, and their boxes compared; an
-early difference goes on in the boxes behind it. *Word by word*: both are shown the same prompt
-and the float32 answer, and asked for the next token at each place; where they part, the margin
-tells how sure float32 was: the logit of its choice above that of its second choice.
+In two ways. *Live*: whole streams are tracked in both precisions, and the boxes compared; an early
+difference also changes later boxes. *Token by token*: both models get the same prompt and the
+float32 answer, and predict the next token at each position. Where they differ, the margin says how
+close the decision was: the difference of the two highest float32 logits.
 """
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from bench.engine_workload import Scene, draw_scene
 from bench.gpu_machine import percentiles
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.quantization import NONE
-from elysium_core.device import resolve_dtype
+from elysium_core.device import dtype_name, release_memory, resolve_dtype
 from elysium_core.errors import BackendError
 from elysium_core.families.elysium import as_elysium
 from elysium_core.frames import Frame
@@ -43,7 +42,7 @@ class Variant:
 
     Attributes:
         dtype: Name of the data type.
-        quantization: Of the language model.
+        quantization: Quantisation of the language model.
     """
 
     dtype: str
@@ -59,7 +58,7 @@ REFERENCE = Variant("float32")
 
 
 def variants(device: torch.device) -> list[Variant]:
-    """All that is compared with float32 on a device."""
+    """Return the variants that are compared with float32 on a device."""
     half = "bfloat16" if device.type == "cuda" else "float32"
     plain = [REFERENCE, Variant("bfloat16"), *([Variant("float16")] if device.type == "cuda" else [])]
     return [*plain, *(Variant(half, kind) for kind in ("int8", "nf4", "fp8"))]
@@ -67,11 +66,11 @@ def variants(device: torch.device) -> list[Variant]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """What a model has said about all scenes.
+    """The answers of a model for all scenes.
 
     Attributes:
-        boxes: ``boxes[scene][frame]``, None where it saw none.
-        asked: Prompts and answers of all scenes; empty unless they were kept.
+        boxes: ``boxes[scene][frame]``, None where there is no box.
+        asked: Prompts and answers of all scenes; empty if they were not recorded.
     """
 
     boxes: list[list[Box | None]]
@@ -79,24 +78,24 @@ class _Run:
 
 
 def measure_agreement(model: str, device: torch.device, scenes: int = 4, frames: int = 36) -> Iterator[dict[str, Any]]:
-    """Compare every variant with float32 without recorded passes, one after the other.
+    """Compare every variant with float32 that runs without CUDA graphs.
 
     Args:
         model: Name or folder of a trained model.
-        device: Where all of them run.
-        scenes: Streams with one target each.
-        frames: Frames of each.
+        device: Device of all models.
+        scenes: Number of streams with one target each.
+        frames: Frames of each stream.
     """
     clips = [draw_scene(seed, frames, 1, 30.0, 128) for seed in range(1, scenes + 1)]
     reference = _load(model, device, REFERENCE, cuda_graphs=False).runtime
     expected = _follow(reference, clips, keeps_prompts=True)
     for variant in variants(device):
         try:
-            # Not kept in a name: the next variant needs its memory.
+            # No variable refers to the model: the next variant needs its memory.
             compared = _compare(reference, _load(model, device, variant, cuda_graphs=True).runtime, expected, clips)
         except BackendError as error:
             compared = {"skipped": str(error)}
-        gc.collect()
+        release_memory(device)
         yield {"variant": variant.name, **compared}
 
 
@@ -158,7 +157,7 @@ def _compare(reference: Runtime, runtime: Runtime, expected: _Run, clips: Sequen
 
 @torch.inference_mode()
 def _parted(reference: Llama, llm: Llama, asked: Sequence[Asked]) -> tuple[list[float], int]:
-    """Margins of float32 at the words that the other would not have written, and the number of all words."""
+    """Return the margins of float32 where the other model predicts another token, and the number of all tokens."""
     margins: list[float] = []
     words = 0
     for question in asked:
@@ -175,7 +174,7 @@ def _parted(reference: Llama, llm: Llama, asked: Sequence[Asked]) -> tuple[list[
 
 
 def _next_words(llm: Llama, prompt: Tensor, answer: Sequence[int]) -> Tensor:
-    """Logits (A, vocab) of each word of an answer of A words, given all before it."""
+    """Return the logits (A, vocab) for each token of an answer of A tokens, given all before it."""
     weight = llm.lm_head.weight
     written = llm.embed(torch.tensor(answer[:-1], dtype=torch.int64, device=weight.device))
     fed = torch.cat([prompt.to(weight.dtype), written])[None]
@@ -184,7 +183,7 @@ def _next_words(llm: Llama, prompt: Tensor, answer: Sequence[int]) -> Tensor:
 
 
 def measure_small_model(model: str, device: torch.device, frames: int = 200) -> dict[str, Any]:
-    """Frames a second of a trained model through ``step``, one target, camera pictures."""
+    """Measure the frame rate of a trained model with one target and camera frames."""
     loaded = Elysium.from_pretrained(model, device=str(device), vision_backend="torch")
     scene = draw_scene(7, 36, 1, 30.0, 128)
     tracker = StreamTracker(loaded.runtime, Subject(loaded.runtime, scene, ()).following("anchor", 1))
@@ -199,7 +198,7 @@ def measure_small_model(model: str, device: torch.device, frames: int = 200) -> 
     settled = times[frames // 5 :]
     return {
         "model": model,
-        "dtype": str(resolve_dtype("auto", device)).removeprefix("torch."),
+        "dtype": dtype_name(resolve_dtype("auto", device)),
         "fps": round(1000 * len(settled) / sum(settled), 2),
         "ms": percentiles(settled),
         "language_model": loaded.runtime.family.decoder.description,

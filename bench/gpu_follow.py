@@ -1,7 +1,7 @@
-"""Following targets with a model of full size and random weights: frames a second, and how near to what is possible.
+"""Tracking with a model of full size and random weights: frame rate, compared with a lower bound of the time.
 
-The floor of a frame is what its arithmetic and its reading of weights and cache take at the
-rates that the device has shown in the same run (:class:`bench.gpu_machine.Rates`).
+The lower bound of a frame is the time for its arithmetic, and for reading weights and KV cache, at
+the rates that were measured on the device in the same run (:class:`bench.gpu_machine.Rates`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bench.random_network import ROW, random_network
 from bench.stage_clock import FrameTimes, Pass, StageClock, TimedDecoder, TimedVision
 from bench.vision_cost import VisionSize, row_shape
 from elysium_core.checkpoint.quantization import quantize
+from elysium_core.device import synchronize
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
 from elysium_core.families.elysium import ElysiumFamily, as_elysium
@@ -44,17 +45,17 @@ _SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """What is followed, by what.
+    """Model and scene of a measurement.
 
     Attributes:
         vision: Sizes of the vision half.
         decoder: Sizes of the language model.
-        device: Where.
-        dtype: Of the weights.
+        device: Device of the model.
+        dtype: Data type of the weights.
         window: Window of the stream.
-        rate_hz: Frames a second that the targets' motion stands for.
-        frames: Frames that are timed.
-        warm_up: Frames before them; shapes are recorded meanwhile.
+        rate_hz: Frame rate that the targets' motion corresponds to [Hz].
+        frames: Number of timed frames.
+        warm_up: Frames before them, in which CUDA graphs are recorded.
     """
 
     vision: VisionSize
@@ -68,7 +69,7 @@ class FollowSettings:
 
 
 def full_runtime(settings: FollowSettings, *, quantization: str = "none", cuda_graphs: bool = True) -> Runtime:
-    """A runtime of random weights, vision encoder and all.
+    """Return a runtime of random weights with its vision encoder.
 
     Raises:
         BackendError: The device has too little memory (``MEMORY``).
@@ -92,9 +93,9 @@ def full_runtime(settings: FollowSettings, *, quantization: str = "none", cuda_g
 
 
 def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, rates: Rates) -> dict[str, Any]:
-    """Follow some targets and say what a frame takes, by stages, and against the floor.
+    """Track some targets, and measure the time of a frame by stages and relative to the lower bound.
 
-    The answers are the truth: what they cost is what a trained model's would.
+    The answers are the true boxes, which cost as much as those of a trained model.
     """
     device, clock = settings.device, StageClock(settings.device)
     family = as_elysium(runtime.family)
@@ -116,7 +117,7 @@ def measure_following(runtime: Runtime, settings: FollowSettings, targets: int, 
 
 
 def _ahead_rate(runtime: Runtime, settings: FollowSettings, targets: int) -> float:
-    """Frames a second when the next frame is encoded beside the language model."""
+    """Return the frame rate if the next frame is encoded while the language model runs."""
     step, frame_at = _player(runtime, settings, targets)
     frames = [frame_at(number) for number in range(settings.warm_up + settings.frames + 1)]
     for number in range(settings.warm_up):
@@ -130,7 +131,7 @@ def _ahead_rate(runtime: Runtime, settings: FollowSettings, targets: int) -> flo
 def _player(
     runtime: Runtime, settings: FollowSettings, targets: int
 ) -> tuple[Callable[..., None], Callable[[int], Frame]]:
-    """What makes a tracker look at frame ``number``, from 0; given frames, the next one is encoded ahead."""
+    """Return a function that tracks frame ``number``, from 0, and one that makes it; see :func:`_ahead_rate`."""
     scene = draw_scene(_SEED, _SCENE_FRAMES, targets, settings.rate_hz, _SCENE_PX)
     subject = Subject(runtime, scene, (), settings.rate_hz, scripted=True)
     spans = ([scene.place(number)] for number in itertools.count(1))
@@ -180,11 +181,11 @@ def _report(times: Sequence[FrameTimes], network: ElysiumNetwork, rates: Rates) 
 
 
 class Floor:
-    """The least time that a network's work can take at a device's rates.
+    """The lower bound of the time that a network's work takes at a device's rates.
 
     Args:
-        network: The network; quantised weights count with the bytes they take.
-        rates: Of the device.
+        network: The network; quantised weights count with their size in bytes.
+        rates: Rates of the device.
     """
 
     def __init__(self, network: ElysiumNetwork, rates: Rates) -> None:
@@ -200,20 +201,20 @@ class Floor:
         self.vision_ms = 1000 * vision_flops(network) / rates.flops_per_s
 
     def bytes(self, done: Pass) -> float:
-        """Bytes that a pass has to read."""
+        """Return the bytes that a pass must read."""
         return self._weight_bytes + done.columns * self._token_bytes
 
     def flops(self, done: Pass) -> float:
-        """Operations that a pass has to do."""
+        """Return the number of arithmetic operations of a pass."""
         return done.tokens * (self._token_flops + self._column_flops * done.columns)
 
     def pass_ms(self, done: Pass) -> float:
-        """The larger of the times of both [ms]."""
+        """Return the lower bound of the time of a pass, the larger one of reading and arithmetic [ms]."""
         return 1000 * max(self.bytes(done) / self._rates.bytes_per_s, self.flops(done) / self._rates.flops_per_s)
 
 
 def vision_flops(network: ElysiumNetwork) -> float:
-    """Operations of the vision half for one frame."""
+    """Return the arithmetic operations of vision encoder, adapter and projector for one frame."""
     encoder = network.visual_encoder
     if not isinstance(encoder, VisionEncoder):
         raise BackendError(f"operations are counted for CLIP vision encoders only, not for {type(encoder).__name__}")
@@ -227,7 +228,7 @@ def vision_flops(network: ElysiumNetwork) -> float:
 
 
 def measure_ingest(settings: FollowSettings, repeats: int = 20) -> dict[str, Any]:
-    """Time to resize and upload one camera picture, by PIL and on the device [ms]."""
+    """Measure the time to resize and upload one camera frame, with PIL and on the device [ms]."""
     width, height = CAMERA_PX
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     side = row_shape(settings.vision, ROW)[1]
@@ -237,8 +238,7 @@ def measure_ingest(settings: FollowSettings, repeats: int = 20) -> dict[str, Any
 
         def run(upload: FrameUpload = upload) -> None:
             upload([image], settings.device)
-            if settings.device.type == "cuda":
-                torch.cuda.synchronize(settings.device)
+            synchronize(settings.device)
 
         found[f"{name}_ms"] = percentiles(time_on(settings.device, run, repeats))
     return found

@@ -1,4 +1,4 @@
-"""The machine under a measurement: what it is, and what it can do at most."""
+"""The machine of a measurement: hardware, versions, and its highest rates."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _QUERY_TIMEOUT_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a device moves and multiplies at most.
+    """The highest rates of a device.
 
     Attributes:
-        bytes_per_s: Read and written by a large copy.
-        flops_per_s: Of a large product of matrices in the measured data type.
+        bytes_per_s: Bytes that a large copy reads and writes [1/s].
+        flops_per_s: Operations of a large matrix product in the measured data type [1/s].
     """
 
     bytes_per_s: float
@@ -42,7 +42,7 @@ class Rates:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Device, driver and versions."""
+    """Return the names and versions of device, driver and packages."""
     found: dict[str, Any] = {
         "device": str(device),
         "processor": platform.machine(),
@@ -71,7 +71,7 @@ def _version(package: str) -> str:
 
 
 def _query(index: int) -> dict[str, str]:
-    """What the driver's own tool says; empty where it is not to be had."""
+    """Return the figures of ``nvidia-smi``; nothing where it cannot run."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return {}
@@ -84,14 +84,14 @@ def _query(index: int) -> dict[str, str]:
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype, copy_bytes: int, side: int, repeats: int = 20) -> Rates:
-    """Measure a device's best: median times of a copy and of a product of matrices.
+    """Measure the rates of a device: median times of a copy and of a matrix product.
 
     Args:
         device: The device.
-        dtype: Of the matrices.
-        copy_bytes: Size of what is copied; must be far larger than any cache.
+        dtype: Data type of the matrices.
+        copy_bytes: Size of the copy, which must be far larger than any cache [bytes].
         side: Rows and columns of the matrices.
-        repeats: Timed runs of each, after three that are not timed.
+        repeats: Timed runs of each, after three untimed ones.
     """
     return Rates(_copy_rate(device, copy_bytes, repeats), _matmul_rate(device, dtype, side, repeats))
 
@@ -109,7 +109,7 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: i
 
 
 def time_on(device: torch.device, run: Callable[[], object], repeats: int, warm_ups: int = 3) -> list[float]:
-    """Times of some work, as the device itself takes them on a GPU [ms]."""
+    """Return the times of some work, measured by events of the device on a GPU [ms]."""
     for _ in range(warm_ups):
         run()
     if device.type != "cuda":
@@ -131,7 +131,7 @@ def _wall_ms(run: Callable[[], object]) -> float:
 
 
 def percentiles(values_ms: list[float]) -> dict[str, float]:
-    """Median, 95th and 99th percentile; empty without values."""
+    """Return median, 95th and 99th percentile; nothing without values."""
     if not values_ms:
         return {}
     ordered = sorted(values_ms)

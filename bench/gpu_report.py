@@ -1,12 +1,11 @@
-"""Everything that only a GPU can tell, section by section, in one report that is never lost.
+"""All measurements that need a GPU, section by section, in one report.
 
-The report is written anew after every part of a section: a run that is cut short leaves what
-it has found. Sections that no time is left for say so.
+The report is written after every part of a section: a run that is interrupted leaves a report of
+the finished parts. A section for which no time is left says so in the report.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from bench.gpu_machine import Rates, describe_machine, measure_rates
 from bench.gpu_vision import measure_vision_backends
 from bench.vision_cost import PAPER_SIZE, TINY_SIZE, VisionSize
 from elysium_core.checkpoint.quantization import NONE, QUANTIZATIONS, check_quantization
-from elysium_core.device import device_errors
+from elysium_core.device import device_errors, dtype_name, release_memory
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
 from elysium_core.families.elysium import ElysiumFamily, as_elysium
@@ -32,22 +31,22 @@ from elysium_core.runtime import Runtime
 from elysium_core.vision.vision_choice import build_vision
 
 _MIB = 1 << 20
-# What a part takes at most, roughly; exporting and building an engine of full size take minutes.
+# Longest time of a part, roughly [s]; exporting a graph and building an engine of full size take minutes.
 _NEEDED_S = {"follow": 40.0, "quantised": 40.0, "agreement": 15.0, "vision": 200.0}
 
 
 @dataclass(frozen=True, slots=True)
 class BenchSize:
-    """How large everything is.
+    """Sizes of the models and measurements.
 
     Attributes:
         vision: Sizes of the vision half.
         decoder: Sizes of the language model.
-        copy_bytes: Size of the copy that tells the memory's rate.
-        matmul_side: Side of the matrices that tell the arithmetic's rate.
-        frames: Frames that are timed for each number of targets.
+        copy_bytes: Size of the copy that measures the memory bandwidth [bytes].
+        matmul_side: Side of the matrices that measure the arithmetic.
+        frames: Timed frames for each number of targets.
         repeats: Timed runs of everything else.
-        scenes: Streams that precisions are compared on.
+        scenes: Streams for the comparison of precisions.
     """
 
     vision: VisionSize
@@ -63,25 +62,25 @@ BENCH_SIZES = {
     "paper": BenchSize(PAPER_SIZE, SIZES["paper"], 1024 * _MIB, 8192, 120, 30, 4),
     "tiny": BenchSize(TINY_SIZE, replace(SIZES["tiny"], width=TINY_SIZE.llm_width), 16 * _MIB, 256, 6, 3, 1),
 }
-"""``paper``: CLIP ViT-L/14-336 and a 7B LLaMA, for a GPU. ``tiny``: to see that all of it runs, anywhere."""
+"""``paper``: CLIP ViT-L/14-336 and a 7B LLaMA, for a GPU. ``tiny``: runs anywhere, to try the benchmark."""
 
 SECTIONS = ("device", "rates", "ingest", "follow", "nano", "agreement", "quantised", "vision")
-"""What is measured, in this order: what matters most and takes least comes first."""
+"""The sections, in their order: the most important and fastest ones come first."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchSettings:
-    """What to run, and where.
+    """Settings of a run.
 
     Attributes:
         size: Key of :data:`BENCH_SIZES`.
-        device: Where.
-        dtype: Of the random weights.
-        sections: Of :data:`SECTIONS`.
-        targets: Numbers of targets to follow.
-        model: Trained model that precisions are compared on.
-        budget_s: Time for all of it; no part is begun that may need more than is left [s].
-        out: Where the report is kept; None = nowhere.
+        device: Device of all models.
+        dtype: Data type of the random weights.
+        sections: Some of :data:`SECTIONS`.
+        targets: Numbers of targets to track.
+        model: Trained model for the comparison of precisions.
+        budget_s: Time for the whole run; a part that may need more than is left is skipped [s].
+        out: File of the report; None = no file.
     """
 
     size: str
@@ -95,22 +94,22 @@ class BenchSettings:
 
 
 class GpuBench:
-    """One run.
+    """One run of the measurements.
 
     Args:
-        settings: What to run.
-        told: Hears of every part that is complete: its section, and what was found.
-        clock: Steady clock [s].
+        settings: Settings of the run.
+        on_part: Called with section and figures of every complete part.
+        clock: A steady clock [s].
     """
 
     def __init__(
         self,
         settings: BenchSettings,
-        told: Callable[[str, object], object] | None = None,
+        on_part: Callable[[str, object], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._size = settings, BENCH_SIZES[settings.size]
-        self._told, self._clock = told, clock
+        self._on_part, self._clock = on_part, clock
         self._started = clock()
         self._rates: Rates | None = None
         self._parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -125,13 +124,13 @@ class GpuBench:
         }
         self.report: dict[str, Any] = {
             "size": settings.size,
-            "dtype": str(settings.dtype).removeprefix("torch."),
+            "dtype": dtype_name(settings.dtype),
             "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "complete": False,
         }
 
     def run(self) -> dict[str, Any]:
-        """Measure section by section; what fails is said in the report, and the next one begins.
+        """Measure section by section. A section that fails is reported, and the next one begins.
 
         Raises:
             OSError: The report cannot be written.
@@ -163,11 +162,11 @@ class GpuBench:
             found.append(part)
             self.report[section] = found
             self._save()
-            if self._told is not None:
-                self._told(section, part)
+            if self._on_part is not None:
+                self._on_part(section, part)
         self.report[section] = found
         self._save()
-        self._free()
+        release_memory(self._settings.device)
 
     def _device(self) -> Iterator[dict[str, Any]]:
         yield describe_machine(self._settings.device)
@@ -219,7 +218,7 @@ class GpuBench:
                 continue
             yield {"quantization": kind, **measure_following(runtime, settings, self._settings.targets[0], rates)}
             del runtime
-            self._free()
+            release_memory(self._settings.device)
 
     def _nano(self) -> Iterator[dict[str, Any]]:
         frames = 200 if self._settings.size == "paper" else 20
@@ -232,11 +231,6 @@ class GpuBench:
     def _vision(self) -> Iterator[dict[str, Any]]:
         size, settings = self._size, self._settings
         yield measure_vision_backends(size.vision, settings.device, settings.dtype, size.repeats)
-
-    def _free(self) -> None:
-        gc.collect()
-        if self._settings.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _save(self) -> None:
         if self._settings.out is not None:

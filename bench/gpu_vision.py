@@ -1,4 +1,4 @@
-"""The vision half at full size and random weights: torch against TensorRT, in time and in values."""
+"""The vision encoder at full size with random weights: torch and TensorRT compared in time and in values."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from elysium_core.vision.vision_choice import build_vision, graph_precision
 
 _BATCHES = (1, 8)
 _PICTURES = 8
-# Of the longest distance between float32's own tokens.
+# Share of the longest distance between two float32 tokens.
 _CLOSE = 0.05
 
 
 def measure_vision_backends(
     size: VisionSize, device: torch.device, dtype: torch.dtype, repeats: int = 30
 ) -> dict[str, Any]:
-    """Time both, build an engine, and compare their tokens with torch's in float32.
+    """Time both backends, and compare their tokens with torch's in float32.
 
-    What fails on the way is said under ``skipped``; what was found before stays.
+    If TensorRT fails, the reason is under ``skipped``, beside the figures measured until then.
     """
     network = random_network(size, NO_LLM, device, dtype)
     side = network.visual_encoder.side_px
@@ -70,7 +70,7 @@ def _measure(
 
 
 def _close_share(found: Tensor, expected: Tensor) -> float:
-    """Share of tokens near one of float32's for the same picture: which patches are kept may differ by a few."""
+    """Return the share of tokens close to any float32 token of the same image: the kept patches may differ."""
     distance = torch.cdist(found, expected).amin(-1)
     limit = _CLOSE * torch.cdist(expected, expected).amax(dim=(-1, -2))
     return float((distance <= limit[:, None]).float().mean())

@@ -1,4 +1,4 @@
-"""The same language model, run by transformers' ``generate``: the peer that the engine is measured against."""
+"""The language model run by transformers' ``generate``, for comparison with the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elysium_core.network.llama import Llama, LlamaSize
 
 
 class HfDecoder:
-    """``LlamaForCausalLM`` on the very weights of one of our decoders; no copy is made.
+    """``LlamaForCausalLM`` that shares the weights of one of our decoders.
 
     Args:
         llm: Our decoder.
@@ -22,7 +22,7 @@ class HfDecoder:
 
     Attributes:
         passes: Forward passes so far.
-        tokens: Tokens fed so far.
+        tokens: Input tokens so far.
     """
 
     def __init__(self, llm: Llama, eos_id: int) -> None:
@@ -31,7 +31,7 @@ class HfDecoder:
         with torch.device("meta"):
             model = LlamaForCausalLM(config)
         model.load_state_dict(llm.state_dict(), assign=True)
-        # Its frequencies are no weights and would stay empty.
+        # Its frequencies are not part of the weights and would stay on the meta device.
         model.model.rotary_emb = LlamaRotaryEmbedding(config).to(llm.lm_head.weight.device)
         self._model = model.eval()
         self.passes = self.tokens = 0
@@ -44,12 +44,12 @@ class HfDecoder:
 
     @torch.inference_mode()
     def generate(self, prompt: Tensor, max_new_tokens: int, forced: Sequence[int] | None = None) -> list[int]:
-        """Greedy answer to a prompt.
+        """Return the greedy answer to a prompt.
 
         Args:
             prompt: (T, D) embeddings.
             max_new_tokens: Longest answer.
-            forced: Tokens to write instead of the model's own, at the same cost.
+            forced: Tokens to generate instead of the model's choice, at the same cost.
 
         Returns:
             Token ids without the end token.
@@ -68,7 +68,7 @@ class HfDecoder:
 
 
 def hf_settings(size: LlamaSize) -> dict[str, Any]:
-    """``LlamaConfig``'s names for our sizes."""
+    """Return our sizes as arguments of ``LlamaConfig``."""
     settings: dict[str, Any] = {
         "vocab_size": size.vocab,
         "hidden_size": size.width,
@@ -87,13 +87,13 @@ def hf_settings(size: LlamaSize) -> dict[str, Any]:
 
 
 class _Force(LogitsProcessor):
-    """Makes one answer the greedy one."""
+    """Makes a given answer the most likely one."""
 
     def __init__(self, answer: Sequence[int]) -> None:
         self._answer = answer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # Prompts are embeddings, so that what stands here is the answer alone.
+        # Prompts are embeddings, so these are the ids of the answer only.
         token = self._answer[min(input_ids.shape[1], len(self._answer) - 1)]
         forced = torch.full_like(scores, -torch.inf)
         forced[:, token] = 0

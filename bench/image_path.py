@@ -42,7 +42,7 @@ from elysium_ros.perception.worker import INFERENCE_THREAD
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = (f"{_ROOT / 'elysium_core'}{os.sep}", f"{_ROOT / 'elysium_ros'}{os.sep}")
-# The executor asks these again whenever it waits, for whatever entity: that is not the image's path.
+# The executor calls these for every entity whenever it waits; they do not belong to an image.
 _WAITING = executors.__file__
 _THREADS = (executors.CAMERA_THREAD, INFERENCE_THREAD)
 _TRACKER = "/elysium"
@@ -109,9 +109,9 @@ class ImagePath:
 
 
 class Tracer:
-    """Records calls in the two threads that an image passes, while it is asked to.
+    """Records the calls in the two threads that process an image, between :meth:`begin` and :meth:`end`.
 
-    Make it before those threads start: Python before 3.12 can only hook threads that come later.
+    Make it before those threads start: Python before 3.12 can only hook threads that start later.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 _MIB = 1 << 20
-# psutil knows no peaks. Linux counts one, and resets it when a 5 is written to clear_refs.
+# psutil has no peak. Linux counts one, and resets it when a 5 is written to clear_refs.
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 

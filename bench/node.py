@@ -2,7 +2,7 @@
 
     python -m bench.node --model identity --model nano --rate 15 --rate 30 --seconds 180 --json
 
-Each run starts the node as a process of its own, sends moving pictures at a steady rate, follows one object, and
+Each run starts the node as a separate process, sends moving pictures at a steady rate, follows one object, and
 compares the stamp of each image with the time at which the answer is here. With ``--model identity`` no model runs, so
 that run is what ROS 2 and the node cost by themselves. Run it on an idle machine; nothing else is corrected for.
 """

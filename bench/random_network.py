@@ -1,6 +1,6 @@
-"""Networks of random weights, made where they are to be, in the precision they are to have.
+"""Networks of random weights, made directly on their device and in their data type.
 
-A 7B network takes 28 GB as float32; on the computer first and then on the GPU, a minute.
+A 7B network has 28 GB in float32: to make it in the computer's memory and copy it takes a minute.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _STD = 0.02
 def random_network(
     vision: VisionSize, llm: LlamaSize, device: torch.device, dtype: torch.dtype, seed: int = 0
 ) -> ElysiumNetwork:
-    """A network with the published model's adapter and random weights.
+    """Return a network with the published model's adapter and random weights.
 
     Args:
         vision: Sizes of the vision half.
-        llm: Sizes of the language model; its width is that of ``vision``.
-        device: Where it is made.
-        dtype: Of its weights.
+        llm: Sizes of the language model; its width is taken from ``vision``.
+        device: Device of the weights.
+        dtype: Data type of the weights.
         seed: The same seed gives the same weights on the same device.
 
     Raises:
@@ -45,7 +45,7 @@ def random_network(
 
 
 def _draw(module: nn.Module) -> None:
-    """Weights of one module: noise, but norms that do nothing."""
+    """Draw the weights of one module: noise, and norms that change nothing."""
     for name, weight in module.named_parameters(recurse=False):
         if weight.ndim > 1 or name == "class_embedding":
             nn.init.normal_(weight, std=_STD)

@@ -1,4 +1,4 @@
-"""``python -m bench.soak``: whether following targets for ten thousand frames holds more than for one thousand."""
+"""``python -m bench.soak``: growth of memory and time over ten thousand frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 from elysium_core.cli.options import DEFAULT_MODEL, DeviceOption, DtypeOption, JsonOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
-from elysium_core.families.elysium import as_elysium
 
 if TYPE_CHECKING:
     from bench.engine_soak import SoakCost
@@ -21,7 +20,7 @@ _WINDOWS = ("anchor", "growing")
 _TARGETS = (1, 4)
 _RATE_HZ = 30.0
 _SEED = 7
-# Of the recording that is played there and back.
+# Frames of the scene, which is played forwards and backwards.
 _SCENE_FRAMES = 36
 _MIB = 1 << 20
 
@@ -39,18 +38,17 @@ def command(
     ] = None,
     swap_every: Annotated[
         int,
-        typer.Option("--swap-every", min=0, help="Frames after which a target is stopped and started anew; 0 = never."),
+        typer.Option("--swap-every", min=0, help="Frames after which a target is restarted; 0 = never."),
     ] = 50,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Processor threads of torch.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads of torch.")] = 1,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     json: JsonOption = False,
 ) -> None:
-    """Follow targets for long; exit code 1 if anything grows by 1 % or more.
+    """Track targets for a long time; exit code 1 if anything grows by 1 % or more.
 
-    Pictures of 640x480 px go through the whole model. What is held after about a
-    thousand frames is compared with what is held at the end, and the forward passes
-    of the next as many frames with those of the last.
+    Frames of 640x480 px go through the whole model. Memory after about a thousand frames is
+    compared with memory at the end, and so are the forward passes of about a thousand frames.
     """
     import torch
 
@@ -66,7 +64,7 @@ def command(
     runtime = Elysium.from_pretrained(model, device=device, dtype=dtype).runtime
     counts = list(dict.fromkeys(targets or _TARGETS))
     side_px = runtime.family.side_px
-    # Precomputed visual tokens are for models without pictures; here pictures are looked at.
+    # No precomputed visual tokens: the frames go through the vision encoder.
     subject = Subject(runtime, draw_scene(_SEED, _SCENE_FRAMES, max(counts), _RATE_HZ, side_px), (), _RATE_HZ)
     windows = list(dict.fromkeys(window or [runtime.family.settings.window]))
     costs = []
@@ -85,7 +83,7 @@ def command(
 
 
 def lines(costs: Sequence[SoakCost]) -> list[str]:
-    """A table for people: what is held after the first span, and how much it grows to the end."""
+    """Return a table: memory after the first span and at the end, and what has grown."""
     header = (
         f"{'window':<9}{'targets':>8}{'swaps':>7}{'frames':>8}{'ms p50':>9}{'p95':>8}{'FPS':>7}{'passes':>15}"
         f"{'KV':>13}{'MiB':>17}{'in use, MiB':>19}{'objects':>9}  grows"

@@ -1,4 +1,4 @@
-"""Which part of a frame takes how long, by the device's own clock on a GPU."""
+"""Times of the stages of a frame, measured by events of the device on a GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.device import synchronize
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache
@@ -25,8 +26,8 @@ class Pass:
     """One forward pass of the language model.
 
     Attributes:
-        tokens: Tokens fed.
-        columns: Tokens attended to, those included.
+        tokens: Input tokens.
+        columns: Tokens attended to, including the input.
     """
 
     tokens: int
@@ -35,12 +36,12 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class FrameTimes:
-    """What one frame took.
+    """The times of one frame.
 
     Attributes:
-        wall_ms: From the call of ``step`` to its return.
-        vision_ms: Resizing, upload and vision encoder.
-        pass_ms: Each pass of the language model in turn, with its head.
+        wall_ms: Wall time of ``step`` [ms].
+        vision_ms: Resizing, upload and vision encoder [ms].
+        pass_ms: Each pass of the language model with its head [ms].
         passes: The same passes.
     """
 
@@ -51,10 +52,10 @@ class FrameTimes:
 
 
 class StageClock:
-    """Takes the times of one frame after the other.
+    """Measures the times of frames.
 
     Args:
-        device: Whose work is timed.
+        device: The device whose work is timed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -64,7 +65,7 @@ class StageClock:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Time what is done, or queued on the current stream, in the block."""
+        """Time the work of the block, on a GPU the work that is queued on the current stream."""
         if self._device.type != "cuda":
             started = time.perf_counter()
             yield
@@ -78,16 +79,15 @@ class StageClock:
         self._spans.append((name, lambda: float(first.elapsed_time(second))))
 
     def note_pass(self, tokens: int, columns: int) -> None:
-        """Say what the pass that is timed next consists of."""
+        """Describe the pass that is timed next."""
         self._passes.append(Pass(tokens, columns))
 
     def frame(self, step: Callable[[], object]) -> FrameTimes:
-        """Run one frame and collect its times."""
+        """Run one frame and return its times."""
         self._spans, self._passes = [], []
         started = time.perf_counter()
         step()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         wall_ms = 1000 * (time.perf_counter() - started)
         pass_ms: list[float] = []
         vision_ms = 0.0
@@ -102,11 +102,11 @@ class StageClock:
 
 
 class TimedVision:
-    """A vision backend that is timed.
+    """A timed vision backend.
 
     Args:
-        vision: What runs the network.
-        clock: Where the times go.
+        vision: The backend to time.
+        clock: The clock that collects the times.
     """
 
     def __init__(self, vision: VisionBackend, clock: StageClock) -> None:
@@ -130,11 +130,11 @@ class TimedVision:
 
 
 class TimedDecoder:
-    """A decoder that is timed.
+    """A timed decoder.
 
     Args:
-        decoder: What runs the layers.
-        clock: Where the times go.
+        decoder: The decoder to time.
+        clock: The clock that collects the times.
     """
 
     def __init__(self, decoder: StreamDecoder, clock: StageClock) -> None:

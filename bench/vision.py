@@ -24,21 +24,21 @@ _HEADER = (
 
 def command(
     size: Annotated[
-        str, typer.Option("--size", help="Of the networks: paper (CLIP ViT-L/14), nano or tiny.")
+        str, typer.Option("--size", help="Size of the networks: paper (CLIP ViT-L/14), nano or tiny.")
     ] = "paper",
     backend: Annotated[
         list[str] | None, typer.Option("--backend", help="torch or onnx; repeat to compare them in one run.")
     ] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
-    batch: Annotated[int, typer.Option("--batch", min=1, max=64, help="Frames at once.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=64, help="Frames in a batch.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", min=2, max=1000, help="Timed runs of each backend.")] = 9,
     json: JsonOption = False,
 ) -> None:
     """Measure every row of the paper's adapter ablation, with random weights.
 
-    Time and memory do not depend on the weights' values. Images are of the encoder's own
-    size, so that resizing is not counted.
+    Time and memory do not depend on the values of the weights. Images have the encoder's input
+    size, so that the time for resizing is not included.
     """
     from bench.vision_cost import ROWS, CostSettings, measure_vision
     from elysium_core.device import SMALL_MODEL, fit_threads, resolve_device, resolve_dtype
@@ -53,7 +53,7 @@ def command(
         repeats=repeats,
         rows=ROWS,
     )
-    # As whoever runs such a model would.
+    # The number of threads that a program with such a model uses.
     fit_threads(SMALL_MODEL if size == "paper" else 0)
     with Progress("vision", len(settings.rows) * len(settings.backends)) as bar:
         costs = _shown(measure_vision(settings), bar, table=not json)
@@ -92,7 +92,7 @@ def _backends(names: list[str] | None) -> tuple[str, ...]:
 
 
 def _shown(costs: Iterable[VisionCost], bar: Progress, table: bool) -> list[VisionCost]:
-    """All costs, each shown as it comes."""
+    """Return all costs, and show each one as soon as it is measured."""
     if table:
         say(_HEADER)
     seen = []
@@ -120,10 +120,12 @@ def _line(cost: VisionCost) -> str:
 def _report(size: str, settings: CostSettings, costs: list[VisionCost]) -> dict[str, Any]:
     import torch
 
+    from elysium_core.device import dtype_name
+
     return {
         "size": size,
         "device": str(settings.device),
-        "dtype": str(settings.dtype).removeprefix("torch."),
+        "dtype": dtype_name(settings.dtype),
         "threads": torch.get_num_threads(),
         "batch": settings.batch,
         "repeats": settings.repeats,

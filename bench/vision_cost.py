@@ -1,7 +1,7 @@
-"""What a frame costs before the language model: the rows of the paper's adapter ablation (its table 7), measured here.
+"""Cost of a frame before the language model, for every row of the paper's adapter ablation (table 7).
 
-Weights are random: neither time nor memory depends on their values. At other sizes than
-the paper's, resolutions and token numbers keep their ratio to the full grid.
+Weights are random: time and memory do not depend on their values. At other sizes than the paper's,
+resolutions and numbers of tokens keep their ratio to the full grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transformers import CLIPVisionConfig
 
 from bench.memory import MemoryMeter
-from elysium_core.device import device_errors, free_bytes
+from elysium_core.device import device_errors, free_bytes, synchronize
 from elysium_core.errors import BackendError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
@@ -32,19 +32,19 @@ from elysium_core.vision.vision_choice import graph_precision
 BACKENDS = ("torch", "onnx")
 _FULL_SIDE_PX = 336
 _FULL_TOKENS = 576
-# Building starts in float32; exporting and running hold copies.
+# A network is built in float32, and exporting and running make copies.
 _COPIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class VisionSize:
-    """Sizes of the vision half at full resolution.
+    """Sizes of vision encoder and projector at full resolution.
 
     Attributes:
         side_px: Input side [px].
         patch_px: Patch side [px].
         width: Width of the vision encoder.
-        layers: Its layers, of which the last is not used.
+        layers: Its layers; the last one is not used.
         heads: Its attention heads.
         mlp_width: Width of its MLPs.
         llm_width: Width of the language model.
@@ -85,23 +85,23 @@ ROWS = (
 PAPER_SIZE = VisionSize(336, 14, 1024, 24, 16, 4096, 4096)
 """CLIP ViT-L/14 at 336 px before a 7B language model."""
 TINY_SIZE = VisionSize(48, 4, 32, 2, 2, 64, 48)
-"""For trying things out: a quarter of the paper's tokens, almost no arithmetic."""
+"""A size for trials: a quarter of the paper's tokens, and almost no arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisionCost:
-    """What was measured for one row and backend.
+    """The cost of one row with one backend.
 
     Attributes:
         adapter: Name in the adapter registry.
         side_px: Input side [px].
-        tokens: Visual tokens a frame that the language model reads.
+        tokens: Visual tokens a frame after the adapter.
         parameters: Weights of vision encoder, adapter and projector.
         adapter_parameters: Those of the adapter alone.
         backend: ``torch`` or ``onnx``.
         ms: Lower quartile, median and upper quartile of the time of one batch [ms]; empty if it was not run.
-        memory_mib: Most memory held while running, weights included [MiB]; None where the system does not tell.
-        speedup: Quartiles of torch's time over this backend's, pair by pair in the same run; empty for torch.
+        memory_mib: Peak memory, weights included [MiB]; None where the system does not count it.
+        speedup: Quartiles of torch's time over this backend's, run by run; empty for torch.
         skipped: Why the row was not run; empty if it was.
     """
 
@@ -119,16 +119,16 @@ class VisionCost:
 
 @dataclass(frozen=True, slots=True)
 class CostSettings:
-    """How to measure.
+    """Settings of a measurement.
 
     Attributes:
-        size: Sizes of the vision half.
-        backends: Of :data:`BACKENDS`; run in turn, so that a change of the machine's load meets all.
-        device: Where torch runs, and where the tokens must end up.
-        dtype: Of the weights.
-        batch: Frames at once.
-        repeats: Timed runs of each backend, after one that is not timed; at least 2.
-        rows: Which rows.
+        size: Sizes of vision encoder and projector.
+        backends: Some of :data:`BACKENDS`; they run in turns, so that a change of the machine's load affects all.
+        device: Device of the weights and of the resulting tokens.
+        dtype: Data type of the weights.
+        batch: Frames in a batch.
+        repeats: Timed runs of each backend, after an untimed one; at least 2.
+        rows: The rows to measure.
     """
 
     size: VisionSize
@@ -141,7 +141,7 @@ class CostSettings:
 
 
 def measure_vision(settings: CostSettings) -> Iterator[VisionCost]:
-    """Measure row by row; what does not fit into memory is returned as skipped.
+    """Measure row by row; a row that does not fit into memory is skipped.
 
     Raises:
         BackendError: A backend cannot be used here.
@@ -163,7 +163,7 @@ def measure_vision(settings: CostSettings) -> Iterator[VisionCost]:
 
 
 def row_shape(size: VisionSize, row: AblationRow) -> tuple[AdapterConfig, int]:
-    """The adapter's settings and the input side [px] of a row at a size."""
+    """Return the adapter's settings and the input side [px] of a row at a size."""
     grid = round(size.side_px // size.patch_px * row.side_px / _FULL_SIDE_PX)
     patches = grid * grid
     kept = patches if row.adapter == "none" else max(1, round(patches * row.tokens / _FULL_TOKENS))
@@ -173,16 +173,16 @@ def row_shape(size: VisionSize, row: AblationRow) -> tuple[AdapterConfig, int]:
 NO_LLM = LlamaSize.from_dict(
     {"vocab_size": 1, "hidden_size": 1, "intermediate_size": 1, "num_hidden_layers": 0, "num_attention_heads": 1}
 )
-"""A language model without layers; its width is the size's."""
+"""A language model without layers; its width is replaced by that of the size."""
 
 
 def build_row(size: VisionSize, row: AblationRow, llm: LlamaSize = NO_LLM) -> ElysiumNetwork:
-    """A network of random weights.
+    """Return a network of random weights.
 
     Args:
-        size: Sizes of the vision half; its ``llm_width`` is the width of the language model.
+        size: Sizes; ``llm_width`` is the width of the language model.
         row: Adapter, resolution and number of tokens.
-        llm: Sizes of the language model, by default one without layers.
+        llm: Sizes of the language model; by default it has no layers.
     """
     adapter, side_px = row_shape(size, row)
     vision = CLIPVisionConfig(
@@ -198,7 +198,7 @@ def build_row(size: VisionSize, row: AblationRow, llm: LlamaSize = NO_LLM) -> El
 
 
 def _facts(size: VisionSize, row: AblationRow) -> VisionCost:
-    """What is known of a row without running it."""
+    """Return the facts of a row that need no measurement."""
     with torch.device("meta"):
         network = build_row(size, row)
     adapter, side_px = row_shape(size, row)
@@ -212,7 +212,7 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _warm_up(settings: CostSettings) -> None:
-    """Load the backends' libraries now, so that the first row does not pay for them."""
+    """Load the libraries of the backends, so that their loading is not part of the first row."""
     if "onnx" in settings.backends:
         import_onnxruntime()
     network = build_row(TINY_SIZE, ROWS[-1]).to(settings.device, settings.dtype)
@@ -252,14 +252,13 @@ def _measure_row(settings: CostSettings, row: AblationRow, facts: VisionCost) ->
 def _time_in_turn(
     backends: Mapping[str, VisionBackend], images: Sequence[NDArray[np.uint8]], settings: CostSettings
 ) -> dict[str, NDArray[np.float64]]:
-    """Seconds of each run of each backend; measuring the memory has warmed them up."""
+    """Return the times of each backend [s]; the measurement of memory has warmed them up."""
     times = {name: np.empty(settings.repeats) for name in backends}
     for turn in range(settings.repeats):
         for name, backend in backends.items():
             started = time.perf_counter()
             backend.encode(images)
-            if settings.device.type == "cuda":
-                torch.cuda.synchronize(settings.device)
+            synchronize(settings.device)
             times[name][turn] = time.perf_counter() - started
     return times
 

@@ -1,4 +1,4 @@
-"""The model as a user sees it: ground, describe, ask, caption, track. One call each."""
+"""The Python API of a model: ground, describe, ask, caption and track."""
 
 from __future__ import annotations
 
@@ -51,13 +51,16 @@ Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8
 
 
 class Elysium:
-    """A loaded model. Stateless between calls; used by one thread at a time.
+    """A loaded model. It keeps no state between calls. Only one thread may use it at a time.
 
     Args:
-        runtime: The model, ready to be asked.
-        network: Its weights.
-        info: What this model is.
-        checkpoint: The files it came from.
+        runtime: The runtime of the model.
+        network: The network with its weights.
+        info: Description of the model.
+        checkpoint: The checkpoint it was loaded from.
+
+    Attributes:
+        info: Description of the model.
     """
 
     def __init__(self, runtime: Runtime, network: ElysiumNetwork, info: ModelInfo, checkpoint: Checkpoint) -> None:
@@ -69,16 +72,17 @@ class Elysium:
 
     @classmethod
     def from_pretrained(cls, model: str | Path | LoadOptions = "nano", **options: Any) -> Elysium:
-        """Load a checkpoint; never touches a network.
+        """Load a checkpoint from the disk; never downloads anything.
 
         Args:
-            model: ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or all options at once.
+            model: ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or a
+                :class:`elysium_core.types.LoadOptions`.
             **options: Fields of :class:`elysium_core.types.LoadOptions`, such as ``device="cpu"``.
 
         Raises:
-            ConfigError: There is no such option.
+            ConfigError: An option is unknown.
             ModelFileError: The checkpoint is missing, damaged or unsafe.
-            BackendError: Device, dtype, quantisation or backend cannot be used here.
+            BackendError: Device, dtype, quantisation or backend cannot be used on this machine.
         """
         load = (model if isinstance(model, LoadOptions) else LoadOptions(str(model))).with_options(**options)
         device = resolve_device(load.device)
@@ -93,13 +97,14 @@ class Elysium:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, load: LoadOptions = _TORCH_VISION) -> Elysium:
-        """Make a model of a checkpoint that is already in memory.
+        """Make a model from a checkpoint in memory.
 
-        Its weights may go on changing, in training for example: only the vision backend ``torch`` follows them.
+        If the weights change later, in training for example, only the vision backend ``torch`` uses the new ones.
 
         Args:
-            checkpoint: On its device.
-            load: How its vision encoder and decoder are run.
+            checkpoint: The checkpoint, on its device.
+            load: Options of the vision encoder and the decoder; ``model``, ``device``, ``dtype`` and
+                ``quantization`` are not used.
         """
         network = checkpoint.network.eval()
         tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
@@ -129,16 +134,16 @@ class Elysium:
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int | None = None
     ) -> None:
-        """Write the model in the published layout, to be loaded from there without anything else.
+        """Write the model to a folder in the published layout, complete with all files for loading.
 
-        What has not changed since it was loaded is written as it was, byte for byte, whatever
-        data type it runs in. A folder is written whole or not at all.
+        Weights that have not changed since loading are written unchanged, byte for byte, in any
+        running data type. The folder is written completely or not at all.
 
         Args:
-            folder: Where to; what else lies there stays.
-            dtype: ``float32``, ``float16`` or ``bfloat16``; by default the weights are stored
-                as they were.
-            max_shard_bytes: Largest weight file; by default they are divided as they were.
+            folder: Target folder; other files in it are kept.
+            dtype: ``float32``, ``float16`` or ``bfloat16``; by default the data type of the loaded
+                files.
+            max_shard_bytes: Largest weight file [bytes]; by default the division of the loaded files.
 
         Raises:
             ModelFileError: The folder cannot be written.
@@ -152,7 +157,7 @@ class Elysium:
 
     @property
     def runtime(self) -> Runtime:
-        """The parts of the model, for trackers and measurements.
+        """The runtime of the model, for trackers and measurements.
 
         Raises:
             BackendError: The model has been closed.
@@ -163,7 +168,7 @@ class Elysium:
 
     @property
     def network(self) -> ElysiumNetwork:
-        """The weights, for saving and measurements.
+        """The network with its weights, for saving and measurements.
 
         Raises:
             BackendError: The model has been closed.
@@ -176,11 +181,11 @@ class Elysium:
         return BackendError(f"the model {self.info.name!r} has been closed; load it again")
 
     def clean_words(self, expression: str) -> str:
-        """Clean a user's expression and refuse one in which this model knows no word.
+        """Clean a user's expression and check it.
 
         Raises:
-            ExpressionError: It is empty, too long, or spells the protocol; ``EXPR_UNKNOWN``: none of
-                the names of a model with a closed vocabulary occurs.
+            ExpressionError: It is empty, too long, or contains a part of the prompt format. For a model
+                with a closed vocabulary: it contains none of its names (``EXPR_UNKNOWN``).
         """
         return self.runtime.clean_words(expression)
 
@@ -189,13 +194,14 @@ class Elysium:
 
         Args:
             image: RGB uint8 (H, W, 3) or a frame.
-            expression: What to find, such as ``the red apple``.
-            zoom: Look closer at what was found, and through parts of the image at full resolution
-                for what was not; for small things. Costs up to 16 more pictures and passes.
+            expression: The object to find, such as ``the red apple``.
+            zoom: Also search parts of the image at full resolution; for small objects. Costs up to 16
+                more encoded images and passes.
 
         Returns:
-            Box, score 0..1 and the answer's text; the box is None when the answer held none.
-            With ``zoom``, the text may be about a part of the image; the box never is.
+            Box, score 0..1 and text of the answer; the box is None if the answer has none. With
+            ``zoom``, the text may be about a part of the image; the box always refers to the whole
+            image.
         """
         runtime = self.runtime
         words = {"": runtime.clean_words(expression)}
@@ -210,22 +216,22 @@ class Elysium:
     ) -> str:
         """Describe the object in a box (REG for one image, Video-REG for a clip).
 
-        The model is shown all the frames. It was trained with the box in Frame 1 of a clip, so the
-        frame of the box is shown first; those after it follow, and then those before it, backwards.
+        The model gets all the frames. It was trained with the box in Frame 1 of a clip, so the order is:
+        the frame of the box, the frames after it, and then the frames before it, backwards.
 
         Args:
-            frames: One image or 1..32 frames in order of time.
+            frames: One image, or 1..32 frames in order of time.
             box: The object's box in ``frames[frame_index]``.
             frame_index: Position in ``frames``; negative counts from the end.
-            max_new_tokens: Longest answer.
-            zoom: Show a part of the frames around the box, at their full resolution, in place of the
-                whole; for small things. The same part of every frame: what moves far leaves it.
+            max_new_tokens: Longest answer [tokens].
+            zoom: Use only the part of each frame around the box, at full resolution; for small objects.
+                It is the same part in every frame, so an object that moves far may leave it.
 
         Raises:
-            BoxError: There is no such frame.
+            BoxError: ``frame_index`` is out of range.
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
-        clip = _shown_frames(frames)
+        clip = _frames_for_prompt(frames)
         if not -len(clip) <= frame_index < len(clip):
             raise BoxError(f"frame_index {frame_index} is outside a clip of {len(clip)} frames")
         first = frame_index % len(clip)
@@ -239,18 +245,18 @@ class Elysium:
     def ask(
         self, frames: Images, question: str, max_new_tokens: int = 128, history: Sequence[tuple[str, str]] = ()
     ) -> str:
-        """Answer a question about an image or a clip. The model is shown all the frames.
+        """Answer a question about an image or a clip. The model gets all the frames.
 
         Args:
-            frames: One image or 1..32 frames in order of time; of a longer video, take some by
+            frames: One image, or 1..32 frames in order of time. Sample a longer video by
                 :func:`elysium_core.io.sampling.sample_evenly`.
-            question: In words.
-            max_new_tokens: Longest answer.
-            history: Questions and answers before this one about the same frames, oldest first.
+            question: The question.
+            max_new_tokens: Longest answer [tokens].
+            history: Earlier questions and answers about the same frames, oldest first.
 
         Raises:
-            ExpressionError: A question is empty, too long or spells the protocol, or an answer
-                is too long.
+            ExpressionError: A question is empty, too long or contains a part of the prompt format, or
+                an answer is too long.
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
         words = clean_question(question)
@@ -259,7 +265,7 @@ class Elysium:
         return self._write(self._encode(frames), words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
-        """Describe a whole image or clip of 1..32 frames. The model is shown all of them.
+        """Describe a whole image or a clip of 1..32 frames. The model gets all the frames.
 
         Raises:
             ImageError: There is no frame, or there are too many (``FRAMES``).
@@ -268,7 +274,7 @@ class Elysium:
         return self._write(self._encode(frames), self.runtime.family.question(CAPTION), max_new_tokens)
 
     def _warn_untrained(self, task: str) -> None:
-        """Say once for each task that a model which only knows names has not learnt it."""
+        """Warn once for each task that a model with a closed vocabulary was not trained for it."""
         if self.runtime.family.settings.vocabulary and task not in self._warned:
             self._warned.add(task)
             _LOG.warning(
@@ -281,9 +287,9 @@ class Elysium:
         """Make a tracker for one stream.
 
         Args:
-            mode: ``stream`` answers every frame as it comes; ``clip`` is the paper's
+            mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
                 offline protocol.
-            config: Settings; the argument goes before ``mode`` in it.
+            config: Settings; ``mode`` has priority over the mode in them.
 
         Raises:
             ConfigError: The mode is unknown.
@@ -295,35 +301,35 @@ class Elysium:
         return (CropTracker if in_crops else StreamTracker)(self.runtime, settings)
 
     def warm_up(self) -> None:
-        """Run every stage once, so that the first real frame is not slow."""
+        """Run every stage on blank frames, so that the first real frame is not slow."""
         side = self.runtime.family.side_px
         tracker = self.tracker()
         tracker.add(box=Box(0.25, 0.25, 0.75, 0.75))
-        # On a GPU passes are recorded when their shapes come again.
+        # On a GPU, a pass is recorded when its shape occurs again.
         for index in range(6 if self.runtime.device.type == "cuda" else 2):
             tracker.step(Frame(np.zeros((side, side, 3), np.uint8), index=index))
 
     def prefetch(self, frame: Frame) -> bool:
-        """Start to encode the frame that a tracker will be given next, beside what it does with this one.
+        """Start to encode the next frame of a tracker while the tracker works on the current one.
 
-        Call it before ``tracker.step`` with the frame before, and hand the same ``Frame`` to the
+        Call it before ``tracker.step`` of the current frame, and give the same ``Frame`` to the
         next ``step``. It changes no answer.
 
         Returns:
-            Whether it was started; only on a GPU.
+            Whether the encoding was started; always false on a CPU.
         """
         return self.runtime.prefetch(frame.image)
 
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
         self._runtime = self._network = self._checkpoint = None
-        # Some parts know each other.
+        # Some parts refer to each other, so reference counting alone does not free them.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _encode(self, frames: Images) -> list[Seen]:
-        return self.runtime.encode_frames([frame.image for frame in _shown_frames(frames)])
+        return self.runtime.encode_frames([frame.image for frame in _frames_for_prompt(frames)])
 
     def _write(
         self, seen: Sequence[Seen], question: str, max_new_tokens: int, history: Sequence[tuple[str, str]] = ()
@@ -333,24 +339,24 @@ class Elysium:
 
 
 def _frames(images: Images) -> list[Frame]:
-    """Any form of picture or pictures as frames."""
+    """Convert an image, a frame or several of them to a list of frames."""
     if isinstance(images, Frame):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return [Frame(images)]
     frames = [item if isinstance(item, Frame) else Frame(item, index=i) for i, item in enumerate(images)]
     if not frames:
-        raise ImageError("there is no frame to look at")
+        raise ImageError("there is no frame; give at least one image or frame")
     return frames
 
 
-def _shown_frames(images: Images) -> list[Frame]:
-    """Any form of picture or pictures as frames, no more than a model is shown at once."""
+def _frames_for_prompt(images: Images) -> list[Frame]:
+    """Convert images or frames to a list of frames, and refuse more than a model takes at once."""
     frames = _frames(images)
     if len(frames) > MOST_FRAMES:
         raise ImageError(
-            f"{len(frames)} frames are more than the {MOST_FRAMES} that a model is shown at once; "
-            f"take some: elysium_core.io.sampling.sample_evenly(frames, {MOST_FRAMES})",
+            f"{len(frames)} frames are more than the {MOST_FRAMES} that a model takes at once; "
+            f"sample them: elysium_core.io.sampling.sample_evenly(frames, {MOST_FRAMES})",
             code="FRAMES",
         )
     return frames

@@ -1,19 +1,17 @@
-"""The exception family of elysium; imports nothing.
+"""The exceptions of elysium. This module imports nothing else of the package.
 
-Every error says in one sentence what was wrong, names the offending value and
-says what to do about it. ``code`` is a stable identifier: ROS replies,
-diagnostics and ``--json`` output carry it, so that a program can react without
-reading prose.
+The message of every error is one sentence that names the wrong value and the remedy. ``code`` is
+a stable identifier for programs; ROS replies, diagnostics and ``--json`` output contain it.
 """
 
 from __future__ import annotations
 
 GPU_LOST = "GPU_LOST"
-"""Code of the error after which a process cannot use its GPU any more; only a new process can."""
+"""Code of the error after which this process cannot use its GPU any more. A new process can."""
 
 
 class ElysiumError(Exception):
-    """Base of everything elysium raises on purpose.
+    """Base class of all errors that elysium raises.
 
     Args:
         message: One sentence naming the value and the remedy.
@@ -35,7 +33,7 @@ class BoxError(ElysiumError, ValueError):
 
 
 class ExpressionError(ElysiumError, ValueError):
-    """A referring expression or question is empty, too long or spells the protocol."""
+    """A referring expression or question is empty, too long, or contains a part of the prompt format."""
 
     code = "EXPR_INVALID"
 

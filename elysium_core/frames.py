@@ -1,4 +1,4 @@
-"""Frames, clips, and the window that turns a stream of frames into clips."""
+"""Frames, clips, and the division of a recording into clips."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture in time.
+    """One image of a video or camera, with its time.
 
     Attributes:
         image: RGB, uint8, shape (height, width, 3).
         stamp_ns: Time of capture [ns] in the source's clock, 0 if unknown.
         index: Number of the frame in its recording or stream, from 0.
-        arrived_s: When it arrived, on a steady clock [s]; stands in for a missing stamp. None if unknown.
+        arrived_s: Time of arrival on a monotonic clock [s], used if there is no stamp. None if unknown.
 
     Raises:
         ImageError: The array is not RGB uint8 HWC, is empty, or is too large.
@@ -43,7 +43,7 @@ class Frame:
         if image.shape[0] * image.shape[1] > MAX_PIXELS:
             raise ImageError(
                 f"a frame of {image.shape[1]}x{image.shape[0]} px is over the limit of {MAX_PIXELS} px; "
-                "scale it down before",
+                "scale it down first",
                 code="IMG_TOO_LARGE",
             )
 
@@ -60,7 +60,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The frames given to the language model at once, oldest first.
+    """The frames of one prompt, oldest first.
+
+    Attributes:
+        frames: At least one frame, all of the same size.
 
     Raises:
         ImageError: There is no frame, or the frames differ in size.
@@ -87,10 +90,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class ClipWindow:
-    """How a recording is cut into clips that share frames (paper, section 4.3).
+    """The division of a recording into overlapping clips (paper, section 4.3).
 
     Attributes:
-        length: Frames a clip, >= 2.
+        length: Frames of a clip, >= 2.
         overlap: Frames shared with the clip before, 1..length-1.
     """
 
@@ -104,9 +107,9 @@ class ClipWindow:
             )
 
     def spans(self, frame_count: int) -> list[tuple[int, int]]:
-        """Return ``(start, stop)`` of each clip of a recording.
+        """Return ``(start, stop)`` of each clip of a recording; ``stop`` is exclusive.
 
-        A last clip that would hold nothing but frames already seen is left out.
+        A last clip without new frames is left out.
 
         Args:
             frame_count: Frames in the recording, >= 0.

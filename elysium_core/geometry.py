@@ -1,9 +1,8 @@
-"""Boxes and all box arithmetic of the project.
+"""Boxes and their arithmetic.
 
-A :class:`Box` is always ``x1, y1, x2, y2`` normalised to the frame (0..1), x to
-the right and y down, with the edges as real numbers: ``x2 - x1`` is the width,
-there is no "+1 pixel". Pixels appear only at the edges of the program, through
-:meth:`Box.from_px` and :meth:`Box.to_px`.
+A :class:`Box` is always ``x1, y1, x2, y2``, normalised to the frame (0..1), with x to the right and
+y down. Edges are real numbers: the width is ``x2 - x1``, without "+1 pixel". Boxes in pixels are
+converted by :meth:`Box.from_px` and :meth:`Box.to_px`, where they enter or leave the program.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elysium_core.errors import BoxError
 
-# Rounding of a box given in pixels may push an edge this far outside the frame;
-# it is clamped without complaint.
+# Rounding may move an edge this far outside the frame; such an edge is clamped without an error.
 _EDGE_TOLERANCE = 1e-6
 _LONGEST_BOX_TEXT = 200
 
@@ -58,7 +56,7 @@ class Box:
                 "of width and height (pixels: Box.from_px in Python)"
             )
         values = [min(1.0, max(0.0, v)) for v in values]
-        # The product of two tiny sides can be 0 although neither side is; such a box has no IoU with itself.
+        # The area of two tiny sides can be rounded to 0; the IoU of such a box with itself would be undefined.
         if values[2] <= values[0] or values[3] <= values[1] or (values[2] - values[0]) * (values[3] - values[1]) <= 0:
             raise BoxError(f"box {_show(values)} is reversed or empty; it needs x1 < x2 and y1 < y2")
         for name, value in zip(("x1", "y1", "x2", "y2"), values, strict=True):
@@ -140,7 +138,7 @@ class Box:
 
 
 def parse_box(text: str, width: int, height: int) -> Box:
-    """Read a box as a person types it: ``"0.1,0.2,0.5,0.6"``, ``"64,48,320,240"``, ``"0px,0px,9px,9px"``.
+    """Read a box from text: ``"0.1,0.2,0.5,0.6"``, ``"64,48,320,240"``, ``"0px,0px,9px,9px"``.
 
     Values are fractions of the frame unless all four are greater than 1 or all
     four end in ``px``.
@@ -190,7 +188,7 @@ def pairwise_iou(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> NDArray[np
     b = np.asarray(boxes_b_xyxy, dtype=np.float64).reshape(-1, 4)
     if a.shape != b.shape:
         raise ValueError(f"pairwise IoU needs equally many boxes, not {len(a)} and {len(b)}")
-    # Reversed, infinite and NaN boxes are answered with 0, not with warnings.
+    # Reversed, infinite and NaN boxes score 0; numpy must not warn about them.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
         intersection = np.clip(size, 0, None).prod(axis=1)

@@ -1,7 +1,7 @@
-"""A loaded model, ready to be asked: the family of the model, plus what is the same for all families.
+"""The runtime of a loaded model: its family, and the functions that are the same for all families.
 
-That is: cleaned words, pictures encoded ahead, engines, and answers read with their scores. Tasks and trackers share
-one runtime; it keeps no state between calls except reusable memory and pictures that are encoded ahead.
+These clean expressions, encode images (also in advance), make engines, and read answers with their scores. Tasks and
+trackers share one runtime. It keeps no state between calls except reusable memory and images encoded in advance.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.types import Answer
 
 Take = Callable[[], list[Seen]]
-"""Gives what was encoded to the stream that is current when it is called."""
+"""Returns encoded images for use on the CUDA stream that is current at the call."""
 
 
 class SideStream:
-    """A second queue on a GPU; on a CPU, work is done when it is submitted.
+    """A second CUDA stream for work in parallel; on a CPU, work is done at once.
 
     Args:
-        device: Where the work is done.
+        device: Device of the work.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,14 +45,17 @@ class SideStream:
 
     @property
     def runs_beside(self) -> bool:
-        """Whether :meth:`submit` comes back before the work is done."""
+        """Whether :meth:`submit` returns before the work is done."""
         return self._stream is not None
 
     def submit(self, work: Callable[[], list[Seen]]) -> Take:
-        """Start some work behind all that is queued on the current stream.
+        """Start work that waits for everything queued on the current stream so far.
 
         Args:
-            work: Queues the work on the stream that is current while it is called.
+            work: Queues the work on the CUDA stream that is current during its call.
+
+        Returns:
+            A function that returns the result and makes the current stream wait for it.
         """
         stream = self._stream
         if stream is None:
@@ -64,21 +67,23 @@ class SideStream:
             done = stream.record_event()
 
         def take() -> list[Seen]:
-            # Its memory belongs to the side stream, which uses it again for later work alone, and later work begins
-            # behind all that is queued here by then.
+            # Only later work of the side stream can reuse the memory of the result. That work waits for everything that
+            # is queued on the current stream by then, so the result is not overwritten too early.
             torch.cuda.current_stream(self._device).wait_event(done)
             return result
 
         return take
 
 
+# Names in the message about an unknown expression.
 _EXAMPLES = 8
+# Images encoded in advance that are kept: the one that is used next, and the one after it.
 _MOST_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ahead:
-    """A picture that is encoded before it is asked about."""
+    """An image that is encoded in advance."""
 
     image: NDArray[np.uint8]
     take: Take
@@ -99,26 +104,27 @@ class Runtime:
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """Of the model."""
+        """The model's tokenizer."""
         return self.family.tokenizer
 
     @property
     def device(self) -> torch.device:
-        """Where the language model is."""
+        """Device of the language model."""
         return self.family.device
 
     def clean_words(self, expression: str) -> str:
-        """Clean a user's expression and refuse one in which the model knows no word.
+        """Clean a user's expression and check it.
 
         Raises:
-            ExpressionError: As :func:`clean_expression`; or ``EXPR_UNKNOWN`` for a model
-                with a closed vocabulary when none of its names occurs.
+            ExpressionError: See :func:`elysium_core.prompt.expression.clean_expression`. For a model
+                with a closed vocabulary: the expression contains none of its names
+                (``EXPR_UNKNOWN``).
         """
         words = clean_expression(expression)
         if self._known is not None and self._known.search(words) is None:
             names = self.family.settings.vocabulary
             raise ExpressionError(
-                f"this model knows no object in {words!r}; it knows {len(names)} names, among them "
+                f"{words!r} contains no object name of this model; it has {len(names)} names, among them "
                 f"{', '.join(names[:_EXAMPLES])} (`elysium info` lists them; for free language load a larger model)",
                 code="EXPR_UNKNOWN",
             )
@@ -129,7 +135,7 @@ class Runtime:
         """Encode RGB uint8 images (H, W, 3) of any sizes.
 
         Raises:
-            BackendError: Memory does not suffice (``MEMORY``), or the device failed.
+            BackendError: There is too little memory (``MEMORY``), or the device failed.
         """
         if len(images) == 1 and (take := self._encoded_ahead(images[0])) is not None:
             return take()
@@ -138,8 +144,8 @@ class Runtime:
         except BackendError as error:
             if error.code != "MEMORY":
                 raise
-        # What is kept for the language model's speed may be what is lacking. Not in the handler above: the error keeps
-        # alive what the failed attempt has allocated.
+        # Free the memory that the decoder keeps for speed, and try again. Not in the handler above: there the error
+        # still refers to the memory of the failed attempt.
         self.family.decoder.release()
         return self._start_encoding(images)()
 
@@ -164,26 +170,25 @@ class Runtime:
             return self.family.encode_crops(crops, anchors)
 
     def prefetch(self, image: NDArray[np.uint8]) -> bool:
-        """Start to encode an image before it is asked about, beside the work of the language model.
+        """Start to encode an image in advance, in parallel with the language model.
 
-        :meth:`encode_frames` finds the result if it is asked about this very array, which must
-        not be changed meanwhile. The newest two are kept: the image that the language model is
-        about to read, and the one after it.
+        :meth:`encode_frames` returns the result when it gets the same array object, which must not
+        be changed until then. Only the newest two results are kept.
 
         Returns:
-            Whether it was started: only on a GPU, where it costs next to nothing to ask.
+            Whether the encoding was started; always false on a CPU.
         """
         if not self._side.runs_beside:
             return False
         try:
             with torch.inference_mode():
                 self._ahead.append(_Ahead(image, self._start_encoding([image])))
-        except BackendError:  # raised again when the image is asked about
+        except BackendError:  # encode_frames() will raise it again
             return False
         return True
 
     def _encoded_ahead(self, image: NDArray[np.uint8]) -> Take | None:
-        """The result for an image, which is then forgotten with all older ones; None if there is none."""
+        """Take the result for an image, and drop it and all older ones; None if there is no result."""
         if not any(ahead.image is image for ahead in self._ahead):
             return None
         while (ahead := self._ahead.popleft()).image is not image:
@@ -195,19 +200,19 @@ class Runtime:
             return self._side.submit(lambda: self.family.encode(images))
 
     def new_engine(self, counters: EngineCounters | None = None) -> Engine:
-        """An engine with an empty prefix."""
+        """Make an engine with an empty prefix."""
         return Engine(self.family.decoder, self.tokenizer.eos_id, counters=counters)
 
     def request(
         self, question: str, given: Sequence[int] = (), drafter: Drafter | None = None, max_new_tokens: int = 256
     ) -> Request:
-        """A question behind the frames.
+        """Make a request: a question that follows the frames.
 
         Args:
-            question: Filled in and cleaned.
-            given: Token ids of the part of the answer that is already known.
-            drafter: See :class:`Engine`.
-            max_new_tokens: Longest answer.
+            question: The question, with cleaned words in its slots.
+            given: Token ids of the given beginning of the answer.
+            drafter: Drafts the answer (:class:`elysium_core.engine.draft_tree.Drafter`).
+            max_new_tokens: Longest answer [tokens].
         """
         ids = [*self.family.conversation(question), *given]
         return Request(self.family.embed(ids), drafter, max_new_tokens)
@@ -222,10 +227,10 @@ class Runtime:
         """Ask one question about frames, or without frames.
 
         Args:
-            seen: The frames; may be empty.
-            question: Cleaned.
-            max_new_tokens: Longest answer.
-            history: Questions and answers before this one, oldest first, cleaned.
+            seen: The encoded frames; may be empty.
+            question: The cleaned question.
+            max_new_tokens: Longest answer [tokens].
+            history: Earlier questions and answers, cleaned, oldest first.
         """
         ids = self.family.conversation(question, history, with_frames=bool(seen))
         request = Request(self.family.embed(ids), None, max_new_tokens)
@@ -236,9 +241,9 @@ class Runtime:
         """Read the boxes of an answer about ``frame_count`` frames, and their scores.
 
         Args:
-            generation: What was written.
+            generation: The generated answer.
             frame_count: Frames of the clip, >= 1.
-            steps: Of those frames.
+            steps: Steps of box text in those frames.
         """
         text = self.tokenizer.decode(generation.token_ids)
         parsed = self.family.grammar.read(text, frame_count, steps)

@@ -1,6 +1,6 @@
-"""What users give and get: settings, answers, track updates, and the protocols of models and trackers.
+"""Public types: settings, answers, track updates, and the protocols of models and trackers.
 
-The only place where defaults of settings stand; command line and ROS read them here. Imports no model.
+The defaults of all settings are defined here; the command line and ROS read them from here. No model is imported.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ WINDOWS = ("auto", "anchor", "growing")
 
 @dataclass(frozen=True, slots=True)
 class TrackingConfig:
-    """How targets are followed.
+    """Settings of a tracker.
 
     Attributes:
         mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
             offline protocol (section 4.3).
-        window: What the model sees in stream mode: ``anchor`` = the frame in which the
-            target was last surely seen and the live frame; ``growing`` = up to
-            ``clip_length`` frames, restarted with one frame of overlap; ``auto`` = what
-            the checkpoint recommends.
-        clip_length: Frames the model sees at most at once, 2..32; None = what suits the model: in stream mode
-            the length it was trained with, in clip mode the paper's 8, or the trained length where that is shorter.
-        max_targets: Targets followed at the same time, 1..16.
-        score_threshold: A box scoring below is UNCERTAIN, 0..1.
-        lost_after_s: Without a certain box for this long, a target is LOST [s].
-        remove_after_s: LOST for this long, a target is REMOVED [s]; 0 = never.
-        reground_period_s: Ask again by words this often, and while LOST [s]; 0 = off.
-        max_new_tokens: Longest answer the model may write about up to 8 frames [tokens]; about more,
-            longer in proportion.
-        draft_tokens: Other guesses than the likeliest that a pass may check, for all targets
-            together [tokens]; 0 = none; -1 = 32 on a GPU, where they are nearly free, and none on a
-            processor, where they do not pay. Changes how fast answers come, never an answer.
-        zoom: Look a second time at each target, through a part of the frame around its last place at
-            full resolution, and through parts of the frame for what words have not found; for small
-            things. Costs one more picture and pass for each target. Stream mode only.
+        window: Frames in a prompt in stream mode: ``anchor`` = the frame of the last certain
+            box and the live frame; ``growing`` = up to ``clip_length`` frames, restarted with
+            one frame of overlap; ``auto`` = the window that the checkpoint recommends.
+        clip_length: Largest number of frames in a prompt, 2..32. None = the length the model was trained with; in
+            clip mode at most the paper's 8.
+        max_targets: Largest number of targets at the same time, 1..16.
+        score_threshold: A target whose box has a lower score is UNCERTAIN, 0..1.
+        lost_after_s: A target is LOST after this time without a certain box [s].
+        remove_after_s: A target is REMOVED after being LOST for this time [s]; 0 = never.
+        reground_period_s: Period of the search by words [s]; LOST targets are searched for in every frame.
+            0 = only LOST targets.
+        max_new_tokens: Longest answer about up to 8 frames [tokens]; longer in proportion for more
+            frames.
+        draft_tokens: Additional drafted tokens in a pass, for all targets together, to check other
+            likely boxes [tokens]; 0 = none; -1 = 32 on a GPU, where they cost next to nothing, and none
+            on a CPU, where they do not save time. Changes only the speed, never an answer.
+        zoom: Also track each target in a part of the frame around its last box at full resolution,
+            and search for LOST targets in parts of the frame; for small objects. Costs one more
+            encoded image and pass for each target. Stream mode only.
 
     Raises:
-        ConfigError: A value is out of range; the message names all that are.
+        ConfigError: Values are out of range; the message names all of them.
     """
 
     mode: str = "stream"
@@ -75,7 +75,7 @@ class TrackingConfig:
             if value is None and DEFAULTS[name] is None:
                 continue
             kinds = (int, float) if isinstance(DEFAULTS[name], float) else (int,)
-            # NaN fails the comparison, as it should; bool is an int to Python, but not to a user.
+            # NaN fails the comparison, as intended. Python counts bool as int; a user would not.
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 whole = "a whole number " if kinds == (int,) else ""
                 problems.append(f"{name} = {value!r} is not {whole}in {low}..{high}")
@@ -87,7 +87,7 @@ class TrackingConfig:
             raise ConfigError("; ".join(problems))
 
     def resolved(self, trained_clip_length: int) -> TrackingConfig:
-        """These settings with a clip length for a model that was trained on clips of so many frames."""
+        """These settings with a clip length chosen for a model that was trained on clips of that many frames."""
         if self.clip_length is not None:
             return self
         shortest, longest = (int(value) for value in RANGES["clip_length"])
@@ -96,7 +96,7 @@ class TrackingConfig:
 
 
 PAPER_CLIP_FRAMES = 8
-"""Frames of a clip in the paper's evaluation (section 4.3)."""
+"""Frames of a clip in the evaluation of the paper (section 4.3)."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "clip_length": (2, 32),
@@ -120,18 +120,21 @@ def _option(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a model is loaded. Python, command line, node and launch files share these names; the ``help`` of each field's
-    metadata is the text of its command line option.
+    """Options of loading a model.
+
+    Python, command line, node and launch files use the same names. The ``help`` in the metadata of each field is the
+    help text of the command line option.
 
     Attributes:
-        model: ``nano`` (in the package), a folder, or a hub id that ``elysium pull`` has fetched.
+        model: ``nano`` (in the package), a folder, or a hub id that was pulled by ``elysium pull``.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` (bfloat16 on CUDA, or float16 where that is faster; float32 on a CPU), ``float32``,
             ``float16`` or ``bfloat16``.
         vision_backend: ``auto``, ``torch``, ``onnx`` or ``tensorrt``.
-        quantization: Of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``; answers differ a little.
-        allow_pickle_weights: Also read ``pytorch_model*.bin`` where there are no safetensors. An isolated process
-            converts them and loads weights only.
+        quantization: Quantisation of the language model: ``none``, ``int8``, ``nf4`` or ``fp8``. It changes answers a
+            little.
+        allow_pickle_weights: Also read ``pytorch_model*.bin`` if there are no safetensors. A separate, isolated
+            process converts them and loads only weights.
         cuda_graphs: Replay recorded passes on a GPU.
         fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
     """
@@ -149,7 +152,7 @@ class LoadOptions:
         """These options with some of them changed.
 
         Raises:
-            ConfigError: There is no option of that name.
+            ConfigError: An option is unknown.
         """
         known = [entry.name for entry in fields(self)]
         if unknown := [name for name in options if name not in known]:
@@ -160,11 +163,11 @@ class LoadOptions:
 class TrackState(str, Enum):
     """State of a target in one frame.
 
-    ``TRACKED``: the box was read from the model for this very frame.
-    ``UNCERTAIN``: certain a moment ago; the box of this frame scores below the threshold,
-    or the answer had none.
-    ``LOST``: there is no box for this frame; the target is being searched for.
-    ``REMOVED``: sent once; no update with this id follows.
+    ``TRACKED``: the model gave a box for this frame, with a score of at least the threshold.
+    ``UNCERTAIN``: the target was TRACKED a short time ago; the box of this frame has a score
+    below the threshold, or the answer has no box.
+    ``LOST``: there is no box for this frame; a target with an expression is searched for.
+    ``REMOVED``: tracking has ended. This is sent once; no update with this id follows.
     """
 
     TRACKED = "TRACKED"
@@ -175,19 +178,19 @@ class TrackState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class TrackUpdate:
-    """What is known about one target after one frame.
+    """The result of one target for one frame.
 
     Attributes:
         target_id: The id that :meth:`Tracker.add` returned.
-        frame_index: ``Frame.index`` of the frame this speaks about.
-        box: Where the target is in *this* frame; None when LOST or REMOVED.
+        frame_index: ``Frame.index`` of the frame.
+        box: Box of the target in this frame; None when LOST or REMOVED.
         score: 0..1; exp(mean log-probability of the box's digits), 0 without a box.
         state: See :class:`TrackState`.
-        stamp_ns: ``Frame.stamp_ns`` of that frame.
+        stamp_ns: ``Frame.stamp_ns`` of the frame.
         expression: The caller's words, empty for a target given by a box.
         age: Frames since the target was added, 0 in its first frame.
-        last_box: The last box that was certain, for display and search; None before the first.
-        reason: Why there is no certain box (one short sentence), empty when TRACKED.
+        last_box: The last certain box, for display and search; None before the first.
+        reason: Reason why there is no certain box, one short sentence; empty when TRACKED.
     """
 
     target_id: str
@@ -202,7 +205,7 @@ class TrackUpdate:
     reason: str = ""
 
     def as_json(self, width: int, height: int) -> dict[str, Any]:
-        """Return the track line of the command line (box null when there is none).
+        """Return the fields of an output line of ``elysium track``; the box is null if there is none.
 
         Args:
             width: Frame width [px], for ``box_px``.
@@ -222,7 +225,7 @@ class TrackUpdate:
 
 @dataclass(slots=True)
 class TrackerStats:
-    """Counters of one tracker since it was made; exact on every machine.
+    """Counters of a tracker since it was made, and wall times of its last step.
 
     Attributes:
         frames: Frames given to ``step``.
@@ -230,8 +233,8 @@ class TrackerStats:
         llm_passes: Forward passes of the language model.
         llm_tokens: Tokens fed to the language model.
         parse_failures: Answers without a usable box, by reason.
-        failures: Frames that the model or its device failed on.
-        failure: Why the last step failed on its newest frame; None if it did not.
+        failures: Frames for which the model or its device failed.
+        failure: The error of the last step; None if it succeeded.
         encode_s: Wall time of image transform, vision encoder and selector in the last step [s].
         generate_s: Wall time of the language model in the last step [s].
     """
@@ -249,7 +252,7 @@ class TrackerStats:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is, for status messages and reports.
+    """Description of a loaded model, for status messages and reports.
 
     Attributes:
         name: Name or path it was loaded from.
@@ -257,9 +260,9 @@ class ModelInfo:
         device: For example ``cpu`` or ``cuda:0 NVIDIA H200``.
         precision: Data type, plus the quantisation if any: ``float32``, ``bfloat16+nf4``.
         coordinate_levels: Boxes are multiples of 1/levels of width and height.
-        clip_length: Frames the checkpoint was trained to see at once.
+        clip_length: Frames of a clip in the training of the checkpoint.
         parameters: Number of weights.
-        weights: What tells these weights from others of the same name; empty if they have no files.
+        weights: Fingerprint of the weights; empty if they have no files.
     """
 
     name: str
@@ -274,13 +277,13 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """Where something is in one image.
+    """The box of an object in one image.
 
     Attributes:
-        box: The box, or None when the answer held none.
+        box: The box; None if the answer has none.
         score: 0..1; exp(mean log-probability of the box's digits), 0 without a box.
-        text: The model's answer, as written.
-        reason: Why there is no box, one short sentence; empty with a box.
+        text: The text of the model's answer.
+        reason: Reason why there is no box, one short sentence; empty with a box.
     """
 
     box: Box | None
@@ -291,13 +294,13 @@ class Grounding:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer about the frames of a clip, as read.
+    """A model's answer about the frames of a clip, with the boxes read from it.
 
     Attributes:
-        text: As written.
-        boxes: One a frame; None where the answer has no valid box.
-        scores: One a frame, 0..1; exp(mean log-probability of the box's digits), 0 without a box.
-        problems: Why boxes are missing, counted: reason to number of times.
+        text: The text of the answer.
+        boxes: One for each frame; None where the answer has no valid box.
+        scores: One for each frame, 0..1; exp(mean log-probability of the box's digits), 0 without a box.
+        problems: Number of problems by reason.
     """
 
     text: str
@@ -306,7 +309,7 @@ class Answer:
     problems: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, frame: int) -> Grounding:
-        """The answer for one frame of the clip, from 0."""
+        """The answer for one frame of the clip, counted from 0."""
         box = self.boxes[frame]
         if box is not None:
             return Grounding(box, self.scores[frame], self.text)
@@ -315,23 +318,23 @@ class Answer:
 
 
 class Tracker(Protocol):
-    """Follows any number of targets through one stream of frames.
+    """Tracks any number of targets in one stream of frames.
 
-    The state of a run lives here and never in the model, so that one model serves
-    many streams.
+    The tracker holds the state of a run and the model holds none, so that many streams can share
+    one model.
     """
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target by words, by a box, or by both.
 
-        A box refers to the newest frame given to :meth:`step`, or to the next one
-        if there has been none. Words alone are searched for in the next frame.
+        A box refers to the newest frame given to :meth:`step`, or to the first frame if there has
+        been none. A target given only by words is searched for in the next frame.
 
         Returns:
             The target's id, a decimal number as text, never reused by this tracker.
 
         Raises:
-            ExpressionError: The words are empty, too long, or spell the protocol.
+            ExpressionError: The words are empty, too long, or contain a part of the prompt format.
             TargetError: Neither words nor box were given, or there are too many targets.
         """
         ...
@@ -345,11 +348,11 @@ class Tracker(Protocol):
         ...
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; return one update per target, in the order they were added."""
+        """Process one frame and return one update for each target, in the order they were added."""
         ...
 
     def flush(self) -> list[TrackUpdate]:
-        """Return what is still held back at the end of a recording (clip mode; else nothing)."""
+        """Return the remaining updates at the end of a recording (clip mode); otherwise an empty list."""
         ...
 
     def reset(self) -> None:
@@ -358,7 +361,7 @@ class Tracker(Protocol):
 
     @property
     def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed or searched for."""
+        """Ids of the targets that are tracked or searched for."""
         ...
 
     @property
@@ -372,46 +375,47 @@ class Tracker(Protocol):
         ...
 
     def configure(self, config: TrackingConfig) -> None:
-        """Take new settings from the next frame on (``mode`` cannot change)."""
+        """Use new settings from the next frame on; ``mode`` cannot change."""
         ...
 
 
 class PerceptionModel(Protocol):
-    """What the ROS node and the command line need of a model.
+    """The protocol by which the ROS node and the command line use a model.
 
-    :class:`elysium_core.api.Elysium` is the real one,
-    :class:`elysium_core.tracking.identity.IdentityModel` the null object.
-    A model is used by one thread at a time.
+    It is implemented by :class:`elysium_core.api.Elysium` and, without weights, by
+    :class:`elysium_core.tracking.identity.IdentityModel`. Only one thread may use a model at a
+    time.
     """
 
     @property
     def info(self) -> ModelInfo:
-        """What this model is."""
+        """Description of the model."""
         ...
 
     def clean_words(self, expression: str) -> str:
-        """Return a user's expression as it would be asked.
+        """Return a user's expression in the form that is put into a prompt.
 
         Raises:
-            ExpressionError: It is empty, too long, spells the protocol, or this model knows nothing in it.
+            ExpressionError: It is empty, too long, contains a part of the prompt format, or contains no name of a
+                model with a closed vocabulary.
         """
         ...
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
-        """Find one expression in one image; with ``zoom`` also by closer looks at parts of it."""
+        """Find one expression in one image; with ``zoom`` also in parts of it at full resolution."""
         ...
 
     def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
-        """Describe what is in ``box`` of ``frames[frame_index]``; with ``zoom`` from a closer look."""
+        """Describe the object in ``box`` of ``frames[frame_index]``; with ``zoom`` from the part around it."""
         ...
 
     def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
         """Answer a question about an image or a clip.
 
         Args:
-            frames: One frame, or several in order.
-            question: In words.
-            history: Questions and answers before this one about the same frames, oldest first.
+            frames: One frame, or several in order of time.
+            question: The question.
+            history: Earlier questions and answers about the same frames, oldest first.
         """
         ...
 
@@ -424,7 +428,7 @@ class PerceptionModel(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Run every stage once, so that the first real frame is not slow."""
+        """Run every stage on blank frames, so that the first real frame is not slow."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The ROS 2 side of elysium: the node, its parameters, and what translates between messages and the core.
+"""The ROS 2 package of elysium: the tracker node, the video node, their clients, and the demo.
 
 The package has two halves: this folder, and the modules ``msg``, ``srv`` and ``action`` that rosidl generates when the
 package is built. Installing merges them into one folder. A program started in the source tree imports this folder

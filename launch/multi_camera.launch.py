@@ -1,9 +1,9 @@
-"""Tracks in several cameras with one node and one model.
+"""Tracks in the images of several cameras with one node and one model.
 
     ros2 launch elysium_ros multi_camera.launch.py cameras:=front,rear images:=/front/image_raw,/rear/image_raw
 
 Objects, annotated images and markers come out per camera: /elysium/front/objects and so on. All arguments of
-track.launch.py work here, too, but for `image` and `camera_info`.
+track.launch.py except `image` and `camera_info` work here too.
 """
 
 from itertools import zip_longest
@@ -30,7 +30,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def connect(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return one remapping for each topic that is named."""
+    """Return one remapping for each topic that is given."""
     given = context.launch_configurations
     cameras = [name for name in split(given["cameras"]) if name]
     pairs = [("image", split(given["images"])), ("camera_info", split(given["camera_infos"]))]
@@ -43,5 +43,5 @@ def connect(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def split(text: str) -> list[str]:
-    """Split "/front/image, /rear/image"; an empty place keeps its topic, nothing at all is an empty list."""
+    """Split "/front/image, /rear/image"; an empty entry keeps its default topic, an empty text gives an empty list."""
     return [part.strip() for part in text.split(",")] if text.strip() else []

@@ -1,9 +1,9 @@
-"""Plays a video or a bag and tracks in it.
+"""Plays a video or a bag and tracks in its images.
 
     ros2 launch elysium_ros replay.launch.py video:=street.mp4 expression:='the car' rviz:=true
     ros2 launch elysium_ros replay.launch.py bag:=recording/ image:=/camera/image_raw expression:='the car'
 
-All arguments of track.launch.py work here, too; with a bag, `use_sim_time` is set.
+All arguments of track.launch.py work here too. With a bag, `use_sim_time` is set.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
     "video": "video file, folder of images, or camera device to play as a camera",
-    "rate": "frames a second of the video; as recorded if empty",
+    "rate": "frames per second of the video; as recorded if empty",
     "loop": "true: start the video over at its end",
 }
 
@@ -36,21 +36,21 @@ def generate_launch_description() -> LaunchDescription:
             *declarations,
             OpaqueFunction(function=clock),
             IncludeLaunchDescription(track),
-            # Behind the tracker: what that sets for processes (fastdds) then holds for the sender of the images, too.
+            # After the tracker, so that its environment variables (fastdds) also apply to the sender of the images.
             OpaqueFunction(function=source),
         ]
     )
 
 
 def clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return what takes the time from the bag that track.launch.py plays."""
+    """Return the setting that takes the time from the bag, which track.launch.py plays."""
     given = context.launch_configurations
     with_bag = given.get("bag") and not given.get("use_sim_time")
     return [SetLaunchConfiguration("use_sim_time", "true")] if with_bag else []
 
 
 def source(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return what the images come from, if that is a video."""
+    """Return the video node, if a video is given."""
     given = context.launch_configurations
     if given["video"] and given.get("cameras"):
         raise RuntimeError(
@@ -61,11 +61,11 @@ def source(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def video(given: dict[str, str]) -> Node:
-    """Return the video node, on the topics that the tracker listens to, held until it does."""
-    # The type keeps launch_ros from reading the text as YAML: the camera "0" would become a number.
+    """Return the video node on the tracker's topics; it waits until the tracker subscribes."""
+    # The type is given because launch_ros reads untyped text as YAML: the camera "0" would become a number.
     parameters: dict[str, object] = {"source": ParameterValue(given["video"], value_type=str)}
     parameters |= {"wait_for_subscribers": 1, "loop": given["loop"] == "true"}
-    # The tracker's "auto" takes images as they are where there are such.
+    # The tracker's "auto" prefers raw images if they are published.
     if given.get("image_transport") in ("raw", "compressed"):
         parameters["image_transport"] = given["image_transport"]
     if given["rate"]:

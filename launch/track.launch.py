@@ -2,7 +2,7 @@
 
     ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the cup' rviz:=true
 
-An argument that is left empty is not passed on: the value of `params_file`, or else the node's own default, holds.
+An empty argument is not passed on: the value of `params_file` applies, or else the node's default.
 """
 
 import os
@@ -31,11 +31,11 @@ ARGUMENTS = {
     "camera_info": "calibration topic, for markers; remapping image does not move it; not used with cameras",
     "image_transport": "raw, compressed or auto",
     "namespace": "namespace of the node",
-    "name": "name of the node; topics and services lie below it",
-    "params_file": "YAML file with parameters; arguments given here win over it",
-    # How a model is loaded: one argument for each of the node's parameters about it.
+    "name": "name of the node and prefix of its topics and services",
+    "params_file": "YAML file with parameters; arguments given here override it",
+    # One argument for each node parameter about loading the model.
     **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
-    "zoom": "true: look closer, for small things; slower",
+    "zoom": "true: zoom into parts of the image at full resolution, for small objects; slower",
     "expression": "what to track from the start, such as 'the red mug'",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
@@ -44,7 +44,7 @@ ARGUMENTS = {
     "rviz_config": "configuration of rviz; that of the package if empty",
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
-    "fastdds": "true: pictures through shared memory (config/fastdds.xml) for all that is started here",
+    "fastdds": "true: send images through shared memory (config/fastdds.xml), for all processes started here",
     "bag": "bag to play with --clock once the node is active",
     "respawn": "true: start the node again when it ends",
     "log_level": "debug, info, warn, error or fatal",
@@ -54,13 +54,13 @@ SWITCHES = (
     *("zoom", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds", "respawn"),
 )
 
-# A large model is read from a slow disk for minutes.
+# Loading a large model from a slow disk takes minutes.
 ACTIVE_TIMEOUT_S = "1800"
 
-# Of Fast DDS 2 (Humble, Jazzy), and of Fast DDS 3.
+# Variables of Fast DDS 2 (Humble, Jazzy) and of Fast DDS 3.
 FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
-# Argument: the node's parameter.
+# Launch argument -> node parameter.
 PARAMETERS = {
     "image_transport": "image_transport",
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
@@ -72,7 +72,7 @@ PARAMETERS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments; what is started depends on their values."""
+    """Declare the arguments and start the processes that they select."""
     declarations = [
         DeclareLaunchArgument(
             name, default_value="", description=text, choices=["", "true", "false"] if name in SWITCHES else None
@@ -97,13 +97,13 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def bag_once_active(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
-    """Return what plays the bag once the tracker listens: loading a model takes longer than many a bag."""
+    """Return the action that plays the bag once the tracker is active, because loading a model takes a while."""
     node = "/".join([given["namespace"].strip("/"), given["name"] or "elysium"]).lstrip("/")
     client = ["ros2", "run", "elysium_ros", "client", "lifecycle", "--node", node]
     waiter = ExecuteProcess(cmd=[*client, "--until", "active", "--timeout", ACTIVE_TIMEOUT_S], output="screen")
-    # A moment more, in which the player and the tracker find each other.
+    # Wait a little longer, so that player and tracker discover each other.
     bag = ExecuteProcess(cmd=["ros2", "bag", "play", given["bag"], "--clock", "--delay", "1"], output="screen")
-    refusal = LogInfo(msg="the tracker did not become active, so the bag is not played; its log says why")
+    refusal = LogInfo(msg="the tracker did not become active, so the bag is not played; see the log of the tracker")
 
     def play(event: ProcessExited, _: LaunchContext) -> LaunchDescriptionEntity:
         return bag if event.returncode == 0 else refusal
@@ -112,7 +112,7 @@ def bag_once_active(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
 
 
 def fastdds() -> list[LaunchDescriptionEntity]:
-    """Return what makes processes that are started later use the packaged profile; a user's own choice stays."""
+    """Return actions that set the packaged Fast DDS profile for later processes, unless the user has set one."""
     if any(name in os.environ for name in FASTDDS_VARIABLES):
         return [LogInfo(msg="a file of Fast DDS profiles is set already, so fastdds:=true changes nothing")]
     profile = Path(get_package_share_directory("elysium_ros")) / "config" / "fastdds.xml"
@@ -154,12 +154,12 @@ def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
 
 
 def camera_names(text: str) -> list[str]:
-    """Split "front, rear"; nothing between two commas is no camera."""
+    """Split "front, rear"; empty names are dropped."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def rviz(given: dict[str, str]) -> Node:
-    """Return rviz, showing the node's topics under whatever name it has."""
+    """Return rviz, with its displays remapped to the topics of this node."""
     default_config = Path(get_package_share_directory("elysium_ros")) / "rviz" / "track.rviz"
     arguments = ["-d", given["rviz_config"] or str(default_config)]
     if given["fixed_frame"]:
@@ -175,7 +175,7 @@ def rviz(given: dict[str, str]) -> Node:
 
 
 def rviz_remappings(namespace: str, name: str, cameras: str) -> list[tuple[str, str]]:
-    """Return what turns the topics of the packaged configuration into the node's; several cameras: the first's."""
+    """Return remappings from the topics of the packaged rviz configuration to the node's (of the first camera)."""
     node = "/".join(["", *namespace.strip("/").split("/"), name or "elysium"]).replace("//", "/")
     node += f"/{camera_names(cameras)[0]}" if cameras else ""
     topics = ("annotated/image", "markers")
@@ -183,9 +183,9 @@ def rviz_remappings(namespace: str, name: str, cameras: str) -> list[tuple[str, 
 
 
 def if_installed(package: str, node: Node) -> LaunchDescriptionEntity:
-    """Return ``node``, or a line that says what is missing, so that tracking goes on without it."""
+    """Return ``node``, or a log message if its package is missing; tracking works without it."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:
-        return LogInfo(msg=f"{package} is not installed, so it is not started; tracking goes on without it")
+        return LogInfo(msg=f"{package} is not installed, so it is not started; tracking works without it")
     return node

@@ -20,7 +20,7 @@ COLUMNS = 12
 # The font's bitmaps exist at this one size only.
 _FONT_PX = 109
 
-# Order matters and never changes, new ones go to the end: the frozen test set counts on it.
+# The order must never change, because the frozen test set depends on it. New entries go to the end.
 GLYPHS = {
     "apple": "🍎", "banana": "🍌", "car": "🚗", "bus": "🚌", "dog": "🐶", "cat": "🐱", "football": "⚽", "basketball": "🏀",
     "guitar": "🎸", "umbrella": "☂", "key": "🔑", "clock": "⏰", "camera": "📷", "teddy bear": "🧸", "cup": "☕",
@@ -34,7 +34,7 @@ GLYPHS = {
     "ice cream": "🍦", "cheese": "🧀", "egg": "🥚", "bell": "🔔", "drum": "🥁", "piano": "🎹", "trumpet": "🎺", "plant": "🪴",
     "socks": "🧦", "shirt": "👕", "handbag": "👜", "sunglasses": "🕶", "diamond": "💎", "anchor": "⚓", "magnet": "🧲",
     "flashlight": "🔦", "fire extinguisher": "🧯", "bucket": "🪣", "broom": "🧹", "ladder": "🪜",
-    # Trained again from here on: what stands above from "carrot" is held out for ever.
+    # Entries from here on are for training; those above, from "carrot" on, are held out for tests.
     "monkey": "🐒", "gorilla": "🦍", "horse": "🐴", "unicorn": "🦄", "zebra": "🦓", "deer": "🦌", "sheep": "🐑",
     "camel": "🐫", "giraffe": "🦒", "rhino": "🦏", "hippo": "🦛", "mouse": "🐭", "hedgehog": "🦔", "bat": "🦇",
     "koala": "🐨", "sloth": "🦥", "skunk": "🦨", "kangaroo": "🦘", "duck": "🦆", "eagle": "🦅", "owl": "🦉",

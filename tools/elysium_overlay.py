@@ -1,12 +1,12 @@
-"""Makes the built package visible to every program of the virtual environment; runs at the start of its Python.
+"""Adds the built ROS package to the paths of every program in the virtual environment, when its Python starts.
 
 `make setup` copies this file into the environment, next to a .pth file with three lines: the source tree, the built
 Python package, and a call of `activate`. Then a plain `.venv/bin/python`, `.venv/bin/elysium` or `.venv/bin/pytest`
 finds the sources first (an edited or new file needs no build) and the generated messages second, with nothing sourced.
 
-The search path of shared libraries is read when a process starts, so a change needs a new one. The ROS wheels bring a
-.pth file (ros_wheels_bootstrapper) that starts Python again with their own libraries, once, guarded by a variable of
-the environment. This file comes before it in the alphabet: it adds the built libraries for that restart.
+The search path of shared libraries is read when a process starts, so a change needs a new one. The ROS wheels have a
+.pth file (ros_wheels_bootstrapper) that restarts Python once with their libraries; an environment variable guards
+against a second restart. This file comes before it in alphabetical order, so its libraries are included.
 """
 
 import os
@@ -15,14 +15,14 @@ RESTART_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
 def activate(*prefixes: str) -> None:
-    """Add ament prefixes to the environment of this process and of all that it starts.
+    """Add ament prefixes to the environment of this process and of its child processes.
 
     Args:
-        *prefixes: Absolute paths, the one to be searched first at the front.
+        *prefixes: Absolute paths, in the order of the search.
     """
     _prepend("AMENT_PREFIX_PATH", prefixes)
     if _prepend("LD_LIBRARY_PATH", [os.path.join(prefix, "lib") for prefix in prefixes]):
-        # A guard inherited from a parent that lacked these libraries would keep this process without them.
+        # The guard of a parent process without these libraries would prevent the restart that adds them.
         os.environ.pop(RESTART_GUARD, None)
 
 

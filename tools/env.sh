@@ -13,7 +13,7 @@ if [ -f "$_elysium_root/install/setup.bash" ]; then
   else
     . "$_elysium_root/install/setup.bash"
   fi
-  # The sources before their installed links: a file that is new since the last build has no link yet.
+  # The sources come before their installed links, because a file that is newer than the last build has no link.
   export PYTHONPATH="$_elysium_root${PYTHONPATH:+:$PYTHONPATH}"
   . "$_elysium_root/.venv/bin/activate"
 else

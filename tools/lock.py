@@ -1,7 +1,7 @@
-"""Writes the lock files in requirements/ from what is installed and tested in this environment.
+"""Writes the lock files in requirements/ from the installed and tested packages of this environment.
 
 Direct requirements come from setup.py (purposes ``core`` and the extras) and from requirements/ros.in (``ros``). Each
-lock file names them and all that they need, at the installed versions. To renew: install the newer versions into the
+lock file lists them and their dependencies at the installed versions. To renew: install the newer versions into the
 virtual environment, run the tests, then ``.venv/bin/python tools/lock.py core ros dev``.
 """
 
@@ -22,7 +22,7 @@ HEADER = "# Written by tools/lock.py; do not edit. Tested on Linux x86-64 with P
 
 
 def direct_requirements(purpose: str) -> list[Requirement]:
-    """Return what a purpose asks for by name.
+    """Return the direct requirements of a purpose.
 
     Args:
         purpose: ``core``, an extra of setup.py, or the stem of a ``requirements/*.in`` file.
@@ -44,12 +44,12 @@ def direct_requirements(purpose: str) -> list[Requirement]:
 
 
 def applies(requirement: Requirement, extra: str) -> bool:
-    """Return whether a requirement holds on this machine when ``extra`` is asked for ("" for none)."""
+    """Return whether a requirement applies to this machine when ``extra`` is asked for ("" for none)."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def closure(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Return name and installed version of the requirements and of all that they need.
+    """Return name and installed version of the requirements and their dependencies.
 
     Raises:
         SystemExit: One of them is not installed.

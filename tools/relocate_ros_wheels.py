@@ -1,6 +1,6 @@
-"""Point the CMake files of the ROS wheels at this Python.
+"""Rewrite paths in the CMake files of the ROS wheels to this Python.
 
-The wheels were built in a container, and their exported CMake targets still name its Python: the include folders of
+The wheels were built in a container, so their CMake targets contain paths of its Python: the include folders of
 Python and numpy under ``/opt/python/cpXY-cpXY``. Compiling messages against them fails on every other machine. This
 rewrites those paths in the given prefix; running it again changes nothing.
 """
@@ -30,7 +30,7 @@ def relocate(prefix: Path) -> int:
     changed = 0
     for path in sorted((prefix / "share").rglob("*.cmake")):
         text = path.read_text(encoding="utf-8")
-        # Functions, not strings, as replacements: a backslash in a path must stay one.
+        # The replacements are functions, because a backslash in a replacement string has a special meaning.
         moved = NUMPY_INCLUDE.sub(lambda _: numpy_include, text)
         moved = PYTHON_INCLUDE.sub(lambda _: python_include, moved)
         if moved != text:

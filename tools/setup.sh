@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv/, build/ and install/ out of this folder; `make setup` runs it, and so do the other targets.
+# Builds .venv/, build/ and install/ in this folder. `make setup` runs it, and so do the other targets.
 #
 # With a full ROS 2 installation sourced, its Python, packages and build tools are used. Without one, ROS 2 Jazzy comes
-# as Python wheels into .venv, which is then an ament prefix of its own.
+# as Python wheels into .venv, which is then an ament prefix itself.
 #
 # Every step is skipped while its inputs are unchanged: .venv/.stamps/STEP holds a hash of them, written when the step is
-# done, so an interrupted set-up goes on where it stopped.
+# done, so an interrupted set-up is continued.
 #
 # Read from the environment:
 #   PYTHON       the Python to use (default: the newest suitable python3 on the PATH)
@@ -31,7 +31,7 @@ fail() {
 
 suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, int(sys.argv[1])))' "$2" 2>/dev/null; }
 
-# The Python itself, where the name is that of a virtual environment or of a version manager's shim.
+# The real Python, also if the command belongs to a virtual environment or is a version manager's shim.
 base_of() { "$1" -c 'import sys; print(sys._base_executable)'; }
 
 # A sourced ROS puts its packages on the search path of the system's Python; a virtual environment that happens to be

@@ -1,1 +1,1 @@
-"""The ``elysium`` command, one module a verb."""
+"""The ``elysium`` command: one module for each verb."""

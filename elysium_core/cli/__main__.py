@@ -1,4 +1,4 @@
-"""``python -m elysium_core.cli`` is the ``elysium`` command, also where no script is installed."""
+"""``python -m elysium_core.cli`` runs the ``elysium`` command without an installed script."""
 
 from elysium_core.cli.app import main
 

@@ -1,7 +1,7 @@
-"""The ``elysium`` command: finds the verb, runs it, and turns every failure into one line and an exit code.
+"""Entry point of the ``elysium`` command: runs a verb and turns every failure into one line and an exit code.
 
 Exit codes: 0 = done; 1 = ``elysium doctor`` found something missing; 2 = bad input,
-with one line of reason on stderr; 130 = stopped by the user.
+with one line on stderr that gives the reason; 130 = stopped by the user.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from elysium_core.errors import ElysiumError
 BAD_INPUT = 2
 """Exit code when the input cannot be used."""
 
-# What Typer raises for an unknown option, a missing argument and the like; the class itself is not public.
+# Typer's base class of errors on the command line, such as an unknown option. Typer does not export it.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class ErrorGroup(LazyGroup):
-    """A group of verbs whose failures become one line on stderr and an exit code; the one place that does so."""
+    """A group of verbs. It turns their failures into one line on stderr and an exit code; nothing else does."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and exit."""
@@ -45,7 +45,7 @@ class ErrorGroup(LazyGroup):
         sys.exit(result if isinstance(result, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; a reader that goes away (``elysium track ... | head``) ends it without complaint."""
+        """Run the verb. A closed pipe (``elysium track ... | head``) ends it without an error."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()

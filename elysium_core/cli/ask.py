@@ -1,7 +1,4 @@
-"""``elysium ask``: answer questions about an image or video.
-
-Earlier questions and answers, read from a file.
-"""
+"""``elysium ask``: answer questions about an image or video, with an earlier conversation read from a file."""
 
 from __future__ import annotations
 
@@ -32,10 +29,10 @@ _LARGEST_FILE_BYTES = 1 << 20
 
 
 def read_conversation(path: Path) -> list[tuple[str, str]]:
-    """Read rounds of a conversation, oldest first.
+    """Read the rounds (question and answer) of a conversation, oldest first.
 
     Args:
-        path: A JSON list of objects with ``question`` and ``answer``, or one such object a line,
+        path: A JSON list of objects with ``question`` and ``answer``, or one such object per line,
             as ``elysium ask --json`` writes them; other keys are ignored.
 
     Raises:
@@ -54,7 +51,7 @@ def read_conversation(path: Path) -> list[tuple[str, str]]:
 
 
 def _entries(text: str, path: Path) -> list[tuple[Any, str]]:
-    """Every entry and where it is, for messages."""
+    """Yield each entry and its place in the file, for messages."""
     if text.lstrip().startswith("["):
         return [(entry, f"{path}, entry {number}") for number, entry in enumerate(_parse(text, str(path)), 1)]
     lines = [(line, f"{path}, line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -82,12 +79,18 @@ def command(
     video: VideoArgument,
     question: Annotated[
         list[str] | None,
-        typer.Option("--question", "-q", metavar="Q", help="What to ask; repeat to ask on in the same conversation."),
+        typer.Option(
+            "--question", "-q", metavar="Q", help="A question; repeat for more questions in the same conversation."
+        ),
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Go on with questions that you type, one a line.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Then read questions from standard input, one per line.")
+    ] = False,
     history: Annotated[
         Path | None,
-        typer.Option("--history", metavar="FILE", help="Rounds before: what this verb wrote with --json."),
+        typer.Option(
+            "--history", metavar="FILE", help="Earlier conversation: a file that this verb wrote with --json."
+        ),
     ] = None,
     frames: ClipFramesOption = QUESTION_FRAMES,
     load: LoadOptions = LOAD_DEFAULTS,
@@ -95,7 +98,7 @@ def command(
 ) -> None:
     """Answer questions about an image or video.
 
-    Each question is asked in the light of those before it and their answers.
+    The model sees the earlier questions and answers of the conversation with each question.
     """
     if not question and not chat:
         raise ConfigError("say what to ask: --question 'What happens?', or --chat to type questions")
@@ -120,7 +123,7 @@ def command(
 
 
 def _chat(ask: Callable[[str], None]) -> None:
-    """Answer what is typed until the input ends; a question that cannot be asked does not end the talk."""
+    """Answer typed questions until the input ends. A bad question prints its error, and the next one is read."""
     for line in _typed_lines():
         try:
             ask(clean_expression(line))
@@ -129,7 +132,7 @@ def _chat(ask: Callable[[str], None]) -> None:
 
 
 def _typed_lines() -> Iterator[str]:
-    """Lines of standard input that hold something; a person is prompted for each."""
+    """Yield the non-blank lines of standard input; on a terminal, print a prompt for each."""
     is_person = sys.stdin.isatty()
     if is_person:
         sys.stderr.write("Ask a question and press Enter; Ctrl-D ends.\n")

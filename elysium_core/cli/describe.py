@@ -1,4 +1,4 @@
-"""``elysium describe``: say what is in a box of an image or video."""
+"""``elysium describe``: describe the object in a box of an image or video."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def command(
             "--frames",
             min=1,
             max=MOST_FRAMES,
-            help="Frames shown to the model; 8 if not given, or those of its training clips if these are shorter.",
+            help="Frames shown to the model; by default 8, or the length of its training clips if that is less.",
         ),
     ] = None,
     zoom: ZoomOption = False,
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
-    """Say what is in a box of an image or video.
+    """Describe the object in a box of an image or video.
 
-    The model is shown frames that are spread evenly over the video, the one of the box among them.
+    The model sees frames spread evenly over the video. The frame of the box is one of them.
     """
     with open_video(video) as recording:
         parsed = parse_box(box, recording.width, recording.height)

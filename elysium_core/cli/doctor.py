@@ -1,4 +1,4 @@
-"""``elysium doctor``: what is installed, what works, and what to do about the rest."""
+"""``elysium doctor``: check the installation, and print the remedy for each missing part."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Check:
     """One line of the report.
 
     Attributes:
-        name: What was looked at.
-        ok: It is there and works.
-        found: Version or other short fact; empty if it is not there.
-        remedy: What to do if it is missing; empty if nothing needs doing.
-        required: Without it the core does not work.
+        name: What was checked.
+        ok: Whether it is installed and works.
+        found: Version or other short fact; empty if it is not installed.
+        remedy: What to do if it is missing; empty if there is nothing to do.
+        required: Whether the core needs it.
     """
 
     name: str
@@ -89,11 +89,11 @@ def _torch() -> Iterator[Check]:
         yield Check("cuda", *_programs(name))
     else:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        yield Check("cuda", False, f"no CUDA device ({built})", "nano runs on the CPU; the 7B model wants a GPU")
+        yield Check("cuda", False, f"no CUDA device ({built})", "nano runs on the CPU; the 7B model needs a GPU")
 
 
 def _programs(name: str) -> tuple[bool, str, str]:
-    """Whether this torch runs on the GPU; what was found, and the remedy."""
+    """Return whether this torch can use the GPU, what was found, and the remedy."""
     import torch
 
     from elysium_core.device import check_gpu
@@ -112,7 +112,7 @@ def _backends() -> Iterator[Check]:
 
 
 def _tensorrt() -> Check:
-    """Either of the two packages that hold TensorRT."""
+    """Check for either of the two packages that contain TensorRT."""
     remedy = "pip install 'elysium-core[tensorrt]' on a machine with an NVIDIA GPU"
     check = _package("tensorrt", remedy)
     rtx = _package("tensorrt-rtx-cu13-bindings", remedy)
@@ -135,7 +135,9 @@ def _weights() -> Iterator[Check]:
     try:
         folder = checkpoint_folder("nano")
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        yield Check("model nano", size > 0, f"{size / 1e6:.1f} MB in {folder}", "its weights are gone; reinstall")
+        yield Check(
+            "model nano", size > 0, f"{size / 1e6:.1f} MB in {folder}", "its weights are missing; reinstall the package"
+        )
     except ModelFileError as error:
         yield Check("model nano", False, "", str(error))
     pulled = list(_pulled_models())
@@ -158,7 +160,7 @@ def _pulled_models() -> Iterator[str]:
 
 def _cameras_and_encoders() -> Iterator[Check]:
     cameras = sorted(str(path) for path in Path("/dev").glob("video*"))
-    yield Check("cameras", bool(cameras), ", ".join(cameras) or "none", "plug one in to use it as VIDEO")
+    yield Check("cameras", bool(cameras), ", ".join(cameras) or "none", "connect one to use it as VIDEO")
     if _is_importable("av"):
         import av
 
@@ -189,4 +191,4 @@ GROUPS: tuple[Callable[[], Iterator[Check]], ...] = (
     _weights,
     _cameras_and_encoders,
 )
-"""What is checked, in the order of the report."""
+"""All groups of checks, in the order of the report."""

@@ -1,4 +1,4 @@
-"""``elysium eval``: score a model on a benchmark, and report scores from results on disk."""
+"""``elysium eval``: evaluate models on a benchmark, or report scores from results on disk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EvalGroup(TyperGroup):
     """``elysium eval BENCHMARK`` is short for ``elysium eval run BENCHMARK``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the verb ``run`` in front where the first word is a benchmark, right or misspelt."""
+        """Insert the verb ``run`` if the first word is not a verb: it is a benchmark, perhaps a misspelt one."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -89,21 +89,23 @@ def run(
             rich_help_panel="Model",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; goes on there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Run folder; an earlier run in it is continued.")
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set; its usual one if not given.")] = "",
     task: Annotated[str, typer.Option("--task", help=f"For tracking data: {', '.join(ALL_TASKS)}.")] = ALL_TASKS[0],
     words: Annotated[str, typer.Option("--words", help=f"Words given for rsot: {' or '.join(WORDS)}.")] = WORDS[0],
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = MODES[0],
     score_threshold: Annotated[
         float | None,
-        typer.Option("--score-threshold", help="A tracked box scoring less is not sure; 0 in clip mode if not given."),
+        typer.Option("--score-threshold", help="A box with a lower score is UNCERTAIN; 0 in clip mode if not given."),
     ] = None,
     clip_length: Annotated[
         int | None,
         typer.Option(
             "--clip-length",
-            help="Frames the tracker sees at once. If not given: 8 in clip mode, as in the paper; in stream mode, and "
-            "where these are shorter, those of the training clips.",
+            help="Frames the tracker sees at once. If not given: 8 in clip mode, as in the paper, and the length "
+            "of the training clips in stream mode and for models with shorter training clips.",
         ),
     ] = None,
     zoom: ZoomOption = False,
@@ -122,9 +124,9 @@ def run(
 ) -> None:
     """Run one model or several over a benchmark and report the scores.
 
-    The annotations are read whole first, so that damaged data show at once. A run
-    that was stopped goes on where it was when the same command is given again; with
-    torchrun the processes share the work.
+    All annotations are read before the run starts, so damaged data are found at once.
+    The same command continues a run that was stopped. Under torchrun the processes
+    share the work.
     """
     models = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     ranks = Ranks.from_environment()
@@ -156,8 +158,8 @@ def run(
                 progress.advance(note)
         perception.close()
     if ranks.world_size > 1 and (left := sum(unanswered(folder) for folder in folders.values())):
-        # The process that finishes last reports.
-        sys.stderr.write(f"elysium: process {ranks.rank} is done; {left} entries are still with the others\n")
+        # The process that finishes last writes the report.
+        sys.stderr.write(f"elysium: process {ranks.rank} is done; the others still have {left} entries to do\n")
         return
     for folder in folders.values():
         _judge(folder, judge_url, judge_model)
@@ -171,7 +173,7 @@ app.command("run")(with_load_options(run, without=("model",)))
 def report(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that elysium eval wrote.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where a comparison of several folders goes.")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the comparison of several runs.")
     ] = None,
     protocol: ProtocolsOption = None,
     judge_url: JudgeUrlOption = "",
@@ -227,7 +229,7 @@ def _report(folders: list[Path], out: Path, protocols: tuple[str, ...], json: bo
 
 
 def _default_folder(request: EvalRequest, models: Sequence[str]) -> Path:
-    """Return a folder for results that names what is unusual about the run."""
+    """Return a result folder named after the benchmark, the model and the settings that are not the default."""
     task = request.task if request.data else ""
     mode = "" if request.mode == MODES[0] else request.mode
     model = models[0] if len(models) == 1 else "comparison"

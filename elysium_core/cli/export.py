@@ -1,4 +1,4 @@
-"""``elysium export``: the vision encoder as ONNX graphs or a TensorRT engine."""
+"""``elysium export``: export the vision encoder as ONNX graphs or a TensorRT engine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PrecisionOption = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="Of the arithmetic: float32, float16 or bfloat16. auto = float32 for onnx, float16 for tensorrt.",
+        help="Arithmetic precision: float32, float16 or bfloat16. auto = float32 for onnx, float16 for tensorrt.",
     ),
 ]
 _DtypeOption = Annotated[
     str,
     typer.Option(
         "--dtype",
-        help="What the model will be loaded as where the file is used, so that it is found to be current there: "
+        help="The --dtype that the model will be loaded with later; the exported file is used only with this one. "
         "float32, float16 or bfloat16. auto = as stored for onnx, bfloat16 for tensorrt.",
     ),
 ]
@@ -41,13 +41,16 @@ def command(
     precision: _PrecisionOption = "auto",
     dtype: _DtypeOption = "auto",
     allow_pickle_weights: PickleOption = False,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, max=64, help="Frames an engine takes at once.")] = 8,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", min=1, max=64, help="Largest batch of a TensorRT engine, in frames.")
+    ] = 8,
     json: JsonOption = False,
 ) -> None:
     """Export the vision encoder, token adapter and projector to ONNX or TensorRT.
 
-    Of a model that follows in crops, also what encodes crops: to ONNX only, with TensorRT crops run on torch. What is in the folder already is kept if it is current. Written into the folder of the
-    model, the files are found when it is loaded.
+    Of a model that follows in crops, the graphs for crops are exported too, to ONNX only; with TensorRT, crops run on
+    torch. Files in the folder that are up to date are kept. The model finds the files if they are written into its
+    own folder.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"--backend {backend!r} is not one of {', '.join(BACKENDS)}")
@@ -83,12 +86,12 @@ def _export(
     from elysium_core.vision.onnx_writer import check_export
     from elysium_core.vision.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
 
-    # Before the weights are loaded: what can be refused at once is refused at once.
+    # Checked before the weights are loaded, so that bad options fail at once.
     check_export(precision)
     if backend == "tensorrt":
         import_tensorrt()
     network = load_checkpoint(model, **load_options).network
-    # An engine's graph may be of another precision than the one that is in the folder for ONNX Runtime.
+    # The engine's graph may have another precision than the graph for ONNX Runtime in the same folder.
     with Progress("export", None) as bar, tempfile.TemporaryDirectory(prefix="elysium-export-") as passing:
         bar.advance("writing the ONNX graph")
         file = export_onnx(network, Path(passing) if backend == "tensorrt" else out, precision)

@@ -1,4 +1,4 @@
-"""``elysium ground``: find what a sentence names in an image."""
+"""``elysium ground``: find the object that an expression names in an image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
-    """Find what a sentence names in an image."""
+    """Find the object that an expression names in an image."""
     if not expression:
         raise ConfigError("say what to find: --expression 'the red mug'")
     expressions = [clean_expression(text) for text in expression]

@@ -1,4 +1,4 @@
-"""``elysium info``: what a model is and which names it knows, from its settings alone."""
+"""``elysium info``: print sizes and vocabulary of a model, read from its configuration files."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a checkpoint's settings and the headers of its weight files tell.
+    """Facts about a model, from its configuration and the headers of its weight files.
 
     Attributes:
-        model: As it was asked for.
-        folder: Where it lies.
-        parameters: Of all its parts; None where its weights are not safetensors files, which are not opened for this.
+        model: Name of the model, as given on the command line.
+        folder: Folder of the checkpoint.
+        parameters: Number of parameters; None if the weights are not safetensors files, which are not opened here.
         encoder: Kind of vision encoder.
-        input_px: Side of the square that every picture is scaled to [px].
-        patch_tokens: Tokens that the vision encoder makes of a frame.
-        visual_tokens: Tokens of a frame that the language model reads.
-        clip_length: Frames it should be shown at once.
-        window: What it should see of a stream: ``anchor`` or ``growing``.
-        follow: What it follows given objects in: ``frame`` or ``crop``.
+        input_px: Side of the square that every image is scaled to [px].
+        patch_tokens: Tokens per frame from the vision encoder.
+        visual_tokens: Tokens per frame that the language model reads.
+        clip_length: Frames of its training clips.
+        window: Window of past frames in stream mode: ``anchor`` or ``growing``.
+        follow: What it follows targets in: ``frame`` or ``crop``.
         crop_px: Sides of its anchor crops and live crops [px]; None if it cannot follow in crops.
         crop_tokens: Tokens of both that the language model reads.
-        names: Names it knows; empty if it knows a language.
+        names: Names in its vocabulary; empty for an open vocabulary.
     """
 
     model: str
@@ -57,9 +57,9 @@ def command(
     ] = DEFAULT_MODEL,
     json: JsonOption = False,
 ) -> None:
-    """Say what a model is and which names it knows.
+    """Print sizes and vocabulary of a model.
 
-    Reads settings and headers only: it is as quick for a model of any size.
+    Only configuration files and headers of weight files are read, so this is quick for a model of any size.
     """
     facts = read_facts(model)
     if json:
@@ -75,7 +75,7 @@ def read_facts(model: str) -> ModelFacts:
     Raises:
         ModelFileError: It is not on this machine, or its settings cannot be read.
     """
-    # transformers takes seconds to import, and no other verb should wait for it.
+    # Imported here because transformers takes seconds to import, and other verbs do not need it.
     from elysium_core.checkpoint.base_settings import vision_config
     from elysium_core.checkpoint.locations import base_settings, checkpoint_folder
     from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
@@ -108,12 +108,12 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _lines(facts: ModelFacts) -> list[str]:
-    count = "unknown, its weights are no safetensors files" if facts.parameters is None else f"{facts.parameters:,}"
+    count = "unknown: the weights are not safetensors files" if facts.parameters is None else f"{facts.parameters:,}"
     side, tokens = facts.input_px, f"{facts.visual_tokens} of {facts.patch_tokens} tokens kept"
     lines = [
         f"{facts.model}: {facts.folder}",
         f"  parameters   {count}",
-        f"  picture      {side}x{side} px, {tokens} ({facts.encoder})",
+        f"  input        {side}x{side} px, {tokens} ({facts.encoder})",
         f"  clips        {facts.clip_length} frames; streams: {facts.window} window",
     ]
     if facts.crop_px is not None and facts.crop_tokens is not None:
@@ -122,6 +122,6 @@ def _lines(facts: ModelFacts) -> list[str]:
         lines.append(f"  crops        {crops}")
     lines.append(f"  follows in   {'crops' if facts.follow == 'crop' else 'whole frames'}")
     if not facts.names:
-        return [*lines, "  knows        open language"]
+        return [*lines, "  vocabulary   open"]
     names = textwrap.wrap(", ".join(facts.names), _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return [*lines, f"  knows        {len(facts.names)} names and no others:", *names]
+    return [*lines, f"  vocabulary   {len(facts.names)} names only:", *names]

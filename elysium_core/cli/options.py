@@ -1,4 +1,4 @@
-"""Options that several verbs share, and loading the model they name."""
+"""Options that several verbs share, and the loading of the model they name."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PickleOption = Annotated[
 ]
 ZoomOption = Annotated[
     bool,
-    typer.Option("--zoom", help="Look closer: parts of the picture at full resolution, for small things; slower."),
+    typer.Option("--zoom", help="Zoom: show parts of the image at full resolution, for small objects; slower."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON lines to stdout, for programs.")]
 ExpressionsOption = Annotated[
     list[str] | None,
-    typer.Option("--expression", "-e", metavar="S", help="Words that name one object; repeat for several."),
+    typer.Option("--expression", "-e", metavar="S", help="Words that name one object; repeatable."),
 ]
 ClipFramesOption = Annotated[
     int,
@@ -43,11 +43,11 @@ ClipFramesOption = Annotated[
 ]
 VideoArgument = Annotated[
     str,
-    typer.Argument(metavar="VIDEO", help="A video file, a folder of pictures, a picture, or a camera: 0, /dev/video0."),
+    typer.Argument(metavar="VIDEO", help="A video file, a folder of images, an image, or a camera: 0, /dev/video0."),
 ]
 
 
-# Options that are not simply the name of their field with two hyphens.
+# Options whose names differ from the name of their field.
 _FLAGS = {"model": ("--model", "-m"), "quantization": ("--quantization", "--quantize")}
 
 
@@ -55,7 +55,7 @@ def with_load_options(command: Callable[..., Any], without: Collection[str] = ()
     """Give a verb one option for each field of :class:`elysium_core.types.LoadOptions`.
 
     Args:
-        command: A verb with a parameter ``load: LoadOptions``, which it gets filled in.
+        command: A verb with a parameter ``load: LoadOptions``; it receives the values of the options.
         without: Fields that get no option here.
     """
     names = [entry.name for entry in fields(LoadOptions) if entry.name not in without]
@@ -86,7 +86,7 @@ def _load_parameters(names: Collection[str]) -> Iterator[inspect.Parameter]:
 
 
 def load_model(load: LoadOptions) -> PerceptionModel:
-    """Load a model; ``identity`` has no weights, and every box stands still.
+    """Load a model. ``identity`` has no weights and repeats the first box.
 
     Raises:
         ModelFileError: The model is missing or damaged.
@@ -94,7 +94,7 @@ def load_model(load: LoadOptions) -> PerceptionModel:
     """
     if load.model == "identity":
         return IdentityModel()
-    # torch and transformers take seconds to import; the null model should not wait for them.
+    # Imported here because torch and transformers take seconds, and the identity model does not need them.
     from elysium_core.api import Elysium
     from elysium_core.device import fit_threads
 

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, everything else to stderr."""
+"""Output of the verbs: results go to stdout, log and progress to stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from elysium_core.geometry import Box
 
 
 def emit(result: Mapping[str, Any]) -> None:
-    """Write one JSON object as one line on stdout, at once."""
+    """Write one JSON object as one line to stdout and flush it."""
     sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def say(line: str) -> None:
-    """Write one line for a person on stdout; what the output's encoding lacks is escaped."""
+    """Write one line of text to stdout. Characters that the encoding of stdout lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
@@ -37,7 +37,7 @@ def box_fields(box: Box | None, width: int, height: int) -> dict[str, Any]:
 def configure_logging(verbose: bool) -> None:
     """Send the log of the ``elysium_core`` loggers to stderr: warnings, or everything if ``verbose``.
 
-    Of other libraries only errors are shown, or warnings if ``verbose``: a user can do nothing about the rest.
+    Other libraries show errors only, or warnings too if ``verbose``: users cannot act on the rest.
     """
     level = logging.WARNING if verbose else logging.ERROR
     logging.basicConfig(stream=sys.stderr, level=level, format="elysium: %(levelname)s: %(message)s")
@@ -48,8 +48,8 @@ class Progress(AbstractContextManager["Progress"]):
     """A progress bar on stderr, shown only where stderr is a terminal.
 
     Args:
-        title: What is being done.
-        total: Steps in all, None if unknown.
+        title: Name of the task.
+        total: Total number of steps, None if unknown.
     """
 
     def __init__(self, title: str, total: int | None) -> None:

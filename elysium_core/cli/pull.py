@@ -1,4 +1,4 @@
-"""``elysium pull``: fetch a model. Nothing else in this project uses the network."""
+"""``elysium pull``: download a model from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def command(
 ) -> None:
     """Download a model (the only verb that uses the network).
 
-    Files go to the standard Hugging Face cache; an interrupted download goes on
-    where it stopped. Of the models that its config.json is built on, only
-    configuration and tokenizer are fetched.
+    Files go to the standard Hugging Face cache. An interrupted download is continued.
+    For the base models that its config.json names, only configuration and tokenizer
+    are downloaded.
     """
     try:
         folder = _fetch(hub_id, revision, weights=True)
@@ -52,7 +52,7 @@ def command(
 
 
 def base_models(folder: Path) -> list[str]:
-    """Return the hub ids that ``config.json`` of a checkpoint builds on.
+    """Return the hub ids of the base models that ``config.json`` of a checkpoint names.
 
     Paths relative to the folder are part of the checkpoint and are left out.
 
@@ -63,7 +63,9 @@ def base_models(folder: Path) -> list[str]:
     try:
         config = json_library.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{str(path)!r} is missing or damaged, so this is not a model", code="PULL") from error
+        raise ModelFileError(
+            f"{str(path)!r} is missing or damaged; give the id of a model with a config.json", code="PULL"
+        ) from error
     return sorted({name for name in _base_names(config) if not (folder / name).exists() and not Path(name).exists()})
 
 
@@ -82,7 +84,7 @@ def _fetch(hub_id: str, revision: str | None, *, weights: bool) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    # Also in folders below: a checkpoint may bring the tokenizer of its language model along.
+    # Subfolders count too: a checkpoint may contain the tokenizer of its language model.
     patterns = [*_TOKENIZER_AND_CONFIG, *(f"*/{name}" for name in _TOKENIZER_AND_CONFIG)]
     if weights:
         names = [file.rfilename for file in HfApi().model_info(hub_id, revision=revision).siblings or ()]
@@ -94,6 +96,6 @@ def _fetch(hub_id: str, revision: str | None, *, weights: bool) -> Path:
 def _network_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The base is the HTTP library's own error, which a refused connection raises; which library depends on the version.
+    # A refused connection raises the base class of the HTTP library, which depends on the version of huggingface_hub.
     http_error = HfHubHTTPError.__bases__[0]
     return (OSError, ValueError, http_error) if issubclass(http_error, Exception) else (OSError, ValueError)

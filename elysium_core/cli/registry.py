@@ -1,4 +1,4 @@
-"""The verbs of the command, found by name and imported only when they run.
+"""The table of verbs. A verb is found by name, and its module is imported only when it runs.
 
 To add a verb: write a module that defines ``command`` (a function with Typer
 annotations) or ``app`` (a :class:`typer.Typer` with verbs of its own), and add one
@@ -21,12 +21,12 @@ from elysium_core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One word of the command line.
+    """One verb of the command line.
 
     Attributes:
-        name: The word.
-        module: Where ``command`` or ``app`` is defined.
-        help: One line for the overview.
+        name: Name of the verb.
+        module: Module that defines ``command`` or ``app``.
+        help: One line for the help.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Verb:
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb("track", "elysium_core.cli.track", "Follow what words or boxes name through a video or camera."),
-    Verb("ground", "elysium_core.cli.ground", "Find what a sentence names in an image."),
-    Verb("describe", "elysium_core.cli.describe", "Say what is in a box of an image or video."),
+    Verb("track", "elysium_core.cli.track", "Track objects, given by words or boxes, in a video or camera."),
+    Verb("ground", "elysium_core.cli.ground", "Find the object that an expression names in an image."),
+    Verb("describe", "elysium_core.cli.describe", "Describe the object in a box of an image or video."),
     Verb("ask", "elysium_core.cli.ask", "Answer a question about an image or video."),
     Verb("caption", "elysium_core.cli.caption", "Describe a whole image or video."),
-    Verb("ros", "elysium_core.cli.ros", "Talk to a running tracker node, without the ros2 command."),
-    Verb("eval", "elysium_core.cli.eval", "Score a model on a benchmark, or report scores."),
-    Verb("train", "elysium_core.cli.train", "Train a model by a recipe."),
-    Verb("synth", "elysium_core.cli.synth", "Generate training video with known truth."),
-    Verb("curate", "elysium_core.cli.curate", "Turn captioned video into referring tracks."),
+    Verb("ros", "elysium_core.cli.ros", "Control a running tracker node, without the ros2 command."),
+    Verb("eval", "elysium_core.cli.eval", "Evaluate models on a benchmark, or report scores."),
+    Verb("train", "elysium_core.cli.train", "Train a model from a recipe file."),
+    Verb("synth", "elysium_core.cli.synth", "Generate training videos with ground truth."),
+    Verb("curate", "elysium_core.cli.curate", "Make referring tracks from captioned videos."),
     Verb("export", "elysium_core.cli.export", "Export the vision encoder to ONNX or TensorRT."),
     Verb("pull", "elysium_core.cli.pull", "Download a model (the only verb that uses the network)."),
-    Verb("info", "elysium_core.cli.info", "Say what a model is and which names it knows."),
-    Verb("doctor", "elysium_core.cli.doctor", "Check this installation and say what is missing."),
+    Verb("info", "elysium_core.cli.info", "Print sizes and vocabulary of a model."),
+    Verb("doctor", "elysium_core.cli.doctor", "Check this installation and print what is missing."),
 )
 
 
@@ -74,7 +74,7 @@ class LazyGroup(TyperGroup):
         return None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the overview from the table above, without importing any verb."""
+        """Write the list of verbs from the table above, without importing any of them."""
         self._listing = True
         try:
             super().format_help(ctx, formatter)

@@ -1,6 +1,6 @@
-"""Hands a verb over to a module of the ROS package, in a process of its own: the core never imports ROS.
+"""``elysium ros``: run the shell client of the ROS package in a separate process.
 
-``elysium ros``: hands over to the shell client of the ROS package.
+Any verb can run a module of the ROS package like this. The core itself never imports ROS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from elysium_core.errors import BackendError
 HAND_OVER_SETTINGS: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 }
-"""``COMMAND_SETTINGS`` of such a verb: all arguments, ``--help`` too, are those of the module."""
+"""``COMMAND_SETTINGS`` of such a verb: all arguments, ``--help`` included, go to the module."""
 
 _NEEDED = (
     ("rclpy", "ROS 2 is not installed for this Python; run `make setup`, or source /opt/ros/<distro>/setup.bash"),
@@ -38,7 +38,7 @@ def run_ros_module(module: str, arguments: Sequence[str]) -> int:
         Its exit code.
 
     Raises:
-        BackendError: ROS, the ROS package or the module is not installed; the message says which and what to do.
+        BackendError: ROS, the ROS package or the module is not installed; the message names it and the remedy.
     """
     own = (module, f"{module} is not part of this installation; run it from the repository")
     for needed, remedy in (*_NEEDED, own):
@@ -58,5 +58,5 @@ COMMAND_SETTINGS = HAND_OVER_SETTINGS
 
 
 def command(context: typer.Context) -> None:
-    """Talk to a running tracker node."""
+    """Control a running tracker node."""
     raise typer.Exit(run_ros_module("elysium_ros.client.command", context.args))

@@ -1,4 +1,4 @@
-"""``elysium synth``: write generated video with exact truth; ``--split test`` writes the frozen test set."""
+"""``elysium synth``: write generated videos with ground truth; ``--split test`` writes the frozen test set."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ _DEFAULT_CLIPS = 1000
 _FIELDS = {"side": "side_px", "twins": "twin_share", "dyed": "dye_share"}
 
 Work = list[tuple[ClipSource, int]]
-"""Sources, each with the number of clips to write."""
+"""Clip sources, each with the number of clips to write."""
 
 
 def command(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Where to; an interrupted run goes on there.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder; an interrupted run in it is continued.")
     ],
     split: Annotated[str, typer.Option("--split", help="train, or test: the frozen test set.")] = SPLITS[0],
     clips: Annotated[
-        int | None, typer.Option("--clips", min=1, help=f"Clips; {_DEFAULT_CLIPS}, for test all of each part.")
+        int | None,
+        typer.Option("--clips", min=1, help=f"Number of clips; {_DEFAULT_CLIPS}, or all of each part for test."),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option("--frames", min=1, max=1000, help=f"Frames a clip; {_DEFAULTS.frames}. (train)")
+        int | None, typer.Option("--frames", min=1, max=1000, help=f"Frames per clip; {_DEFAULTS.frames}. (train)")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help=f"{_DEFAULTS.seed}. (train)")] = None,
     objects: Annotated[
-        tuple[int, int] | None, typer.Option("--objects", metavar="MIN MAX", help="Objects a clip; 1 4. (train)")
+        tuple[int, int] | None, typer.Option("--objects", metavar="MIN MAX", help="Objects per clip; 1 4. (train)")
     ] = None,
     gap: Annotated[
         tuple[float, float] | None,
@@ -58,23 +59,24 @@ def command(
     twins: Annotated[
         float | None,
         typer.Option(
-            "--twins", metavar="SHARE", help=f"Clips with two of a name, 0..1; {_DEFAULTS.twin_share:g}. (train)"
+            "--twins",
+            metavar="SHARE",
+            help=f"Share of clips with two objects of one name, 0..1; {_DEFAULTS.twin_share:g}. (train)",
         ),
     ] = None,
     dyed: Annotated[
         float | None,
         typer.Option(
-            "--dyed", metavar="SHARE", help=f"Things in another colour, 0..1; {_DEFAULTS.dye_share:g}. (train)"
+            "--dyed", metavar="SHARE", help=f"Share of recoloured objects, 0..1; {_DEFAULTS.dye_share:g}. (train)"
         ),
     ] = None,
     shards: Annotated[bool, typer.Option("--shards", help="Tar shards (webdataset) instead of folders.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Write generated clips: frames as PNG, and one JSON line an object as in ElysiumTrack.
+    """Write generated clips: frames as PNG, and one JSON line per object as in ElysiumTrack.
 
-    The same options give the same clips, and clip 7 is the same whether 10 or
-    10000 are asked for. Ctrl-C stops after the current clip; the same command
-    goes on there.
+    The same options give the same clips: clip 7 of 10 equals clip 7 of 10000. Ctrl-C
+    stops after the current clip; the same command continues the run.
     """
     given: dict[str, Any] = {"frames": frames, "seed": seed, "objects": objects, "gap": gap, "side": side}
     given |= {"names": names, "twins": twins, "dyed": dyed}
@@ -84,7 +86,7 @@ def command(
     with Progress("synth", sum(count for _, count in work)) as progress, StopRequest() as stop:
         written = _write(work, write, out, progress, stop)
     if stop.is_set:
-        sys.stderr.write(f"elysium: stopped after {written} clips; the same command goes on there\n")
+        sys.stderr.write(f"elysium: stopped after {written} clips; the same command continues\n")
         raise typer.Exit(130)
     if split == "test":
         _check_pixels()
@@ -95,7 +97,7 @@ def command(
 
 
 def _plan(split: str, clips: int | None, given: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
-    """What to write, and the settings that decide what the clips are."""
+    """Return the clip sources to write, and the settings that determine the clips."""
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if split == "test":
@@ -138,6 +140,6 @@ def _check_pixels() -> None:
     changed = [part.name for part in testset.PARTS if not testset.is_as_frozen(part)]
     if changed:
         sys.stderr.write(
-            f"elysium: the pixels of {', '.join(changed)} differ from the frozen ones on this machine (another "
-            "processor or another OpenCV); figures may differ a little from published ones\n"
+            f"elysium: the pixels of {', '.join(changed)} differ from the frozen test set on this machine (another "
+            "processor or another OpenCV); scores may differ a little from published ones\n"
         )

@@ -1,4 +1,4 @@
-"""``elysium track``: follow objects through a video file, a folder of pictures or a camera."""
+"""``elysium track``: track objects in a video file, a folder of images or a camera."""
 
 from __future__ import annotations
 
@@ -40,42 +40,44 @@ def command(
     box: Annotated[
         list[str] | None,
         typer.Option(
-            "--box", "-b", metavar="X1,Y1,X2,Y2", help="Where one object is in the first frame, 0..1 or px; repeatable."
+            "--box", "-b", metavar="X1,Y1,X2,Y2", help="Box of one object in the first frame, 0..1 or px; repeatable."
         ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and box; repeatable."),
+        typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and first box; repeatable."),
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write track lines to this .jsonl file.")] = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the tracks: .mp4, .gif or .png.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where --out of an earlier run stops.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote --out.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many frames.")] = None,
-    fps: Annotated[float, typer.Option("--fps", help="Frame rate of a folder of pictures [Hz].")] = DEFAULT_FPS,
+    fps: Annotated[float, typer.Option("--fps", help="Frame rate of a folder of images [Hz].")] = DEFAULT_FPS,
     window: Annotated[str, typer.Option("--window", help=f"{', '.join(WINDOWS)}.")] = _DEFAULTS.window,
     clip_length: Annotated[
-        int | None, typer.Option("--clip-length", help="Frames the model sees at once; the model's own if not given.")
+        int | None, typer.Option("--clip-length", help="Frames the model sees at once; its default if not given.")
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", help="A box scoring less is UNCERTAIN.")
+        float, typer.Option("--score-threshold", help="A box with a lower score is UNCERTAIN.")
     ] = _DEFAULTS.score_threshold,
     zoom: ZoomOption = _DEFAULTS.zoom,
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
-    """Follow what words or boxes name through a video or camera.
+    """Track objects, given by words or boxes, in a video or camera.
 
-    Each --expression, --box and --target is a target of its own, numbered from 1:
-    expressions first, then boxes, then those given by both. With both, the box says
-    where the object is in the first frame, and the words find it again when it was
-    lost. Ctrl-C stops after the current frame and finishes the files.
+    Each --expression, --box and --target is one target. Targets are numbered from 1:
+    expressions first, then boxes, then those with both. With both, tracking starts
+    from the box, and the words are used to find the object again after it was lost.
+    Ctrl-C stops after the current frame and finishes the files.
     """
     if resume and out is None:
-        raise ConfigError("--resume needs --out, the file of the run to go on with")
+        raise ConfigError("--resume needs --out, the file of the run to continue")
     with open_video(video, fps=fps) as recording:
         if resume and recording.is_live:
-            raise ConfigError(f"--resume does not go with the camera {recording.name}: its frames are gone")
+            raise ConfigError(
+                f"--resume cannot be used with the camera {recording.name}: its earlier frames are not stored"
+            )
         for path in (out, render):
             _refuse_to_overwrite(recording, path)
         targets = _read_targets(expression or [], box or [], target or [], recording)
@@ -124,7 +126,7 @@ def _read_targets(expressions: list[str], boxes: list[str], both: list[str], rec
 
 
 def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
-    """The words and the box of one target. The last ``@`` separates them: words may contain one, a box does not."""
+    """Return words and box of one target. The last ``@`` separates them, because words may contain an ``@``."""
     words, separator, box = text.rpartition("@")
     if not separator:
         raise ConfigError(f"--target {text!r} has no '@' between words and box, as in 'the red mug@10,20,60,80'")
@@ -140,7 +142,7 @@ def _report(run: TrackRun, written: list[Path], json: bool) -> None:
     if run.recording.skipped:
         sys.stderr.write(f"elysium: {run.recording.skipped} frames could not be decoded and were skipped\n")
     if run.failures:
-        sys.stderr.write(f"elysium: the model failed on {run.failures} frames, in the end because {run.failure}\n")
+        sys.stderr.write(f"elysium: the model failed on {run.failures} frames; the last error: {run.failure}\n")
     if not json:
         for line in run.summary():
             say(line)

@@ -1,4 +1,4 @@
-"""One run of ``elysium track``: frames in, lines and pictures out, resumable."""
+"""One run of ``elysium track``: reads frames, writes track lines and annotated frames, and can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from elysium_core.io.tracks import TrackWriter
 from elysium_core.tracking.follow import follow_recording
 from elysium_core.types import Tracker, TrackState, TrackUpdate
 
-# In clip mode the answer to a frame comes when its clip is complete; a frame that waits longer has no target left.
+# In clip mode the boxes of a frame come when its clip is complete. A frame that waits longer has no target left.
 _LONGEST_WAIT = 64
 
 
@@ -27,8 +27,8 @@ class Targets:
     """What the user asked to follow.
 
     Attributes:
-        expressions: The words of each target, empty for one given by a box.
-        boxes: The box of each target in the first frame, None for one given by words.
+        expressions: The words of each target, empty if it is given by a box only.
+        boxes: The box of each target in the first frame, None if it is given by words only.
     """
 
     expressions: Sequence[str]
@@ -41,21 +41,21 @@ class Targets:
 
 
 class TrackRun:
-    """Follows targets through a recording.
+    """Tracks targets through a recording.
 
     Args:
-        recording: Where the frames come from.
-        tracker: A fresh tracker.
-        targets: What to follow.
-        done: What an earlier run has finished; its frames are not tracked again.
-        lines: Where track lines go, None for nowhere.
-        drawing: Where drawn frames go, None for nowhere.
+        recording: Source of the frames.
+        tracker: A new tracker without targets.
+        targets: What to track.
+        done: Updates of an earlier run; its frames are not tracked again.
+        lines: Writer of the track lines, None to write none.
+        drawing: Writer of the annotated frames, None to write none.
         emit_json: Also write the track lines to stdout.
-        limit: Most frames read, None for all.
+        limit: Maximum number of frames to read, None for all.
 
     Attributes:
         problem: Why the recording ended early, None if it did not.
-        failure: Why the model failed on a frame, the newest such reason; empty if it never did.
+        failure: Error of the last frame that the model failed on; empty if there is none.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TrackRun:
 
     def run(self, progress: Progress, stop: StopRequest) -> None:
         """Read, track and write until the recording ends, the limit is reached or ``stop`` is set."""
-        # At the resume point the tracker is only shown where its targets are; that answer is in the file already.
+        # At the resume point the tracker only starts its targets: the updates of that frame are in the file already.
         first = max(0, self._resume_at)
         for step in follow_recording(self._tracker, self._frames(stop), self._start_targets, first):
             if step.frame is not None and step.frame.index <= self._resume_at:
@@ -105,11 +105,11 @@ class TrackRun:
 
     @property
     def failures(self) -> int:
-        """Frames that the model failed on."""
+        """Number of frames that the model failed on."""
         return self._tracker.stats.failures
 
     def summary(self) -> Iterator[str]:
-        """Yield one line a target: in how many frames it had which state, and its mean score."""
+        """Yield one line per target: the number of frames in each state, and the mean score."""
         for target_id, expression in zip(self._targets.ids, self._targets.expressions, strict=True):
             states = self._states[target_id]
             boxes = self._boxes[target_id]
@@ -121,7 +121,7 @@ class TrackRun:
             )
 
     def _frames(self, stop: StopRequest) -> Iterator[Frame]:
-        # A camera that is unplugged, or a folder that goes wrong half-way, still leaves whole files behind.
+        # The error is kept for later, so that the files are complete also when a camera is unplugged.
         try:
             for number, frame in enumerate(self.recording, start=1):
                 yield frame
@@ -131,7 +131,7 @@ class TrackRun:
             self.problem = error
 
     def _draw_ready(self, frame: Frame) -> None:
-        """Draw the frames that are answered, and those that have waited too long for an answer."""
+        """Draw the frames whose updates have come, and those that have waited too long."""
         if self._drawing is not None:
             self._waiting.append(frame)
         if self._tracker.config.mode == "stream":
@@ -173,7 +173,7 @@ class TrackRun:
                 self._target_of[self._tracker.add(expression=expression, box=box)] = target_id
 
     def _start_of(self, target_id: str) -> tuple[str, Box | None]:
-        """Return the words and the box that the tracker starts with; on resuming, where the target was."""
+        """Return words and box to start a target with; when resuming, the box at the resume point."""
         position = int(target_id) - 1
         expression, box = self._targets.expressions[position], self._targets.boxes[position]
         if self._resume_at < 0:
@@ -181,11 +181,11 @@ class TrackRun:
         then = next(update for update in self._done[self._resume_at] if update.target_id == target_id)
         if then.box is not None:
             return expression, then.box
-        # A lost target is searched for by its words; one without words starts where it was last seen.
+        # A lost target is searched by its words. Without words it starts from its last known box.
         return expression, None if expression else then.last_box or box
 
     def _completed(self, update: TrackUpdate, target_of: dict[str, str] | None = None) -> TrackUpdate:
-        """Return ``update`` with this run's id and words, and the last box also for what was read from a file."""
+        """Return ``update`` with the id, words and last box of this run; the file of an earlier run lacks them."""
         target_id = target_of[update.target_id] if target_of else update.target_id
         if update.box is not None:
             self._last_box[target_id] = update.box

@@ -1,4 +1,4 @@
-"""``elysium train``: train a model by a recipe."""
+"""``elysium train``: train a model from a recipe file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ COMMAND_SETTINGS = {"context_settings": {"allow_interspersed_args": True}}
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see training/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/<name> if omitted.")] = None,
-    stage: Annotated[str | None, typer.Option("--stage", help="Run this stage alone, in this process.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages that may run side by side.")] = 2,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe file; see training/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe settings to override.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<name> if omitted.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Run only this stage, in this process.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Maximum number of stages that run in parallel.")
+    ] = 2,
     launcher: Annotated[
         Path | None,
-        typer.Option("--accelerate", metavar="CONFIG.yaml", help="Many GPUs: how; see training/accelerate/."),
+        typer.Option(
+            "--accelerate", metavar="CONFIG.yaml", help="accelerate config for several GPUs; see training/accelerate/."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
-    """Train a model by a recipe; a run that was stopped goes on where it was."""
-    # Hours of work leave a log: a stage writes it to its file.
+    """Train a model from a recipe file. The same command continues a run that was stopped."""
+    # A stage runs for hours, so it logs progress; the main process redirects this to the log file of the stage.
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", force=True)
     logging.getLogger("elysium_core").setLevel(logging.INFO)
     settings = load_any_recipe(recipe, overrides or [])
@@ -59,8 +65,8 @@ def _run_all(
 
     if process_count() > 1:
         raise ConfigError(
-            f"{process_count()} processes cannot share a whole recipe; launch one stage with --stage, or leave the "
-            "launching to --accelerate CONFIG.yaml"
+            f"a whole recipe cannot run in {process_count()} launched processes; launch one stage with --stage, or use "
+            "--accelerate CONFIG.yaml without a launcher"
         )
     require_packages()
     if launcher is not None:
@@ -82,7 +88,7 @@ def _run_all(
 
 
 def _estimate(recipe: AnyRecipe, folder: Path) -> None:
-    """Say on stderr what each unfinished stage will cost."""
+    """Print to stderr the estimated cost of each unfinished stage."""
     from elysium_core.training.estimate import estimate_stages
     from elysium_core.training.plans import plan_of
     from elysium_core.training.run import steps_done
@@ -99,5 +105,5 @@ def _estimate(recipe: AnyRecipe, folder: Path) -> None:
 
 
 def resolved(recipe: AnyRecipe) -> str:
-    """The whole recipe as YAML, defaults included."""
+    """Return the whole recipe as YAML, defaults included."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

@@ -1,1 +1,1 @@
-"""The inference engine: embeddings in, tokens and log-probabilities out. Knows no image, text or box."""
+"""The inference engine: embeddings in, token ids and log-probabilities out. It handles no images, text or boxes."""

@@ -1,4 +1,4 @@
-"""Recording what a GPU does, to have it done again without Python: CUDA graphs."""
+"""Recording of GPU work as CUDA graphs, which are replayed without the cost of Python calls."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from weakref import WeakSet
 import torch
 
 Program = Callable[[], object]
-"""Does something on a device; takes its input from memory that it knows and leaves its output in such."""
+"""Queues work on a device. It reads its inputs from fixed addresses and writes its outputs to fixed addresses."""
 
-# Why recordings of this process have broken off: torch cannot be trusted to record any more after that.
+# Reasons of failed recordings in this process. After a failure torch cannot be relied on to record again.
 _failures: list[str] = []
 
 
 class CudaRecorder:
-    """Turns programs into CUDA graphs.
+    """Records programs as CUDA graphs.
 
-    The graphs of one recorder share their working memory. So they must be run one at a
-    time, and what they leave must lie outside of it: in tensors that were there before.
-    Graphs of two recorders share nothing and may run side by side.
+    The graphs of one recorder share their working memory. So they must run one at a time,
+    and they must write their outputs to tensors that were allocated before the recording.
+    Graphs of different recorders share nothing and may run at the same time.
 
     Args:
         device: The GPU.
@@ -34,33 +34,34 @@ class CudaRecorder:
         self._memory: Any = None
 
     def __call__(self, program: Program) -> Program:
-        """Run a program once, record it, and return what repeats it.
+        """Run a program once, record it, and return a function that replays it.
 
         Raises:
-            RuntimeError: It does something that cannot be recorded, or a recording of this process has failed before.
+            RuntimeError: The program does something that cannot be recorded, or an earlier recording in this
+                process failed.
         """
         if _failures:
             raise RuntimeError(f"an earlier recording failed: {_failures[0]}")
         with torch.cuda.device(self._device):
-            # Streams of its own, made once. torch's default stream for recording belongs to the GPU that was first
-            # recorded on; and what the libraries keep for each stream would be kept for each new one.
+            # Each recorder makes its streams once. torch's default stream for recording belongs to the GPU of the
+            # first recording, and libraries keep memory for every stream, so new streams would add to it each time.
             self._streams = self._streams or (torch.cuda.Stream(), torch.cuda.Stream())  # type: ignore[no-untyped-call]
-            settling, recording = self._streams
-            _settle(program, settling)
+            warm_up, recording = self._streams
+            _warm_up(program, warm_up)
             graph = torch.cuda.CUDAGraph()
-            # The memory goes with the last graph that was recorded in it.
+            # torch frees the pool together with the last graph that was recorded in it.
             memory = self._memory if len(self._graphs) else None
-            # Other threads may use the GPU meanwhile, to encode an image for example.
+            # thread_local: other threads may use the GPU during the recording, to encode an image for example.
             capture = torch.cuda.graph(graph, pool=memory, stream=recording, capture_error_mode="thread_local")
-            with _whole_or_broken(), _own_workspace(), capture:
+            with _clean_up_on_failure(), _separate_workspace(), capture:
                 program()
             self._memory = graph.pool()
             self._graphs.add(graph)
         return graph.replay
 
 
-def _settle(program: Program, side: Any) -> None:
-    """Libraries choose and load their kernels when these are first called, which cannot be recorded."""
+def _warm_up(program: Program, side: Any) -> None:
+    """Run a program once before its recording: loading the kernels, in their first call, cannot be recorded."""
     current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
@@ -69,13 +70,13 @@ def _settle(program: Program, side: Any) -> None:
 
 
 @contextmanager
-def _own_workspace() -> Iterator[None]:
-    """Have cuBLAS take its working memory anew from the recording's own, and leave it there.
+def _separate_workspace() -> Iterator[None]:
+    """Make cuBLAS allocate its workspace in the memory pool of the recording.
 
-    torch keeps one for each stream. A graph that was recorded with that of another recorder would write into it
-    while the other runs, and after it is freed.
+    torch keeps one cuBLAS workspace for each stream. A graph that was recorded with the workspace of another recorder
+    would write to it while graphs of that recorder run, and after it is freed.
     """
-    # There is no public way; torch's own compiler does the same around its recordings.
+    # There is no public function for this; torch.compile calls the same one around its recordings.
     clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # noqa: SLF001
     clear()
     try:
@@ -85,8 +86,8 @@ def _own_workspace() -> Iterator[None]:
 
 
 @contextmanager
-def _whole_or_broken() -> Iterator[None]:
-    """Undo what torch leaves of a recording that fails: the thread on its stream; and try no more."""
+def _clean_up_on_failure() -> Iterator[None]:
+    """Restore the thread's current stream when a recording fails, and store the reason, so that no other is tried."""
     before = torch.cuda.current_stream()
     try:
         yield

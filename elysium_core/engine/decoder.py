@@ -1,6 +1,6 @@
-"""A language model for streams: memory that is handed on from cache to cache.
+"""Decoders: the protocols by which engine and runtime use a language model, and the plain implementation.
 
-What engine and runtime need of a language model, whoever runs its layers.
+:class:`StaticDecoder` runs the layers eagerly and reuses the memory of released caches for new ones.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from elysium_core.network.llama import Llama, LlamaSize
 
 
 class Decoder(Protocol):
-    """A decoder: :class:`elysium_core.network.llama.Llama`, or something that runs one faster.
+    """The decoder of a language model: :class:`elysium_core.network.llama.Llama` or a faster wrapper of it.
 
-    Called with embeddings (1, T, D), positions (1, T), a mask (1, 1, T, S) and a cache, as
-    :meth:`elysium_core.network.llama.Llama.forward` is; gives the hidden states (1, T, D) and a list.
+    A call takes embeddings (1, T, D), positions (1, T), a mask (1, 1, T, S) and a cache, like
+    :meth:`elysium_core.network.llama.Llama.forward`. It returns the hidden states (1, T, D) and a list.
     """
 
     size: LlamaSize
@@ -26,7 +26,7 @@ class Decoder(Protocol):
     def __call__(
         self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KVCache | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run new tokens."""
+        """Run the layers on T new tokens."""
         ...
 
     def embed(self, token_ids: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Decoder(Protocol):
 
 
 class StreamDecoder(Decoder, Protocol):
-    """A decoder that keeps things for speed."""
+    """A decoder that keeps memory, and possibly recorded passes, between calls for speed."""
 
     @property
     def description(self) -> str:
@@ -51,7 +51,7 @@ class StreamDecoder(Decoder, Protocol):
         ...
 
     def release(self) -> None:
-        """Free what is kept for speed and not in use."""
+        """Free the memory that is kept for speed and not in use."""
         ...
 
 
@@ -59,9 +59,9 @@ class StaticDecoder:
     """A decoder (:class:`elysium_core.engine.decoder.Decoder`) whose caches share one pool of memory.
 
     Args:
-        llm: Runs the layers.
-        capacity: Tokens every cache has room for at least.
-        step: Capacities are multiples of it [tokens].
+        llm: The language model that is run.
+        capacity: Smallest capacity of a cache [tokens].
+        step: Capacities are multiples of this [tokens].
     """
 
     def __init__(self, llm: Llama, capacity: int = 1, step: int = 1) -> None:
@@ -84,7 +84,7 @@ class StaticDecoder:
         return self._llm.logits(hidden)
 
     def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for ``capacity`` tokens or more, in memory that other caches have left."""
+        """An empty cache for ``capacity`` tokens or more, in memory of released caches where possible."""
         if self._pool.shape != self._llm.kv_shape:  # the weights have been moved or cast
             self._pool = KVPool(self._llm.kv_shape, self._step)
         return self._pool.take(max(capacity, self._capacity))
@@ -98,5 +98,5 @@ class StaticDecoder:
     def __call__(
         self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KVCache | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run new tokens; see :meth:`elysium_core.network.llama.Llama.forward`."""
+        """Run the layers on T new tokens; see :meth:`elysium_core.network.llama.Llama.forward`."""
         return self._llm(embeddings, positions, mask, cache)

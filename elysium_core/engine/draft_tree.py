@@ -1,7 +1,6 @@
-"""Guessed continuations of an answer, as a tree of tokens.
+"""Draft trees: guessed continuations of an answer as a tree of tokens.
 
-Guesses that open alike share their opening. A chain, one guess alone, is the simplest
-tree.
+Guesses with a common beginning share the nodes of that beginning. A single guess is a chain.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = -1
-"""The parent of tokens that follow immediately what has been written."""
+"""Parent index of the tokens that directly follow the text written so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftTree:
-    """A tree of guessed tokens; siblings differ.
+    """A tree of N drafted tokens. The children of a node have different tokens.
 
     Attributes:
-        token_ids: N tokens, parents before their children.
-        parents: Index of the token before each; :data:`ROOT` where there is none.
+        token_ids: The N token ids, parents before their children.
+        parents: The N parent indices; :data:`ROOT` for tokens without a parent.
 
     Raises:
-        ValueError: The two differ in length, or a parent does not come first.
+        ValueError: The lists differ in length, or a parent does not come before its child.
     """
 
     token_ids: tuple[int, ...]
@@ -35,12 +34,13 @@ class DraftTree:
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.parents):
             raise ValueError(f"{len(self.token_ids)} drafted tokens have {len(self.parents)} parents")
-        if any(not ROOT <= parent < index for index, parent in enumerate(self.parents)):
-            raise ValueError("a drafted token comes before its parent")
+        for index, parent in enumerate(self.parents):
+            if not ROOT <= parent < index:
+                raise ValueError("a drafted token comes before its parent")
 
     @classmethod
     def chain(cls, token_ids: Sequence[int]) -> DraftTree:
-        """One guess."""
+        """A tree of a single guess."""
         return cls(tuple(token_ids), tuple(range(ROOT, len(token_ids) - 1)))
 
     def __len__(self) -> int:
@@ -49,17 +49,17 @@ class DraftTree:
     @property
     def is_chain(self) -> bool:
         """Whether every token follows the one before it."""
-        return all(parent == index - 1 for index, parent in enumerate(self.parents))
+        return self.parents == tuple(range(ROOT, len(self.parents) - 1))
 
-    def depths(self) -> list[int]:
-        """How many tokens stand before each; 0 for the first of a guess."""
+    def depths(self, first: int = 0) -> list[int]:
+        """Depth of each token; tokens without a parent have depth ``first``."""
         depths: list[int] = []
         for parent in self.parents:
-            depths.append(0 if parent == ROOT else depths[parent] + 1)
+            depths.append(first if parent == ROOT else depths[parent] + 1)
         return depths
 
     def within(self, depth: int) -> DraftTree:
-        """The tokens that have fewer than ``depth`` others before them."""
+        """The part of the tree whose branches are at most ``depth`` tokens long."""
         if len(self) <= depth:
             return self
         kept: dict[int, int] = {ROOT: ROOT}
@@ -72,7 +72,7 @@ class DraftTree:
         )
 
     def sights(self) -> NDArray[np.bool_]:
-        """(N, N), whether a token (row) may look at another (column): at itself and at what stands before it."""
+        """Attention mask (N, N), bool: a token (row) attends to itself and to its ancestors (columns)."""
         seen = np.eye(len(self), dtype=np.bool_)
         for index, parent in enumerate(self.parents):
             if parent != ROOT:
@@ -80,13 +80,13 @@ class DraftTree:
         return seen
 
     def follow(self, said: Sequence[int]) -> list[int]:
-        """The way through the tree that a model confirms.
+        """The longest path from the root that agrees with the model.
 
         Args:
-            said: N + 1 tokens: what the model writes behind the root, and behind each token.
+            said: N + 1 token ids: the model's prediction after the root, and after each token of the tree.
 
         Returns:
-            Indices of the tokens that the model writes itself, from the root on.
+            Indices of the tokens on that path, from the root on.
         """
         nodes = zip(self.parents, self.token_ids, strict=True)
         children = {node: index for index, node in enumerate(nodes)}
@@ -99,26 +99,25 @@ class DraftTree:
 
 
 class Drafter(Protocol):
-    """Guesses the answer to one request; lives as long as the request."""
+    """Drafts the answer to one request. Each request has one drafter."""
 
     def __call__(self, written: Sequence[int], said: Sequence[int] = ()) -> DraftTree | Sequence[int]:
-        """Guess what follows.
+        """Guess the rest of the answer.
 
         Args:
             written: Token ids written so far.
-            said: What the model says behind each token of the last draft, in its order. Behind
-                a wrong token this is what it would have written next had the token been its
-                own: no answer, but often a better guess than the last. Empty before the first
-                pass and where not all of the draft was run.
+            said: The model's prediction after each token of the last draft, in the order of the draft. A
+                prediction after a rejected token is no part of the answer, but often a better guess than
+                the last draft. Empty before the first pass, and if the last draft was cut.
 
         Returns:
-            A tree of guesses, or one guess, each up to the end token; may be empty.
+            A tree of guesses, or one guess, each up to and including the end token; may be empty.
         """
         ...
 
 
 class DraftTrie:
-    """A draft tree while it grows: guesses that open alike share their opening."""
+    """A draft tree under construction: guesses with a common beginning share its nodes."""
 
     def __init__(self) -> None:
         self._token_ids: list[int] = []
@@ -129,17 +128,17 @@ class DraftTrie:
         return len(self._token_ids)
 
     def child(self, node: int, token: int) -> int | None:
-        """The node behind another (or :data:`ROOT`) that has this token."""
+        """The child of a node (or of :data:`ROOT`) that has this token; None if there is none."""
         return self._children.get((node, token))
 
     def shared(self, token_ids: Sequence[int]) -> list[int]:
-        """Nodes of the opening that a guess has in common with the tree."""
-        nodes: list[int] = []
+        """Nodes of the longest beginning of a guess that is already in the tree."""
+        nodes, node = list[int](), ROOT
         for token in token_ids:
-            node = self.child(nodes[-1] if nodes else ROOT, token)
-            if node is None:
+            following = self._children.get((node, token))
+            if following is None:
                 break
-            nodes.append(node)
+            nodes.append(node := following)
         return nodes
 
     def add(self, token_ids: Sequence[int]) -> None:
@@ -153,5 +152,5 @@ class DraftTrie:
             node = len(self._token_ids) - 1
 
     def tree(self) -> DraftTree:
-        """What has grown so far."""
+        """The tree of all guesses added so far."""
         return DraftTree(tuple(self._token_ids), tuple(self._parents))

@@ -1,18 +1,18 @@
 """The engine: embeddings and token ids in, token ids and log-probabilities out.
 
-Knows no images, boxes, text or ROS. It keeps the keys and values of a shared *prefix*
-(the frames) and answers any number of *requests* behind it in common forward passes.
+It handles no images, boxes, text or ROS messages. It keeps the keys and values of a shared
+*prefix* (the frames) and answers any number of *requests* after it in common forward passes.
 
-Each request brings a drafter that guesses its whole answer, or several that share their
-openings as a tree. Guesses and question are run in one pass; the longest part of a guess
-that the model itself would have written is accepted, the model's own token is taken where
-they part, and the rest is guessed anew, now that it is known what the model says behind
-the guessed tokens. The result is exactly greedy decoding: a draft changes the number of
-passes, never a token. Without a drafter this is plain one-token-a-pass decoding.
+Decoding is greedy and speculative. The drafter of a request guesses the whole answer: one
+guess, or a tree of several. Question and draft are run in one pass. The longest part of a
+guess that agrees with the model's predictions is accepted, and the model's next token is
+appended. Then the drafter guesses the rest again from the predictions of this pass. A draft
+changes the number of passes, never a token of the answer. Without a drafter, every pass
+writes one token.
 
-Requests that open with the same words share them: the common stem is fed once.
+If all requests begin with the same tokens, these are fed only once.
 
-Shapes: P prefix tokens, R requests, T new tokens of one pass, S tokens in memory, D width.
+Shapes: P prefix tokens, R requests, T new tokens of one pass, S cached tokens, D width.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from elysium_core.engine.draft_tree import ROOT, Drafter, DraftTree
 from elysium_core.errors import BackendError
 
 _PREFIX = 0
-# Owner of what was drafted and is not a part of any answer.
-_NOBODY = -1
+# Owner of rejected draft tokens: no row attends to them.
+_REJECTED = -1
 _NO_DRAFT = DraftTree((), ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One question behind the shared prefix.
+    """One question about the shared prefix.
 
     Attributes:
-        embeddings: (Q, D) of the question and of what is given of the answer, Q >= 1.
+        embeddings: (Q, D) of the question and of the given beginning of the answer, Q >= 1.
         drafter: Guesses the answer; None decodes token by token.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer [tokens].
     """
 
     embeddings: Tensor
@@ -54,15 +54,15 @@ class Request:
 
 @dataclass(slots=True)
 class Generation:
-    """An answer.
+    """A generated answer.
 
     Attributes:
-        token_ids: Tokens written, without the end token.
-        logprobs: Log-probability of each of them.
-        finished: Whether the model ended the answer itself (not cut at ``max_new_tokens``).
-        passes: Forward passes this answer took part in.
+        token_ids: Token ids, without the end token.
+        logprobs: Log-probability of each token.
+        finished: Whether the model wrote the end token; False if the answer was cut at ``max_new_tokens``.
+        passes: Forward passes of this answer.
         drafted: Drafted tokens that were fed, the end token included.
-        accepted: Drafted tokens that were right, the end token included.
+        accepted: Drafted tokens that were accepted, the end token included.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Generation:
 
 @dataclass(slots=True)
 class EngineCounters:
-    """What engines have cost; several may share one.
+    """Counters of forward passes and tokens; several engines may share one.
 
     Attributes:
         passes: Forward passes.
@@ -88,17 +88,19 @@ class EngineCounters:
 
 @dataclass(slots=True)
 class _Branch:
-    """A request while it is being answered.
+    """The state of a request while it is answered.
 
     Attributes:
-        request: What is asked.
-        owner: Its number, from 1.
-        position: Place of the first token it feeds next.
-        question: (Q, D), what of the question is still to be fed; empty after the first pass.
-        newest: The model's last word, still to be fed; none before the first pass.
-        draft: What is guessed behind them.
-        is_cut: Whether the draft is only a part of what was guessed.
-        said: What the model says behind each token of the draft; empty if the draft was cut.
+        request: The request.
+        owner: Number of the request, from 1.
+        position: Position of the next token that is fed.
+        question: (Q, D), the part of the question that has not been fed yet; empty after the first pass.
+        newest: The model's newest token, not fed yet; empty before the first pass.
+        draft: The draft that follows them.
+        is_cut: Whether the draft was cut to fit ``max_new_tokens``.
+        said: The model's prediction after each token of the draft; empty if the draft was cut.
+        result: The answer so far.
+        done: Whether the answer is complete.
     """
 
     request: Request
@@ -119,20 +121,20 @@ class _Branch:
 
 
 class Engine:
-    """A decoder with a prefix that is kept between calls.
+    """Greedy decoding of requests after a prefix that is kept between calls.
 
     Args:
         llm: The decoder, in eval mode.
-        eos_id: Token that ends an answer.
-        capacity: Tokens of memory to start with; it grows when needed and never shrinks.
-        counters: Where passes and tokens are counted.
+        eos_id: Id of the token that ends an answer.
+        capacity: Initial capacity of the cache [tokens]; it grows when needed and never shrinks.
+        counters: Counts passes and tokens; new ones by default.
     """
 
     def __init__(self, llm: Decoder, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None) -> None:
         self._llm = llm
         self._eos_id = eos_id
         self._cache = llm.new_cache(capacity)
-        # Who wrote each token in memory: the prefix, or the request with this number.
+        # For each cached token: _PREFIX, _REJECTED, or the number of the request that it belongs to.
         self._owner: NDArray[np.int64] = np.zeros(self._cache.capacity, np.int64)
         self.counters = counters or EngineCounters()
 
@@ -143,7 +145,7 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """Tokens there is memory for."""
+        """Capacity of the cache [tokens]."""
         return self._cache.capacity
 
     def crop(self, length: int) -> None:
@@ -152,20 +154,20 @@ class Engine:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request], prefix: Tensor | None = None) -> list[Generation]:
-        """Answer requests behind the kept prefix.
+        """Answer requests after the kept prefix.
 
         Args:
-            requests: May be empty, then the prefix is only extended.
-            prefix: (N, D) embeddings that extend the prefix for good, run in the same
-                pass as the questions.
+            requests: If empty, only the prefix is extended.
+            prefix: (N, D) embeddings that extend the kept prefix, run in the same pass as the
+                questions.
 
         Returns:
-            One answer a request, in order.
+            One answer for each request, in order.
 
         Raises:
-            BackendError: The model's output is not finite (``MODEL_NAN``), memory does not
-                suffice (``MEMORY``), or the device failed. The prefix is then what it was
-                before the call.
+            BackendError: The model's output is not finite (``MODEL_NAN``), there is too little
+                memory (``MEMORY``), or the device failed. The prefix is then the same as before
+                the call.
         """
         kept = self._cache.length
         try:
@@ -194,7 +196,7 @@ class Engine:
         return [branch.result for branch in branches]
 
     def _pass(self, branches: Sequence[_Branch], prefix: Tensor | None = None) -> None:
-        """Feed what each branch has pending, behind it its draft, and take over what the model confirms."""
+        """Run one forward pass of all branches, each with its pending tokens and its draft, and accept tokens."""
         start = self._cache.length
         shared = 0 if prefix is None else len(prefix)
         owners, positions = [_PREFIX] * shared, [*range(start, start + shared)]
@@ -202,10 +204,10 @@ class Engine:
         trees: list[tuple[int, DraftTree]] = []
         for branch in branches:
             self._draft(branch)
-            behind = branch.position + branch.pending
+            draft_start = branch.position + branch.pending
             drafted = len(owners) + branch.pending
             owners += [branch.owner] * (branch.pending + len(branch.draft))
-            positions += [*range(branch.position, behind), *(behind + depth for depth in branch.draft.depths())]
+            positions += [*range(branch.position, draft_start), *branch.draft.depths(draft_start)]
             wanted += range(drafted - 1, len(owners))
             if not branch.draft.is_chain:
                 trees.append((drafted, branch.draft))
@@ -222,7 +224,7 @@ class Engine:
         branch.is_cut = len(branch.draft) < len(tree)
 
     def _fed(self, branches: Sequence[_Branch], prefix: Tensor | None) -> Tensor:
-        """Embeddings of one pass: the prefix, and for each branch its question, its newest word and its draft."""
+        """Embeddings of one pass: the prefix, then question, newest token and draft of each branch."""
         ids = [token for branch in branches for token in (*branch.newest, *branch.draft.token_ids)]
         words = self._llm.embed(torch.tensor(ids, dtype=torch.long, device=branches[0].question.device))
         if prefix is None and not any(len(branch.question) for branch in branches):
@@ -241,7 +243,14 @@ class Engine:
         positions: list[int],
         trees: Sequence[tuple[int, DraftTree]] = (),
     ) -> Tensor:
-        """Run T new tokens, among them trees that begin at some of them; returns hidden states (T, D)."""
+        """Run T new tokens and return their hidden states (T, D).
+
+        Args:
+            embeddings: (T, D).
+            owners: Owner of each token.
+            positions: Position of each token.
+            trees: Draft trees among the tokens, each with the index of its first token.
+        """
         start, count = self._cache.length, len(owners)
         self._reserve(start + count)
         self._owner[start : start + count] = owners
@@ -260,7 +269,13 @@ class Engine:
         return hidden[0]
 
     def _confirm(self, branches: Sequence[_Branch], hidden: Tensor, start: int) -> None:
-        """Compare drafts with what the model writes. ``hidden``: rows of every branch in turn."""
+        """Compare the drafts with the model's predictions.
+
+        Args:
+            branches: The branches of the pass.
+            hidden: For each branch in turn, the states of its last pending token and of its N drafted tokens.
+            start: Place in the cache of the first token after the prefix.
+        """
         logits = self._llm.logits(hidden)
         highest, best = logits.max(-1)
         logprob = (highest - logits.logsumexp(-1)).tolist()
@@ -273,23 +288,23 @@ class Engine:
             kept = self._accept(branch, chosen[row : row + count], logprob[row : row + count])
             drafted = start + branch.pending
             start = drafted + len(branch.draft)
-            # Rejected drafts stay in memory, but nobody may look at them any more.
-            self._owner[drafted:start] = _NOBODY
+            # Rejected tokens stay in the cache, but are masked from now on.
+            self._owner[drafted:start] = _REJECTED
             self._owner[[drafted + index for index in kept]] = branch.owner
             branch.position += branch.pending + len(kept)
             branch.question, branch.newest = branch.question[:0], branch.result.token_ids[-1:]
             row += count
 
     def _accept(self, branch: _Branch, chosen: list[int], logprob: list[float]) -> list[int]:
-        """Take over the part of the draft that agrees, and the model's next token.
+        """Append the accepted part of the draft and the model's next token to the answer.
 
         Args:
-            branch: With its draft of N tokens.
-            chosen: N + 1 tokens that the model writes: behind what is pending, and behind each token of the draft.
-            logprob: Of each of them.
+            branch: A branch with a draft of N tokens.
+            chosen: N + 1 predicted token ids: after the pending tokens, and after each token of the draft.
+            logprob: Log-probability of each predicted token.
 
         Returns:
-            Indices of the drafted tokens that have become part of the answer.
+            Indices of the accepted tokens in the draft.
         """
         result, way = branch.result, branch.draft.follow(chosen)
         branch.said = () if branch.is_cut else chosen[1:]
@@ -318,7 +333,7 @@ class Engine:
 
 
 def _common_stem(questions: Sequence[Tensor]) -> int:
-    """Rows that all of several questions open with; at least one is left to each."""
+    """Number of rows at the beginning that all questions share; at least one row is left to each question."""
     if len(questions) < 2:
         return 0
     longest = min(len(question) for question in questions) - 1

@@ -1,17 +1,14 @@
-"""Forward passes of a few fixed shapes: what a recorded program needs, and what tests compare with free shapes.
+"""A decoder that records its forward passes as CUDA graphs, for a few fixed shapes, and replays them.
 
-A pass of T new tokens behind S - T cached ones is padded to a *bucket*: a few more rows of
-zeros, which nobody attends to, and a few more columns, which nobody may look at. A decoder
-without biases keeps rows of zeros at zero, so that what they write is zero, too.
+One pass of a 7B decoder launches some five hundred kernels. Launching them one by one from
+Python takes longer than running them. A recording is launched by a single call, but it has
+one shape and fixed addresses. So passes are padded, and caches keep their memory.
+
+A pass of T new tokens after S - T cached ones is padded to a *bucket* with rows of zeros, which
+are masked, and with masked columns. A decoder without biases maps rows of zeros to zeros, so
+the keys and values of padding are zeros, too.
 
 Shapes: T new tokens and S columns of a pass, Tb and Sb those of its bucket, D width.
-
-A language model whose passes are recorded once for each of a few shapes, and then replayed.
-
-One pass of a 7B decoder is some five hundred small programs. Told one by one from Python,
-they take longer to be told than to be run. A recording is told at once, but it has one
-shape and fixed addresses: passes are padded (:mod:`elysium_core.engine.recorded_decoder`),
-and the memory of the caches stays where it is.
 """
 
 from __future__ import annotations
@@ -31,11 +28,12 @@ from elysium_core.network.kv_cache import CAPACITY, KVCache, KVMemory
 from elysium_core.network.llama import Llama
 
 COLUMN_STEP = 256
-"""Columns of a bucket are a multiple of it, or all that the memory has."""
+"""The columns of a bucket are a multiple of this, or the whole capacity of the cache."""
 MAX_TOKENS = 2048
 """Rows of the largest bucket; wider passes are not padded."""
 
-# Up to so many rows in steps of so many: what padding costs stays below a seventh from 96 rows on.
+# (most rows, step): up to so many rows, the rows of a bucket are a multiple of the step. From 96 rows on, less than a
+# seventh of the work is padding.
 _ROW_STEPS = ((32, 16), (256, 32), (512, 64), (MAX_TOKENS, 128))
 
 
@@ -45,7 +43,7 @@ class Bucket:
 
     Attributes:
         rows: New tokens Tb.
-        columns: Columns Sb of the memory that are attended to.
+        columns: Columns Sb of the cache that the pass reads.
     """
 
     rows: int
@@ -53,32 +51,32 @@ class Bucket:
 
 
 def find_bucket(tokens: int, start: int, capacity: int) -> Bucket | None:
-    """The smallest bucket of a pass; None if it fits into none.
+    """The smallest bucket that a pass fits into; None if there is none.
 
     Args:
         tokens: New tokens T.
-        start: Tokens in memory before them.
-        capacity: Of the memory.
+        start: Cached tokens before them, S - T.
+        capacity: Capacity of the cache [tokens].
     """
     step = next((step for most, step in _ROW_STEPS if tokens <= most), None)
     if step is None:
         return None
-    rows = _up(tokens, step)
-    columns = min(_up(start + rows, COLUMN_STEP), capacity)
+    rows = _round_up(tokens, step)
+    columns = min(_round_up(start + rows, COLUMN_STEP), capacity)
     return Bucket(rows, columns) if start + rows <= columns else None
 
 
-def _up(number: int, step: int) -> int:
+def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
 class PaddedCache:
-    """A cache as a padded pass sees it: always the same columns, and new tokens at places that are read on the device.
+    """The cache of a padded pass: a fixed number of columns, and places of new tokens that are read on the device.
 
     Args:
-        memory: Where keys and values are.
-        slots: (Tb,) int64, places of the new tokens.
-        columns: Sb.
+        memory: Memory of the keys and values.
+        slots: (Tb,) int64, places of the new tokens in the cache.
+        columns: Columns Sb that the pass reads.
     """
 
     def __init__(self, memory: KVMemory, slots: Tensor, columns: int) -> None:
@@ -93,15 +91,15 @@ class PaddedCache:
         return stored[0][:, :, : self._columns], stored[1][:, :, : self._columns]
 
     def advance(self, tokens: int) -> None:
-        """Does nothing: the cache that is padded counts its tokens itself."""
+        """Do nothing: tokens are counted by the :class:`elysium_core.network.kv_cache.KVCache` itself."""
 
 
 class PaddedInputs:
-    """The inputs of padded passes and their output, at addresses that never change.
+    """Input and output buffers of padded passes, at fixed addresses.
 
     Args:
-        llm: The decoder.
-        capacity: Most columns.
+        llm: The language model.
+        capacity: Largest number of columns.
     """
 
     def __init__(self, llm: Llama, capacity: int) -> None:
@@ -110,13 +108,21 @@ class PaddedInputs:
         self.capacity = capacity
         self._embeddings = torch.zeros(1, rows, llm.size.width, device=device, dtype=weight.dtype)
         self._positions = torch.zeros(1, rows, dtype=torch.int64, device=device)
-        # One block for the masks of all buckets: each is a view that begins at its first byte.
+        # One block holds the masks of all buckets: each mask is a view that starts at its first byte.
         self._mask = torch.zeros(rows * capacity, dtype=torch.bool, device=device)
         self._extent = torch.zeros(2, dtype=torch.int64, device=device)
         self._hidden = torch.zeros_like(self._embeddings)
 
     def fill(self, bucket: Bucket, embeddings: Tensor, positions: Tensor, mask: Tensor, start: int) -> None:
-        """Take over the inputs of a pass (:meth:`elysium_core.network.llama.Llama.forward`)."""
+        """Copy the inputs of a pass (:meth:`elysium_core.network.llama.Llama.forward`) and pad them.
+
+        Args:
+            bucket: Shape to pad to.
+            embeddings: (1, T, D).
+            positions: (1, T).
+            mask: (1, 1, T, S), bool.
+            start: Cached tokens before the pass, S - T.
+        """
         tokens, columns = mask.shape[2:]
         self._embeddings[:, :tokens] = embeddings
         self._embeddings[:, tokens : bucket.rows] = 0
@@ -128,11 +134,11 @@ class PaddedInputs:
         self._extent.copy_(torch.tensor([start, tokens]), non_blocking=True)
 
     def run(self, llm: Llama, memory: KVMemory, bucket: Bucket) -> None:
-        """The pass itself: reads and writes nothing but these buffers and the memory, in the same way every time."""
+        """Run the padded pass. It uses only these buffers and the cache memory, so that it can be recorded."""
         rows, columns = bucket.rows, bucket.columns
         row = torch.arange(rows, device=self._extent.device)
         slots = self._extent[0] + row
-        # A row that may attend to nothing would be no number; one of padding attends to itself, which is zero.
+        # The softmax of a fully masked row is NaN. So each padding row attends to itself, whose value is zero.
         own = (row >= self._extent[1])[:, None] & (torch.arange(columns, device=row.device) == slots[:, None])
         allowed = self._masked(bucket) | own
         bias = torch.zeros_like(allowed, dtype=self._embeddings.dtype).masked_fill_(~allowed, float("-inf"))
@@ -141,7 +147,7 @@ class PaddedInputs:
         self._hidden[:, :rows] = hidden
 
     def output(self, tokens: int) -> Tensor:
-        """Hidden states (1, T, D) of the pass that ran last, a copy."""
+        """Copy of the hidden states (1, T, D) of the last pass."""
         return self._hidden[:, :tokens].clone()
 
     def _masked(self, bucket: Bucket) -> Tensor:
@@ -149,10 +155,10 @@ class PaddedInputs:
 
 
 def clear_tail(cache: KVCache, bucket: Bucket) -> None:
-    """Make the columns behind a pass zero, as far as its bucket sees them.
+    """Set the columns after a pass to zero, as far as its bucket reads them.
 
-    They are masked, but what is no number would show through a mask: 0 times it is no
-    number either. Only a pass that failed leaves such behind.
+    They are masked, but a NaN in a masked column still makes the result NaN, because 0 * NaN is
+    NaN. Only a failed pass can leave NaN in the cache.
     """
     tail = slice(cache.length + bucket.rows, bucket.columns)
     cache.memory.keys[..., tail, :] = 0
@@ -160,26 +166,27 @@ def clear_tail(cache: KVCache, bucket: Bucket) -> None:
 
 
 MOST_PROGRAMS = 64
-"""Recordings kept; each takes a few MiB of the GPU's memory."""
+"""Largest number of recordings that are kept; each takes a few MiB of GPU memory."""
 
 _logger = logging.getLogger(__name__)
 
 
 class RecordedDecoder(StaticDecoder):
-    """A decoder that replays its passes where it can.
+    """A decoder that replays recorded passes.
 
-    A shape is recorded when it comes for the second time. What fits into no bucket, or has
-    not come before, is run as it is. When recording fails, everything is.
+    A shape is recorded when it occurs for the second time. A pass runs eagerly if it fits into no
+    bucket, or if its bucket occurs for the first time. After a recording has failed, all passes do.
 
     Args:
-        llm: Runs the layers.
-        record: Turns a program into one that repeats it (:class:`elysium_core.engine.cuda_graph.CudaRecorder`).
-        capacity: Tokens every cache has room for at least.
-        most_programs: Recordings kept; the one that was not used for longest goes first.
+        llm: The language model that is run.
+        record: Records a program and returns a function that replays it
+            (:class:`elysium_core.engine.cuda_graph.CudaRecorder`).
+        capacity: Smallest capacity of a cache [tokens].
+        most_programs: Recordings that are kept; the least recently used one is dropped first.
 
     Attributes:
-        replayed: Passes that were replayed.
-        padded_tokens: Rows of padding in them.
+        replayed: Number of replayed passes.
+        padded_tokens: Number of padding rows in them.
     """
 
     def __init__(
@@ -216,7 +223,7 @@ class RecordedDecoder(StaticDecoder):
     def __call__(
         self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KVCache | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run new tokens; see :meth:`elysium_core.network.llama.Llama.forward`."""
+        """Run the layers on T new tokens; see :meth:`elysium_core.network.llama.Llama.forward`."""
         start = 0 if cache is None else cache.length
         try:
             if mask is not None and cache is not None and not self._failure:
@@ -225,15 +232,15 @@ class RecordedDecoder(StaticDecoder):
                     return hidden, []
             return super().__call__(embeddings, positions, mask, cache)
         except torch.OutOfMemoryError:
-            _logger.warning("the language model ran out of memory; what was kept for speed is freed, and it goes on")
-        # Not above: the error holds on to what the failed pass has allocated.
+            _logger.warning("the language model ran out of memory; its cached memory is freed and the pass is repeated")
+        # Not in the handler above: there the error still refers to the memory of the failed pass.
         self.release()
         if cache is not None:
             cache.crop(start)
         return super().__call__(embeddings, positions, mask, cache)
 
     def _replay(self, embeddings: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor | None:
-        """The pass by a recording, or None if there is none for it."""
+        """Replay the recording of a pass; returns the hidden states (1, T, D), or None if there is no recording."""
         tokens = embeddings.shape[1]
         bucket = find_bucket(tokens, cache.length, cache.capacity)
         if bucket is None or bucket not in self._seen:
@@ -258,9 +265,9 @@ class RecordedDecoder(StaticDecoder):
             return self._programs[key]
         try:
             program = self._record(partial(inputs.run, self._llm, memory, bucket))
-        except RuntimeError as error:  # lack of memory is one, too
+        except RuntimeError as error:  # includes torch.OutOfMemoryError
             self._failure = str(error).strip().partition("\n")[0] or type(error).__name__
-            _logger.warning("the language model runs without CUDA graphs, slower, because: %s", self._failure)
+            _logger.warning("the language model runs without CUDA graphs and slower: %s", self._failure)
             self.release()
             return None
         self._programs[key] = program
@@ -269,7 +276,7 @@ class RecordedDecoder(StaticDecoder):
         return program
 
     def _inputs_for(self, cache: KVCache) -> PaddedInputs:
-        """The buffers; larger ones, and weights that have moved, make all recordings worthless."""
+        """The buffers; all recordings are dropped when the buffers must grow or the weights have moved."""
         weights = self._llm.lm_head.weight.data_ptr()
         inputs = self._inputs
         if inputs is None or inputs.capacity < cache.capacity or weights != self._weights:
@@ -280,11 +287,11 @@ class RecordedDecoder(StaticDecoder):
 
 
 def build_decoder(llm: Llama, *, cuda_graphs: bool = True) -> StaticDecoder:
-    """The decoder that suits a language model's device.
+    """Make the decoder for the device of a language model.
 
     Args:
-        llm: On its device.
-        cuda_graphs: Replay recorded passes on a GPU; elsewhere it makes no difference.
+        llm: The language model, on its device.
+        cuda_graphs: Replay recorded passes on a GPU; no effect on a CPU.
     """
     device = llm.model.embed_tokens.weight.device
     if device.type == "cuda" and cuda_graphs:

@@ -1,4 +1,4 @@
-"""What a benchmark is: a list of entries, a way to run a model over them, and a report of the answers."""
+"""Base class of benchmarks: list the entries, run a model over them, and report on the answers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class EvalRequest:
     Attributes:
         benchmark: Name of a data set; see :data:`elysium_core.evaluation.benchmarks.BENCHMARKS`.
         data: Folder of the data set; None where it is generated.
-        split: Split of the data set, empty for its usual one.
+        split: Split of the data set, empty for its default.
         task: For tracking data sets ``sot``, ``rsot`` or ``video-reg``; ignored elsewhere.
         words: For ``rsot``: ``description`` or ``class``.
         mode: Tracking mode.
-        score_threshold: Score below which a box is not sure; None = 0 in clip mode, where the paper
-            takes every box, and the usual one in stream mode, where a robot would not.
-        clip_length: Frames the tracker sees at once at most, 2..32; None = 8 in clip mode, as in the paper, and the
-            length of the training clips in stream mode and where these are shorter.
+        score_threshold: A box with a lower score is UNCERTAIN. None = 0 in clip mode, where every box counts as in
+            the paper, and the tracker's default in stream mode.
+        clip_length: Most frames the tracker sees at once, 2..32. None = 8 in clip mode, as in the paper, and the
+            length of the training clips in stream mode and for models with shorter training clips.
         zoom: Whether the model also sees parts of frames at full resolution (tracking in stream mode, grounding,
             descriptions).
         protocols: Tracking protocols to report; the default one if empty.
-        limit: Entries at most, None for all; of generated video, clips of each part.
-        frames: Frames shown to the model for descriptions and questions, None for the usual number.
+        limit: Maximum number of entries, None for all; for generated video, clips of each part.
+        frames: Frames shown to the model for descriptions and questions, None for the default.
     """
 
     benchmark: str
@@ -58,13 +58,13 @@ class Benchmark(ABC):
     Attributes:
         kind: Name of the kind, as ``run.json`` holds it.
         names: Data sets of this kind, as on the command line.
-        tasks: What can be asked about them; empty if there is one task only.
+        tasks: Tasks on these data sets; empty if there is only one.
 
     Args:
-        request: What was asked for.
+        request: What to measure.
 
     Raises:
-        ConfigError: The request does not fit.
+        ConfigError: The request does not fit this kind.
     """
 
     kind: ClassVar[str]
@@ -88,11 +88,11 @@ class Benchmark(ABC):
     @property
     @abstractmethod
     def split(self) -> str:
-        """The split asked for, or the data set's usual one; empty if it has none."""
+        """The requested split, or the default of the data set; empty if it has no splits."""
 
     @abstractmethod
     def entries(self) -> Iterator[tuple[str, int]]:
-        """Read all annotations; yield the name of each entry and its number of frames (1 where nothing is counted).
+        """Read all annotations; yield the name of each entry and its number of frames (1 for single images).
 
         Raises:
             DataError: Something is missing or damaged; the message names file and line.
@@ -101,14 +101,14 @@ class Benchmark(ABC):
 
     @abstractmethod
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
-        """Return what ``run.json`` notes beside the request: fields of :class:`Manifest`."""
+        """Return further fields of :class:`Manifest` for ``run.json``."""
 
     @abstractmethod
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
         """Answer the entries of this process that have no answer yet, and write each answer at once.
 
         Yields:
-            The name of each entry, answered now or before.
+            The name of each entry, including those answered by an earlier run.
 
         Raises:
             DataError: A frame or an entry is damaged.
@@ -121,7 +121,7 @@ class Benchmark(ABC):
 
         Args:
             folder: The run folder.
-            protocols: For tracking: rules to score by; those the run was asked for if empty.
+            protocols: For tracking: protocols to score by; those of the run if empty.
 
         Raises:
             DataError: There is no answer, or a file is damaged.
@@ -130,11 +130,11 @@ class Benchmark(ABC):
 
     @staticmethod
     def compare(_folders: Sequence[Path], _out: Path, _protocols: Sequence[str] = (), /) -> Report | None:
-        """Report several runs over the same entries side by side, or return None if this kind has no such report.
+        """Compare several runs over the same entries in one report; None if this kind has no such report.
 
         Args:
-            _folders: Their run folders.
-            _out: Where plots go.
+            _folders: The run folders.
+            _out: Folder for the plots.
             _protocols: As for :meth:`report`.
 
         Raises:
@@ -145,5 +145,5 @@ class Benchmark(ABC):
 
     @staticmethod
     def answered(folder: Path, manifest: Manifest) -> Collection[str]:
-        """Return the entries that have an answer, by whichever process."""
+        """Return the entries that have an answer from any process."""
         return manifest.entries.keys() & read_answers(folder, "answers").keys()

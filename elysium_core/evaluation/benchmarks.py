@@ -1,4 +1,4 @@
-"""Every benchmark by name, and a run from its name to its report: what the command line calls."""
+"""All benchmarks by name, and the functions that run and report them for the command line."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ KINDS: tuple[type[Benchmark], ...] = (
     SyntheticVideo,
 )
 BENCHMARKS = tuple(dict.fromkeys(name for kind in KINDS for name in kind.names))
-"""Every data set by name."""
+"""Names of all data sets."""
 ALL_TASKS = tuple(task for kind in KINDS for task in kind.tasks)
-"""What can be asked about a tracking data set."""
+"""Tasks on tracking data sets."""
 
 
 def open_benchmark(request: EvalRequest) -> Benchmark:
@@ -46,12 +46,12 @@ def open_benchmark(request: EvalRequest) -> Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """A benchmark whose annotations were read once, so that damage shows before hours of work.
+    """A benchmark whose annotations were all read once, so that damaged files are found before a long run.
 
     Attributes:
         benchmark: The benchmark.
         entries: Name of each entry -> its number of frames.
-        ranks: Which of how many processes this is.
+        ranks: This process among all processes of the run.
     """
 
     benchmark: Benchmark
@@ -60,15 +60,15 @@ class PreparedRun:
 
     @property
     def share(self) -> int:
-        """Number of entries that fall to this process."""
+        """Number of entries that this process answers."""
         return len(list(self.ranks.share(self.entries)))
 
     def execute(self, model: PerceptionModel, model_name: str, folder: Path) -> Iterator[str]:
-        """Answer what has no answer yet; yield the name of each entry of this process.
+        """Answer the entries that have no answer yet; yield the name of each entry of this process.
 
         Args:
-            model: Answers.
-            model_name: As asked for.
+            model: The model to evaluate.
+            model_name: Its name, as on the command line.
             folder: The run folder.
 
         Raises:
@@ -121,15 +121,15 @@ def make_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
 
 
 def make_reports(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Iterator[tuple[Path, Report]]:
-    """Report one run or several: side by side where their kind can be compared, else each alone.
+    """Report one run or several: in one comparison if their kind has one, else each in its own report.
 
     Args:
         folders: Run folders.
-        out: Where a comparison goes.
-        protocols: For tracking: rules to score by; those the first run was asked for if empty.
+        out: Folder for a comparison.
+        protocols: For tracking: protocols to score by; those of the first run if empty.
 
     Yields:
-        Reports, and the folder that each belongs in.
+        The folder to write each report to, and the report.
 
     Raises:
         DataError: A folder holds no run, or a file of it is damaged.
@@ -145,7 +145,7 @@ def make_reports(folders: Sequence[Path], out: Path, protocols: Sequence[str] = 
 
 
 def unanswered(folder: Path) -> int:
-    """Return how many entries of a run have no answer yet, whichever process they fall to."""
+    """Return how many entries of a run have no answer yet, over all processes."""
     manifest = read_manifest(folder)
     return len(manifest.entries) - len(_kind_of(folder, manifest).answered(folder, manifest))
 

@@ -1,6 +1,6 @@
-"""Video-REG: describe what is in a box of a clip.
+"""Video-REG benchmark: a model describes the object in a box of a clip.
 
-Scored by METEOR 1.5 and CIDEr-D through pycocoevalcap (an extra) and its Java tools.
+The descriptions are scored by METEOR 1.5 and CIDEr-D with pycocoevalcap (an extra) and its Java tools.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from elysium_core.types import PerceptionModel
 
 @dataclass(frozen=True, slots=True)
 class CaptionScores:
-    """Figures of one set of descriptions.
+    """Scores of one set of descriptions.
 
     Attributes:
         meteor: METEOR 1.5 of the set, 0..1; tables print it times 100.
@@ -47,10 +47,10 @@ class CaptionScores:
 
 
 class CaptionScorer:
-    """One METEOR process for any number of sets; starting it takes seconds and 2 GB.
+    """Scores sets of descriptions with one METEOR process, whose start takes seconds and 2 GB of memory.
 
     Raises:
-        BackendError: Java or pycocoevalcap is not there.
+        BackendError: Java or pycocoevalcap is not installed.
     """
 
     def __init__(self) -> None:
@@ -72,16 +72,16 @@ class CaptionScorer:
         """Score a set of descriptions, one reference each.
 
         Args:
-            answers: What the model wrote; an empty one scores 0.
-            references: What is right, in the same order; none is empty.
+            answers: Descriptions of the model; an empty one scores 0.
+            references: Correct descriptions, in the same order; none is empty.
 
         Raises:
             BackendError: A Java tool failed.
         """
-        # The tools print their progress on stdout, which belongs to the results.
+        # The tools print their progress to stdout, which is for results only.
         with contextlib.redirect_stdout(sys.stderr):
             try:
-                # One Java process for both; its start is most of the time.
+                # One Java process for answers and references, because most of the time is its start.
                 tokens = self._tokenizer.tokenize(_captions([*answers, *references]))
                 answer_tokens = {index: tokens[index] for index in range(len(answers))}
                 reference_tokens = {index: tokens[len(answers) + index] for index in range(len(references))}
@@ -97,9 +97,9 @@ class CaptionScorer:
 
 
 def _captions(texts: Sequence[str]) -> dict[int, list[dict[str, str]]]:
-    """Return texts as the tokenizer takes them: one line each, none empty, without METEOR's field separator.
+    """Return texts in the tokenizer's format: one line each, none empty, without METEOR's field separator.
 
-    A lone full stop is removed again by the tokenizer; an empty line at the end it would lose.
+    An empty text becomes a full stop, which the tokenizer removes. It would drop an empty last line.
     """
     return {index: [{"caption": " ".join(text.replace("|||", " ").split()) or "."}] for index, text in enumerate(texts)}
 
@@ -113,7 +113,7 @@ class VideoDescription(Benchmark):
 
     @property
     def split(self) -> str:
-        """The split asked for, or the data set's usual one; empty if it has none."""
+        """The requested split, or the default of the data set; empty if it has no splits."""
         return self.request.split or get_tracking_benchmark(self.request.benchmark).default_split
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -121,11 +121,11 @@ class VideoDescription(Benchmark):
         yield from ((recording.name, recording.frame_count) for recording in self._recordings())
 
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
-        """Return the task, and how many frames are shown."""
+        """Return the task and the number of frames shown."""
         return {"task": self.request.task, "frames": self._frames(model)}
 
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
-        """Have every target described that has no description yet; yield the name of its recording."""
+        """Describe every target that has no description yet; yield the name of its recording."""
         count, zoom = self._frames(model), self.request.zoom
         yield from answer_missing(
             folder,
@@ -153,16 +153,16 @@ def describe_recording(
 ) -> dict[str, Any]:
     """Have a model describe the target of a recording.
 
-    It is shown frames that are spread evenly over the recording, and the true box in the first of them that has one.
+    The model sees frames spread evenly over the recording, and the true box in the first of them that has one.
 
     Args:
         recording: The recording.
-        model: Describes it.
-        frame_count: Frames it is shown, at most.
+        model: The model to evaluate.
+        frame_count: Maximum number of frames shown.
         zoom: See :meth:`elysium_core.api.Elysium.describe`.
 
     Returns:
-        The line of the answer file: answer and truth.
+        The record for the answer file: answer and ground truth.
 
     Raises:
         DataError: The recording has no words to compare with, or no box in the frames.

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: share of sentences whose box overlaps the true one by at least one half."""
+"""REC benchmark on RefCOCO, RefCOCO+ and RefCOCOg: share of sentences whose box has IoU >= 0.5 with the true box."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class GroundingScores:
-    """Figures of one split.
+    """Scores of one split.
 
     Attributes:
         accuracy: Share of sentences with overlap >= 0.5; a sentence without a box is wrong.
@@ -38,14 +38,14 @@ class GroundingScores:
 
 
 class ImageGrounding(Benchmark):
-    """REC on RefCOCO, RefCOCO+ or RefCOCOg: find what each sentence names in its image."""
+    """REC on RefCOCO, RefCOCO+ or RefCOCOg: find the object that each sentence names in its image."""
 
     kind = "grounding"
     names = tuple(SPLITS)
 
     @property
     def split(self) -> str:
-        """The split asked for, or ``val``."""
+        """The requested split, or ``val``."""
         return self.request.split or "val"
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -57,7 +57,7 @@ class ImageGrounding(Benchmark):
         return {"task": "rec"}
 
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
-        """Ask for every sentence that has no answer yet; yield its id."""
+        """Ground every sentence that has no answer yet; yield its id."""
         zoom = self.request.zoom
         yield from answer_missing(
             folder,
@@ -77,16 +77,16 @@ class ImageGrounding(Benchmark):
 
 
 def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *, zoom: bool = False) -> dict[str, Any]:
-    """Ask a model for one sentence.
+    """Have a model ground one sentence.
 
     Args:
         sample: The sentence.
-        model: Answers it.
-        root: Folder below which the images lie.
+        model: The model to evaluate.
+        root: Folder of the images.
         zoom: See :meth:`elysium_core.api.Elysium.ground`.
 
     Returns:
-        The line of the answer file: answer and truth.
+        The record for the answer file: answer and ground truth.
     """
     image = read_image(find_image(root, sample.image))
     try:
@@ -100,7 +100,7 @@ def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *
         "expression": sample.expression,
         "text": text,
         "reason": reason,
-        # Fractions of the frame: overlap does not change when x and y are scaled apart.
+        # Fractions of the frame: scaling x and y separately does not change the IoU.
         "box": None if box is None else list(box),
         "truth": _normalised(sample),
     }
@@ -115,9 +115,9 @@ def score_grounding(boxes: list[list[float] | None], truths: list[list[float]]) 
     """Score boxes against true ones.
 
     Args:
-        boxes: One ``x1, y1, x2, y2`` a sentence, None where there is no box. A reversed
-            box is wrong; it is not turned round.
-        truths: One true box a sentence, in the same unit.
+        boxes: One ``x1, y1, x2, y2`` per sentence, None where there is no box. A box with
+            reversed corners counts as wrong.
+        truths: One true box per sentence, in the same unit.
     """
     missing = [0.0] * 4
     overlap = pairwise_iou([missing if box is None else box for box in boxes], truths)
@@ -151,14 +151,14 @@ def grounding_report(folder: Path) -> Report:
         "centre": score_grounding([[0.25, 0.25, 0.75, 0.75]] * len(truths), truths),
     }
     rows = [[n, percent(s.accuracy), str(s.without_box), str(s.ties)] for n, s in scores.items()]
-    notes = ["Overlap >= 0.5 is right; where another scorer asks for > 0.5, the ties are its difference."]
+    notes = ["Overlap >= 0.5 counts as correct. Scorers that require > 0.5 count the ties as wrong."]
     for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
         rows.append([f"{row.model}, figure of the paper", f"{row.figures['Acc@0.5']:.2f}", "-", "-"])
         notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
     return Report(
         title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, rec",
         facts={
-            "Protocol": "Acc@0.5 over sentences, overlap >= 0.5" + (", closer looks (zoom)" if manifest.zoom else ""),
+            "Protocol": "Acc@0.5 over sentences, overlap >= 0.5" + (", with zoom" if manifest.zoom else ""),
             "Sentences": f"{len(records)} of {len(manifest.entries)}",
             "Unparseable answers": str(sum(box is None for box in boxes)),
             "Version": manifest.version,

@@ -1,15 +1,15 @@
-"""Curves of one-pass evaluation (OPE): pure functions on arrays, no files and no protocols.
+"""Success and precision curves of one-pass evaluation (OPE), as pure functions on arrays.
 
-Boxes are ``x, y, w, h`` in pixels of the original frame. The "+1 pixel" corners of
-some toolkits (``x + w - 1``) give the same overlap and the same centre distance in
-this form: both ones cancel, so there is no switch for them.
+Boxes are ``x, y, w, h`` in pixels of the original frame. Some toolkits compute corners
+with "+1 pixel" (``x + w - 1``). In this form the ones cancel: overlap and centre distance
+are the same, so there is no switch for it.
 
-The scorer released with the Elysium paper treats boxes in its own way, defects included
-(:func:`reference_errors`, for protocol ``elysium-ref`` alone). It scores the *text*: truth
-and prediction are both boxes of whole hundredths, scaled to pixels, and then every one of
-x, y, w, h is limited to 1..100 px, a limit that was meant for hundredths. Boxes are matched
-by order, so a frame without an answer moves all later answers one frame forward and the end
-is filled with zeros. It computes in single precision.
+:func:`reference_errors` follows the scorer released with the Elysium paper, including its
+defects (protocol ``elysium-ref`` only). That scorer works on the *text*: truth and prediction
+are boxes in whole hundredths, scaled to pixels. It then limits x, y, w and h to 1..100 px,
+a limit that was meant for hundredths. It matches boxes by order: a frame without an answer
+moves all later answers one frame forward, and the end is filled with zeros. It computes in
+single precision.
 
 Shape legend: N frames, T thresholds.
 """
@@ -28,23 +28,23 @@ Singles = NDArray[np.float32]
 _LEVELS = 100
 
 MISS_OVERLAP = -1.0
-"""Overlap of a frame that must fail every threshold, also ``>= 0``."""
+"""Overlap of a frame that must fail every threshold, including ``>= 0``."""
 
 
 def xywh_to_xyxy(boxes_xywh: ArrayLike) -> Floats:
-    """Turn left, top, width, height into left, top, right, bottom; shape (N, 4)."""
+    """Convert left, top, width, height to left, top, right, bottom; shape (N, 4)."""
     boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def xyxy_to_xywh(boxes_xyxy: ArrayLike) -> Floats:
-    """Turn left, top, right, bottom into left, top, width, height; shape (N, 4)."""
+    """Convert left, top, right, bottom to left, top, width, height; shape (N, 4)."""
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> Floats:
-    """Intersection over union, frame by frame.
+    """Return the intersection over union of each frame.
 
     Args:
         predicted_xywh: Shape (N, 4); a NaN row is a frame without an answer.
@@ -61,7 +61,7 @@ def overlaps(predicted_xywh: ArrayLike, truth_xywh: ArrayLike) -> Floats:
 
 
 def center_errors(predicted_xywh: ArrayLike, truth_xywh: ArrayLike, *, normalised: bool = False) -> Floats:
-    """Distance between the centres, frame by frame.
+    """Return the distance between the box centres of each frame.
 
     Args:
         predicted_xywh: Shape (N, 4); a NaN row is a frame without an answer.
@@ -86,7 +86,7 @@ def center_errors(predicted_xywh: ArrayLike, truth_xywh: ArrayLike, *, normalise
 
 
 def success_curve(overlap: Floats, thresholds: Floats, *, inclusive: bool = False) -> Floats:
-    """Share of frames whose overlap exceeds each threshold.
+    """Return the share of frames whose overlap exceeds each threshold.
 
     Args:
         overlap: Shape (N,), N >= 1.
@@ -101,19 +101,19 @@ def success_curve(overlap: Floats, thresholds: Floats, *, inclusive: bool = Fals
 
 
 def precision_curve(errors: Floats, thresholds: Floats) -> Floats:
-    """Share of frames whose error is at most each threshold; shapes as in :func:`success_curve`."""
+    """Return the share of frames whose error is at most each threshold; shapes as in :func:`success_curve`."""
     return np.asarray((errors[:, None] <= thresholds).mean(axis=0), dtype=np.float64)
 
 
 def area_under(curve: Floats) -> float:
-    """Area under a curve by the trapezoid rule, its axis scaled to 0..1."""
+    """Return the area under a curve by the trapezoid rule, with its axis scaled to 0..1."""
     return float(((curve[1:] + curve[:-1]) / 2).mean())
 
 
 def repeat_previous_for_empty(boxes_xywh: Floats) -> Floats:
-    """Copy the box of the frame before into every frame whose box has no area.
+    """Replace each box without area by the box of the previous frame.
 
-    A NaN row (no answer) stays NaN: a missing answer is a failure, never a repetition.
+    A NaN row (no answer) stays NaN, because a missing answer counts as a failure.
     """
     boxes = boxes_xywh.copy()
     empty = (boxes[:, 2:] <= 0).any(axis=1)
@@ -124,10 +124,10 @@ def repeat_previous_for_empty(boxes_xywh: Floats) -> Floats:
 
 
 def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
-    """Clamp as the GOT-10k toolkit does: the corner first, then the size from the *clipped* corner.
+    """Clamp boxes to the frame as the GOT-10k toolkit does: first the corner, then the size.
 
-    A box that starts left of the frame therefore keeps its width and moves right; it
-    is not cut at the frame's edge.
+    The size is limited from the *clamped* corner. A box that starts left of the frame
+    therefore keeps its width and moves right; it is not cut at the edge.
 
     Args:
         boxes_xywh: Shape (N, 4) [px].
@@ -139,7 +139,7 @@ def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
 
 
 def round_to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int = _LEVELS) -> Floats:
-    """Return the boxes as they come back from text with coordinates ``0..levels``.
+    """Round the boxes to the grid of text coordinates ``0..levels``.
 
     Args:
         boxes_xywh: Shape (N, 4) [px]; NaN rows stay NaN.
@@ -154,7 +154,7 @@ def round_to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int =
 
 
 def _to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int) -> Floats:
-    """Return the whole numbers that stand in the text: left, top, right, bottom in ``0..levels``; shape (N, 4)."""
+    """Return the whole numbers of the text: left, top, right, bottom in ``0..levels``; shape (N, 4)."""
     scale = np.asarray([*frame_size, *frame_size], dtype=np.float64)
     # numpy and Python both round halves to even, as the reference's int(round(value * 100)) does.
     return np.asarray(np.round(xywh_to_xyxy(boxes_xywh) / scale * levels))
@@ -163,11 +163,11 @@ def _to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int) -> Fl
 def reference_errors(
     predicted_xywh: Floats, truth_xywh: Floats, frame_size: tuple[int, int]
 ) -> tuple[Floats, Floats, Floats]:
-    """Return overlap, centre error [px] and normalised centre error as the released scorer finds them.
+    """Return overlap, centre error [px] and normalised centre error as the released scorer computes them.
 
-    Its boxes are single and its thresholds double precision: an overlap of exactly 0.6
-    becomes 0.60000002 and passes "more than 0.6". Boxes of whole hundredths meet the
-    thresholds often enough for that to move its figures.
+    Its boxes have single precision and its thresholds double precision, so an overlap of
+    exactly 0.6 becomes 0.60000002 and passes "more than 0.6". With boxes in whole hundredths
+    this happens often enough to change the scores.
 
     Args:
         predicted_xywh: Shape (N, 4) [px]; a NaN row is a frame without an answer.

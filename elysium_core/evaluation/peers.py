@@ -1,4 +1,4 @@
-"""Models of other projects behind this project's protocols: target ids, limits, updates, and clear refusals."""
+"""Base classes that wrap models of other projects (peers), so that the benchmarks can run them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, ModelInfo, Tracker, TrackerStats, TrackingConfig, TrackState, TrackUpdate
 
 OPENCV, HF = "opencv:", "hf:"
-"""How the names of models of other projects begin."""
+"""Prefixes of the names of models of other projects."""
 
 
 def is_peer(name: str) -> bool:
-    """Tell whether a model name as on the command line means a model of another project."""
+    """Return whether a model name, as on the command line, stands for a model of another project."""
     return name.startswith((OPENCV, HF))
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a peer says about one target in one frame.
+    """The result of a peer for one target in one frame.
 
     Attributes:
         box: The box, None if it has none.
-        score: 0..1, 1 where the peer states no score.
+        score: 0..1; 1 if the peer gives no score.
         reason: Why there is no box.
     """
 
@@ -51,7 +51,7 @@ class PeerTarget:
         box: Box to start from, None if the target was given by words alone.
         age: Frames since the target was added.
         last_box: Its last box.
-        memory: What the peer keeps about it from frame to frame.
+        memory: State that the peer keeps for it between frames.
     """
 
     expression: str
@@ -62,11 +62,11 @@ class PeerTarget:
 
 
 class PeerModel(ABC):
-    """A model that can do some of what ours can; everything else it refuses in one sentence.
+    """A model of another project. Tasks that it cannot do raise a BackendError.
 
     Args:
-        info: What it is.
-        ability: What it can do, to end such a sentence with.
+        info: Description of the model.
+        ability: What it can do; the end of the error message.
     """
 
     def __init__(self, info: ModelInfo, ability: str) -> None:
@@ -75,10 +75,10 @@ class PeerModel(ABC):
 
     @abstractmethod
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
-        """Make a tracker; it answers every frame at once in any mode."""
+        """Make a tracker. It returns the boxes of each frame at once, in every mode."""
 
     def clean_words(self, expression: str) -> str:
-        """Clean an expression; what can be done with it :meth:`PeerTracker.check` says."""
+        """Clean an expression; :meth:`PeerTracker.check` decides whether it can be used."""
         return clean_expression(expression)
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
@@ -98,22 +98,22 @@ class PeerModel(ABC):
         raise self._refusal()
 
     def warm_up(self) -> None:  # noqa: B027 - nothing to do is right here
-        """Do nothing: the first frame is not timed apart."""
+        """Do nothing, because the first frame is not timed separately."""
 
     def close(self) -> None:  # noqa: B027 - nothing to do is right here
-        """Do nothing: memory goes with the object."""
+        """Do nothing, because the memory is freed with the object."""
 
     def _refusal(self) -> BackendError:
         return BackendError(f"{self.info.name} cannot do this; {self._ability}")
 
 
 class PeerTracker(ABC):
-    """A tracker that follows each target by itself, frame by frame.
+    """A tracker that follows each target independently, frame by frame.
 
-    Subclasses say what they need of a target and what they see of it.
+    Subclasses define how a target is checked, started and followed.
 
     Args:
-        config: Settings; only ``max_targets`` and ``score_threshold`` matter here.
+        config: Settings; only ``max_targets`` and ``score_threshold`` are used.
     """
 
     def __init__(self, config: TrackingConfig) -> None:
@@ -130,11 +130,11 @@ class PeerTracker(ABC):
 
     @abstractmethod
     def start(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Begin with a target in the frame that its box refers to."""
+        """Start a target in the frame of its box."""
 
     @abstractmethod
     def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Find a target that was started in a later frame."""
+        """Find a started target in a later frame."""
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
         """Start a target; see :class:`elysium_core.types.Tracker`."""
@@ -146,7 +146,7 @@ class PeerTracker(ABC):
         self.check(words, box)
         target = PeerTarget(words, box)
         if self._last_frame is not None and box is not None:
-            # The box is in the frame that was just seen, not in the next one.
+            # The box belongs to the last frame, not to the next one.
             self.start(target, self._last_frame)
             target.age = 1
         target_id = str(self._next_id)
@@ -161,7 +161,7 @@ class PeerTracker(ABC):
         self._removed[target_id] = self._targets.pop(target_id)
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; see :class:`elysium_core.types.Tracker`."""
+        """Process one frame; see :class:`elysium_core.types.Tracker`."""
         started = time.perf_counter()
         updates = [
             self._update(target_id, target, frame, Sighting(None, 0.0, "stopped"), TrackState.REMOVED)
@@ -177,7 +177,7 @@ class PeerTracker(ABC):
         return updates
 
     def flush(self) -> list[TrackUpdate]:
-        """Return nothing: every frame is answered at once."""
+        """Return nothing, because every frame is answered at once."""
         return []
 
     def reset(self) -> None:
@@ -187,7 +187,7 @@ class PeerTracker(ABC):
         self._last_frame = None
 
     def configure(self, config: TrackingConfig) -> None:
-        """Take new settings."""
+        """Replace the settings."""
         self.config = config
 
     @property

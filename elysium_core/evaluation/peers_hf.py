@@ -1,9 +1,9 @@
-"""A grounding model of the Hugging Face hub, asked frame by frame: the paper's kind of baseline.
+"""Grounding models of the Hugging Face hub as frame-by-frame trackers, the paper's kind of baseline.
 
-Two families are known by their configuration: open-vocabulary detectors (Grounding
-DINO, OWL-ViT ...), whose best box is taken, and generating vision-language models,
-whose answer is searched for four numbers. Neither sees more than one frame, so a
-target needs words.
+Two families are supported, recognised by their configuration. From open-vocabulary
+detectors (Grounding DINO, OWL-ViT ...) the best box is taken. From vision-language
+models the first box in the generated text is taken. Both see one frame at a time, so
+a target needs words.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class Grounder(Protocol):
 
 
 class HfModel(PeerModel):
-    """A model of the hub behind this project's protocols; nothing is downloaded.
+    """A grounding model of the hub. Nothing is downloaded.
 
     Args:
-        name: A folder, or a hub id that was pulled. ``?scale=N`` after it means that a
-            generating model writes coordinates as 0..N; without it, 0..1000.
+        name: A folder, or a hub id that was pulled. ``?scale=N`` after it gives the range 0..N of
+            the coordinates that a vision-language model writes; the default is 0..1000.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ModelFileError: The model is not there or cannot be read.
-        BackendError: It is of no family that grounds words.
-        ConfigError: The name is not written as above.
+        ModelFileError: The model is missing or cannot be read.
+        BackendError: It belongs to neither family.
+        ConfigError: The name does not have the form above.
     """
 
     def __init__(self, name: str, device: str = "auto") -> None:
@@ -87,12 +87,12 @@ class HfModel(PeerModel):
         return self._grounder.find(pixels, clean_expression(expression))
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> HfTracker:
-        """Make a tracker that asks again in every frame."""
+        """Make a tracker that grounds the words anew in every frame."""
         return HfTracker(self._grounder, config or TrackingConfig())
 
 
 class HfTracker(PeerTracker):
-    """Asks for the words in every frame, without memory.
+    """Grounds the words of a target in every frame, without memory.
 
     Args:
         grounder: The model.
@@ -104,18 +104,18 @@ class HfTracker(PeerTracker):
         self._grounder = grounder
 
     def check(self, expression: str, box: Box | None) -> None:
-        """Refuse a box alone: a model of single images cannot follow it."""
+        """Refuse a target without words, because a model of single images cannot follow a box."""
         if not expression:
             raise TargetError(
                 "a model asked frame by frame needs words for its target; use --task rsot", code="TARGET_EMPTY"
             )
 
     def start(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Look for the words, as in any frame."""
+        """Ground the words, as in every frame."""
         return self.follow(target, frame)
 
     def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Look for the words in this frame alone."""
+        """Ground the words in this frame."""
         self.stats.vision_encodes += 1
         found = self._grounder.find(frame.image, target.expression)
         if found.box is None:
@@ -157,7 +157,7 @@ class Detector:
 
 
 class Writer:
-    """A vision-language model that writes its box as text.
+    """A vision-language model that writes the box as text.
 
     Args:
         network: The model.
@@ -170,7 +170,7 @@ class Writer:
 
     @torch.inference_mode()
     def find(self, image: NDArray[np.uint8], expression: str) -> Grounding:
-        """Ask once, greedily, and read the first box of the answer; its score is always 1."""
+        """Generate one answer greedily and read its first box; the score of a box is always 1."""
         question = _QUESTION.format(expression=expression, scale=self._scale)
         content = [{"type": "image"}, {"type": "text", "text": question}]
         prompt = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -189,7 +189,7 @@ def _placed(inputs: Any, network: Any) -> Any:
 
 
 def parse_written_box(text: str, scale: int) -> Box | None:
-    """Return the first box in a model's answer, whichever of the usual ways it is written in.
+    """Return the first box in a model's answer, in any of the common notations.
 
     Args:
         text: The answer.
@@ -210,7 +210,7 @@ def parse_written_box(text: str, scale: int) -> Box | None:
 
 
 def _load(name: str, device: str, scale: int) -> tuple[Grounder, Any]:
-    """Load config, weights and processor; from disk only, without code or pickles of the model's author."""
+    """Load config, weights and processor from disk only, without remote code and without pickle files."""
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not Path(name).is_dir() and name.startswith(("/", ".")):
         raise ModelFileError(f"there is no model folder {name!r}")
@@ -236,4 +236,6 @@ def _auto_class(name: str, kind: str) -> Any:
         return modeling_auto.AutoModelForZeroShotObjectDetection
     if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return modeling_auto.AutoModelForImageTextToText
-    raise BackendError(f"model {name!r} is of type {kind!r}, which neither detects nor writes what words name")
+    raise BackendError(
+        f"model {name!r} has the type {kind!r}, which cannot ground words; use a detector or a vision-language model"
+    )

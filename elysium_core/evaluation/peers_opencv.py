@@ -1,4 +1,4 @@
-"""OpenCV's trackers behind this project's protocols: those of the installed ``cv2`` that need no weight files."""
+"""OpenCV's trackers as models for the benchmarks: those of the installed ``cv2`` that need no weight files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import ModelInfo, TrackingConfig
 
-# These read network weights from files that OpenCV does not ship.
+# These need weight files that OpenCV does not include.
 _NEED_WEIGHTS = frozenset({"DaSiamRPN", "GOTURN", "Nano", "Vit"})
-# MIL draws samples inside and beside the box; where there is no room for one it searches for ever.
+# MIL draws samples inside and around the box. Without room for them it loops forever.
 _MIN_AREA_PX = 25
 _MIN_MARGIN_PX = 10
 
 
 def opencv_trackers() -> dict[str, Callable[[], Any]]:
-    """Return the trackers of the installed OpenCV that work without weights: name -> what makes one."""
+    """Return the trackers of the installed OpenCV that work without weights: name -> factory."""
     found = {}
-    # The contrib build keeps its older trackers in cv2.legacy; the main module's version wins.
+    # The contrib build has older trackers in cv2.legacy; those of the main module replace them.
     for module in (getattr(cv2, "legacy", None), cv2):
         for attribute in dir(module):
             name = attribute.removeprefix("Tracker").removesuffix("_create")
@@ -35,13 +35,13 @@ def opencv_trackers() -> dict[str, Callable[[], Any]]:
 
 
 class OpenCvTracker(PeerTracker):
-    """Follows boxes by one classical tracker each.
+    """Follows each box with one classical tracker.
 
-    MIL draws random samples from a generator that cannot be seeded and that all targets
-    share: its boxes depend, by some pixels, on what was tracked before.
+    MIL draws random samples from a generator that all targets share and that cannot be
+    seeded. Its boxes therefore vary by some pixels with what was tracked before.
 
     Args:
-        make: Makes a fresh tracker for each target.
+        make: Makes a new OpenCV tracker for a target.
         config: Settings.
     """
 
@@ -50,12 +50,12 @@ class OpenCvTracker(PeerTracker):
         self._make = make
 
     def check(self, expression: str, box: Box | None) -> None:
-        """Refuse words: these trackers know no language."""
+        """Refuse a target without a box, because these trackers cannot use words."""
         if box is None:
             raise TargetError("OpenCV's trackers start from a box, not from words; use --task sot", code="TARGET_EMPTY")
 
     def start(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Learn the target from its box, and answer with that box."""
+        """Initialise a tracker with the box, and return that box."""
         if target.box is None:
             raise TargetError("an OpenCV tracker has no box to start from", code="TARGET_EMPTY")
         left, top, width, height = _pixel_box(target.box, frame)
@@ -71,7 +71,7 @@ class OpenCvTracker(PeerTracker):
         return Sighting(target.box)
 
     def follow(self, target: PeerTarget, frame: Frame) -> Sighting:
-        """Ask the tracker; it answers found or not, without a score."""
+        """Update the tracker of the target; it gives a box or none, and no score."""
         if target.memory is None:
             return Sighting(None, reason="OpenCV could not start with a box of this size")
         try:
@@ -86,7 +86,7 @@ class OpenCvTracker(PeerTracker):
 
 
 class OpenCvModel(PeerModel):
-    """One of OpenCV's trackers as a model that can only track.
+    """A model that tracks with one of OpenCV's trackers and has no other task.
 
     Args:
         name: Name of the tracker, such as ``MIL`` or ``CSRT``.
@@ -105,11 +105,11 @@ class OpenCvModel(PeerModel):
         self._make = trackers[name]
         super().__init__(
             ModelInfo(name=f"{OPENCV}{name}", backend=f"opencv {cv2.__version__}"),
-            "it follows boxes and knows no words: use it with --task sot",
+            "it follows boxes only, not words: use it with --task sot",
         )
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> OpenCvTracker:
-        """Make a tracker; it answers every frame at once in any mode."""
+        """Make a tracker. It returns the boxes of each frame at once, in every mode."""
         return OpenCvTracker(self._make, config or TrackingConfig())
 
 

@@ -13,14 +13,14 @@ from elysium_core.evaluation.protocols import Protocol, Summary
 from elysium_core.evaluation.scoring import Scores
 from elysium_core.io.files import atomic_path
 
-# Models are drawn last and strongest; what they are measured against stays in the background.
+# Models are drawn last, with thick lines; baselines stay in the background.
 _STYLES: dict[str, dict[str, Any]] = {
     "perfect": {"color": "#7f7f7f", "linestyle": ":"},
     "rounded": {"color": "#7f7f7f", "linestyle": "--"},
     "frozen": {"color": "#d95f02", "linestyle": "-."},
     "centre": {"color": "#e6ab02", "linestyle": "-."},
 }
-# Colours that stay apart in print and for the colour-blind (Okabe and Ito); beyond them the line changes, too.
+# Colours that differ in print and for colour-blind readers (Okabe and Ito). After the last, the line style changes.
 _MODEL_COLORS = ("#1b6ca8", "#cc3311", "#009e73", "#cc79a7", "#56b4e9", "#000000")
 _MODEL_LINES = ("-", "--", ":")
 
@@ -38,12 +38,12 @@ class _Plot:
 
 
 def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -> list[str]:
-    """Draw the curves a protocol defines; every baseline and the model in each.
+    """Draw the curves that a protocol defines, each with the models and all baselines.
 
     Args:
-        folder: Where the PNG files go.
-        protocol: Whose curves they are.
-        scores: Name of tracker -> its figures.
+        folder: Folder for the PNG files.
+        protocol: The protocol.
+        scores: Name of tracker -> its scores.
 
     Returns:
         The file names.
@@ -63,7 +63,7 @@ def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -
         axes.set(xlabel=plot.x_label, ylabel="share of frames", title=plot.title, ylim=(0, 1.02))
         axes.set_xlim(0, float(plot.thresholds[-1]))
         axes.grid(alpha=0.3)
-        # Beside the axes: inside it would hide a curve on some data.
+        # The legend is beside the axes, because inside it could hide a curve.
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, title=f"tracker [{plot.heading}]")
         with atomic_path(folder / plot.file) as temporary:
             figure.savefig(temporary, dpi=150)
@@ -72,7 +72,7 @@ def draw_plots(folder: Path, protocol: Protocol, scores: Mapping[str, Scores]) -
 
 
 def _styles(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    """Return how each line looks, in the order of drawing."""
+    """Return the style of each line, in drawing order."""
     styles = {name: _STYLES[name] for name in scores if name in _STYLES}
     for number, name in enumerate(name for name in scores if name not in _STYLES):
         line, color = divmod(number, len(_MODEL_COLORS))
@@ -130,13 +130,13 @@ def _plots(protocol: Protocol) -> list[_Plot]:
 
 
 def _marked(summary: Summary, thresholds: Floats) -> float | None:
-    """Return where a curve's height is the number in the legend, None where the number is not a height."""
+    """Return the threshold at which the curve has the value of the legend; None if that is another summary."""
     return float(thresholds[20]) if summary is Summary.AT_20 else None
 
 
 def _figure_class() -> Any:
     try:
-        # The class itself, not pyplot: no display, no state shared with the caller's own plots.
+        # Figure instead of pyplot: it needs no display and shares no state with the caller's plots.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(

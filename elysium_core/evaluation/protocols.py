@@ -1,8 +1,8 @@
-"""The tracking protocols: one table of everything in which the toolkits of the field differ.
+"""The tracking protocols: one table of the scoring rules in which the common toolkits differ.
 
-Each :class:`Protocol` follows the source of the toolkit it names, not the paper of
-the data set; where the two disagree, published tables follow the source. What each
-switch means in plain words is in ``docs/evaluation.md``.
+Each :class:`Protocol` follows the source code of the toolkit it names. Where the paper of
+the data set disagrees with the code, published tables follow the code. The rules are
+explained in ``docs/evaluation.md``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REFERENCE_PROTOCOL = "elysium-ref"
 
 
 class Verdict(Enum):
-    """What becomes of a frame whose truth is special."""
+    """How a frame with an absent, missing or empty true box is scored."""
 
     SCORE = "scored like any other"
     MISS = "a failure, kept in the denominator"
@@ -30,7 +30,7 @@ class Verdict(Enum):
 
 
 class FirstFrame(Enum):
-    """What becomes of the first frame when its true box was given to the tracker."""
+    """How the first frame is scored when its true box was given to the tracker."""
 
     FORCED = "counted with the true box"
     COUNTED = "counted with the tracker's own box"
@@ -38,7 +38,7 @@ class FirstFrame(Enum):
 
 
 class Summary(Enum):
-    """How a curve becomes one number."""
+    """How a curve is reduced to one number."""
 
     MEAN = "mean of the curve"
     AREA = "area under the curve"
@@ -48,28 +48,28 @@ class Summary(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """The switches of one tracking protocol.
+    """The scoring rules of one tracking protocol.
 
     Attributes:
-        name: As on the command line.
+        name: Name, as on the command line.
         source: Toolkit whose code it follows.
-        absent: Verdict on frames flagged absent by the data set.
+        absent: Verdict on frames where the data set marks the target as absent.
         no_truth: Verdict on frames whose true box is NaN.
         empty_truth: Verdict on frames whose true box has no area or starts before the first pixel.
-        first_frame: Treatment of the first frame; counted as any other when no box was given (RSOT).
+        first_frame: Treatment of the first frame if its box was given (SOT); otherwise (RSOT) it counts like any other.
         round_boxes: Round truth and prediction to whole pixels first.
         clamp_boxes: Clamp truth and prediction to the frame first.
-        reference_text: Pass both through the released scorer's text, clamp and precision
+        reference_text: Apply the text rounding, clamp and single precision of the released scorer to both
             (:func:`elysium_core.evaluation.metrics.reference_errors`).
-        repeat_empty: An answer without area is replaced by the box before it.
-        inclusive: Success compares with >= instead of >.
+        repeat_empty: Replace an answer without area by the previous box.
+        inclusive: Compare overlap with >= instead of >.
         success_points: Overlap thresholds, evenly spaced over 0..1.
         precision_points: Error thresholds, evenly spaced over 0..50 px and over 0..0.5.
-        auc: How the success curve becomes "AUC".
-        precision: How the precision curve becomes "P".
-        norm_precision: How the normalised precision curve becomes "P_norm".
-        pool_frames: Mean over all frames of all recordings instead of over recordings.
-        skip_unanswered: Recordings without any box leave the mean instead of scoring 0.
+        auc: Summary of the success curve, called "AUC".
+        precision: Summary of the precision curve, called "P".
+        norm_precision: Summary of the normalised precision curve, called "P_norm".
+        pool_frames: Take the mean over all frames of all recordings instead of over recordings.
+        skip_unanswered: Leave recordings without any box out of the mean instead of scoring them 0.
         comparable: Whether figures may be compared with tables of the literature.
     """
 
@@ -173,7 +173,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """Look a protocol up by name.
+    """Return a protocol by name.
 
     Raises:
         ConfigError: There is no such protocol.

@@ -1,4 +1,4 @@
-"""Questions about videos: a model answers from some frames of each, and a language model judges the answers."""
+"""Video question answering: a model answers questions about videos, and a language model judges the answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from elysium_core.types import PerceptionModel
 
 
 class VideoQuestions(Benchmark):
-    """Questions about the videos of one data set."""
+    """Question answering on one video data set."""
 
     kind = "questions"
     names = tuple(READERS)
@@ -28,12 +28,12 @@ class VideoQuestions(Benchmark):
     def __init__(self, request: EvalRequest) -> None:
         super().__init__(request)
         if request.zoom:
-            raise ConfigError("zoom is for tracking, grounding and descriptions; questions are about whole pictures")
+            raise ConfigError("zoom cannot be used with questions, which are about whole images; leave out --zoom")
         self._frames = request.frames or QUESTION_FRAMES
 
     @property
     def split(self) -> str:
-        """The split asked for, or ``test``."""
+        """The requested split, or ``test``."""
         return self.request.split or "test"
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -41,11 +41,11 @@ class VideoQuestions(Benchmark):
         yield from ((item.question_id, 1) for item in self._questions())
 
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
-        """Return the task, and how many frames are shown."""
+        """Return the task and the number of frames shown."""
         return {"task": "ask", "frames": self._frames}
 
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
-        """Have every question answered that has no answer yet; yield its id."""
+        """Answer every question that has no answer yet; yield its id."""
         yield from answer_missing(
             folder,
             ranks,
@@ -56,7 +56,7 @@ class VideoQuestions(Benchmark):
 
     @staticmethod
     def report(folder: Path, _protocols: Sequence[str] = (), /) -> Report:
-        """Report the verdicts of the judge, if there was one."""
+        """Report the verdicts of the judge, if there are any."""
         return questions_report(folder)
 
     def _questions(self) -> Iterable[VideoQuestion]:
@@ -68,11 +68,11 @@ def answer_question(item: VideoQuestion, model: PerceptionModel, frame_count: in
 
     Args:
         item: The question.
-        model: Answers it.
-        frame_count: Frames of the video that it is shown, evenly spread.
+        model: The model to evaluate.
+        frame_count: Frames of the video that the model sees, spread evenly.
 
     Returns:
-        The line of the answer file.
+        The record for the answer file.
 
     Raises:
         VideoError: The video cannot be read.
@@ -82,14 +82,14 @@ def answer_question(item: VideoQuestion, model: PerceptionModel, frame_count: in
     try:
         prediction, reason = model.ask(frames, item.question), ""
     except ExpressionError as error:
-        # A question that the model refuses is answered wrongly, not left out.
+        # A question that the model refuses counts as a wrong answer.
         prediction, reason = "", str(error)
     record = {"question": item.question, "answer": item.answer, "kind": item.kind, "prediction": prediction}
     return record | {"video": item.video.name, "reason": reason}
 
 
 def run_judge(folder: Path, judge: Judge, log: AnswerLog) -> Iterator[str]:
-    """Have every answer judged that is not yet; raw replies, judge and day are kept with each.
+    """Judge every answer that has no verdict of this judge yet; store raw replies, judge and date with it.
 
     Yields:
         The id of each question, once its verdict is written.
@@ -112,7 +112,7 @@ def run_judge(folder: Path, judge: Judge, log: AnswerLog) -> Iterator[str]:
 
 
 def questions_report(folder: Path) -> Report:
-    """Report what the judge said; without a judge, that the answers wait for one.
+    """Report the verdicts of the judge; answers without a verdict are named in a warning.
 
     Raises:
         DataError: There is no answer yet.
@@ -133,7 +133,7 @@ def questions_report(folder: Path) -> Report:
         ),
         "Version": manifest.version,
     }
-    # A question without an answer is answered wrongly; one whose answer waits for the judge is not.
+    # A question without an answer counts as wrong. An answer without a verdict is left out.
     verdicts = [_verdict(record) for record in judged.values()]
     verdicts += [Verdict(correct=False, score=0)] * (len(manifest.entries) - len(answers))
     return Report(
@@ -156,14 +156,14 @@ def _warnings(manifest: Manifest, answered: int, judged: int, judges: int) -> li
     if judged < answered:
         warnings.append(f"{answered - judged} answers are not judged; give --judge-url and --judge-model.")
     if judges > 1:
-        warnings.append("The verdicts come from several judges; a mean over them means little.")
+        warnings.append("The verdicts come from several judges, so their mean is not meaningful.")
     return warnings
 
 
 def _table(manifest: Manifest, verdicts: list[Verdict]) -> Table:
     scores = score_verdicts(verdicts)
     rows = [[manifest.model, percent(scores["accuracy"]), f"{scores['score']:.2f}"]]
-    notes = ["Accuracies of two judges differ by points; compare only figures of one judge."]
+    notes = ["Accuracies of two judges differ by several points; compare only figures of the same judge."]
     for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
         accuracy, score = row.figures["Accuracy"], row.figures["Score 0..5"]
         rows.append([f"{row.model}, figure of the paper", f"{accuracy:.1f}", f"{score:.1f}"])

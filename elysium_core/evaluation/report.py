@@ -1,6 +1,6 @@
-"""Reports: their tables, how they are written (Markdown, JSON, lines for a terminal), and the paper's own figures.
+"""Reports of runs as Markdown, JSON and terminal text, and the figures printed in the Elysium paper.
 
-None of the paper's figures was measured by this project; reports mark them as the paper's.
+The figures of the paper were not measured by this project, and the reports mark them so.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from elysium_core.io.files import atomic_path
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of texts.
+    """A table of text cells.
 
     Attributes:
-        title: What the figures are and by whose rules.
-        columns: Headings; the first column holds names.
-        rows: One text a column in each.
+        title: Heading: the figures and their protocol.
+        columns: Column headings; the first column holds names.
+        rows: The rows, each with one cell per column.
         notes: Sentences below the table.
     """
 
@@ -33,15 +33,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report says.
+    """The content of a report.
 
     Attributes:
         title: One line.
-        facts: What was run, on what, how much of it.
-        warnings: What a reader must know before the figures.
-        tables: The figures.
-        figures: Plots, as file names beside the report.
-        scores: The figures for programs.
+        facts: Facts about the run, such as protocol, data set and number of entries.
+        warnings: Sentences that are shown before the tables.
+        tables: The tables.
+        figures: Plots, as names of files in the folder of the report.
+        scores: The scores for programs.
     """
 
     title: str
@@ -96,12 +96,12 @@ def as_lines(report: Report) -> Iterator[str]:
 
 
 def percent(value: float | None) -> str:
-    """Return a share 0..1 in percent with two decimals, ``-`` where there is none."""
+    """Return a share 0..1 in percent with two decimals, ``-`` for None."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def counted(counts: dict[str, int]) -> str:
-    """Return counts as ``3 (2 because a, 1 because b)``."""
+    """Return counts by reason as ``3 (2: reason a, 1: reason b)``."""
     total = sum(counts.values())
     if not total:
         return "0"
@@ -114,7 +114,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep names from outside from breaking a table or becoming markup."""
+    """Escape a text, so that names from data files cannot break a table or become markup."""
     folded = " ".join(text.split())
     for sign in "\\|<`*[":
         folded = folded.replace(sign, "\\" + sign)
@@ -129,9 +129,9 @@ class PublishedRow:
     """One row of a table of the paper.
 
     Attributes:
-        model: Whose figures they are.
-        figures: Name of the figure -> value as printed, percent unless the name says otherwise.
-        note: What must be known to read them.
+        model: The evaluated model.
+        figures: Name of the figure -> value as printed; percent unless the name has another unit.
+        note: Remark for the reader.
     """
 
     model: str
@@ -139,7 +139,7 @@ class PublishedRow:
     note: str = ""
 
 
-_SOT_NOTE = "the scorer behind these figures is not known for certain"
+_SOT_NOTE = "it is not certain which scorer gave these figures"
 _MINIGPT = "MiniGPT-v2, frame by frame"
 
 PUBLISHED: dict[tuple[str, str, str], tuple[PublishedRow, ...]] = {
@@ -169,9 +169,9 @@ PUBLISHED: dict[tuple[str, str, str], tuple[PublishedRow, ...]] = {
     ("tgif-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 66.6, "Score 0..5": 3.6}),),
     ("activitynet-qa", "test", "ask"): (PublishedRow("Elysium 7B", {"Accuracy": 43.4, "Score 0..5": 2.9}),),
 }
-"""Benchmark, split and task -> rows of the paper."""
+"""Benchmark, split and task -> rows from the paper."""
 
 
 def published_rows(benchmark: str, split: str, task: str) -> tuple[PublishedRow, ...]:
-    """Return the paper's rows for a benchmark, none if it has none."""
+    """Return the paper's rows for a benchmark; empty if there are none."""
     return PUBLISHED.get((benchmark, split, task), ())

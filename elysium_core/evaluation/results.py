@@ -1,7 +1,7 @@
-"""What a tracking run leaves on disk: one plain JSON file a recording, whole or not there.
+"""Result files of a tracking run: one JSON file per recording, written atomically.
 
-A result file holds the truth beside the answers, so that a run can be scored again
-by any protocol, years later, without the data set.
+A result file holds the ground truth and the answers. A run can therefore be scored
+again by any protocol without the data set.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ RESULT_FOLDER = "recordings"
 
 @dataclass(frozen=True, slots=True)
 class TrackResult:
-    """The answers for one target in one recording, beside the truth; N frames.
+    """Answers and ground truth for one target in one recording of N frames.
 
     Attributes:
         name: Name of the recording, unique in its benchmark.
         predicted_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a box.
         truth_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
-        absent: Shape (N,); the data set flags the target as absent.
+        absent: Shape (N,); frames where the data set marks the target as absent.
         frame_size: Width and height [px].
-        first_box_given: The tracker was given the first true box (SOT), not only words (RSOT).
+        first_box_given: Whether the tracker got the first true box (SOT) or only words (RSOT).
         pixel_origin: 1 if the data set counts pixels from 1 (MATLAB), else 0.
-        first_box_only: The truth is only the first box (test servers); there is nothing to score.
-        expression: The words the tracker was given, if any.
+        first_box_only: Whether the truth is only the first box (test servers), so nothing can be scored.
+        expression: The words that the tracker got, if any.
         failures: Frames without a box, by reason.
-        parse_failures: Answers of the model that held no usable box, by reason.
+        parse_failures: Answers of the model without a usable box, by reason.
         seconds: Wall time of the tracker, without reading frames [s].
 
     Raises:
@@ -79,15 +79,15 @@ class TrackResult:
 
     @property
     def has_truth(self) -> NDArray[np.bool_]:
-        """Shape (N,); there is a true box."""
+        """Shape (N,); frames that have a true box."""
         return np.asarray(np.isfinite(self.truth_xywh_px).all(axis=1))
 
     def with_predictions(self, predicted_xywh_px: Floats) -> TrackResult:
-        """Return the same recording answered by another tracker (a baseline)."""
+        """Return a copy with the predictions of another tracker (a baseline)."""
         return replace(self, predicted_xywh_px=predicted_xywh_px, failures={}, parse_failures={}, seconds=0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the result file holds; boxes are rounded to 1/1000 px, missing ones are null."""
+        """Return the content of the result file; boxes are rounded to 1/1000 px, missing ones are null."""
         return {
             "name": self.name,
             "expression": self.expression,
@@ -106,7 +106,7 @@ class TrackResult:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrackResult:
-        """Read what :meth:`as_json` wrote.
+        """Make a result from the output of :meth:`as_json`.
 
         Raises:
             KeyError, TypeError, ValueError: A field is missing or of another kind.
@@ -129,17 +129,17 @@ class TrackResult:
 
 
 def file_name(name: str, ending: str) -> str:
-    """Return a legal and unique file name for a recording of any name."""
+    """Return a valid and unique file name for a recording with any name."""
     return quote(name, safe=" ()+,=@") + ending
 
 
 def result_path(run_folder: Path, name: str) -> Path:
-    """Return where the result of a recording lies."""
+    """Return the path of the result file of a recording."""
     return run_folder / RESULT_FOLDER / file_name(name, ".json")
 
 
 def write_result(run_folder: Path, result: TrackResult) -> None:
-    """Write one result file; it appears whole or not at all."""
+    """Write one result file atomically."""
     write_json(result_path(run_folder, result.name), result.as_json(), indent=None)
 
 
@@ -156,7 +156,7 @@ def read_result(path: Path) -> TrackResult:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a JSON file, whole or not at all, with a line feed at its end; NaN is refused."""
+    """Write a JSON file atomically, with a line feed at its end; NaN raises ValueError."""
     with atomic_path(path) as temporary:
         temporary.write_text(
             json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent) + "\n", encoding="utf-8"
@@ -168,7 +168,7 @@ def _counts(value: dict[str, int]) -> dict[str, int]:
 
 
 def same_rows(written: Floats, boxes: Floats) -> bool:
-    """Whether boxes (N, 4) that were read from a result file are these, as the file holds them."""
+    """Return whether boxes (N, 4) read from a result file equal ``boxes`` after rounding as in the file."""
     return np.array_equal(written, _rows_from_json(_rows_to_json(boxes)), equal_nan=True)
 
 

@@ -1,7 +1,7 @@
-"""The folder of a run: what was asked (``run.json``), the answers so far, and how processes share the work.
+"""The run folder: settings of a run (``run.json``), its answers so far, and its division among processes.
 
-Answers are one JSON line each, on disk as soon as they are there. Each of the processes that
-``torchrun`` starts writes its own files.
+Each answer is one JSON line and is written to disk at once. Each process that ``torchrun``
+starts writes separate files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from elysium_core.evaluation.results import TrackResult, read_result, result_pat
 
 MANIFEST = "run.json"
 _MAY_CHANGE = {"protocols", "limit", "entries", "version", "data", "device"}
-# Of the device: what answers depend on.
+# The fields of ``device`` that change the answers.
 _MUST_STAY = ("backend", "precision", "weights")
 _ANSWER_FILES = "{kind}-rank-*.jsonl"
 _RANK_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -30,25 +30,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a run was asked to do; a run folder belongs to one of them.
+    """The settings of a run; a run folder holds one run.
 
     Attributes:
         kind: ``tracking``, ``grounding``, ``describing``, ``questions`` or ``synthetic``.
         benchmark: Name of the data set.
         split: Its split, empty if it has none.
-        model: Name of the model, as asked for.
+        model: Name of the model, as on the command line.
         task: ``sot`` (the first box is given), ``rsot`` (words are given), or the task itself.
         words: For RSOT: ``description`` or ``class``.
         mode: Tracking mode, ``stream`` or ``clip``.
-        score_threshold: Score below which a tracked box is not sure; None where nothing is tracked.
-        clip_length: Frames the model sees at once at most when it tracks; None where nothing is tracked.
+        score_threshold: A tracked box with a lower score is UNCERTAIN; None for tasks without tracking.
+        clip_length: Most frames the model sees at once when it tracks; None for tasks without tracking.
         zoom: Whether the model also saw parts of frames at full resolution.
         protocols: Tracking protocols to report.
-        limit: Entries asked for at most, None for all.
-        frames: Frames shown with each question; None where that is not asked.
+        limit: Maximum number of entries, None for all.
+        frames: Frames shown with each question; None for other tasks.
         data: Folder of the data set.
-        device: Where the model ran, what it was: name, precision, weights.
-        entries: Name of every entry -> its number of frames (1 where there are none to count).
+        device: Fields of the model's ``ModelInfo``, such as name, device, precision and weights.
+        entries: Name of every entry -> its number of frames (1 for single images).
         version: Version of elysium that wrote it.
     """
 
@@ -72,10 +72,10 @@ class Manifest:
 
 
 def open_run(folder: Path, manifest: Manifest) -> None:
-    """Make a run folder, or go on with one that was asked the same.
+    """Make a run folder, or continue the run in it if it has the same settings.
 
     Raises:
-        ConfigError: The folder holds another run, whose results would be mixed up with this one's.
+        ConfigError: The folder holds a run with other settings, so results would be mixed.
     """
     if (folder / MANIFEST).is_file():
         before = read_manifest(folder)
@@ -85,9 +85,9 @@ def open_run(folder: Path, manifest: Manifest) -> None:
 
 
 def _differences(before: Manifest, now: Manifest) -> Iterator[tuple[str, Any, Any]]:
-    """What would mix two runs up: names, and the values of both."""
+    """Yield the settings in which two runs must not differ, but do: name and both values."""
     pairs = [(f.name, getattr(before, f.name), getattr(now, f.name)) for f in fields(Manifest)]
-    # A run of an earlier version has not noted all of these.
+    # Runs of earlier versions do not have all of these fields.
     pairs += [(name, before.device[name], now.device.get(name)) for name in _MUST_STAY if name in before.device]
     yield from ((name, old, new) for name, old, new in pairs if name not in _MAY_CHANGE and old != new)
 
@@ -136,10 +136,10 @@ def read_results(folder: Path, manifest: Manifest) -> tuple[list[TrackResult], d
 
 
 class AnswerLog:
-    """The lines of all processes of a run; this process appends to its own file.
+    """Answers of all processes of a run; this process appends to its file.
 
-    A killed run loses at most its last line: a damaged end is cut off when the file is
-    opened again, and the item is simply asked again.
+    A killed run loses at most its last line. An incomplete line at the end is removed
+    when the file is opened again, and its item is answered again.
 
     Args:
         folder: The run folder.
@@ -176,7 +176,7 @@ class AnswerLog:
 
 
 def read_answers(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """Return all answers of a run, by item; a line that another process is just writing is left out.
+    """Return all answers of a run, by item, without an incomplete line that another process is writing.
 
     Raises:
         DataError: A line in the middle of a file is damaged.
@@ -184,7 +184,7 @@ def read_answers(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(_ANSWER_FILES.format(kind=kind))):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        # What follows the last line feed is not finished.
+        # The text after the last line feed is an incomplete line.
         for number, line in enumerate(lines[:-1], 1):
             try:
                 record = json.loads(line)
@@ -204,12 +204,12 @@ def _cut_damaged_end(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of how many processes this is.
+    """Number of this process among all processes of a run.
 
     Attributes:
         rank: Number of this process, 0..world_size-1.
         world_size: Number of processes.
-        local_rank: Number of this process on its machine, which picks its GPU.
+        local_rank: Number of this process on its machine, which selects its GPU.
     """
 
     rank: int = 0
@@ -218,10 +218,10 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> Ranks:
-        """Read what ``torchrun`` sets: RANK, WORLD_SIZE, LOCAL_RANK.
+        """Read the variables that ``torchrun`` sets: RANK, WORLD_SIZE, LOCAL_RANK.
 
         Raises:
-            ConfigError: They are no numbers, or do not fit together.
+            ConfigError: They are not numbers, or do not fit together.
         """
         words = {name: os.environ.get(name, default) for name, default in _RANK_VARIABLES.items()}
         try:
@@ -230,15 +230,17 @@ class Ranks:
             rank, world_size, local_rank = -1, 0, 0
         if not 0 <= rank < world_size or local_rank < 0:
             shown = ", ".join(f"{name}={word}" for name, word in words.items())
-            raise ConfigError(f"{shown} cannot be one of several processes; start them by torchrun or unset these")
+            raise ConfigError(
+                f"{shown} are not valid for one of several processes; start with torchrun, or unset these variables"
+            )
         return cls(rank, world_size, local_rank)
 
     def share(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield every ``world_size``-th item, from number ``rank``; all ranks together see each once."""
+        """Yield every ``world_size``-th item, starting at ``rank``; the shares of all ranks cover each item once."""
         return (item for position, item in enumerate(items) if position % self.world_size == self.rank)
 
     def device(self, asked: str) -> str:
-        """Return the device of this process: its own GPU where several processes leave it to us."""
+        """Return the device of this process: with several processes and no numbered device, the GPU ``local_rank``."""
         return f"cuda:{self.local_rank}" if asked in ("auto", "cuda") and self.world_size > 1 and _has_cuda() else asked
 
 
@@ -249,13 +251,13 @@ def answer_missing(
 
     Args:
         folder: The run folder.
-        ranks: Which of how many processes this is.
+        ranks: This process among all processes of the run.
         items: All items of the run, the same and in the same order in every process.
         name: Returns the name of an item.
-        answer: Returns the line of the answer file.
+        answer: Returns the record for the answer file.
 
     Yields:
-        The name of each item of this process, answered now or before.
+        The name of each item of this process, including those answered by an earlier run.
     """
     with AnswerLog(folder, "answers", ranks.rank) as log:
         for item in ranks.share(items):

@@ -1,9 +1,9 @@
-"""Applies a protocol to results: frames to curves, recordings to a benchmark's figures.
+"""Scores tracking results by a protocol, for single recordings and whole benchmarks, and defines the baselines.
 
-A score means something only beside those of trackers that need no model. ``perfect`` must
-reach the protocol's ceiling, or the scorer is wrong. ``frozen`` repeats the first true box:
-a model near it has shown nothing. ``centre`` ignores even that. ``rounded`` is the truth as
-a model can write it at best, in steps of 1/100 of the frame.
+The baselines need no model and show how to read a score. ``perfect`` is the truth and must
+reach the maximum of the protocol. ``frozen`` repeats the first true box: a model near it has
+not shown that it tracks. ``centre`` is a fixed box in the middle. ``rounded`` is the truth in
+steps of 1/100 of the frame, the best that a model can write.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _HIT_ERROR = -1.0
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Figures of one recording or of a benchmark, all 0..1; None where the protocol does not define one.
+    """Scores of one recording or of a benchmark, all 0..1; None for scores that the protocol does not define.
 
     Attributes:
-        auc: Area under the success curve, as the protocol takes it.
-        norm_precision: Normalised precision, as the protocol takes it.
-        precision: Precision, as the protocol takes it.
+        auc: Summary of the success curve by the protocol.
+        norm_precision: Summary of the normalised precision curve by the protocol.
+        precision: Summary of the precision curve by the protocol.
         average_overlap: Mean overlap; failures count 0.
         success_50: Share of frames with overlap > 0.5.
         success_75: Share of frames with overlap > 0.75.
-        norm_precision_mean: Mean of the normalised precision curve over 0..0.5, the other
-            number that is called P_norm.
+        norm_precision_mean: Mean of the normalised precision curve over 0..0.5, which some
+            toolkits call P_norm.
         success: The success curve over the protocol's overlap thresholds.
         precision_px: The precision curve over its pixel thresholds.
         precision_norm: The precision curve over its normalised thresholds.
@@ -99,8 +99,8 @@ def score_benchmark(
     """Score all recordings of a run together.
 
     Args:
-        results: The results there are.
-        protocol: Whose rules to follow.
+        results: The results.
+        protocol: The protocol.
         missing: Recordings without a result, with their number of frames; each scores 0,
             unless the protocol skips recordings without an answer.
 
@@ -114,7 +114,7 @@ def score_benchmark(
     absent_frames = [] if protocol.skip_unanswered else list((missing or {}).values())
     frames = np.asarray([scores.frames for scores in present] + absent_frames, dtype=np.float64)
     weights = frames if protocol.pool_frames else np.ones_like(frames)
-    # Recordings without a result have a weight and only zeros.
+    # Recordings without a result count with zeros.
     weights = weights[: len(present)] / weights.sum()
     basics = [(s.average_overlap, s.success_50, s.success_75) for s in present]
     return _summarise(
@@ -130,7 +130,7 @@ def score_benchmark(
 def _summarise(
     protocol: Protocol, basics: Floats, success: Floats, precision_px: Floats, precision_norm: Floats, frames: int
 ) -> Scores:
-    # Every summary is linear in its curve: taking it from the mean curve equals the mean of the summaries.
+    # Every summary is linear in its curve, so the summary of the mean curve is the mean of the summaries.
     return Scores(
         auc=_one_number(success, protocol.auc),
         norm_precision=_one_number(precision_norm, protocol.norm_precision),
@@ -171,7 +171,7 @@ def _frame_errors(result: TrackResult, protocol: Protocol) -> _FrameErrors:
 
 
 def _plain_errors(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats, Floats]:
-    """Return overlap, centre error [px] and normalised centre error, shape (N,) each, before any verdict on a frame."""
+    """Return overlap, centre error [px] and normalised centre error, shape (N,) each, before the verdicts on frames."""
     if protocol.reference_text:
         return reference_errors(result.predicted_xywh_px, result.truth_xywh_px, result.frame_size)
     predicted, truth = _prepare(result, protocol)
@@ -183,9 +183,9 @@ def _plain_errors(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floa
 
 
 def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
-    """Return prediction and truth, shape (N, 4) each, after everything the protocol does to boxes first."""
+    """Return prediction and truth, shape (N, 4) each, after the rounding and clamping of the protocol."""
     predicted, truth = result.predicted_xywh_px.copy(), result.truth_xywh_px
-    # MATLAB's first pixel is 1; for overlaps and errors the origin does not matter, for rounding it does.
+    # MATLAB counts pixels from 1. The origin matters for rounding, but not for overlaps and errors.
     predicted[:, :2] += result.pixel_origin
     truth = truth + np.asarray([result.pixel_origin, result.pixel_origin, 0, 0])
     if protocol.repeat_empty:
@@ -200,7 +200,7 @@ def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
 
 
 def _special_frames(result: TrackResult, protocol: Protocol) -> list[tuple[NDArray[np.bool_], Verdict]]:
-    """Return frame masks and verdicts, weakest first: a later one overrules."""
+    """Return pairs of frame mask and verdict; a later pair overrides an earlier one."""
     with np.errstate(invalid="ignore"):
         truth = result.truth_xywh_px
         empty = np.asarray((truth[:, 2:] <= 0).any(axis=1) | (truth[:, :2] <= -1).any(axis=1))
@@ -217,19 +217,19 @@ def perfect(result: TrackResult) -> Floats:
 
 
 def frozen(result: TrackResult) -> Floats:
-    """Answer with the first true box for ever."""
+    """Answer with the first true box in every frame."""
     first = result.truth_xywh_px[np.argmax(result.has_truth)]
     return np.tile(first, (result.frame_count, 1))
 
 
 def centre(result: TrackResult) -> Floats:
-    """Answer with a box of half the frame's width and height in its middle."""
+    """Answer with a centred box of half the width and height of the frame."""
     width, height = result.frame_size
     return np.tile([width / 4, height / 4, width / 2, height / 2], (result.frame_count, 1))
 
 
 def rounded(result: TrackResult) -> Floats:
-    """Answer with the truth rounded to the model's text, 0..100."""
+    """Answer with the truth rounded to text coordinates 0..100."""
     return round_to_text(result.truth_xywh_px, result.frame_size)
 
 
@@ -243,6 +243,6 @@ BASELINES: dict[str, Callable[[TrackResult], Floats]] = {
 
 
 def run_baseline(name: str, results: list[TrackResult]) -> list[TrackResult]:
-    """Answer every recording by a baseline instead of by the tracker that was run."""
+    """Return the results with the predictions of a baseline."""
     baseline = BASELINES[name]
     return [result.with_predictions(baseline(result)) for result in results]

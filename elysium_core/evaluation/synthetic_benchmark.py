@@ -1,7 +1,8 @@
-"""The frozen test set of generated video: every task of a model, one clip at a time.
+"""Benchmark on the frozen test set of generated video: all tasks of a model on each clip.
 
-One JSON line a clip holds the truth beside the answers, so that scores need neither
-the generator nor the model again (:mod:`elysium_core.evaluation.synthetic_scores`).
+The answer file has one JSON line per clip with answers and ground truth. Scores are
+computed from it without the generator and the model
+(:mod:`elysium_core.evaluation.synthetic_scores`).
 """
 
 from __future__ import annotations
@@ -29,42 +30,42 @@ from elysium_core.types import PerceptionModel, TrackingConfig, TrackState
 
 SYNTHETIC = "synthetic"
 STILL_FRAMES = (0, 10, 20)
-"""Frames of a clip that are asked about as single pictures."""
+"""Number of frames of a clip that are used as single images."""
 ABSENCE_FRAMES = testset.SHORTEST_ABSENCE
-"""Frames after which an absent object must be marked as doubtful."""
+"""Number of frames after which an absent object must be UNCERTAIN or LOST."""
 
 _LEAST_VISIBLE = 0.55
 _TITLES = {
-    "test": "Names and backgrounds: names known, backgrounds and motions never trained on",
-    "words": "Words: every name, dyed things and two of a name among them, asked for by name, colour, size or place",
-    "test-unseen": "Sprites never trained on, followed from a box",
-    "small": "Small things: .05 to .12 of the frame's side, names known",
-    "absence": "Doubt: share marked UNCERTAIN or LOST in the tenth frame without the object",
+    "test": "Names and backgrounds: trained names, unseen backgrounds and motions",
+    "words": "Words: all names, recoloured objects, two objects of one name; words for name, colour, size or place",
+    "test-unseen": "Unseen sprites, followed from a box",
+    "small": "Small objects: .05 to .12 of the frame's side, trained names",
+    "absence": "Absence: share marked UNCERTAIN or LOST in the tenth frame without the object",
 }
 _RIVALS = (
-    "Random object: the exact boxes of an object of the scene, the mean over all of them; copied first box: the true "
-    "box of the first frame in every frame; any of that name: the mean over the things of the target's name; "
-    "truth as text: the truth in steps of 1/100, the most that text can say."
+    "Random object: the true boxes of an object of the scene, mean over all objects; copied first box: the true box "
+    "of the first frame in every frame; any of that name: mean over the objects with the target's name; "
+    "truth as text: the truth in steps of 1/100, the precision of text."
 )
 _RIGHT = "Right object: the centre of the box is nearer to the target's centre than to any other object's."
 
 
 class SyntheticVideo(Benchmark):
-    """Everything a model can be asked, about the clips of the frozen test set, which are drawn on the spot."""
+    """All tasks of a model on the clips of the frozen test set, which are generated during the run."""
 
     kind = SYNTHETIC
     names = (SYNTHETIC,)
 
     def __init__(self, request: EvalRequest) -> None:
         super().__init__(request)
-        # Never removed: a clip is scored to its end.
+        # Targets are never removed, because a clip is scored to its end.
         self._config = TrackingConfig(
             max_targets=1, remove_after_s=0.0, clip_length=request.clip_length, zoom=request.zoom
         )
 
     @property
     def split(self) -> str:
-        """The only one."""
+        """``test``, the only split."""
         return "test"
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -72,11 +73,11 @@ class SyntheticVideo(Benchmark):
         yield from ((part.clip_name(index), testset.FRAMES) for part, index in self._clips())
 
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
-        """Return settings of the tracker."""
+        """Return the settings of the tracker."""
         return {"task": "all", "mode": "stream", "clip_length": self._resolved(model).clip_length}
 
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
-        """Ask everything about each clip that has no answer yet; yield its name."""
+        """Run all tasks on each clip that has no answer yet; yield its name."""
         config = self._resolved(model)
         yield from answer_missing(
             folder,
@@ -88,7 +89,7 @@ class SyntheticVideo(Benchmark):
 
     @staticmethod
     def report(folder: Path, _protocols: Sequence[str] = (), /) -> Report:
-        """Report the figures of each part, by number of objects."""
+        """Report the scores of each part, by number of objects."""
         return synthetic_report(folder)
 
     def _clips(self) -> Iterator[tuple[testset.FrozenPart, int]]:
@@ -101,13 +102,13 @@ class SyntheticVideo(Benchmark):
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The model that is measured, and how it tracks and looks."""
+    """The model under test and its tracking settings."""
 
     model: PerceptionModel
     config: TrackingConfig
 
     def follow(self, frames: list[Frame], target: int | None, task: str, words: str, box: Box | None) -> dict[str, Any]:
-        """Track one target from the first frame to the last, live; boxes and states frame by frame."""
+        """Track one target through all frames in stream mode; return box and state of each frame."""
         tracker = self.model.tracker(mode="stream", config=self.config)
         boxes: list[list[float] | None] = [None] * len(frames)
         states = [TrackState.LOST.value] * len(frames)
@@ -121,7 +122,7 @@ class _Subject:
                     boxes[number] = None if update.box is None else [round(v, 5) for v in update.box]
                     states[number], scores[number] = update.state.value, round(update.score, 4)
         except ExpressionError:
-            # A model that does not know the words finds nothing: that is its answer.
+            # A model whose vocabulary lacks the words finds nothing, which counts as its answer.
             seconds = 0.0
         track: dict[str, Any] = {"task": task, "target": target, "boxes": boxes, "states": states, "scores": scores}
         return track | {"seconds": round(seconds, 3)}
@@ -135,22 +136,22 @@ class _Subject:
         return None if found is None else [round(v, 5) for v in found]
 
     def describe(self, frames: list[Frame], box: Box) -> str:
-        """Describe what is in a box of the first frame."""
+        """Describe the object in a box of the first frame."""
         shown = sample_evenly(frames, description_frames(self.model.info.clip_length))
         return self.model.describe(shown, box, zoom=self.config.zoom)
 
 
 def answer_clip(part: testset.FrozenPart, index: int, model: PerceptionModel, config: TrackingConfig) -> dict[str, Any]:
-    """Draw one clip and ask everything about it.
+    """Generate one clip and run all tasks of its part on it.
 
     Args:
-        part: The part it belongs to: it decides what is asked.
-        index: Its number in the part; decides which target is followed and what absent name is asked for.
-        model: Answers.
-        config: How it tracks; ``zoom`` in it goes for the other tasks, too.
+        part: Part of the test set; it determines the tasks.
+        index: Number of the clip in the part; it determines the target and the absent name.
+        model: The model to evaluate.
+        config: Tracking settings; ``zoom`` applies to the other tasks too.
 
     Returns:
-        The line of the answer file: answers and truth.
+        The record for the answer file: answers and ground truth.
     """
     sample, subject = part.draw(index), _Subject(model, config)
     clip = sample.clip
@@ -183,7 +184,7 @@ def answer_clip(part: testset.FrozenPart, index: int, model: PerceptionModel, co
 def _ask_words(
     subject: _Subject, frames: list[Frame], sample: Sample, record: dict[str, Any], index: int
 ) -> dict[str, Any]:
-    """Find objects by each kind of words that means them alone; follow one of them; say what they are."""
+    """Ground objects by each kind of unambiguous expression, track one of them, and describe them."""
     clip, stills = sample.clip, []
     for number in STILL_FRAMES:
         for target in _well_seen(record, number):
@@ -194,7 +195,7 @@ def _ask_words(
                 stills.append({"frame": number, "target": target, "kind": said.kind, "words": said.text, "box": box})
     tracks = []
     if askable := [target for target in sample.targets if references(clip, target)]:
-        # The number of objects follows the clip's number, so its fours say nothing else.
+        # The number of objects repeats with the clip's number; this quotient does not depend on it.
         turn = index // len(testset.OBJECT_COUNTS)
         target = askable[turn % len(askable)]
         kinds = _one_of_each_kind(references(clip, target))
@@ -211,7 +212,7 @@ def _well_seen(record: dict[str, Any], frame: int) -> list[int]:
 
 
 def _ask_stills(subject: _Subject, frames: list[Frame], record: dict[str, Any]) -> list[dict[str, Any]]:
-    """REC and REG about every object that is well seen in some single frames."""
+    """Run REC and REG for every clearly visible object in some single frames."""
     answers = []
     for number in STILL_FRAMES:
         for target in _well_seen(record, number):
@@ -247,7 +248,7 @@ def synthetic_report(folder: Path) -> Report:
         raise DataError(f"{str(folder)!r} holds no answer yet; run elysium eval synthetic first")
     missing = len(manifest.entries) - len(records)
     scores = score_all(records)
-    mode = "stream mode" + (", closer looks (zoom)" if manifest.zoom else "")
+    mode = "stream mode" + (", with zoom" if manifest.zoom else "")
     return Report(
         title=f"{manifest.model} on the frozen test set of generated video",
         facts={
@@ -279,5 +280,7 @@ def _speed(records: Sequence[Record]) -> str:
     tracks = [track for record in records for track in record.get("tracks", ()) if track["seconds"] > 0]
     seconds = sum(track["seconds"] for track in tracks)
     return (
-        f"{sum(len(track['boxes']) for track in tracks) / seconds:.1f} frames a second of tracking" if seconds else "-"
+        f"{sum(len(track['boxes']) for track in tracks) / seconds:.1f} frames per second of tracking"
+        if seconds
+        else "-"
     )

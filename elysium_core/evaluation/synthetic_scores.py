@@ -1,8 +1,8 @@
-"""Figures of the frozen test set from its answers alone: pure functions on the records of a run.
+"""Scores of the frozen test set, computed from the answer records of a run by pure functions.
 
-Every figure is given for the model and for what needs no model: a random object of the
-scene (exact boxes, the mean over all of them), the copied first box, a fixed box in
-the middle, and the truth as text can write it.
+Every score is given for the model and for baselines without a model: a random object of
+the scene (true boxes, mean over all objects), the copied first box, a fixed box in the
+middle, and the truth rounded to the precision of text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from elysium_core.geometry import pairwise_iou
 
 Record = Mapping[str, Any]
 ByObjects = dict[str, float]
-"""Number of objects in the scene (``"1"``, ``"2"`` ... and ``"all"``) -> a figure 0..1."""
+"""Number of objects in the scene (``"1"``, ``"2"`` ... and ``"all"``) -> a score 0..1."""
 Figures = dict[str, dict[str, ByObjects]]
-"""Figure -> who answered -> by number of objects."""
+"""Name of the score -> model or baseline -> score by number of objects."""
 
 MODEL = "model"
 _CENTRE_BOX = (0.25, 0.25, 0.75, 0.75)
@@ -32,7 +32,7 @@ _DOUBTFUL = {"UNCERTAIN", "LOST", "REMOVED"}
 
 
 class _Means:
-    """Means of values, by number of objects and over everything."""
+    """Return the means of values, by number of objects and over all clips."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
@@ -47,7 +47,7 @@ class _Means:
 
 
 def score_stills(records: Iterable[Record]) -> Figures:
-    """REC and REG.
+    """Return the REC and REG scores of single frames.
 
     Returns:
         ``REC Acc@0.5``, ``REC right object`` (the box's centre is nearer to the target's
@@ -70,7 +70,7 @@ def score_stills(records: Iterable[Record]) -> Figures:
 
 
 def score_video_reg(records: Iterable[Record]) -> Figures:
-    """``Video-REG exact name``."""
+    """Return the score ``Video-REG exact name``."""
     named = _Means()
     for record in records:
         if answer := record.get("video_reg"):
@@ -81,7 +81,7 @@ def score_video_reg(records: Iterable[Record]) -> Figures:
 
 
 def score_tracks(records: Iterable[Record], task: str) -> Figures:
-    """Success AUC by the default protocol, how often the right object is hit, and how often there is a box at all.
+    """Return the success AUC (default protocol), the share of frames on the right object, and of frames with a box.
 
     Args:
         records: Clips.
@@ -113,13 +113,13 @@ def score_tracks(records: Iterable[Record], task: str) -> Figures:
 
 
 def score_words(records: Iterable[Record]) -> Figures:
-    """Objects asked for by name, colour, size and place, where two may have the same name.
+    """Return the scores for expressions with name, colour, size and place, where two objects may share a name.
 
     Returns:
-        ``REC Acc@0.5 by <kind>`` and ``REC right object by <kind>``, beside a random object
-        and *any of that name* (the mean over the objects that have the target's name);
-        ``REG exact name``, and ``REG colour, too``: of those with a colour word, the share
-        that are described with it and their name.
+        ``REC Acc@0.5 by <kind>`` and ``REC right object by <kind>``, with the baselines *random
+        object* and *any of that name* (mean over the objects with the target's name);
+        ``REG exact name``; and ``REG colour, too``: among the objects with a colour word, the
+        share whose description has both the colour and the name.
     """
     accuracy: dict[str, dict[str, _Means]] = defaultdict(lambda: defaultdict(_Means))
     right: dict[str, _Means] = defaultdict(_Means)
@@ -148,12 +148,12 @@ def score_words(records: Iterable[Record]) -> Figures:
 
 
 def score_absence(records: Iterable[Record]) -> Figures:
-    """Share of targets marked UNCERTAIN or LOST in the tenth frame without them.
+    """Return the share of targets marked UNCERTAIN or LOST in the tenth frame without them.
 
     Returns:
-        ``absent from the start``: a name that is nowhere in the clip; ``gone later``: an
-        object that disappears, among those that were followed up to then; and ``followed
-        until it was gone``, the share of those.
+        ``absent from the start``: for a name that is not in the clip; ``gone later``: for an
+        object that disappears, among those that were tracked until then; and ``followed
+        until it was gone``: the share of objects that were tracked until then.
     """
     absent, gone, followed = _Means(), _Means(), _Means()
     for record in records:
@@ -173,7 +173,7 @@ def score_absence(records: Iterable[Record]) -> Figures:
 
 
 def score_all(records: Sequence[Record]) -> dict[str, Figures]:
-    """All figures, by part of the test set."""
+    """Return all scores, by part of the test set."""
     parts: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         parts[record["part"]].append(record)
@@ -189,9 +189,9 @@ def score_all(records: Sequence[Record]) -> dict[str, Figures]:
 
 
 def nearest(box: Sequence[float] | None, truth_xyxy: Floats) -> int | None:
-    """Index of the object whose centre is nearest to a box's centre; None without a box.
+    """Return the index of the object whose centre is nearest to the centre of a box; None without a box.
 
-    Objects without a box (all zeros) are not there.
+    Objects without a box (all zeros) are absent and are skipped.
     """
     if box is None:
         return None
@@ -201,13 +201,13 @@ def nearest(box: Sequence[float] | None, truth_xyxy: Floats) -> int | None:
 
 
 def is_name(answer: str, name: str, color: str | None = None) -> bool:
-    """Whether an answer is exactly a name, with or without its article, its own colour word and a full stop."""
+    """Return whether an answer is exactly a name; article, the colour of the object and full stop are optional."""
     said = answer.strip().rstrip(".").lower().removeprefix("the ").strip()
     return said == name.lower() or (color is not None and said == f"{color} {name.lower()}")
 
 
 def _color(record: Record, target: int) -> str | None:
-    """The colour word of an object; runs from before there were any have none."""
+    """Return the colour word of an object; None in records of older versions."""
     colors: Sequence[str | None] = record.get("colors", ())
     return colors[target] if colors else None
 
@@ -238,14 +238,14 @@ def _as_result(track: Record, truth: Floats, side_px: int) -> TrackResult:
 
 
 def _right_share(track: Record, truth: Floats, task: str) -> float:
-    # The first box of a SOT track was given.
+    # The first box of a SOT track is given, so it is not scored.
     first = 1 if task == "sot" else 0
     hits = [nearest(box, truth[:, t]) == track["target"] for t, box in enumerate(track["boxes"]) if t >= first]
     return float(np.mean(hits))
 
 
 def _gone_from(visible: Sequence[float]) -> int | None:
-    """First frame of the absence that lasts to the end, if it is long enough and something came before it."""
+    """Return the first frame of the final absence, if it is long enough and the object was visible before."""
     seen = [t for t, value in enumerate(visible) if value > 0]
     if not seen or len(visible) - 1 - seen[-1] < SHORTEST_ABSENCE:
         return None

@@ -1,4 +1,4 @@
-"""Single object tracking: SOT (the first box is given) and RSOT (words are given) over labelled recordings."""
+"""Single object tracking benchmark: SOT (the first box is given) and RSOT (words are given)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackUp
 TASKS = ("sot", "rsot")
 WORDS = ("description", "class")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_NO_UPDATE = "the tracker said nothing about this frame"
+_NO_UPDATE = "the tracker gave no answer for this frame"
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingTask:
-    """What a tracker is given at the start of a recording.
+    """The input of a tracker at the start of a recording.
 
     Attributes:
         task: ``sot``: the first true box. ``rsot``: words.
-        words: Which words: the sentence (``description``) or the ``class``; where a data set lacks one,
+        words: Kind of words: the sentence (``description``) or the ``class``. If a data set lacks one,
             the other is used.
 
     Raises:
@@ -71,7 +71,7 @@ class TrackingTask:
         return words
 
     def check(self, recording: LabelledRecording) -> None:
-        """Raise DataError unless the recording holds what the tracker must be given."""
+        """Raise DataError if the recording lacks the first box or the words that the task needs."""
         if self.task == "rsot":
             self.expression_of(recording)
         elif not np.isfinite(recording.boxes_xywh_px[0]).all():
@@ -82,7 +82,7 @@ class TrackingTask:
 
 
 class SingleObjectTracking(Benchmark):
-    """SOT and RSOT on one data set; one result file a recording."""
+    """SOT and RSOT on one data set, with one result file per recording."""
 
     kind = TRACKING
     names = tuple(TRACKING_BENCHMARKS)
@@ -94,7 +94,7 @@ class SingleObjectTracking(Benchmark):
         self._config = TrackingConfig(
             mode=request.mode,
             clip_length=request.clip_length,
-            # One target, and never removed: a recording is scored to its end.
+            # One target that is never removed, because a recording is scored to its end.
             max_targets=1,
             remove_after_s=0.0,
             score_threshold=_score_threshold(request),
@@ -105,7 +105,7 @@ class SingleObjectTracking(Benchmark):
 
     @property
     def split(self) -> str:
-        """The split asked for, or the data set's usual one; empty if it has none."""
+        """The requested split, or the default of the data set; empty if it has no splits."""
         return self.request.split or get_tracking_benchmark(self.request.benchmark).default_split
 
     def entries(self) -> Iterator[tuple[str, int]]:
@@ -115,7 +115,7 @@ class SingleObjectTracking(Benchmark):
             yield recording.name, recording.frame_count
 
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
-        """Return task, settings of the tracker, and protocols."""
+        """Return the task, the settings of the tracker and the protocols."""
         config = self._resolved(model)
         return {
             "task": self.task.task,
@@ -139,12 +139,12 @@ class SingleObjectTracking(Benchmark):
 
     @staticmethod
     def report(folder: Path, protocols: Sequence[str] = (), /) -> Report:
-        """Score a run beside the baselines, and draw its plots."""
+        """Score a run and the baselines, and draw the plots."""
         return tracking_report(folder, protocols)
 
     @staticmethod
     def compare(folders: Sequence[Path], out: Path, protocols: Sequence[str] = (), /) -> Report:
-        """Score several trackers beside each other and the baselines, and draw their plots."""
+        """Score several runs and the baselines, and draw the plots."""
         return comparison_report(folders, out, protocols)
 
     @staticmethod
@@ -169,7 +169,7 @@ def _score_threshold(request: EvalRequest) -> float:
 def _require_same_truth(result: TrackResult, recording: LabelledRecording, path: Path) -> None:
     if not same_rows(result.truth_xywh_px, recording.boxes_xywh_px):
         raise DataError(
-            f"{str(path)!r} was measured against other boxes than {str(recording.truth_file)!r} holds now; "
+            f"{str(path)!r} was made with other true boxes than {str(recording.truth_file)!r} holds now; "
             "delete it, or choose another --out"
         )
 
@@ -179,8 +179,8 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
 
     Args:
         recording: What to track.
-        tracker: A fresh tracker.
-        task: What it is given.
+        tracker: A new tracker without targets.
+        task: Task and kind of words.
 
     Raises:
         DataError: A frame cannot be read, or there are more or fewer frames than true boxes.
@@ -223,7 +223,7 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
 
 
 class _Answers:
-    """Boxes by the frame they are about; an answer may come some frames later (clip mode)."""
+    """Boxes by frame. In clip mode the answer for a frame may come some frames later."""
 
     def __init__(self, frame_count: int) -> None:
         self.boxes: Floats = np.full((frame_count, 4), np.nan)
@@ -237,17 +237,17 @@ class _Answers:
                     self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(*frame_size)])[0]
 
     def refuse(self, reason: str) -> None:
-        """Give every frame the same reason for having no box."""
+        """Record one reason for all frames without a box."""
         self._reasons = [reason] * len(self.boxes)
 
     def failures(self) -> dict[str, int]:
         missing = np.flatnonzero(np.isnan(self.boxes).any(axis=1))
-        # "score 0.18 is low" and "score 0.19 is low" are one reason.
+        # Numbers are removed, so that "score 0.18 is low" and "score 0.19 is low" count as one reason.
         return dict(Counter(_NUMBER.sub("#", self._reasons[index]) for index in missing))
 
 
 def _frames(recording: LabelledRecording) -> Iterator[Frame]:
-    """The frames of a recording, of which there must be as many as true boxes."""
+    """Yield the frames of a recording; raise DataError if their number differs from that of the true boxes."""
     last_index = -1
     for frame in recording.frames:
         if frame.index >= recording.frame_count:

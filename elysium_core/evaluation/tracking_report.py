@@ -1,4 +1,4 @@
-"""Reports of tracking runs: one run beside the baselines, or several runs over the same recordings."""
+"""Reports of tracking runs: one run with the baselines, or several runs over the same recordings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MOST_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run, under a name that no other has in the report."""
+    """One run with a unique name in the report."""
 
     name: str
     manifest: Manifest
@@ -50,7 +50,7 @@ class _Run:
 
     @property
     def scored(self) -> list[TrackResult]:
-        """The results that can be scored: the truth is more than the first box."""
+        """The results that can be scored, which have more true boxes than the first."""
         return [result for result in self.results if not result.first_box_only]
 
     def figures(self, protocol: Protocol) -> Figures:
@@ -59,11 +59,11 @@ class _Run:
 
 
 def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
-    """Score a run from its files alone and draw its plots.
+    """Score a run from its files and draw its plots.
 
     Args:
         folder: The run folder.
-        protocols: Whose rules to follow; those the run was asked for if empty.
+        protocols: Names of the protocols; those of the run if empty.
 
     Raises:
         DataError: There is no result, or a file is damaged.
@@ -87,12 +87,12 @@ def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
 
 
 def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Report:
-    """Score several runs over the same recordings side by side and draw their plots.
+    """Compare several runs over the same recordings and draw their plots.
 
     Args:
         folders: Run folders, two or more.
-        out: Where the plots go.
-        protocols: Whose rules to follow; those the first run was asked for if empty.
+        out: Folder for the plots.
+        protocols: Names of the protocols; those of the first run if empty.
 
     Raises:
         ConfigError: The runs are not over the same recordings, or a protocol is unknown.
@@ -123,7 +123,7 @@ def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[st
 
 
 def write_plain_boxes(folder: Path, results: Iterable[TrackResult]) -> None:
-    """Write ``boxes/<name>.txt`` as other toolkits read them: ``x,y,w,h`` a line, zeros without an answer."""
+    """Write ``boxes/<name>.txt`` in the format of other toolkits: a line ``x,y,w,h`` per frame, zeros for no answer."""
     for result in results:
         boxes = result.predicted_xywh_px.copy()
         boxes[:, :2] += result.pixel_origin
@@ -138,7 +138,7 @@ def _require_results(folder: Path, run: _Run) -> None:
 
 
 def _draw(folder: Path, protocol: Protocol, figures: Figures, warnings: list[str]) -> list[str]:
-    """Draw the plots; where that is not possible, say why among the warnings."""
+    """Draw the plots; if that is not possible, add the reason to the warnings."""
     try:
         return draw_plots(folder, protocol, figures)
     except ConfigError as error:
@@ -164,7 +164,7 @@ def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
         "Frames without a box": counts_by_reason(result.failures for result in results),
         "Unparseable answers": counts_by_reason(result.parse_failures for result in results),
         "Model": describe_model(manifest),
-        "Speed": f"{frames_per_second(results)} frames a second of tracking time",
+        "Speed": f"{frames_per_second(results)} frames per second of tracking time",
         "Version": manifest.version,
     }
 
@@ -175,7 +175,7 @@ def _warnings(run: _Run) -> list[str]:
         named = ", ".join(list(run.missing)[:_MOST_NAMES]) + (" ..." if len(run.missing) > _MOST_NAMES else "")
         warnings.append(
             f"{len(run.missing)} of {len(run.manifest.entries)} recordings have no result and score 0: "
-            f"{named}. Run the same command again to go on."
+            f"{named}. Run the same command again to continue."
         )
     whole = (get_tracking_benchmark(run.manifest.benchmark).sizes or {}).get(run.manifest.split)
     if whole is not None and whole != len(run.manifest.entries):
@@ -184,7 +184,9 @@ def _warnings(run: _Run) -> list[str]:
             "the figures are not those of the benchmark."
         )
     if not run.scored:
-        warnings.append("The data set tells the first boxes only: send boxes/*.txt to its server for the scores.")
+        warnings.append(
+            "The data set has true boxes for first frames only: send boxes/*.txt to its server for the scores."
+        )
     return warnings
 
 
@@ -199,7 +201,9 @@ def _comparable_runs(folders: Sequence[Path]) -> list[_Run]:
         run = _Run(name, manifest, *read_results(folder, manifest))
         _require_results(folder, run)
         if len(run.scored) < len(run.results):
-            raise DataError(f"{str(folder)!r} knows the first boxes only; there is nothing to compare")
+            raise DataError(
+                f"{str(folder)!r} has true boxes for first frames only, so it cannot be compared; use another split"
+            )
         runs.append(run)
     return runs
 
@@ -211,14 +215,16 @@ def _require_same_recordings(first: Path, known: Manifest, folder: Path, manifes
         ("number of recordings", len(known.entries), len(manifest.entries)),
     ):
         if one != other:
-            raise ConfigError(f"{str(folder)!r} has {what} {other!r}, but {str(first)!r} {one!r}; compare equal runs")
+            raise ConfigError(
+                f"{str(folder)!r} has {what} {other!r}, but {str(first)!r} {one!r}; compare runs with equal settings"
+            )
     differing = [name for name, frames in known.entries.items() if manifest.entries.get(name) != frames]
     if differing:
         raise ConfigError(f"recording {differing[0]!r} is not the same in {str(first)!r} and {str(folder)!r}")
 
 
 def _distinct_names(folders: Sequence[Path], manifests: Sequence[Manifest]) -> list[str]:
-    """Name runs by model; where a model has several, also by what differs between them, at last by folder."""
+    """Name runs by model; if a model has several runs, add the settings that differ, or else the folder."""
     names = []
     for folder, manifest in zip(folders, manifests, strict=True):
         rivals = [other for other in manifests if other.model == manifest.model]
@@ -232,10 +238,10 @@ def _distinct_names(folders: Sequence[Path], manifests: Sequence[Manifest]) -> l
 
 
 def _common_truth(runs: Sequence[_Run]) -> list[TrackResult]:
-    """Return one result of each recording that any run has answered, for its truth.
+    """Return one result of each recording that any run has answered, for the ground truth.
 
     Raises:
-        ConfigError: Two runs saw different truth.
+        ConfigError: Two runs have different ground truth.
     """
     truth: dict[str, TrackResult] = {}
     for run in runs:
@@ -269,5 +275,7 @@ def _comparison_warnings(runs: Sequence[_Run]) -> list[str]:
         if run.missing
     ]
     if len({run.manifest.task for run in runs}) > 1:
-        warnings.append("Some trackers were given the first box and some only words; baselines are those of the first.")
+        warnings.append(
+            "Some trackers got the first box and some only words; the baselines are those of the first run."
+        )
     return warnings

@@ -1,4 +1,4 @@
-"""Tables and facts of tracking reports: of one run, and of several over the same recordings."""
+"""Tables and facts for reports of one tracking run, or of several over the same recordings."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from elysium_core.evaluation.scoring import BASELINES, Scores, run_baseline, sco
 Figures = dict[str, Scores]
 """Name of tracker -> its scores by one protocol; models come before baselines."""
 
-# Properties of the project's own models; in another's they only have their default.
+# These properties have a meaning for models of this project only; others have the default.
 _OURS = frozenset({"coordinate_levels", "clip_length", "parameters"})
 _NEAR_FROZEN = 0.05
 
 
 def name_in_tables(model: str) -> str:
-    """Return what a model is called in tables: as asked for, unless that is the name of a baseline."""
+    """Return the name of a model in tables; a prefix is added if it equals the name of a baseline."""
     return f"model {model}" if model in BASELINES else model
 
 
 def describe_task(manifest: Manifest) -> str:
-    """Say what the tracker was given, and which of its boxes count."""
+    """Return a sentence about the input of the tracker and the boxes that count."""
     told = "the first box is given" if manifest.task == "sot" else f"words are given ({manifest.words})"
     if is_peer(manifest.model):
         return f"{manifest.task}: {told}; every box counts"
     least = manifest.score_threshold
-    threshold = f"boxes scoring less than {least:g} are not sure" if least else "every box counts"
-    mode = manifest.mode + (" with closer looks (zoom)" if manifest.zoom else "")
+    threshold = f"boxes with a score below {least:g} are uncertain" if least else "every box counts"
+    mode = manifest.mode + (" with zoom" if manifest.zoom else "")
     return f"{manifest.task}: {told}; tracking mode {mode}, {threshold}"
 
 
 def describe_model(manifest: Manifest) -> str:
-    """Say what ran where; what means nothing for models of other projects is left out."""
+    """Return the description of model and device; for models of other projects, without fields they do not have."""
     device = {key: value for key, value in manifest.device.items() if not (is_peer(manifest.model) and key in _OURS)}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in device.items()) or manifest.model
 
@@ -56,18 +56,18 @@ def counts_by_reason(counts: Iterable[Mapping[str, int]]) -> str:
 
 
 def frames_per_second(results: Sequence[TrackResult]) -> str:
-    """Return the frames a second of a run's tracking time, without reading frames; ``-`` if it was not measured."""
+    """Return frames per second of tracking time, without reading frames; ``-`` if it was not measured."""
     seconds = sum(result.seconds for result in results)
     return f"{sum(result.frame_count for result in results) / seconds:.1f}" if seconds > 0 else "-"
 
 
 def name_protocols(protocols: Sequence[Protocol]) -> str:
-    """Return the names of protocols, each that is not comparable marked as such."""
+    """Return the names of protocols, with a mark on those that are not comparable."""
     return ", ".join(p.name + ("" if p.comparable else " (not comparable)") for p in protocols)
 
 
 def protocols_to_print(names: Sequence[str]) -> list[Protocol]:
-    """Return the protocols of a report; the released scorer never stands alone nor first.
+    """Return the protocols of a report; the released scorer is never the only one and always last.
 
     Raises:
         ConfigError: A protocol is unknown.
@@ -80,13 +80,13 @@ def protocols_to_print(names: Sequence[str]) -> list[Protocol]:
 
 def baseline_figures(results: list[TrackResult], protocol: Protocol) -> Figures:
     """Score every baseline on the recordings that were answered."""
-    # Baselines answer recordings that have a result; those without one are not counted against them.
+    # Baselines are scored only on recordings that have a result.
     scores = {name: score_benchmark(run_baseline(name, results), protocol) for name in BASELINES}
     return {name: value for name, value in scores.items() if value is not None}
 
 
 def near_frozen(name: str, figures: Figures) -> list[str]:
-    """Return the sentence that a reader must know when a tracker is not clearly above a box that never moves."""
+    """Return a warning if a tracker is not clearly better than a box that never moves, else an empty list."""
     model, frozen = figures.get(name), figures.get("frozen")
     if model is None or frozen is None or model.average_overlap - frozen.average_overlap > _NEAR_FROZEN:
         return []
@@ -98,7 +98,7 @@ def near_frozen(name: str, figures: Figures) -> list[str]:
 
 
 def columns(protocol: Protocol) -> list[tuple[str, str]]:
-    """Return heading and attribute of each figure the protocol defines."""
+    """Return heading and attribute of each score that the protocol defines."""
     found = []
     if protocol.auc is not Summary.NONE:
         found.append(("AUC" if protocol.auc is Summary.MEAN else "AUC (area)", "auc"))
@@ -112,21 +112,23 @@ def columns(protocol: Protocol) -> list[tuple[str, str]]:
 
 
 def protocol_table(protocol: Protocol, figures: Figures, manifest: Manifest) -> Table:
-    """Return the table of one protocol; where figures may be compared, the paper's stand below, marked as its own.
+    """Return the table of one protocol; a comparable protocol also gets the figures of the paper, marked as such.
 
     Args:
-        protocol: Whose figures they are.
-        figures: Rows of the table.
-        manifest: Names benchmark, split and task.
+        protocol: The protocol.
+        figures: Scores for the rows of the table.
+        manifest: Benchmark, split and task.
     """
     wanted = columns(protocol)
     headings = ["", *(heading for heading, _ in wanted)]
     rows = [[name, *(percent(getattr(scores, key)) for _, key in wanted)] for name, scores in figures.items()]
     counted_frames = next((scores.frames for scores in figures.values()), 0)
-    notes = [f"Rules of: {protocol.source}. {counted_frames} frames in the denominator."]
+    notes = [f"Protocol of: {protocol.source}. {counted_frames} frames in the denominator."]
     if not protocol.comparable:
         title = f"{protocol.name} (not comparable)"
-        notes.append("Not comparable with anything: it limits all coordinates to 100 px, see docs/evaluation.md.")
+        notes.append(
+            "Not comparable with other protocols: it limits all coordinates to 100 px, see docs/evaluation.md."
+        )
         return Table(title, headings, rows, notes)
     for published in published_rows(manifest.benchmark, manifest.split, manifest.task):
         values = [_published_cell(published.figures, heading) for heading, _ in wanted]
@@ -141,12 +143,12 @@ def _published_cell(figures: dict[str, float], heading: str) -> str:
 
 
 def recordings_table(results: list[TrackResult], missing: Mapping[str, int], protocol: Protocol) -> Table:
-    """Return the table of a run's recordings, beside the overlap of a box that never moves.
+    """Return the table of a run's recordings, with the average overlap (AO) of a box that never moves.
 
     Args:
         results: Results that can be scored.
         missing: Recordings without a result, with their number of frames.
-        protocol: Whose rules to follow.
+        protocol: The protocol.
     """
     wanted = [column for column in columns(protocol) if column[1] not in ("success_50", "success_75")]
     rows = []
@@ -164,12 +166,12 @@ def recordings_table(results: list[TrackResult], missing: Mapping[str, int], pro
 def compared_recordings_table(
     runs: Mapping[str, Sequence[TrackResult]], truth: list[TrackResult], protocol: Protocol
 ) -> Table:
-    """Return the table of one figure of every recording, a column for each run and one for a box that never moves.
+    """Return the table of one score per recording, with a column for each run and one for a box that never moves.
 
     Args:
         runs: Name of each run -> its results.
-        truth: One result of each recording, for its truth.
-        protocol: Whose rules to follow.
+        truth: One result of each recording, for the ground truth.
+        protocol: The protocol.
     """
     figure, heading = ("average_overlap", "AO") if protocol.auc is Summary.NONE else ("auc", "AUC")
     rivals = {name: {result.name: result for result in results} for name, results in runs.items()}
@@ -182,7 +184,7 @@ def compared_recordings_table(
         ]
         for result in truth
     ]
-    notes = ["A recording that a run has not answered stands as 0.00 and counts as that in the mean."]
+    notes = ["A recording that a run has not answered is shown and counted as 0.00."]
     title = f"{heading} of each recording ({protocol.name})"
     return Table(title, ["recording", "frames", *rivals], rows, notes)
 
@@ -193,7 +195,7 @@ def _one_figure(result: TrackResult | None, protocol: Protocol, figure: str) -> 
 
 
 def figures_as_json(figures: Figures) -> dict[str, Any]:
-    """Return all figures and curves of one protocol for programs, 0..1."""
+    """Return all scores and curves of one protocol for programs, 0..1."""
     return {name: _scores_json(scores) for name, scores in figures.items()}
 
 

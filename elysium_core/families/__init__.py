@@ -1,1 +1,1 @@
-"""Model families: what differs between models that write boxes as text. Everything above knows only the protocol."""
+"""Model families: one protocol for all models that write boxes as text, and its implementations."""

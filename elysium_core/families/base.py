@@ -1,9 +1,9 @@
-"""The protocol of a model family: how a model sees pictures, asks questions and writes boxes.
+"""The protocol of a model family: image encoding, questions and box text of a multimodal language model.
 
-Engine, trackers, tasks, the command line and the ROS node know a model only through this protocol. To support another
+Trackers, tasks, the command line and the ROS node use a model only through this protocol. To support another
 multimodal language model, write one module beside :mod:`elysium_core.families.elysium`.
 
-Shapes: K rows of a picture, W their width, T tokens.
+Shapes: K visual tokens (rows) of an image, W the width of the language model, T tokens.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from elysium_core.prompt.box_text import ParsedAnswer
 from elysium_core.prompt.tokenizer import TextTokenizer
 
 Steps = tuple[int, int]
-"""Steps of box text over the width and over the height of a picture."""
+"""Numbers of steps of box text over the width and the height of an image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One picture as the model sees it.
+    """An encoded image.
 
     Attributes:
-        rows: (K, W) what the decoder reads in place of the picture.
-        steps: Steps of box text in this picture.
+        rows: (K, W) visual tokens: the embeddings of the image for the language model.
+        steps: Steps of box text in this image.
     """
 
     rows: Tensor
@@ -68,50 +68,50 @@ class Anchor:
 
 
 class BoxGrammar(Protocol):
-    """How boxes stand in questions and answers."""
+    """The format of boxes in questions and answers."""
 
     @property
     def levels(self) -> int:
-        """The largest number of a box."""
+        """Largest value of a coordinate."""
         ...
 
     def quantize(self, box: Box, steps: Steps) -> tuple[int, ...]:
-        """The four numbers that stand for a box."""
+        """Convert a box to its four numbers in text."""
         ...
 
     def write(self, box: Box, steps: Steps) -> str:
-        """Write a box as it stands in a question."""
+        """Write a box for a question."""
         ...
 
     def answer(self, boxes: Sequence[Box], steps: Steps) -> str:
-        """Write the answer that gives one box a frame."""
+        """Write an answer with one box for each frame."""
         ...
 
     def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
-        """Write the part of that answer that is settled once the boxes of the first frames are known."""
+        """Write the beginning of an answer about more frames, with the boxes of the first ones."""
         ...
 
     def numbers(self, text: str) -> list[slice]:
-        """Where the numbers of an answer stand; the last four are its last box."""
+        """Places of the numbers in an answer; the last four are its last box."""
         ...
 
     def boxes(self, text: str) -> list[slice]:
-        """Where the boxes of an answer stand."""
+        """Places of the boxes in an answer."""
         ...
 
     def read(self, text: str, frame_count: int, steps: Steps) -> ParsedAnswer:
-        """Read the boxes of an answer. Never raises: what is not exactly a box is no box, with a counted reason."""
+        """Read the boxes of an answer. Never raises: other text gives no box, and the reason is counted."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FamilySettings:
-    """What a checkpoint says about its own use.
+    """Settings that a checkpoint recommends.
 
     Attributes:
-        clip_length: Frames it was trained to see at once.
-        window: Stream window it works best with, ``anchor`` or ``growing``.
-        vocabulary: Names it knows; empty when it knows a language.
+        clip_length: Frames of a clip in training.
+        window: Recommended window in stream mode, ``anchor`` or ``growing``.
+        vocabulary: Object names of a model with a closed vocabulary; empty for free language.
     """
 
     clip_length: int = 8
@@ -124,32 +124,32 @@ class Family(Protocol):
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """Of the model."""
+        """The model's tokenizer."""
         ...
 
     @property
     def decoder(self) -> StreamDecoder:
-        """Runs the language model."""
+        """The decoder that runs the language model."""
         ...
 
     @property
     def grammar(self) -> BoxGrammar:
-        """How the model writes boxes."""
+        """The box format of the model."""
         ...
 
     @property
     def settings(self) -> FamilySettings:
-        """What the checkpoint says about its own use."""
+        """Settings that the checkpoint recommends."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the language model is."""
+        """Device of the language model."""
         ...
 
     @property
     def side_px(self) -> int:
-        """Side of a square picture that is seen without resizing [px]."""
+        """Side of a square image that is encoded without resizing [px]."""
         ...
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
@@ -170,27 +170,27 @@ class Family(Protocol):
         ...
 
     def opening(self, seen: Sequence[Seen]) -> Tensor:
-        """Rows (T, W) of a prompt up to its last frame."""
+        """Embeddings (T, W) of a prompt up to its last frame."""
         ...
 
     def appended(self, seen: Seen, number: int) -> Tensor:
-        """Rows (T, W) of frame ``number`` (from 1) of a clip that has, or will have, several."""
+        """Embeddings (T, W) of frame ``number`` (from 1) of a clip with several frames, and of the text before it."""
         ...
 
     def embed(self, token_ids: Sequence[int]) -> Tensor:
-        """Rows (T, W) of token ids."""
+        """Embeddings (T, W) of T token ids."""
         ...
 
     def question(self, task: str, words: str = "", box: str = "") -> str:
-        """The question of a task (:mod:`elysium_core.prompt.questions`) as this model was trained to hear it."""
+        """The question of a task (:mod:`elysium_core.prompt.questions`) in the words this model was trained with."""
         ...
 
     def conversation(
         self, question: str, history: Sequence[tuple[str, str]] = (), *, with_frames: bool = True
     ) -> list[int]:
-        """Token ids from the first question to where the answer to ``question`` begins."""
+        """Token ids from the first question to the beginning of the answer to ``question``."""
         ...
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
-        """Places of the digit tokens of each bracket of an answer, in the order of the brackets."""
+        """Indices of the digit tokens of each bracket of an answer, in the order of the brackets."""
         ...

@@ -36,7 +36,7 @@ _BOX = re.compile(r"\[[^\[\]]*\]")
 
 
 class ElysiumGrammar:
-    """Boxes as whole hundredths of the frame (:mod:`elysium_core.prompt.box_text`); steps are always 100."""
+    """The box format of Elysium (:mod:`elysium_core.prompt.box_text`): integers 0..100, so steps are always 100."""
 
     levels = LEVELS
 
@@ -57,7 +57,7 @@ class ElysiumGrammar:
         return format_beginning(boxes)
 
     def numbers(self, text: str) -> list[slice]:
-        """See :class:`elysium_core.families.base.BoxGrammar`; numbers of frames are among them."""
+        """See :class:`elysium_core.families.base.BoxGrammar`; the numbers of the frames are included."""
         return [slice(*match.span()) for match in _NUMBER.finditer(text)]
 
     def boxes(self, text: str) -> list[slice]:
@@ -73,14 +73,14 @@ class ElysiumFamily:
     """A loaded Elysium model (protocol: :class:`elysium_core.families.base.Family`).
 
     Args:
-        network: In eval mode, on its device.
-        tokenizer: Of the checkpoint.
-        vision: Turns frames into visual tokens.
-        decoder: Runs the language model; by default what suits its device.
+        network: The network, in eval mode and on its device.
+        tokenizer: The tokenizer of the checkpoint.
+        vision: The vision backend, which encodes images.
+        decoder: Runs the language model; by default the one for its device.
 
     Attributes:
-        network: As given.
-        vision: As given.
+        network: The network.
+        vision: The vision backend.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class ElysiumFamily:
 
     @torch.inference_mode()
     def opening(self, seen: Sequence[Seen]) -> Tensor:
-        """See :class:`elysium_core.families.base.Family`; one frame alone has no label."""
+        """See :class:`elysium_core.families.base.Family`; a single frame has no label."""
         parts: list[Tensor] = []
         for text, frame in zip(self._layout.frame_texts(len(seen)), seen, strict=True):
             parts += [self.embed(text), frame.rows]
@@ -165,10 +165,10 @@ class ElysiumFamily:
 
 
 def as_elysium(family: Family) -> ElysiumFamily:
-    """The family of a model whose network is needed, for measurements and training.
+    """Return the family as :class:`ElysiumFamily`, for code that needs its network.
 
     Raises:
-        BackendError: It is a model of another family.
+        BackendError: The model is of another family.
     """
     if not isinstance(family, ElysiumFamily):
         raise BackendError(f"this works with Elysium models only, not with {type(family).__name__}")

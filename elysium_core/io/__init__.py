@@ -1,1 +1,1 @@
-"""Pictures, videos and track files: everything that is read from or written to disk for a person."""
+"""Reading and writing of pictures, videos and track files; drawing of tracks."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic output: a file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 def temporary_beside(path: str | PathLike[str]) -> Path:
-    """Return a name in the folder of ``path``, with its ending, that only this process uses."""
+    """Return a temporary path in the folder of ``path``, with the same ending, for this process only."""
     path = Path(path)
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
 @contextmanager
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name to write to; it becomes ``path`` when the block succeeds.
+    """Yield a temporary path to write to; it is renamed to ``path`` when the block succeeds.
 
-    Missing parent folders are made. If the block raises, the temporary file is
-    removed and an older ``path`` stays as it was.
+    Missing parent folders are made. If the block raises, the temporary file is removed, and an
+    existing ``path`` is not changed.
 
     Raises:
         OSError: The folder or file cannot be written.

@@ -104,6 +104,6 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 def _too_large(path: Path, size: str) -> ImageError:
     return ImageError(
-        f"image {str(path)!r} has {size} px, over the limit of {MAX_PIXELS} px; scale it down before",
+        f"image {str(path)!r} has {size} px, over the limit of {MAX_PIXELS} px; scale it down first",
         code="IMG_TOO_LARGE",
     )

@@ -23,11 +23,11 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class TrackWriter:
-    """Writes track lines, each one to disk before the next, so that a killed run loses at most its last.
+    """Writes track lines. Each line is flushed, so that a killed run loses at most its last one.
 
     Args:
         path: The file; missing parent folders are made, and an existing file is replaced.
-        keep: Lines to begin with (what :func:`resume_point` kept of an earlier run).
+        keep: First lines of the file: those that :func:`resume_point` returns for an earlier run.
 
     Raises:
         DataError: The file cannot be written.
@@ -46,7 +46,7 @@ class TrackWriter:
         """Append one line.
 
         Args:
-            update: What to write.
+            update: The update to write.
             width: Frame width [px].
             height: Frame height [px].
 
@@ -79,10 +79,10 @@ class TrackWriter:
 def read_tracks(path: str | PathLike[str]) -> list[TrackUpdate]:
     """Read a track file.
 
-    A damaged last line, as a killed run leaves it, is dropped with a warning.
+    A damaged last line, as left by a killed run, is dropped with a warning.
 
     Returns:
-        The updates in the order of the file. Expressions are not part of a track file.
+        The updates in the order of the file, without expressions, which are not stored.
 
     Raises:
         DataError: The file is missing, or a line other than the last cannot be read.
@@ -91,17 +91,17 @@ def read_tracks(path: str | PathLike[str]) -> list[TrackUpdate]:
 
 
 def resume_point(path: str | PathLike[str], target_ids: Iterable[str]) -> tuple[list[str], list[TrackUpdate]]:
-    """Return what an interrupted run has finished: whole frames, with a line for every target.
+    """Return the finished frames of an interrupted run: those with a line for every target.
 
     Args:
-        path: A track file; it may be missing, empty, or torn at its end.
-        target_ids: The targets of the run. One that was REMOVED needs no more lines.
+        path: A track file; it may be missing, empty, or have a damaged last line.
+        target_ids: The targets of the run. A target that was REMOVED needs no further lines.
 
     Returns:
         The lines of the finished frames, and the same lines as updates.
 
     Raises:
-        DataError: A line other than the last cannot be read, or the file is about other targets.
+        DataError: A line other than the last cannot be read, or the file has other targets.
     """
     path = Path(path)
     if not path.exists():
@@ -111,7 +111,7 @@ def resume_point(path: str | PathLike[str], target_ids: Iterable[str]) -> tuple[
     for line, update in _read_lines(path):
         if update.target_id not in target_ids:
             raise DataError(
-                f"{str(path)!r} holds target {update.target_id!r}, which this run does not have; "
+                f"{str(path)!r} has target {update.target_id!r}, which is not a target of this run; "
                 "resume with the same targets in the same order, or write to another file"
             )
         lines_of_frame[update.frame_index].append((line, update))
@@ -130,7 +130,7 @@ def parse_track_line(line: str) -> TrackUpdate:
     """Read one line of a track file.
 
     Raises:
-        DataError: The line is not a track line; the message says which field is wrong.
+        DataError: The line is not a track line; the message names the wrong field.
     """
     if len(line) > _MAX_LINE_CHARACTERS:
         raise DataError(f"a track line has at most {_MAX_LINE_CHARACTERS} characters, not {len(line)}")
@@ -182,7 +182,7 @@ def _integer(fields: dict[str, Any], name: str) -> int:
 
 
 def _score(value: object) -> float:
-    # A chained comparison with NaN is false, so NaN is refused, too.
+    # Comparisons with NaN are false, so NaN is refused, too.
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
     raise DataError(f"score {value!r:.80} is not in 0..1")

@@ -60,20 +60,19 @@ class KVMemory:
     Args:
         shape: Shape of one token.
         capacity: Number of tokens it can hold, C.
+
+    Attributes:
+        capacity: As given.
     """
 
-    __slots__ = ("__weakref__", "keys", "shape", "values")
+    __slots__ = ("__weakref__", "capacity", "keys", "shape", "values")
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
         sizes = (shape.layers, 1, shape.kv_heads, capacity, shape.head_dim)
         self.shape = shape
+        self.capacity = capacity
         self.keys = torch.zeros(sizes, device=shape.device, dtype=shape.dtype)
         self.values = torch.zeros(sizes, device=shape.device, dtype=shape.dtype)
-
-    @property
-    def capacity(self) -> int:
-        """Number of tokens it can hold."""
-        return int(self.keys.shape[3])
 
 
 class KVCache:
@@ -82,17 +81,17 @@ class KVCache:
     Args:
         memory: Its memory, used by no other cache.
         pool: Source of larger memory; None = it is allocated.
+
+    Attributes:
+        capacity: Number of tokens it can hold.
+        length: Number of tokens it holds.
     """
 
     def __init__(self, memory: KVMemory, pool: KVPool | None = None) -> None:
         self.memory = memory
+        self.capacity = memory.capacity
         self._pool = pool
         self.length = 0
-
-    @property
-    def capacity(self) -> int:
-        """Number of tokens it can hold."""
-        return self.memory.capacity
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new tokens after the first ``length`` and return all of them.

@@ -1,1 +1,1 @@
-"""Text: conversation, questions, box grammar, tokenizer, and the layout of a prompt as token ids."""
+"""Prompts and answers as text and token ids: conversation, questions, box text, tokenizer and layout."""

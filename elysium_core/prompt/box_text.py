@@ -1,11 +1,11 @@
-"""Boxes as the model writes them: the one grammar of training and inference.
+"""The text format of boxes, for training and inference.
 
 A box is ``[x1,y1,x2,y2]``, each coordinate ``int(round(value * 100))`` of the frame's
-width or height, so 0..100, without blanks (paper, section 3.1). A track answer is
-``Frame 1: [..], Frame 2: [..].``; one frame alone has no label.
+width or height, so 0..100, without blanks (paper, section 3.1). The answer about a clip is
+``Frame 1: [..], Frame 2: [..].``; the answer about one frame has no label.
 
-Reading is strict: frames are matched by their label, never by order, and whatever is
-not exactly a box is "no box" with a counted reason.
+Reading is strict: frames are matched by their label, never by order. Text that is not exactly
+a box gives no box, and the reason is counted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from elysium_core.errors import BoxError
 from elysium_core.geometry import Box
 
 LEVELS = 100
-"""Coordinates are multiples of 1/LEVELS of the frame's side."""
+"""Coordinates are multiples of 1/LEVELS of the width or height of the frame."""
 
-# What looks like a label but is not exactly one must not pass for "no label": its box belongs to some other frame.
+# The pattern also matches damaged labels. A box with a damaged label must not count as unlabelled: it may belong to
+# another frame.
 _FRAME_BOX = re.compile(r"(Frame\s*\d+\s*(?::\s*)?)?\[([^\[\]]*)(\]?)")
 _LABEL = re.compile(r"Frame\s+([0-9]{1,6})\s*:\s*\Z")
 _FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*\Z")
@@ -29,8 +30,7 @@ _FOUR_INTEGERS = re.compile(r"\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,
 
 def quantize(box: Box) -> tuple[int, int, int, int]:
     """The four integers 0..100 that stand for a box in text."""
-    x1, y1, x2, y2 = (round(value * LEVELS) for value in box)
-    return x1, y1, x2, y2
+    return round(box.x1 * LEVELS), round(box.y1 * LEVELS), round(box.x2 * LEVELS), round(box.y2 * LEVELS)
 
 
 def format_box(box: Box) -> str:
@@ -44,7 +44,7 @@ def format_box(box: Box) -> str:
 
 
 def format_track(boxes: Sequence[Box]) -> str:
-    """Write the answer that follows one object through a clip.
+    """Write the answer about one object in all frames of a clip.
 
     Example:
         >>> format_track([Box(0, 0, 0.5, 0.5), Box(0.1, 0, 0.6, 0.5)])
@@ -56,7 +56,7 @@ def format_track(boxes: Sequence[Box]) -> str:
 
 
 def format_beginning(boxes: Sequence[Box]) -> str:
-    """Write the part of :func:`format_track` that is settled when the boxes of the first frames are known.
+    """Write the beginning of :func:`format_track` for which the boxes are known.
 
     Example:
         >>> format_beginning([Box(0, 0, 0.5, 0.5)])
@@ -67,12 +67,12 @@ def format_beginning(boxes: Sequence[Box]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """What was read from an answer.
+    """The boxes read from an answer.
 
     Attributes:
-        boxes: One entry a frame; None where the answer has no valid box for it.
-        groups: For each frame, which of the answer's brackets its box was read from, from 0.
-        problems: Counted reasons: ``missing``, ``malformed``, ``range``, ``empty``
+        boxes: One entry for each frame; None where the answer has no valid box for it.
+        groups: For each frame, the number of the bracket its box was read from, counted from 0.
+        problems: Number of problems by reason: ``missing``, ``malformed``, ``range``, ``empty``
             (no area or reversed), ``unclosed``, ``unlabelled``, ``repeated``, ``unknown_frame``.
     """
 
@@ -84,10 +84,10 @@ class ParsedAnswer:
 def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
     """Read the boxes of an answer about ``frame_count`` frames.
 
-    Never raises: any text gives an answer. A frame named twice keeps its first valid box.
+    Never raises, for any text. If a frame occurs twice, its first valid box counts.
 
     Args:
-        text: What the model wrote.
+        text: The answer of the model.
         frame_count: Frames in the clip, >= 1. For one frame the label may be left out.
     """
     boxes: list[Box | None] = [None] * frame_count
@@ -118,7 +118,7 @@ def parse_box_text(text: str) -> Box | None:
 
 
 def _read_label(label: str | None, frame_count: int) -> int | None:
-    """Position of the frame a label names, or None if it is no label. One frame alone needs none."""
+    """Position of the labelled frame, from 0; None if the label is damaged. A single frame needs no label."""
     if label is None:
         return 0 if frame_count == 1 else None
     match = _LABEL.match(label)

@@ -1,7 +1,7 @@
-"""Train the small tokenizer of a nano model: whole words for what it is taught, bytes for the rest.
+"""Training of the small tokenizer of nano models: whole words of the training texts, bytes for all other text.
 
-The pieces follow LLaMA's habits (``▁`` before a word, single digits, byte fallback),
-so that boxes take as many tokens here as there.
+The tokens follow LLaMA's tokenizer (``▁`` before a word, single digits, byte fallback), so that
+boxes have the same number of tokens.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
-# A word, a digit or a sign, each with the blank before it.
+# A word, a digit or another character, each with the blank before it.
 _PIECE = r"▁?[A-Za-z']+|▁?[0-9]|▁?[^A-Za-z0-9▁]|▁"
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train on the texts of a task set.
+    """Train a BPE tokenizer.
 
     Args:
-        corpus: Texts; every word the model shall read or write must occur.
-        vocab_size: Most entries, including 256 bytes and 3 special tokens.
+        corpus: Texts that contain every word the model must read or write.
+        vocab_size: Largest number of tokens, including 256 bytes and 3 special tokens.
     """
     unknown = SPECIAL_TOKENS[0]
     tokenizer = Tokenizer(models.BPE(unk_token=unknown, fuse_unk=True, byte_fallback=True))
@@ -39,14 +39,14 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(list(corpus), trainer)
-    # The trainer can only reserve the bytes as special tokens, but then decoding would skip them.
+    # The trainer can reserve bytes only as special tokens, which decoding skips. So they are made normal tokens here.
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
     return Tokenizer.from_str(json.dumps(state))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them."""
+    """Write ``tokenizer.json`` and ``tokenizer_config.json`` in the format of transformers."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {

@@ -1,4 +1,4 @@
-"""Prompts: the published conversation template with image slots. Knows no tokenizer."""
+"""The published conversation template as text with image slots."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ ASSISTANT = "ASSISTANT:"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt cut at its image slots.
+    """A prompt split at its image slots.
 
     Attributes:
-        pieces: One more than there are frames: text, frame, text, ..., frame, text.
+        pieces: The texts between the slots, one more than frames: text, frame, text, ..., frame, text.
     """
 
     pieces: tuple[str, ...]
@@ -30,14 +30,14 @@ class Prompt:
 
 
 def frame_pieces(frame_count: int, system_text: str) -> tuple[str, ...]:
-    """The text before each frame: it depends on nothing but the number of frames.
+    """The text before each frame. It does not depend on the question.
 
-    One frame: the opening. Several: ``Frame 1: ``, ``, Frame 2: ``, ... (the paper's
-    timestamps).
+    The text before the first frame begins with the system text. For several frames, each text
+    ends with a label (the paper's timestamps): ``Frame 1: ``, ``, Frame 2: ``, ...
 
     Args:
-        frame_count: Frames, >= 1.
-        system_text: Opening of every conversation, with its closing blank.
+        frame_count: Number of frames, >= 1.
+        system_text: System text of every conversation, with a blank at its end.
     """
     opening = system_text + USER
     if frame_count == 1:
@@ -46,12 +46,12 @@ def frame_pieces(frame_count: int, system_text: str) -> tuple[str, ...]:
 
 
 def question_piece(question: str) -> str:
-    """The text behind the last frame, up to where the answer begins."""
+    """The text after the last frame, up to the beginning of the answer."""
     return f"\n{question}{ASSISTANT}"
 
 
 def follow_up(question: str) -> str:
-    """A further round of the same conversation, behind the answer before it."""
+    """The text of a further question in the same conversation, after the previous answer."""
     return f"{USER}{question}{ASSISTANT}"
 
 
@@ -60,8 +60,8 @@ def build_prompt(question: str, frame_count: int, system_text: str) -> Prompt:
 
     Args:
         question: Already cleaned (:func:`elysium_core.prompt.expression.clean_expression`).
-        frame_count: Frames, >= 0; without frames the question stands alone.
-        system_text: Opening of every conversation.
+        frame_count: Number of frames, >= 0; with 0 the prompt is only text.
+        system_text: System text of every conversation.
     """
     if frame_count == 0:
         return Prompt((f"{system_text}{USER}{question}{ASSISTANT}",))

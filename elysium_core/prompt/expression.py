@@ -1,8 +1,8 @@
-"""Cleaning of words that come from outside, before they can reach a prompt.
+"""Cleaning and checking of users' text before it becomes part of a prompt.
 
-A user's sentence becomes part of a prompt whose structure the model was trained
-on. Text that spells that structure (image slots, role words, special tokens) is
-refused; invisible characters are removed; white space is folded.
+The model was trained on prompts with a fixed structure. Text that contains a part of this
+structure (image slots, role words, special tokens) is refused. Invisible characters are
+removed, and white space is folded.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ MAX_CHARACTERS = 512
 MAX_ANSWER_CHARACTERS = 16 * MAX_CHARACTERS
 """Longest answer of a model that is accepted as part of a conversation."""
 
-# A role word counts in the middle of a word, too: the protocol writes "...mugASSISTANT:", without a blank before it.
+# Role words are also matched inside a word, because the template has no blank before them: "...mugASSISTANT:".
 _STRUCTURE = r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]"
 _RESERVED = re.compile(_STRUCTURE + "|[{}]", re.IGNORECASE)
-# Answers are never filled into a question, so that braces mean nothing in them.
+# Braces are allowed in answers, because answers are never filled into the slots of a question.
 _RESERVED_IN_ANSWERS = re.compile(_STRUCTURE, re.IGNORECASE)
 _WITHOUT_STRUCTURE = str.maketrans("", "", "<>[]:")
 
 
 def clean_question(text: str) -> str:
-    """Return a question as it may be put into a prompt; as :func:`clean_expression`, but for one sentence.
+    """Return a question in the form that may be put into a prompt.
+
+    Same as :func:`clean_expression`, except for the message about an empty question.
 
     Raises:
-        ExpressionError: As there.
+        ExpressionError: See :func:`clean_expression`.
     """
     try:
         return clean_expression(text)
@@ -41,15 +43,15 @@ def clean_question(text: str) -> str:
 
 
 def clean_expression(text: str) -> str:
-    r"""Return ``text`` as it may be put into a prompt.
+    r"""Return an expression in the form that may be put into a prompt.
 
-    NFC-normalised, white space folded to single blanks, control and other
-    invisible characters (Unicode categories C*) removed.
+    The text is NFC-normalised, white space is folded to single blanks, and control and other
+    invisible characters (Unicode categories C*) are removed.
 
     Raises:
         ExpressionError: Empty (``EXPR_EMPTY``), longer than 512 characters
-            (``EXPR_TOO_LONG``), not valid Unicode (``EXPR_INVALID``), or spelling a
-            part of the protocol such as ``<image>`` or ``ASSISTANT:`` (``EXPR_RESERVED``).
+            (``EXPR_TOO_LONG``), not valid Unicode (``EXPR_INVALID``), or it contains
+            a part of the prompt format such as ``<image>`` or ``ASSISTANT:`` (``EXPR_RESERVED``).
 
     Example:
         >>> clean_expression("  the   red\nmug ")
@@ -57,7 +59,7 @@ def clean_expression(text: str) -> str:
     """
     if not isinstance(text, str):
         raise ExpressionError(f"an expression must be text, not {type(text).__name__}")
-    # A bounded look is enough to refuse, and keeps a 10 MB text from being normalised first.
+    # Refused by length first, so that a text of 10 MB is not normalised.
     if len(text) > 16 * MAX_CHARACTERS:
         raise ExpressionError(
             f"the expression has {len(text)} characters; at most {MAX_CHARACTERS} are allowed", code="EXPR_TOO_LONG"
@@ -66,7 +68,7 @@ def clean_expression(text: str) -> str:
         raise ExpressionError("the expression holds half a surrogate pair; send valid Unicode text")
     folded = " ".join(unicodedata.normalize("NFC", text).split())
     visible = "".join(c for c in folded if not unicodedata.category(c).startswith("C"))
-    # Once more: an invisible character may have kept a letter and its accent apart.
+    # Normalised again: an invisible character may have separated a letter from its accent.
     cleaned = unicodedata.normalize("NFC", " ".join(visible.split()))
     if not cleaned:
         raise ExpressionError("the expression is empty; say what to look for, such as 'the red mug'", code="EXPR_EMPTY")
@@ -74,7 +76,7 @@ def clean_expression(text: str) -> str:
         raise ExpressionError(
             f"the expression has {len(cleaned)} characters; at most {MAX_CHARACTERS} are allowed", code="EXPR_TOO_LONG"
         )
-    # Look-alikes (full-width letters and brackets) fold to the reserved spelling under NFKC.
+    # NFKC turns look-alikes, such as full-width letters and brackets, into the reserved characters.
     found = _RESERVED.search(unicodedata.normalize("NFKC", cleaned))
     if found:
         raise ExpressionError(
@@ -85,11 +87,11 @@ def clean_expression(text: str) -> str:
 
 
 def clean_answer(text: str) -> str:
-    r"""Return an earlier answer of a model as it may be repeated in a conversation.
+    r"""Return an earlier answer of a model in the form that may be repeated in a conversation.
 
-    Nobody can be asked to spell it otherwise, so nothing in it is refused for what it says:
-    text that spells the protocol loses the characters that make it so, invisible characters
-    but for line ends are removed.
+    An answer is not refused for its content, because a user cannot reword it. Instead, the characters
+    ``<>[]:`` are removed from parts of the prompt format, and invisible characters except line ends
+    are removed.
 
     Args:
         text: May be empty.
@@ -110,7 +112,7 @@ def clean_answer(text: str) -> str:
         )
     visible = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
     cleaned = unicodedata.normalize("NFC", visible)
-    # Repeated, because taking one tag apart may put another together.
+    # Repeated, because removing characters may form another tag.
     while _RESERVED_IN_ANSWERS.search(folded := unicodedata.normalize("NFKC", cleaned)):
         cleaned = _RESERVED_IN_ANSWERS.sub(lambda found: found.group(0).translate(_WITHOUT_STRUCTURE), folded)
     return cleaned.strip()

@@ -1,8 +1,9 @@
-"""From clips and questions to token ids: the one layout of inference, training and evaluation.
+"""The layout of prompts as token ids, for inference, training and evaluation.
 
-A prompt is the text and visual tokens of each frame, then a question, then its answer. Several questions about one
-clip stand behind the same frames as *branches*: a branch sees the frames and itself, and its positions go on where the
-frames end. So each branch is what the model sees when the question stands alone, and the frames are read once.
+A prompt has the text and the visual tokens of each frame, then a question, then its answer. Several questions about
+one clip follow the same frames as *branches*: a branch attends to the frames and to itself, and its positions continue
+where the frames end. So the model's output for a branch is the same as for the question alone, but the frames are
+processed only once.
 
 Shapes: L tokens of a row, B rows.
 """
@@ -22,7 +23,7 @@ VISUAL_SLOT = -1
 """Token id that stands for one visual token."""
 
 PADDING_BRANCH = -1
-"""Branch of the tokens that only fill a row up."""
+"""Branch number of padding tokens at the end of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,13 @@ class AnswerWeights:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Where one question and its answer stand in a row: ``question <= answer < end``."""
+    """Indices of one question and its answer in a row: ``question <= answer < end``.
+
+    Attributes:
+        question: First token of the question.
+        answer: First token of the answer.
+        end: Index after the last token of the answer.
+    """
 
     question: int
     answer: int
@@ -51,11 +58,11 @@ class Round:
 
 @dataclass(slots=True)
 class TokenRow:
-    """Tokens of one clip with its questions; the five lists have one length, L.
+    """Tokens of one clip with its questions; all five lists have the length L.
 
     Attributes:
-        ids: Token ids; VISUAL_SLOT where a visual token stands.
-        positions: Position of each token in the prompt it belongs to.
+        ids: Token ids; VISUAL_SLOT for a visual token.
+        positions: Position of each token in its prompt.
         branch: 0 for the frames, 1.. for the questions.
         weight: Weight of each token as a label; 0 = not part of an answer.
         digit: Whether the token is a digit of an answered box.
@@ -72,7 +79,7 @@ class TokenRow:
     def append(
         self, ids: Sequence[int], position: int, branch: int, weights: Sequence[float] = (), digits: Sequence[bool] = ()
     ) -> None:
-        """Append tokens at ``position`` and the places behind it; without weights they are no labels."""
+        """Append tokens with positions from ``position`` on; without weights they are no labels."""
         self.ids += ids
         self.positions += range(position, position + len(ids))
         self.branch += [branch] * len(ids)
@@ -81,11 +88,11 @@ class TokenRow:
 
 
 class PromptLayout:
-    """Lays out prompts for one model.
+    """Converts the prompts of one model to token ids.
 
     Args:
-        tokenizer: Of the model.
-        system_text: Opening of every conversation.
+        tokenizer: The model's tokenizer.
+        system_text: System text of every conversation.
     """
 
     def __init__(self, tokenizer: TextTokenizer, system_text: str) -> None:
@@ -93,7 +100,7 @@ class PromptLayout:
         self._system_text = system_text
 
     def frame_texts(self, frame_count: int) -> list[list[int]]:
-        """Ids of the text before each frame of a clip; one frame alone has no label."""
+        """Ids of the text before each frame of a clip; a single frame has no label."""
         return [self.tokenizer.encode_piece(piece) for piece in frame_pieces(frame_count, self._system_text)]
 
     def frame_text(self, number: int) -> list[int]:
@@ -101,7 +108,7 @@ class PromptLayout:
         return self.tokenizer.encode_piece(frame_pieces(max(2, number), self._system_text)[number - 1])
 
     def question(self, text: str, *, with_frames: bool = True) -> list[int]:
-        """Ids of the first question behind the frames; without frames, of the whole prompt."""
+        """Ids of the first question after the frames; without frames, of the whole prompt."""
         if with_frames:
             return self.tokenizer.encode_piece(question_piece(text))
         return self.tokenizer.encode_prompt(build_prompt(text, 0, self._system_text))[0]
@@ -117,12 +124,12 @@ class PromptLayout:
     def conversation(
         self, question: str, history: Sequence[tuple[str, str]] = (), *, with_frames: bool = True
     ) -> list[int]:
-        """Ids from the first question to where the answer to ``question`` begins.
+        """Ids from the first question to the beginning of the answer to ``question``.
 
         Args:
             question: The newest question.
-            history: Questions and answers before it, oldest first.
-            with_frames: Whether frames stand before them.
+            history: Earlier questions and answers, oldest first.
+            with_frames: Whether the prompt has frames before the questions.
         """
         questions = [*(asked for asked, _ in history), question]
         ids = self.question(questions[0], with_frames=with_frames)
@@ -131,7 +138,7 @@ class PromptLayout:
         return ids
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
-        """Places of the digit tokens of each bracket of an answer, brackets in order of their beginning."""
+        """Indices of the digit tokens of each bracket of an answer, in the order of the opening brackets."""
         groups: list[list[int]] = []
         inside = False
         for place, token in enumerate(token_ids):
@@ -154,11 +161,11 @@ class PromptLayout:
         return mask
 
     def frames_row(self, frame_count: int, visual_tokens: int) -> TokenRow:
-        """A row that holds the frames of a clip and no question yet.
+        """A row with the frames of a clip and no questions.
 
         Args:
             frame_count: Frames, >= 0.
-            visual_tokens: Visual tokens a frame, K.
+            visual_tokens: Visual tokens of a frame, K.
         """
         row = TokenRow()
         for text in self.frame_texts(frame_count) if frame_count else []:
@@ -179,15 +186,15 @@ class PromptLayout:
         """Append questions and answers about a clip as one branch.
 
         Args:
-            row: Holds the frames; grows.
+            row: A row with the frames; the tokens are appended to it.
             branch: Number of the branch, from 1.
             rounds: Questions and answers, oldest first.
-            weights: Of the tokens of the answers.
+            weights: Weights of the tokens of the answers.
             boxes: Whether the answers consist of boxes.
             max_tokens: Longest row; rounds that do not fit are left out. None = no limit.
 
         Returns:
-            Where each round that was appended stands.
+            Indices of each appended round.
         """
         places: list[Round] = []
         position = row.frames_end
@@ -209,10 +216,10 @@ class PromptLayout:
 
 
 def row_tensors(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
-    """Rows as tensors of one length.
+    """Convert rows to padded tensors.
 
     Returns:
-        ``token_ids``, ``positions``, ``branch`` (PADDING_BRANCH behind a row's end),
+        ``token_ids``, ``positions``, ``branch`` (PADDING_BRANCH after the end of a row),
         ``label_weight`` and ``is_digit``, each (B, L).
     """
     length = max(len(row.ids) for row in rows)

@@ -1,7 +1,6 @@
-"""The questions of every task: one for inference (as published), several for training.
+"""The questions of every task: the published one for inference, and several for training.
 
-``{expression}`` and ``{box}`` are filled by :func:`fill`, which never lets words of one
-slot be read as another slot.
+:func:`fill` replaces the slots ``{expression}`` and ``{box}``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ PUBLISHED = MappingProxyType(
         CAPTION: "Describe the video.",
     }
 )
-"""What the published evaluation asks; the default of inference."""
+"""The question of each task in the published evaluation, used for inference."""
 
 TRAINING = MappingProxyType(
     {
@@ -68,18 +67,18 @@ TRAINING = MappingProxyType(
         ),
     }
 )
-"""Phrasings a task is trained with; the published one comes first."""
+"""The questions of each task for training; the published one comes first."""
 
 _SLOT = re.compile(r"\{(expression|box)\}")
 
 
 def fill(template: str, *, expression: str = "", box: str = "") -> str:
-    """Fill a question's slots in one pass, so that filled-in words are never looked at again.
+    """Fill the slots of a question. A slot inside the filled-in text is not replaced.
 
     Args:
         template: A question of this module.
-        expression: Cleaned words for ``{expression}``.
-        box: Text of a box for ``{box}``.
+        expression: Cleaned expression for ``{expression}``.
+        box: Box text for ``{box}``.
     """
     values = {"expression": expression, "box": box}
     return _SLOT.sub(lambda slot: values[slot.group(1)], template)

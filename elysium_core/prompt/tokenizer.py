@@ -1,4 +1,4 @@
-"""Text to token ids and back, in the pieces that the protocol needs."""
+"""Conversion of prompts and answers to token ids and back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import Any
 from elysium_core.errors import ModelFileError
 from elysium_core.prompt.conversation import Prompt
 
-# Texts whose tokens are remembered: the questions and labels of many targets, and their answers of the last frames.
+# Number of texts whose tokens are cached: the questions and labels of many targets, and their latest answers.
 _REMEMBERED = 512
 
 
 class TextTokenizer:
     """Encodes prompt pieces and answers with a Hugging Face tokenizer.
 
-    Special tokens are placed by id only: text that spells ``</s>`` or ``<image>`` is
-    encoded as the characters it consists of.
+    Special tokens are inserted only by id. Text such as ``</s>`` or ``<image>`` is encoded as
+    ordinary characters.
 
     Args:
-        tokenizer: A fast ``transformers`` tokenizer of the LLaMA kind.
+        tokenizer: A fast ``transformers`` tokenizer like LLaMA's.
+
+    Raises:
+        ModelFileError: The tokenizer has no fast form, or no BOS or EOS token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -35,7 +38,7 @@ class TextTokenizer:
         self.bos_id = self._special(tokenizer, "bos")
         self.eos_id = self._special(tokenizer, "eos")
         self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
-        # Questions and frame labels repeat for ever; the tokenizer is then never asked twice.
+        # Questions and frame labels repeat in every frame, so their tokens are cached.
         self._cached = lru_cache(maxsize=_REMEMBERED)(self._encode)
 
     @classmethod
@@ -43,8 +46,8 @@ class TextTokenizer:
         """Load the tokenizer files of a folder or a cached hub id; never touches the network.
 
         Raises:
-            ModelFileError: There is no tokenizer, it cannot be read, or it asks for code to be
-                run (``MODEL_UNSAFE``).
+            ModelFileError: There is no tokenizer, it cannot be read, or it needs code from the
+                folder (``MODEL_UNSAFE``).
         """
         from transformers import AutoTokenizer
 
@@ -66,12 +69,12 @@ class TextTokenizer:
         return int(token_id)
 
     def check_fits(self, embeddings: int) -> None:
-        """Refuse a language model that has no embedding for a token that prompts can hold.
+        """Refuse a language model that has no embedding for a token that prompts may contain.
 
-        Special tokens other than BOS and EOS never occur: text that spells them is characters.
+        Special tokens other than BOS and EOS never occur, because their text is encoded as characters.
 
         Args:
-            embeddings: Rows of the language model's embedding, its ``vocab_size``.
+            embeddings: Number of embeddings of the language model, its ``vocab_size``.
 
         Raises:
             ModelFileError: Tokenizer and language model do not belong together.
@@ -92,11 +95,11 @@ class TextTokenizer:
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_piece(self, text: str) -> list[int]:
-        """Ids of a prompt piece; every piece opens with its own BOS, as published."""
+        """Ids of a prompt piece. Every piece begins with BOS, as in the published model."""
         return [self.bos_id, *self._cached(text)]
 
     def encode_answer(self, text: str) -> list[int]:
-        """Ids of an answer or a further round: no BOS, no EOS."""
+        """Ids of an answer or a further question, without BOS and EOS."""
         return list(self._cached(text))
 
     def encode_prompt(self, prompt: Prompt) -> list[list[int]]:
@@ -113,7 +116,7 @@ class TextTokenizer:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse what transformers would answer with a page of text, or with running code."""
+    """Refuse folders for which transformers would print a long, unclear error or run code from the folder."""
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         if not (folder / "tokenizer.model").is_file():
             raise ModelFileError(f"there is no tokenizer in {folder}; its file is tokenizer.json or tokenizer.model")
@@ -124,8 +127,7 @@ def _check_files(folder: Path) -> None:
             )
     if _declares_code(folder / "tokenizer_config.json"):
         raise ModelFileError(
-            f"{folder / 'tokenizer_config.json'} asks for its own code to be run (auto_map); that is never done, "
-            "remove the key",
+            f"{folder / 'tokenizer_config.json'} names code to run (auto_map), which is not allowed; remove the key",
             code="MODEL_UNSAFE",
         )
 
@@ -133,12 +135,12 @@ def _check_files(folder: Path) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package above it
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 def _declares_code(settings: Path) -> bool:
-    """Whether a tokenizer brings its own code; a damaged file is found when it is loaded."""
+    """Whether a tokenizer names code to run. A damaged file gives False, and the error comes when it is loaded."""
     try:
         raw = json.loads(settings.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,10 +1,14 @@
-"""Trees of guesses about the next box: likely other boxes as branches of a draft.
+"""Draft trees of the next box: branches of a draft for other likely boxes.
 
-Which boxes are likely is learnt for each target while it is followed (:class:`Residuals`): counts of how far answered
-coordinates lie from guessed ones, old ones fading. Two kinds of branch grow. An *opening* is another first digit of
-one coordinate: it is confirmed only where all before it was right, but behind it the model says the second digit in
-any case, which the next guess needs. A *box* is whole: the answer may end with it in the same pass. Both grow only as
-far as they are expected to save more than they cost. Tokenizers must write each digit as one token, as LLaMA's does.
+Which boxes are likely is learnt for each target while it is tracked (:class:`Residuals`), from the differences between
+answered and guessed coordinates; older differences count less. There are two kinds of branches:
+
+- An *opening* is another first digit of one coordinate. If it is accepted, the same pass also predicts the second digit
+  of that coordinate, which the next guess needs.
+- A *box* is a complete other box. If it is accepted, the answer ends in the same pass.
+
+A branch is added only if it is expected to save more than it costs. The tokenizer must encode each digit as one token,
+as LLaMA's does; otherwise no branch is added.
 """
 
 from __future__ import annotations
@@ -20,18 +24,18 @@ from elysium_core.engine.draft_tree import DraftTrie
 from elysium_core.prompt.tokenizer import TextTokenizer
 
 _DIGITS = "0123456789"
-# Stands for a blank at the beginning of a token.
+# The character for a blank at the beginning of a token.
 _BLANK = "\u2581"
 
 
 class NumberTokens:
-    """Digits of one tokenizer.
+    """The digit tokens of a tokenizer.
 
     Args:
-        tokenizer: Of the model.
+        tokenizer: The model's tokenizer.
 
     Attributes:
-        ids: Token of each digit inside a number; empty if the tokenizer has no such tokens.
+        ids: Token id of each digit; empty if the tokenizer does not encode each digit as one token.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -40,17 +44,19 @@ class NumberTokens:
         each_is_one = found == alone and [tokenizer.token_text(token) for token in found] == list(_DIGITS)
         self.ids: dict[str, int] = dict(zip(_DIGITS, found, strict=True)) if each_is_one else {}
         self._digits = {token: digit for digit, token in self.ids.items()}
-        self._tokenizer = tokenizer
+        texts = map(tokenizer.token_text, range(tokenizer.vocab_size))
+        # Looked up in a set, because every draft tests every token of an answer, for every frame of a camera.
+        self._numerals = frozenset(token for token, text in enumerate(texts) if text.lstrip(_BLANK).isdecimal())
 
     def digit(self, token: int) -> str:
-        """The digit that a token stands for; empty if it is none."""
+        """The digit that a token stands for; an empty string if the token is no digit."""
         return self._digits.get(token, "")
 
     def runs(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Where the numbers of a text begin and end."""
+        """Begin and end (exclusive) of each number in a token sequence, as indices of tokens."""
         runs: list[tuple[int, int]] = []
         for index, token in enumerate(token_ids):
-            if not self._is_numeral(token):
+            if token not in self._numerals:
                 continue
             if runs and runs[-1][1] == index:
                 runs[-1] = runs[-1][0], index + 1
@@ -58,13 +64,10 @@ class NumberTokens:
                 runs.append((index, index + 1))
         return runs
 
-    def _is_numeral(self, token: int) -> bool:
-        return token in self._digits or self._tokenizer.token_text(token).lstrip(_BLANK).isdecimal()
-
 
 @lru_cache(maxsize=8)
 def number_tokens(tokenizer: TextTokenizer) -> NumberTokens:
-    """The digits of a tokenizer, found once."""
+    """The digit tokens of a tokenizer, cached."""
     return NumberTokens(tokenizer)
 
 
@@ -72,21 +75,21 @@ COORDINATES = 4
 
 # Differences larger than this are too rare to be drafted.
 _REACH = 4
-# Before anything was seen: at camera rate some seven of ten coordinates stay, and most others go one step.
+# Initial counts by difference: at camera rate about 7 of 10 coordinates do not change, and most others change by 1.
 _PRIOR = {0: 3.0, 1: 0.6, 2: 0.2, 3: 0.1, 4: 0.05}
-# What was seen counts this much less with each further answer: some ten answers are remembered.
+# Counts are multiplied by this with each new answer, so that about the last ten answers matter.
 _FADING = 0.9
-# Values of one coordinate that are combined with those of the others.
+# Likeliest values of each coordinate that are combined to boxes.
 _COMBINED = 3
-# Answers whose very values are remembered.
+# Number of newest answers whose values are kept for Residuals.recall.
 _REMEMBERED = 16
 
 
 class Residuals:
-    """Differences of answered coordinates from guessed ones, in steps of the box text.
+    """Statistics of the differences between answered and guessed coordinates, in steps of the box text.
 
     Args:
-        levels: The largest number of a box.
+        levels: Largest value of a coordinate.
     """
 
     def __init__(self, levels: int) -> None:
@@ -96,11 +99,11 @@ class Residuals:
         self._recent: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
 
     def learn(self, guess: Sequence[int], answer: Sequence[int]) -> None:
-        """Take in an answer.
+        """Add an answer to the statistics.
 
         Args:
-            guess: The four coordinates that were guessed, 0..levels.
-            answer: Those that were answered.
+            guess: The four guessed coordinates, 0..levels.
+            answer: The four answered coordinates, 0..levels.
         """
         self._recent.appendleft(tuple(answer))
         for coordinate, (guessed, answered) in enumerate(zip(guess, answer, strict=True)):
@@ -114,11 +117,11 @@ class Residuals:
                 self._rest[coordinate] += 1
 
     def chances(self, coordinate: int, guess: int) -> dict[int, float]:
-        """Values that an answer may have for one coordinate, and how likely they are; together less than 1.
+        """Probable values of one coordinate and their probabilities, whose sum is at most 1.
 
         Args:
-            coordinate: 0..3.
-            guess: What is guessed, 0..levels.
+            coordinate: Index of the coordinate, 0..3.
+            guess: Its guessed value, 0..levels.
         """
         seen = self._seen[coordinate]
         counts = {
@@ -129,19 +132,22 @@ class Residuals:
         return {value: count / total for value, count in counts.items() if 0 <= value <= self._levels}
 
     def recall(self, coordinate: int, digits: str) -> int | None:
-        """The newest answer for one coordinate that begins with ``digits``; None if there is none.
+        """The newest answered value of one coordinate that begins with ``digits``; None if there is none.
 
-        A model that is of two minds goes back and forth between the same places.
+        Useful when a model alternates between the same few boxes from frame to frame.
         """
-        values = (answer[coordinate] for answer in self._recent)
-        return next((value for value in values if str(value).startswith(digits)), None)
+        for answer in self._recent:
+            if str(answer[coordinate]).startswith(digits):
+                return answer[coordinate]
+        return None
 
     def boxes(self, guess: Sequence[int], least: float = 0.0) -> list[tuple[float, tuple[int, ...]]]:
-        """Other boxes than the guessed one that an answer may have, likely ones first, with their chances.
+        """Probable boxes other than the guessed one, as (probability, box), the likeliest first.
 
         Args:
-            guess: The four coordinates that are guessed, 0..levels.
-            least: Boxes less likely than this are left out; a camera asks for these at every frame.
+            guess: The four guessed coordinates, 0..levels.
+            least: Boxes with a lower probability are left out. This keeps the list short, since it is made anew
+                for every frame.
         """
         boxes: list[tuple[float, tuple[int, ...]]] = [(1.0, ())]
         for coordinate, guessed in enumerate(guess):
@@ -158,11 +164,11 @@ class Residuals:
 
 @dataclass(frozen=True, slots=True)
 class TreeBudget:
-    """How far a tree of guesses may grow.
+    """Limits of the size of a draft tree.
 
     Attributes:
-        tokens: Most tokens besides the guess itself.
-        least_gain: Passes that a token must be expected to save to be worth its cost.
+        tokens: Largest number of tokens besides the guess itself.
+        least_gain: Forward passes that a branch must be expected to save for each of its tokens.
     """
 
     tokens: int
@@ -170,7 +176,7 @@ class TreeBudget:
 
 
 NO_TREE = TreeBudget(0, 1.0)
-"""One guess alone."""
+"""No branches: the draft is a single guess."""
 
 
 def grow(
@@ -181,15 +187,15 @@ def grow(
     residuals: Residuals,
     budget: TreeBudget,
 ) -> None:
-    """Add to a guess what else the last box of the answer may well be.
+    """Add branches with other likely values of the last box to a guess.
 
     Args:
-        trie: Holds the guess; grows.
-        ids: Tokens of the whole guessed answer.
-        known: Number of them that stand before the tree.
-        numbers: Digits of the tokenizer.
-        residuals: What other boxes are likely.
-        budget: Of the branches.
+        trie: The tree, which holds the guess; branches are added to it.
+        ids: Token ids of the whole guessed answer.
+        known: Number of these tokens that have been written already.
+        numbers: Digit tokens of the tokenizer.
+        residuals: Statistics from which the probabilities of other boxes are computed.
+        budget: Limits of the branches.
     """
     runs = numbers.runs(ids)[-COORDINATES:]
     if not budget.tokens or not numbers.ids or len(runs) < COORDINATES or runs[0][0] < known:
@@ -211,7 +217,7 @@ def _openings(
     numbers: NumberTokens,
     residuals: Residuals,
 ) -> Iterator[tuple[float, list[int]]]:
-    """Chances of other first digits, with the answer up to them."""
+    """Branches with another first digit of one coordinate: (probability, answer up to that digit)."""
     for coordinate, (begin, _) in enumerate(runs):
         chances: dict[str, float] = {}
         for value, chance in residuals.chances(coordinate, guess[coordinate]).items():
@@ -230,7 +236,7 @@ def _boxes(
     residuals: Residuals,
     least: float,
 ) -> Iterator[tuple[float, list[int]]]:
-    """Chances of other boxes, with the whole answer; likely ones first, those under ``least`` left out."""
+    """Branches with another last box: (probability, whole answer), likeliest first, without those below ``least``."""
     for chance, box in residuals.boxes(guess, least):
         answer: list[int] = []
         place = 0

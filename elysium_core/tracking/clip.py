@@ -2,8 +2,8 @@
 
 A recording of up to 32 frames is one clip. A longer one is cut into clips of 8 that
 overlap by one frame; the box answered for a clip's last frame starts the next clip.
-The first frame of a later clip is not reported again. A model that was trained with clips
-of fewer than 8 frames is not shown more than those at once.
+The first frame of a later clip is not reported again. For a model that was trained with clips
+of fewer than 8 frames, every clip has at most that many frames.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ SINGLE_CLIP_FRAMES = 32
 """Frames a recording may have to be tracked as one clip (paper, section 4.3)."""
 
 _SPARE_TOKENS = 32
-# What is drafted where nothing is known; it costs nothing when wrong.
+# Drafted when no box is known. A wrong draft costs next to nothing.
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
 
 
 class ClipTracker(ModelTracker):
-    """Tracks in whole clips; updates come when a clip is complete, the rest from :meth:`flush`.
+    """Tracks targets in whole clips. Updates are returned when a clip is complete, the last ones by :meth:`flush`.
 
-    Targets are added before the first frame: the protocol has no later start.
+    Targets must be added before the first frame, because the protocol has no later start.
 
     Args:
         runtime: The model.
-        config: Settings.
+        config: Settings of the tracker.
     """
 
     def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
         super().__init__(runtime, config)
         self._frames: list[Frame] = []
-        # The first of those frames, where the clip before has encoded it.
+        # The first of those frames, if it has been encoded as the last frame of the clip before.
         self._overlap: Seen | None = None
         self._clips_done = 0
 
@@ -54,11 +54,12 @@ class ClipTracker(ModelTracker):
         self._frames, self._overlap, self._clips_done = [], None, 0
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target before the first frame; a box refers to that frame and goes before the words.
+        """Start a target before the first frame. A box refers to the first frame and has priority over the words.
 
         Raises:
             ExpressionError: The words cannot be used.
-            TargetError: Nothing was given, there are too many targets, or frames have been seen.
+            TargetError: Neither words nor a box were given, there are too many targets, or the first frame was
+                given already (``TARGET_LATE``).
         """
         if self._frames or self._clips_done:
             raise TargetError(
@@ -67,7 +68,7 @@ class ClipTracker(ModelTracker):
         return super().add(expression, box)
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Take in one frame; returns the updates of every clip that is complete with it."""
+        """Add one frame and return the updates of all clips that are complete with it."""
         self._require_frame(frame)
         self._stats.failure = None
         self._stats.frames += 1
@@ -77,28 +78,28 @@ class ClipTracker(ModelTracker):
         if self._clips_done == 0 and len(self._frames) <= self._longest_clip:
             return updates
         length = self._clip_length
-        # A frame more than the clip must be there: else this clip may be the last and shorter one.
+        # One frame more than the clip is needed: otherwise this may be the last clip, which flush() answers.
         while len(self._frames) > length:
             updates += self._run_clip(length)
         return updates
 
     @property
     def _longest_clip(self) -> int:
-        """Frames that may be one clip; a model trained with shorter clips than the paper's has never seen so many."""
+        """Longest recording that is one clip: 32 frames, or the trained clip length if that is less than 8."""
         trained = self._runtime.family.settings.clip_length
         return SINGLE_CLIP_FRAMES if trained >= PAPER_CLIP_FRAMES else trained
 
     def flush(self) -> list[TrackUpdate]:
-        """Answer the frames that are left at the end of the recording."""
+        """Answer the remaining frames at the end of the recording."""
         self._stats.failure = None
         if self._clips_done == 0:
             return self._run_clip(len(self._frames)) if self._frames else []
-        # One frame alone is the last one of the clip before, and has been answered.
+        # A single frame is the last frame of the clip before, and has been answered.
         spans = ClipWindow(self._clip_length, 1).spans(len(self._frames)) if len(self._frames) > 1 else []
         return [update for start, stop in spans for update in self._run_clip(stop - start)]
 
     def _run_clip(self, length: int) -> list[TrackUpdate]:
-        """Answer the first ``length`` frames and drop all but the last of them."""
+        """Answer the first ``length`` frames, then drop all of them but the last."""
         frames = self._frames[:length]
         seen = self._observe(frames)
         self._count_engine()
@@ -118,7 +119,11 @@ class ClipTracker(ModelTracker):
         return updates
 
     def _hand_over(self, seen: Mapping[str, Sequence[Grounding]]) -> None:
-        """The box of a clip's last frame starts the next clip; without one, words do, or the newest box there is."""
+        """Choose how each target starts the next clip.
+
+        This is the box of the last frame of the clip. If there is none, it is the expression of the target, or else
+        the newest box of the clip.
+        """
         for name, observed in seen.items():
             boxes = [observation.box for observation in observed if observation.box is not None]
             if observed[-1].box is None and name in self._targets and self._targets[name].expression:
@@ -127,7 +132,7 @@ class ClipTracker(ModelTracker):
                 self._given[name] = boxes[-1]
 
     def _observe(self, frames: Sequence[Frame]) -> dict[str, list[Grounding]]:
-        """One observation a target and frame, whatever fails."""
+        """One observation for each target and frame; after a failure of the model, observations without a box."""
         if not self._targets:
             self._overlap = None
             return {}
@@ -144,7 +149,7 @@ class ClipTracker(ModelTracker):
         return seen
 
     def _encode(self, frames: Sequence[Frame]) -> list[Seen]:
-        """Encode a clip; the frame it shares with the clip before is not encoded again."""
+        """Encode a clip. The frame that it shares with the clip before is not encoded again."""
         started = time.perf_counter()
         known = [] if self._overlap is None else [self._overlap]
         new = [frame.image for frame in frames[len(known) :]]
@@ -155,7 +160,7 @@ class ClipTracker(ModelTracker):
         return clip
 
     def _ask(self, clip: Sequence[Seen]) -> dict[str, list[Grounding]]:
-        """Ask about all targets behind one clip."""
+        """Ask for the boxes of all targets in one clip."""
         requests = [self._request(target, clip) for target in self._targets.values()]
         answers = self._runtime.new_engine(self._counters).answer(requests, self._runtime.family.opening(clip))
         return {name: self._read(answer, clip) for name, answer in zip(self._targets, answers, strict=True)}
@@ -169,7 +174,7 @@ class ClipTracker(ModelTracker):
             question = family.question(SOT, box=family.grammar.write(cue, steps))
         guess = family.grammar.answer([cue or _MIDDLE] * count, steps)
         draft = AnswerDraft(self._runtime.tokenizer, family.grammar, "", guess)
-        # The setting speaks about the paper's clips; an answer about more frames is longer.
+        # max_new_tokens is meant for clips of 8 frames; longer clips need longer answers.
         allowed = self._config.max_new_tokens * max(count, PAPER_CLIP_FRAMES) // PAPER_CLIP_FRAMES
         return self._runtime.request(question, (), draft, min(draft.expected_tokens + _SPARE_TOKENS, allowed))
 

@@ -1,9 +1,10 @@
-"""Guesses of an answer whose form is known and whose boxes have hardly moved.
+"""Drafts of answers about boxes, for speculative decoding (:mod:`elysium_core.engine.engine`).
 
-The guess is text: the template with the last box in it. Around it may grow a small tree
-of other digits, as far as they are likely enough to pay for themselves. Where the model
-departs, the rest is guessed anew from what it said about the numbers behind that place:
-it read them off the same frame, if behind a wrong digit.
+The form of an answer is known and boxes change little from frame to frame. So the first guess
+is the answer template with the last box. A small tree of other likely digits may be added
+(:mod:`elysium_core.tracking.box_tree`). When the model rejects a digit, the next guess uses
+the numbers that the model predicted after that digit: they come from the same frame, although
+a wrong digit stood before them.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _OPEN_NUMBER = re.compile(r"[0-9]+\Z")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Drafted:
-    """What was drafted last.
+class _LastDraft:
+    """The last draft.
 
     Attributes:
-        text: The guess.
-        ids: Its tokens, the end token included.
-        known: Number of them that had been written.
-        trie: The tree of those behind.
+        text: The guessed answer.
+        ids: Its token ids, the end token included.
+        known: Number of these tokens that had been written.
+        trie: The tree of the tokens after those.
     """
 
     text: str
@@ -39,15 +40,15 @@ class _Drafted:
 
 
 class AnswerDraft:
-    """Drafts the rest of an answer; callable as an engine's drafter.
+    """Drafts the rest of an answer (protocol: :class:`elysium_core.engine.draft_tree.Drafter`).
 
     Args:
-        tokenizer: Of the model.
-        grammar: How the model writes boxes.
-        given: The part of the answer that the model was given.
-        guess: The whole answer as guessed, beginning with ``given``.
-        residuals: How the last box of an answer differs from its guess as a rule; None = one guess, no tree.
-        budget: Of the tree.
+        tokenizer: The model's tokenizer.
+        grammar: The box grammar of the model.
+        given: The given beginning of the answer.
+        guess: The whole guessed answer, beginning with ``given``.
+        residuals: Statistics of the last box of an answer, for branches; None = a single guess.
+        budget: Limits of the tree.
     """
 
     def __init__(
@@ -65,52 +66,54 @@ class AnswerDraft:
         self._given_boxes = len(grammar.boxes(given))
         self.given_ids = self._shared_ids(given, guess)
         self._residuals, self._budget = residuals, budget
-        self._last: _Drafted | None = None
+        self._last: _LastDraft | None = None
 
     @property
     def expected_tokens(self) -> int:
-        """Tokens of the whole guess that are still to be written, the end token included."""
+        """Tokens of the guess after the given beginning, the end token included."""
         return len(self._tokenizer.encode_answer(self.guess)) - len(self.given_ids) + 1
 
     def __call__(self, written: Sequence[int], said: Sequence[int] = ()) -> DraftTree:
-        """Guess what follows ``written``, the end token included; nothing when the form was left.
+        """Guess the rest of the answer; empty when the text written so far does not have the form of the guess.
 
         See :class:`elysium_core.engine.draft_tree.Drafter`.
         """
         sofar = [*self.given_ids, *written]
         beginning = self._tokenizer.decode(sofar)
-        heard = self._heard(self._last, said) if said and self._last is not None else None
-        text = complete(self._recalled(heard or self._carried(beginning), beginning), beginning, self._grammar)
+        predicted = self._with_predictions(self._last, said) if said and self._last is not None else None
+        guess = predicted or self._with_newest_box(beginning)
+        text = complete(self._with_earlier_answer(guess, beginning), beginning, self._grammar)
         ids = [] if text is None else self._tokenizer.encode_answer(text)
-        # A guess whose tokens do not continue what was written would be rejected anyway.
+        # A guess whose tokens do not begin with the written ones would be rejected anyway.
         if text is None or ids[: len(sofar)] != sofar:
             self._last = None
             return DraftTree((), ())
         ids.append(self._tokenizer.eos_id)
-        self._last = _Drafted(text, ids, len(sofar), DraftTrie())
+        self._last = _LastDraft(text, ids, len(sofar), DraftTrie())
         self._last.trie.add(ids[len(sofar) :])
         if not written and self._residuals is not None:
             grow(self._last.trie, ids, len(sofar), self._numbers, self._residuals, self._budget)
         return self._last.trie.tree()
 
-    def _heard(self, last: _Drafted, said: Sequence[int]) -> str | None:
-        """The last guess, with the numbers that the model said in its place; None where tokens hide the numbers."""
+    def _with_predictions(self, last: _LastDraft, said: Sequence[int]) -> str | None:
+        """The last guess with the numbers that the model predicted; None if tokens and numbers do not match."""
         fields, runs = self._grammar.numbers(last.text), self._numbers.runs(last.ids)
         if len(fields) != len(runs):
             return None
-        behind = last.trie.shared(last.ids[last.known :])
+        nodes = last.trie.shared(last.ids[last.known :])
         text, place = "", 0
         for turn, (field, (begin, _)) in enumerate(zip(fields, runs, strict=True)):
             value = last.text[field]
             if begin > last.known:
                 coordinate = turn - (len(fields) - COORDINATES)
-                value = self._spoken(last.trie, behind[begin - last.known - 1], said, int(value), coordinate) or value
+                node = nodes[begin - last.known - 1]
+                value = self._predicted_number(last.trie, node, said, int(value), coordinate) or value
             text += last.text[place : field.start] + value
             place = field.stop
         return text + last.text[place:]
 
-    def _recalled(self, guess: str, beginning: str) -> str:
-        """The guess, with what was answered before for the number that has just been begun."""
+    def _with_earlier_answer(self, guess: str, beginning: str) -> str:
+        """The guess with an earlier answer for the unfinished number at the end of ``beginning``, if one fits."""
         digits = _OPEN_NUMBER.search(beginning)
         if self._residuals is None or digits is None:
             return guess
@@ -122,10 +125,14 @@ class AnswerDraft:
         value = self._residuals.recall(coordinate, digits.group(0))
         return guess if value is None else guess[: fields[turn].start] + str(value) + guess[fields[turn].stop :]
 
-    def _spoken(
+    def _predicted_number(
         self, trie: DraftTrie, node: int | None, said: Sequence[int], wanted: int, coordinate: int
     ) -> str | None:
-        """The number that the model said behind a node; where the tree ends, one answered before or near ``wanted``."""
+        """The number that the model predicted after a node.
+
+        If the tree ends after some of its digits, it is an earlier answer with these digits, or the number with these
+        digits that is nearest to ``wanted``. None if there is no such number.
+        """
         digits = ""
         while node is not None and len(digits) < len(str(self._grammar.levels)):
             digit = self._numbers.digit(said[node])
@@ -139,8 +146,8 @@ class AnswerDraft:
                 return str(remembered)
         return _nearest(digits, wanted, self._grammar.levels)
 
-    def _carried(self, beginning: str) -> str:
-        """The guess with the newest box of the model's own in place of all later ones."""
+    def _with_newest_box(self, beginning: str) -> str:
+        """The guess in which all boxes after the newest one that the model wrote are equal to it."""
         written = self._grammar.boxes(beginning)
         if len(written) <= self._given_boxes:
             return self.guess
@@ -161,17 +168,17 @@ class AnswerDraft:
 
 
 def complete(guess: str, written: str, grammar: BoxGrammar) -> str | None:
-    """Fit a guess to what has been written.
+    """Change a guess so that it begins with the text written so far.
 
     Args:
-        guess: An answer with numbers.
-        written: The beginning of a text of the same form.
-        grammar: How the model writes boxes.
+        guess: A guessed answer with numbers.
+        written: The text written so far.
+        grammar: The box grammar of the model.
 
     Returns:
-        A text of that form that begins with ``written`` and is otherwise as near to the
-        guess as can be; None when ``written`` has left the form. Numbers that are complete
-        in ``written`` stay, whatever they are.
+        A text of the same form that begins with ``written`` and is otherwise as near to the
+        guess as possible. None when ``written`` does not have the form of the guess. Complete
+        numbers in ``written`` are kept unchanged.
 
     Example:
         >>> complete("[23,45,46,72]", "[23,5", ElysiumGrammar())
@@ -199,12 +206,8 @@ def complete(guess: str, written: str, grammar: BoxGrammar) -> str | None:
     return result + tail if tail.startswith(rest) else None
 
 
+@lru_cache(maxsize=1 << 14)
 def _nearest(digits: str, wanted: int, levels: int) -> str | None:
     """The number 0..levels that begins with ``digits`` and is nearest to ``wanted``."""
-    return min(_numbers_from(digits, levels), key=lambda text: abs(int(text) - wanted), default=None)
-
-
-@lru_cache(maxsize=4096)
-def _numbers_from(digits: str, levels: int) -> tuple[str, ...]:
-    """The numbers 0..levels that begin with ``digits``."""
-    return tuple(text for text in map(str, range(levels + 1)) if text.startswith(digits))
+    numbers = [text for text in map(str, range(levels + 1)) if text.startswith(digits)]
+    return min(numbers, key=lambda text: abs(int(text) - wanted), default=None)

@@ -1,4 +1,4 @@
-"""Finding things by words in one frame (REC), any number of them in one pass."""
+"""Grounding of expressions in one frame (referring expression comprehension, REC), all of them in common passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.types import Grounding
 
 _ANSWER_TOKENS = 48
-# Where nothing is known the middle is as good a guess as any: it costs nothing when wrong.
+# Drafted when no box is known. A wrong draft costs next to nothing.
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
 
 
@@ -24,17 +24,17 @@ def find_by_words(
     guesses: Mapping[str, Box] | None = None,
     counters: EngineCounters | None = None,
 ) -> dict[str, Grounding]:
-    """Ask where each expression is in one frame.
+    """Find expressions in one frame.
 
     Args:
         runtime: The model.
-        seen: The frame.
-        expressions: Cleaned words by key.
-        guesses: Where something is thought to be, by key; only drafts.
-        counters: Where passes and tokens are counted.
+        seen: The encoded frame.
+        expressions: Cleaned expressions by key.
+        guesses: Guessed boxes by key. They affect only the speed.
+        counters: Counts passes and tokens.
 
     Returns:
-        One answer a key.
+        One answer for each key.
     """
     family = runtime.family
     requests = []

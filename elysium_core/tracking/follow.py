@@ -1,4 +1,4 @@
-"""Runs a tracker over the frames of a recording: the loop behind ``elysium track`` and ``elysium eval``."""
+"""The loop that runs a tracker over the frames of a recording, for ``elysium track`` and ``elysium eval``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from elysium_core.types import Tracker, TrackUpdate
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a tracker answered after one frame.
+    """The updates of a tracker after one frame.
 
     Attributes:
-        frame: The frame; None for what the tracker held back to the end of the recording (clip mode).
-        updates: They may be about earlier frames.
+        frame: The frame; None for the updates of ``flush`` at the end of the recording.
+        updates: The updates; in clip mode they may be about earlier frames.
         seconds: Wall time of the tracker, without reading the frame [s].
     """
 
@@ -28,13 +28,14 @@ class Step:
 def follow_recording(
     tracker: Tracker, frames: Iterable[Frame], start: Callable[[Frame], object], first: int = 0
 ) -> Iterator[Step]:
-    """Show a tracker the frames of a recording, one by one.
+    """Run a tracker over the frames of a recording.
 
     Args:
-        tracker: A fresh tracker.
-        frames: In order of time.
-        start: Adds the targets. It is called once, with the first frame that the tracker is shown, just before that.
-        first: Index of that frame. Earlier ones are yielded without updates: a run that goes on has answered them.
+        tracker: A new tracker.
+        frames: Frames in order of time.
+        start: Adds the targets. It is called once, with the first frame, before the tracker gets that frame.
+        first: Index of the first frame that the tracker gets. Earlier frames are yielded without updates: a resumed
+            run has answered them already.
 
     Yields:
         One step for each frame, and one for the end of the recording.

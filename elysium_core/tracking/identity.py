@@ -1,4 +1,4 @@
-"""A tracker that never moves: the null object that exercises everything around a model."""
+"""A model and a tracker without weights, for baselines, tests and measurements of the code around a model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Target:
 
 
 class IdentityTracker:
-    """Repeats the box it was given (the whole frame for words), with score 1.
+    """A tracker that repeats the first box of each target (the whole frame for words), with score 1.
 
-    It is the "frozen first box" baseline of every evaluation, and it measures what
-    the path around the model costs: no weights, no computation.
+    It is the "frozen first box" baseline of every evaluation. It also measures the cost of the
+    code around the model, because it has no weights and computes nothing.
     """
 
     def __init__(self, config: TrackingConfig | None = None) -> None:
@@ -79,7 +79,7 @@ class IdentityTracker:
         return updates
 
     def flush(self) -> list[TrackUpdate]:
-        """Nothing is held back."""
+        """Return no updates: every frame was answered by :meth:`step`."""
         return []
 
     def reset(self) -> None:
@@ -93,17 +93,17 @@ class IdentityTracker:
 
     @property
     def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed."""
+        """Ids of the targets that are tracked."""
         return list(self._targets)
 
 
 class IdentityModel:
-    """A model without weights: every answer is the whole frame, every track stands still."""
+    """A model without weights: it finds everything in the whole frame, and its tracks never move."""
 
     info = ModelInfo(name="identity")
 
     def clean_words(self, expression: str) -> str:
-        """Every name is known."""
+        """Clean an expression; every name is accepted."""
         return clean_expression(expression)
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
@@ -112,16 +112,16 @@ class IdentityModel:
         return Grounding(_WHOLE_FRAME, 1.0)
 
     def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
-        """Answer with the box itself."""
+        """Describe an object by the coordinates of its box [%]."""
         return "something at " + ",".join(f"{round(v * 100)}" for v in box)
 
     def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
-        """Say that there is no model."""
+        """Answer that no model is loaded."""
         clean_expression(question)
         return "no model is loaded"
 
     def caption(self, frames: Frame | Sequence[Frame]) -> str:
-        """Say that there is no model."""
+        """Answer that no model is loaded."""
         return "no model is loaded"
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> IdentityTracker:

@@ -1,4 +1,4 @@
-"""What all trackers that run a model have in common: settings, counters, and who is being followed."""
+"""Base class of the trackers that run a model: settings, counters and the list of targets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from elysium_core.types import PAPER_CLIP_FRAMES, TrackerStats, TrackingConfig
 
 
 class ModelTracker:
-    """Base of the trackers; a subclass adds ``step`` and ``flush``.
+    """Base class of trackers; a subclass adds ``step`` and ``flush``.
 
     Args:
         runtime: The model.
-        config: Settings.
+        config: Settings of the tracker.
     """
 
     def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
@@ -28,7 +28,7 @@ class ModelTracker:
         self._clock = StreamClock()
         self._targets: dict[str, Target] = {}
         self._stopped: list[Target] = []
-        # Boxes that were given and not looked at yet.
+        # Boxes given by add() that have not been used yet, by target id.
         self._given: dict[str, Box] = {}
 
     @property
@@ -43,7 +43,7 @@ class ModelTracker:
 
     @property
     def target_ids(self) -> list[str]:
-        """Ids of the targets that are followed or searched for."""
+        """Ids of the targets that are tracked or searched for."""
         return list(self._targets)
 
     def configure(self, config: TrackingConfig) -> None:
@@ -55,8 +55,8 @@ class ModelTracker:
 
     @property
     def _clip_length(self) -> int:
-        """Frames the model sees at most at once."""
-        return self._config.clip_length or PAPER_CLIP_FRAMES  # resolved when the settings were taken
+        """Largest number of frames in one prompt."""
+        return self._config.clip_length or PAPER_CLIP_FRAMES  # never None after _resolved()
 
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
@@ -86,20 +86,20 @@ class ModelTracker:
         self._forget(target_id)
 
     def _require_frame(self, frame: object) -> None:
-        """Refuse a bare picture: without its number and time nothing could be said about it.
+        """Refuse a bare image: an update needs the index and the time of its frame.
 
         Raises:
-            ImageError: It is no frame.
+            ImageError: The argument is no :class:`elysium_core.frames.Frame`.
         """
         if not isinstance(frame, Frame):
             raise ImageError(
-                f"a tracker sees frames, not {type(frame).__name__}; wrap each picture: Frame(image, stamp_ns, index)"
+                f"a tracker takes frames, not {type(frame).__name__}; wrap each image: Frame(image, stamp_ns, index)"
             )
 
     def _forget(self, target_id: str) -> None:
-        """Drop what is remembered of a target that is not followed any more."""
+        """Delete the data of a target that is not tracked any more."""
         self._given.pop(target_id, None)
 
     def _count_engine(self) -> None:
-        """Take over what the engines have cost so far."""
+        """Copy the counters of the engines to the statistics."""
         self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens

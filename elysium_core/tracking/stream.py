@@ -1,4 +1,4 @@
-"""The live tracker: every frame is answered as it arrives, with memory that does not grow."""
+"""The tracker for live streams: it answers every frame as it arrives, with bounded memory."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ from elysium_core.tracking.window import Window
 from elysium_core.tracking.zoom import Image, ZoomFollow, ZoomSearch
 from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
 
-# Two boxes for one target in one frame: above this they are the same place, below two opinions.
+# IoU above which the tracked box and the box found by words agree on the place of a target.
 _SAME_PLACE_IOU = 0.5
 _ANCHOR_FRAMES = 2
-# What a drafted token has to promise, as a share of a pass. A pass of a small model on a processor costs as much as
-# some 60 of its tokens; on a GPU, tokens are free until a pass is bound by arithmetic, at about 200.
+# Passes that a drafted token must be expected to save. On a CPU, a pass of a small model costs as much as about 60
+# tokens. On a GPU, tokens cost next to nothing until a pass is limited by arithmetic, at about 200 tokens.
 _LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
-# Unless told otherwise. On a processor they have not been seen to pay (docs/benchmarks.md).
+# Default of TrackingConfig.draft_tokens by device. On a CPU, branches did not save time (docs/benchmarks.md).
 _DRAFT_TOKENS = {"cuda": 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sight:
-    """A frame, and a target's box in it."""
+class _Anchor:
+    """An encoded frame and the box of a target in it."""
 
     frame: Seen
     box: Box
 
 
 class StreamTracker(ModelTracker):
-    """Follows targets through one stream (protocol: :class:`elysium_core.types.Tracker`).
+    """Tracks targets in one stream (protocol: :class:`elysium_core.types.Tracker`).
 
-    A target given by words is found by words first. From then on it is asked for behind
-    the frame in which it was last surely seen. While it is lost, and every
-    ``reground_period_s``, it is looked for by its words again. With ``zoom``, all of this
-    is done in parts of the frame too, and the answer with the higher score counts.
+    A target given by words is first found by words. Then it is tracked in a prompt of a frame
+    with its last certain box and the live frame (:mod:`elysium_core.tracking.window`). While it
+    is lost, and every ``reground_period_s``, it is searched for by its words again. With
+    ``zoom``, tracking and search also use parts of the frame, and the answer with the higher
+    score counts.
 
     Args:
         runtime: The model.
-        config: Settings.
+        config: Settings of the tracker.
     """
 
     def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
         super().__init__(runtime, config)
-        # Where a target can be picked up when no window holds it.
-        self._sights: dict[str, _Sight] = {}
+        # By target id: the first frame of a new window, for targets that are in no window.
+        self._anchors: dict[str, _Anchor] = {}
         self._windows: list[Window] = []
         self._residuals: dict[str, Residuals] = {}
         self._newest: Frame | None = None
@@ -64,12 +65,12 @@ class StreamTracker(ModelTracker):
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         super().reset()
-        self._sights, self._windows, self._residuals = {}, [], {}
+        self._anchors, self._windows, self._residuals = {}, [], {}
         self._newest = self._newest_seen = None
         self._zoom_follow.clear()
 
     def add(self, expression: str = "", box: Box | None = None) -> str:
-        """Start a target; a box refers to the newest frame, before the first to that one.
+        """Start a target. A box refers to the newest frame, or to the first frame if there has been none yet.
 
         See :meth:`elysium_core.types.Tracker.add`.
         """
@@ -86,11 +87,11 @@ class StreamTracker(ModelTracker):
             self._zoom_follow.clear()
 
     def flush(self) -> list[TrackUpdate]:
-        """Updates held back at the end of a stream: none, every frame was answered."""
+        """Return no updates: every frame was answered by :meth:`step`."""
         return []
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; see :meth:`elysium_core.types.Tracker.step`."""
+        """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
         self._require_frame(frame)
         self._stats.failure = None
         now_s = self._clock.tick(frame)
@@ -103,41 +104,41 @@ class StreamTracker(ModelTracker):
         for target in list(self._targets.values()):
             update = target.observe(frame, now_s, seen[target.target_id], self._config)
             updates.append(update)
-            self._remember(frame, target, update)
+            self._after_update(frame, target, update)
         return updates
 
-    def _remember(self, frame: Frame, target: Target, update: TrackUpdate) -> None:
-        """Keep a sure sight of a target that has no words to be found by; drop one that is gone."""
+    def _after_update(self, frame: Frame, target: Target, update: TrackUpdate) -> None:
+        """Drop a removed target; keep this frame as the anchor of a target without words if its box is certain."""
         newest, sure = self._newest_seen, update.state is TrackState.TRACKED
         if sure and update.box is not None and target.target_id not in self._zoom_follow:
-            # Zoom was switched on after it was found.
+            # Zoom was switched on after the target was found.
             self._open_zoom(target.target_id, frame, update.box)
         if update.state is TrackState.REMOVED:
             del self._targets[target.target_id]
             self._forget(target.target_id)
         elif sure and update.box is not None and newest is not None and not target.expression:
-            self._sights[target.target_id] = _Sight(newest, update.box)
+            self._anchors[target.target_id] = _Anchor(newest, update.box)
 
     def _forget(self, target_id: str) -> None:
         super()._forget(target_id)
-        self._sights.pop(target_id, None)
+        self._anchors.pop(target_id, None)
         self._residuals.pop(target_id, None)
         self._zoom_follow.forget(target_id)
         self._leave_windows(target_id)
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
-        """One observation a target, whatever fails."""
+        """One observation for each target; after a failure of the model, observations without a box."""
         seen: dict[str, Grounding] = {}
         self._stats.encode_s, started = 0.0, time.perf_counter()
         try:
-            self._place_given()
+            self._anchor_given_boxes()
             self._newest, self._newest_seen = frame, None
             self._newest_seen = live = self._encode([frame.image])[0]
-            seen = self._look(live)
+            seen = self._ask_windows(live)
             self._look_with_zoom(frame, seen)
-            self._adopt(frame, live, seen, self._search(frame, live, now_s, seen))
+            self._combine(frame, live, seen, self._search(frame, live, now_s, seen))
         except BackendError as error:
-            # A window may lack what failed; start afresh from words, or from where the target was last seen.
+            # After a failure the windows may be incomplete. Start again from words, or from the last certain box.
             self._windows.clear()
             self._zoom_follow.restart()
             self._stats.failure = error
@@ -152,21 +153,21 @@ class StreamTracker(ModelTracker):
                 failures[observation.reason] = failures.get(observation.reason, 0) + 1
         return seen
 
-    def _place_given(self) -> None:
-        """Boxes given since the newest frame become sights of it."""
+    def _anchor_given_boxes(self) -> None:
+        """Make the newest frame the anchor of the targets whose boxes were given since then."""
         if not self._given or self._newest is None:
             return
         newest = self._newest_seen
         if newest is None:
             newest = self._encode([self._newest.image])[0]
         for name, box in self._given.items():
-            self._sights[name] = _Sight(newest, box)
+            self._anchors[name] = _Anchor(newest, box)
             self._open_zoom(name, self._newest, box)
         self._given = {}
 
-    def _look(self, live: Seen) -> dict[str, Grounding]:
-        """Boxes given for this frame, and what every window says about it."""
-        self._pick_up()
+    def _ask_windows(self, live: Seen) -> dict[str, Grounding]:
+        """Observations of a frame: the answers of all windows, and the boxes given for this frame."""
+        self._open_missing_windows()
         seen: dict[str, Grounding] = {}
         budget = self._tree_budget()
         for window in self._windows:
@@ -180,7 +181,7 @@ class StreamTracker(ModelTracker):
         return seen | {name: Grounding(box, 1.0) for name, box in self._given.items()}
 
     def _look_with_zoom(self, frame: Frame, seen: dict[str, Grounding]) -> None:
-        """Take the answer with the higher score: of the windows, or of views around the last places."""
+        """Replace observations by answers about views around the last boxes, where those have a higher score."""
         if not self._config.zoom:
             return
         places = {name: target.last_box for name, target in self._targets.items() if name not in self._given}
@@ -190,28 +191,28 @@ class StreamTracker(ModelTracker):
                 seen[name] = observation
 
     def _tree_budget(self) -> TreeBudget:
-        """The more targets, the fewer guesses about each: a pass is then full without them."""
+        """Limits of the draft tree of each target. The tokens are shared by all targets, because they share a pass."""
         watched = sum(len(window.members) for window in self._windows)
         kind, tokens = self._runtime.device.type, self._config.draft_tokens
         if tokens < 0:
             tokens = _DRAFT_TOKENS.get(kind, 0)
         return TreeBudget(tokens // max(1, watched), _LEAST_GAIN.get(kind, _LEAST_GAIN["cpu"]))
 
-    def _pick_up(self) -> None:
-        """Open windows for targets that are in none, but were seen somewhere; one for each frame they were seen in."""
+    def _open_missing_windows(self) -> None:
+        """Open windows for the targets that have an anchor but no window, one window for each anchor frame."""
         watched = {name for window in self._windows for name in window.members}
-        while missing := [name for name in self._sights if name not in watched]:
-            frame = self._sights[missing[0]].frame
-            together = {name: self._sights[name].box for name in missing if self._sights[name].frame is frame}
+        while missing := [name for name in self._anchors if name not in watched]:
+            frame = self._anchors[missing[0]].frame
+            together = {name: self._anchors[name].box for name in missing if self._anchors[name].frame is frame}
             self._open_window(frame, together)
             watched |= together.keys()
             for name in together:
-                # From here on words find it again better than an old sight.
+                # If the target is lost later, its words find it better than an old anchor.
                 if self._targets[name].expression:
-                    del self._sights[name]
+                    del self._anchors[name]
 
     def _search(self, frame: Frame, live: Seen, now_s: float, seen: Mapping[str, Grounding]) -> dict[str, Grounding]:
-        """Look by words for the targets that need it."""
+        """Search by words for the targets whose search is due."""
         due = {}
         for name, target in self._targets.items():
             if target.expression and self._is_due(target, now_s, name in seen):
@@ -228,15 +229,22 @@ class StreamTracker(ModelTracker):
             return True
         period, asked = self._config.reground_period_s, target.asked_at_s
         if asked is None:
-            # Given by a box and words: the words wait for their first turn.
+            # Given by a box and words: the first search is one period later.
             target.asked_at_s = now_s
             return False
-        # Turns are counted from the start of the stream: targets that are asked for in the same frame share a
-        # window afterwards, whenever they were added.
+        # Periods are counted from the start of the stream. So targets that were added at different times are searched
+        # for in the same frame, and share a window afterwards.
         return period > 0 and now_s // period > asked // period
 
-    def _adopt(self, frame: Frame, live: Seen, seen: dict[str, Grounding], found: Mapping[str, Grounding]) -> None:
-        """Decide between following and searching, and open a new window where this frame is the better anchor."""
+    def _combine(self, frame: Frame, live: Seen, seen: dict[str, Grounding], found: Mapping[str, Grounding]) -> None:
+        """Combine the results of tracking and search, and open a new window where this frame is the better anchor.
+
+        Args:
+            frame: The live frame.
+            live: The encoded live frame.
+            seen: Observations by tracking; replaced by those of the search where these have a higher score.
+            found: Results of the search.
+        """
         anchors = dict(self._given)
         for name, by_words in found.items():
             followed = seen.get(name)
@@ -247,20 +255,21 @@ class StreamTracker(ModelTracker):
                 anchors[name] = box
         for name, box in anchors.items():
             self._open_zoom(name, frame, box)
-        anchors = self._restarting(seen, bool(anchors)) | anchors
+        anchors = self._boxes_to_restart(seen, bool(anchors)) | anchors
         if anchors:
             self._open_window(live, anchors)
         self._given = {}
 
-    def _restarting(self, seen: Mapping[str, Grounding], opening: bool) -> dict[str, Box]:
-        """Boxes of the targets whose growing window ends with this frame.
+    def _boxes_to_restart(self, seen: Mapping[str, Grounding], opening: bool) -> dict[str, Box]:
+        """Boxes of the targets that move to a new growing window with this frame.
 
-        It ends when it is full. When any ends, or another opens, the rest join, so that
-        targets that were added at different times come to share their frames.
+        A target moves when its window is full. When any window is full, or a new one opens, all
+        targets with a certain box move, so that targets that were added at different times share
+        frames.
         """
         full = {name for window in self._windows if window.full for name in window.members}
         together = (full or opening) and self._window_frames > _ANCHOR_FRAMES
-        # In the order of ``seen``: the order of a set differs from run to run.
+        # Iterate over ``seen``, because the order of a set differs from run to run.
         boxes = {
             name: observation.box if name in full else self._sure_box(observation)
             for name, observation in seen.items()
@@ -273,12 +282,12 @@ class StreamTracker(ModelTracker):
 
     @property
     def _window_frames(self) -> int:
-        """Frames a window may hold."""
+        """Largest number of frames in a window."""
         window = self._config.window if self._config.window != "auto" else self._runtime.family.settings.window
         return _ANCHOR_FRAMES if window == "anchor" else self._clip_length
 
     def _open_window(self, frame: Seen, boxes: Mapping[str, Box]) -> None:
-        """Move targets into a new window that opens with a frame in which their boxes are known."""
+        """Move targets to a new window whose first frame is one with known boxes."""
         for name in boxes:
             self._leave_windows(name)
         words = {name: self._targets[name].expression for name in boxes}

@@ -1,4 +1,4 @@
-"""One target's life: searched for, tracked, uncertain, lost, removed. Knows no model."""
+"""The states of a target over time: tracked, uncertain, lost, removed. Independent of any model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _NOT_FOUND_YET = "not found yet"
 
 @dataclass(slots=True)
 class Target:
-    """A target and what is remembered of it.
+    """A target and its state.
 
     Attributes:
-        target_id: Its id.
+        target_id: Id of the target.
         expression: The caller's words, cleaned; empty for a target given by a box.
         state: Current state.
-        last_box: Last certain box.
-        age: Frames since it was added.
-        sure_at_s: Time of the last certain box; None before the first.
-        lost_at_s: Time since when it is LOST; None while it is not.
-        asked_at_s: Time when it was last asked for by words.
+        last_box: Last certain box, that is, one with a score of at least the threshold.
+        age: Frames since the target was added.
+        sure_at_s: Stream time of the last certain box [s]; None before the first.
+        lost_at_s: Stream time at which the target became LOST [s]; None while it is not.
+        asked_at_s: Stream time of the last search by words [s].
     """
 
     target_id: str
@@ -36,11 +36,17 @@ class Target:
     asked_at_s: float | None = None
 
     def observe(self, frame: Frame, now_s: float, seen: Grounding, config: TrackingConfig) -> TrackUpdate:
-        """Take in what was seen in a frame and say what is known.
+        """Change the state by the observation of one frame and return the update.
 
-        A box below the threshold is shown as UNCERTAIN until ``lost_after_s`` has passed
-        without a certain one; then the target is LOST and its boxes are held back, and
-        after ``remove_after_s`` more it is REMOVED.
+        A target without a certain box is UNCERTAIN for ``lost_after_s``, and a box below the
+        threshold is reported. Then it is LOST and no box is reported. After another
+        ``remove_after_s`` it is REMOVED.
+
+        Args:
+            frame: The frame.
+            now_s: Stream time of the frame [s].
+            seen: The observation.
+            config: Threshold and times.
         """
         box, score, reason = seen.box, seen.score, seen.reason
         if box is not None and score >= config.score_threshold:
@@ -56,12 +62,12 @@ class Target:
         return update
 
     def stop(self, frame: Frame) -> TrackUpdate:
-        """The last update, of a target that its user has stopped."""
+        """Set the state to REMOVED and return the last update, for a target that the user stopped."""
         self.state = TrackState.REMOVED
         return self.update(frame, None, 0.0, "stopped")
 
     def update(self, frame: Frame, box: Box | None, score: float, reason: str) -> TrackUpdate:
-        """What is published about this target in a frame."""
+        """The update of this target for one frame."""
         return TrackUpdate(
             self.target_id,
             frame.index,
@@ -88,11 +94,11 @@ class Target:
 
 
 class StreamClock:
-    """Time of a stream in seconds, that never runs backwards.
+    """Time of a stream in seconds, which never decreases.
 
-    Stamps are used where the source gives them, else the times of arrival; where neither is
-    known, frames are taken to come at 30 Hz. A source that jumps back (a bag that loops)
-    adds nothing.
+    It is computed from the stamps of the frames, or from their times of arrival if there are no
+    stamps. If neither is known, 30 frames per second are assumed. A stamp that goes back (a bag that
+    is played in a loop) does not change the time.
     """
 
     _DEFAULT_PERIOD_S = 1 / 30

@@ -1,10 +1,9 @@
-"""What the model sees of a stream: a few frames in its memory, and the boxes answered so far.
+"""Windows of a stream: the few frames in the prompt, shared by several targets, with their boxes so far.
 
-A window opens with one frame in which the box of every member is known. Each live
-frame is appended, all members' questions are asked behind it in one pass, and the
-frame is then either kept (*growing* window, up to ``clip_length`` frames) or forgotten
-again (*anchor* window: always the opening frame and the live one). The keys and values
-of kept frames are never computed twice.
+The first frame of a window is one in which the box of every target is known. Each live frame is
+appended, and the questions about all targets are asked in one pass. Then the live frame is either
+kept (*growing* window, up to ``clip_length`` frames) or dropped (*anchor* window: always the first
+frame and the live one). The keys and values of kept frames are computed only once.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ _SPARE_TOKENS = 16
 
 @dataclass(slots=True)
 class _Member:
-    """A target in a window: its words, and its boxes in the window's frames."""
+    """A target in a window: its expression, and its boxes in the frames of the window."""
 
     expression: str
     boxes: list[Box] = field(default_factory=list)
 
 
 class Window:
-    """Frames that some targets share, held in one engine.
+    """Frames in the prompt of one engine, shared by several targets (members).
 
     Args:
         runtime: The model.
-        opening: The frame it opens with.
-        boxes: Box of every member in that frame, by target id.
-        expressions: Words of the members that have any, by target id.
-        max_frames: Frames it may hold, >= 2; 2 makes it an anchor window.
-        counters: Where passes and tokens are counted.
-        max_new_tokens: Longest answer about a frame.
+        opening: The first frame.
+        boxes: Box of every member in the first frame, by target id.
+        expressions: Expressions of the members that have one, by target id.
+        max_frames: Largest number of frames, >= 2; 2 makes it an anchor window.
+        counters: Counts passes and tokens.
+        max_new_tokens: Longest answer about a frame [tokens].
     """
 
     def __init__(
@@ -70,16 +69,16 @@ class Window:
 
     @property
     def members(self) -> list[str]:
-        """Ids of the targets asked about here."""
+        """Target ids of the members."""
         return list(self._members)
 
     @property
     def full(self) -> bool:
-        """Whether it can take no further frame. An anchor window never fills."""
+        """Whether the window can take no further frame; always false for an anchor window."""
         return self._max_frames > 2 and self.frames >= self._max_frames
 
     def discard(self, target_id: str) -> None:
-        """Stop asking about a target."""
+        """Remove a member."""
         self._members.pop(target_id, None)
 
     def look(
@@ -89,17 +88,17 @@ class Window:
         residuals: Mapping[str, Residuals] = MappingProxyType({}),
         budget: TreeBudget = NO_TREE,
     ) -> dict[str, Grounding]:
-        """Append a live frame and ask where every member is in it.
+        """Append a live frame and find every member in it.
 
         Args:
-            live: The frame.
-            guesses: Where a member is thought to be, by target id: only drafts, the
-                answers do not depend on them.
-            residuals: How members' answers differ from guesses; they learn from the answers.
-            budget: Of the tree of guesses about each member that has residuals.
+            live: The encoded frame.
+            guesses: Guessed boxes by target id; by default the newest box. They affect only the
+                speed, not the answers.
+            residuals: Statistics of answers and guesses by target id; the answers are added to them.
+            budget: Limits of the draft tree of each member that has residuals.
 
         Returns:
-            One observation a member.
+            One observation for each member.
         """
         number = self.frames + 1
         appended = self._runtime.family.appended(live, number)
@@ -124,7 +123,7 @@ class Window:
         return seen
 
     def _with_opening(self, appended: Tensor) -> Tensor:
-        """What has to be written: in the first look, the opening frame too."""
+        """Rows of the frames that are fed: the live frame, and before it the first frame if it was not fed yet."""
         if self._opening is None:
             return appended
         opening = self._runtime.family.appended(self._opening, 1)
@@ -150,7 +149,7 @@ class Window:
         return self._runtime.read(answer, number, self._steps).at(number - 1)
 
     def _keep(self, seen: Mapping[str, Grounding]) -> None:
-        """Remember the answered boxes; a member without one cannot go on in this window."""
+        """Store the answered boxes; a member without one is removed, because its next prompt would lack that box."""
         for name, observation in seen.items():
             if observation.box is None:
                 self.discard(name)

@@ -1,9 +1,8 @@
-"""Zoom: parts of a frame at full resolution, for things that are small in it.
+"""Zoom: search and tracking of small objects in parts of a frame at full resolution.
 
-A model sees every picture at the same few pixels. What is small in a frame is large in a view around it, cut out of
-the frame (:class:`ZoomView`). Words are looked for through views by :class:`ZoomSearch`, targets are followed through
-views by :class:`ZoomFollow`. The paper explains its weak results on small objects by the low resolution of the vision
-encoder; this is the remedy.
+The vision encoder resizes every image to the same small resolution; the paper explains its weak results on small
+objects by this. An object that is small in a frame is large in a *view*, a part of the frame around it
+(:class:`ZoomView`). :class:`ZoomSearch` finds expressions in views, and :class:`ZoomFollow` tracks targets in views.
 """
 
 from __future__ import annotations
@@ -26,26 +25,27 @@ from elysium_core.tracking.window import Window
 from elysium_core.types import Grounding
 
 _TIMES_THE_TARGET = 3.0
-"""Side of a view around a box, over the longer side of that box: room for what moves, and for what is around it."""
+"""Side of a view around a box, relative to the longer side of the box: it leaves room for motion and surroundings."""
 _LEAST_SIDE_PX = 32
-# A view that shows little less than the frame is not worth another look.
+# Views with a smaller gain are not used: they show almost the whole frame.
 _LEAST_GAIN = 1.1
-# As a fraction of the view; a box of a text protocol has steps of .01.
+# Distance from an edge below which a box is cut by it, as a fraction of the view. Box text has steps of 0.01.
 _EDGE = 0.02
+# (views in each direction, side of a view as a fraction of the frame).
 _TILINGS = ((2, 0.6), (3, 0.4))
 
 
 @dataclass(frozen=True, slots=True)
 class ZoomView:
-    """A rectangle of a frame, all in pixels.
+    """A rectangular part of a frame.
 
     Attributes:
-        x: Its left edge.
-        y: Its top edge.
-        width: Its width.
-        height: Its height.
-        frame_width: Width of the frame.
-        frame_height: Height of the frame.
+        x: Left edge [px].
+        y: Top edge [px].
+        width: Width [px].
+        height: Height [px].
+        frame_width: Width of the frame [px].
+        frame_height: Height of the frame [px].
     """
 
     x: int
@@ -57,7 +57,7 @@ class ZoomView:
 
     @classmethod
     def around(cls, box: Box, frame_width: int, frame_height: int) -> ZoomView:
-        """A square three times as long as a box is, around it; cut and moved to lie inside the frame."""
+        """A square view around a box, three times as long as its longer side, cut and moved to fit into the frame."""
         longest = max(box.width * frame_width, box.height * frame_height)
         side = max(_LEAST_SIDE_PX, round(_TIMES_THE_TARGET * longest))
         width, height = min(side, frame_width), min(side, frame_height)
@@ -67,20 +67,20 @@ class ZoomView:
 
     @property
     def gain(self) -> float:
-        """How much larger it shows things than the frame does: mean of both directions, >= 1."""
+        """Magnification relative to the frame, >= 1: geometric mean of both directions."""
         return math.sqrt(self.frame_width * self.frame_height / (self.width * self.height))
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether it shows things noticeably larger than the frame does."""
+        """Whether the magnification is large enough to be useful."""
         return self.gain >= _LEAST_GAIN
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Its pixels: a copy of (height, width, 3) of an image (frame_height, frame_width, 3)."""
+        """Copy of the pixels (height, width, 3) of this view from an image (frame_height, frame_width, 3)."""
         return np.ascontiguousarray(image[self.y : self.y + self.height, self.x : self.x + self.width])
 
     def to_frame(self, box: Box) -> Box:
-        """A box of this view as a box of the frame."""
+        """Convert a box of this view to a box of the frame."""
         return Box(
             (self.x + box.x1 * self.width) / self.frame_width,
             (self.y + box.y1 * self.height) / self.frame_height,
@@ -89,7 +89,7 @@ class ZoomView:
         )
 
     def from_frame(self, box: Box) -> Box | None:
-        """The part of a box of the frame that this view shows; None if it shows none of it."""
+        """Convert a box of the frame to a box of this view, cut to the view; None if the box is outside."""
         x1, y1, x2, y2 = box.to_px(self.frame_width, self.frame_height)
         values = (
             (x1 - self.x) / self.width,
@@ -103,7 +103,7 @@ class ZoomView:
             return None
 
     def cuts(self, box: Box) -> bool:
-        """Whether a box of this view ends at an edge behind which the frame goes on: it may be half of something."""
+        """Whether a box of this view touches an edge inside the frame: it may be only a part of an object."""
         return (
             (box.x1 < _EDGE and self.x > 0)
             or (box.y1 < _EDGE and self.y > 0)
@@ -113,14 +113,14 @@ class ZoomView:
 
 
 def zoomed_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list[NDArray[np.uint8]], Box]:
-    """Show the place around a box in place of whole pictures, if that shows it larger.
+    """Cut the part around a box out of images, if this makes the box noticeably larger.
 
     Args:
-        images: RGB uint8 (H, W, 3), one or more, of any sizes.
-        box: In the first of them; the others show the same place.
+        images: One or more RGB uint8 images (H, W, 3) of any sizes. The same place is cut out of all.
+        box: A box in the first image.
 
     Returns:
-        The pictures to show, and the box in the first of them.
+        The parts, or the unchanged images, and the box in the first of them.
     """
     views = [ZoomView.around(box, image.shape[1], image.shape[0]) for image in images]
     inside = views[0].from_frame(box)
@@ -130,7 +130,7 @@ def zoomed_pictures(images: Sequence[NDArray[np.uint8]], box: Box) -> tuple[list
 
 
 def tilings(frame_width: int, frame_height: int) -> list[list[ZoomView]]:
-    """Views that cover a frame together and overlap, in rows: 2 x 2 large ones, then 3 x 3 smaller ones."""
+    """Two tilings of a frame by overlapping views, row by row: 2 x 2 large views, and 3 x 3 smaller ones."""
     return [_tiling(frame_width, frame_height, count, share) for count, share in _TILINGS]
 
 
@@ -142,23 +142,26 @@ def _tiling(frame_width: int, frame_height: int, count: int, share: float) -> li
 
 
 SURE_SCORE = 0.5
-"""What scores less in the whole frame has to be confirmed in a view around it, and is looked for in parts of the frame
-too; what is found in a part has to reach this score there and in a view around it."""
+"""Score from which an answer is sure.
+
+An answer about the whole frame with a lower score must be confirmed in a view around its box, and the object is also
+searched for in parts of the frame. An answer about a part must reach this score there and in a view around its box.
+"""
 
 Image = NDArray[np.uint8]
 Encode = Callable[[Sequence[Image]], list[Seen]]
 """Encodes RGB uint8 images (H, W, 3)."""
 Answers = dict[str, Grounding]
-"""Answers by key; boxes are boxes of the frame, the text is about the view it was read from."""
+"""Answers by key. Boxes refer to the frame; the text is the answer about the view."""
 
 
 class ZoomSearch:
-    """Finds things by words in parts of frames.
+    """Finds expressions in parts of frames.
 
     Args:
         runtime: The model.
-        encode: Encodes images; by default the runtime does.
-        counters: Where passes and tokens are counted.
+        encode: Encodes images; by default :meth:`elysium_core.runtime.Runtime.encode_frames`.
+        counters: Counts passes and tokens.
     """
 
     def __init__(self, runtime: Runtime, encode: Encode | None = None, counters: EngineCounters | None = None) -> None:
@@ -168,15 +171,15 @@ class ZoomSearch:
         self._turn = 0
 
     def finish(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
-        """Look closer at what was found in a picture, and through smaller and smaller parts for what was not.
+        """Improve the answers about an image: check what was found, and search for the rest in ever smaller parts.
 
         Args:
             image: RGB uint8 (H, W, 3).
-            found: What was found in the whole picture, by key.
-            words: What was looked for, by key.
+            found: Answers about the whole image, by key.
+            words: Expressions, by key.
 
         Returns:
-            The surest answer a key.
+            The answer with the highest score for each key.
         """
         height, width = image.shape[:2]
         best = self._refine(image, found, words)
@@ -185,7 +188,7 @@ class ZoomSearch:
         return best
 
     def go_on(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
-        """As :meth:`finish` for one frame of a stream: of all parts of a frame, it looks through the next in turn."""
+        """Like :meth:`finish`, but for one frame of a stream: each call searches only the next one of all parts."""
         height, width = image.shape[:2]
         views = [view for tiling in tilings(width, height) for view in tiling]
         best = self._refine(image, found, words)
@@ -194,18 +197,21 @@ class ZoomSearch:
         return best
 
     def _refine(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
-        """The surer of what was found and what a view around it shows; what is not sure has to be shown by the view."""
-        closer = self._look_at(image, found, words)
+        """Ask again in a view around each found box.
+
+        The new answer replaces one that is not sure. Of a sure answer and the new one, the higher score counts.
+        """
+        closer = self._ask_around(image, found, words)
         return {
             key: max(answer, closer.get(key, answer), key=_score) if _is_sure(answer) else closer.get(key, answer)
             for key, answer in found.items()
         }
 
     def _scan(self, image: Image, views: Sequence[ZoomView], best: Answers, words: Mapping[str, str]) -> Answers:
-        """Look through parts of a picture for what is not sure yet.
+        """Search parts of an image for the expressions without a sure answer.
 
-        What is found in a part counts if a view around it shows it, too, and with the score
-        it has there: each part without the thing is one more chance to be wrong.
+        A result counts only if a view around its box confirms it, with the score of that view:
+        every part without the object is another chance of a false detection.
         """
         unsure = {key: words[key] for key, answer in best.items() if not _is_sure(answer)}
         if not unsure:
@@ -216,11 +222,11 @@ class ZoomSearch:
             for key, answer in self._ask(seen, unsure, view).items():
                 if _is_sure(answer) and _score(answer) >= _score(found.get(key, answer)):
                     found[key] = answer
-        confirmed = self._look_at(image, found, words)
+        confirmed = self._ask_around(image, found, words)
         return {key: answer for key, answer in confirmed.items() if _is_sure(answer)}
 
-    def _look_at(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
-        """What views around found boxes show; nothing about boxes that are large in the picture already."""
+    def _ask_around(self, image: Image, found: Mapping[str, Grounding], words: Mapping[str, str]) -> Answers:
+        """Answers about views around the found boxes; none for boxes that are large in the image already."""
         height, width = image.shape[:2]
         boxes = {key: box for key, answer in found.items() if (box := answer.box) is not None}
         views = {key: ZoomView.around(box, width, height) for key, box in boxes.items()}
@@ -234,17 +240,17 @@ class ZoomSearch:
         return answers
 
     def _ask(self, seen: Seen, words: Mapping[str, str], view: ZoomView) -> Answers:
-        """Where things are in a view; nothing where the view may show but a part of them."""
+        """Find expressions in a view; no box where the view may show only a part of the object."""
         answers = find_by_words(self._runtime, seen, words, counters=self._counters)
         return {key: _in_frame(answer, view) for key, answer in answers.items()}
 
 
 def _in_frame(answer: Grounding, view: ZoomView) -> Grounding:
-    """An answer about a view as one about its frame."""
+    """Convert an answer about a view to one about its frame."""
     if answer.box is None:
         return answer
     if view.cuts(answer.box):
-        return Grounding(None, 0.0, answer.text, "only a part of it is in the view")
+        return Grounding(None, 0.0, answer.text, "only a part of the object is in the view")
     return replace(answer, box=view.to_frame(answer.box))
 
 
@@ -256,17 +262,18 @@ def _score(answer: Grounding) -> float:
     return answer.score
 
 
+# The first frame and the live one: an anchor window.
 _FRAMES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opening:
-    """A view of a frame in which a target's box is known.
+    """A view in which the box of a target is known.
 
     Attributes:
-        image: The view.
-        box: The target's box in it.
-        words: The target's words, empty if it has none.
+        image: Pixels of the view, RGB uint8 (H, W, 3).
+        box: Box of the target in the view.
+        words: Expression of the target, empty if it has none.
     """
 
     image: Image
@@ -275,15 +282,15 @@ class _Opening:
 
 
 class ZoomFollow:
-    """Follows several targets through anchor windows of views instead of frames.
+    """Tracks several targets in anchor windows of views instead of frames.
 
-    Each view is around the place where the target was last surely seen. Targets share
-    no views, so each costs an encoded picture and a pass of the language model.
+    Each view is around the last certain box of a target. Targets share no views, so each target
+    costs one encoded image and one pass of the language model.
 
     Args:
         runtime: The model.
         encode: Encodes images.
-        counters: Where passes and tokens are counted.
+        counters: Counts passes and tokens.
     """
 
     def __init__(self, runtime: Runtime, encode: Encode, counters: EngineCounters) -> None:
@@ -295,7 +302,7 @@ class ZoomFollow:
         return target_id in self._openings
 
     def open(self, target_id: str, frame: Frame, box: Box, words: str) -> None:
-        """Follow a target from a frame in which its box is known; replaces what was followed before."""
+        """Start to track a target from a frame in which its box is known; replaces an earlier start."""
         view = ZoomView.around(box, frame.width, frame.height)
         inside = view.from_frame(box)
         if inside is not None:
@@ -303,28 +310,28 @@ class ZoomFollow:
             self._windows.pop(target_id, None)
 
     def forget(self, target_id: str) -> None:
-        """Stop following a target."""
+        """Stop tracking a target."""
         self._openings.pop(target_id, None)
         self._windows.pop(target_id, None)
 
     def clear(self) -> None:
-        """Stop following all targets."""
+        """Stop tracking all targets."""
         self._openings.clear()
         self._windows.clear()
 
     def restart(self) -> None:
-        """Forget what the model keeps, after a failure of it; the targets stay."""
+        """Drop all windows after a failure of the model; the targets and their first views stay."""
         self._windows.clear()
 
     def look(self, frame: Frame, places: Mapping[str, Box]) -> dict[str, Grounding]:
-        """Look at the places where targets were last seen.
+        """Find targets in views around their last boxes.
 
         Args:
             frame: The live frame.
-            places: Boxes by target id.
+            places: Last boxes by target id.
 
         Returns:
-            What is seen of each target that is followed, and that a view shows larger than the frame.
+            One observation for each tracked target whose view is a useful magnification.
         """
         views = {name: ZoomView.around(box, frame.width, frame.height) for name, box in places.items() if name in self}
         views = {name: view for name, view in views.items() if view.is_worth_it}
@@ -336,7 +343,7 @@ class ZoomFollow:
         for name, opening in zip(fresh, pictures[len(views) :], strict=True):
             self._windows[name] = self._new_window(name, opening)
         return {
-            name: _look(self._windows[name], name, view, live, places[name])
+            name: _find_in_view(self._windows[name], name, view, live, places[name])
             for (name, view), live in zip(views.items(), pictures[: len(views)], strict=True)
         }
 
@@ -346,8 +353,8 @@ class ZoomFollow:
         return Window(self._runtime, seen, {name: opening.box}, words, _FRAMES, self._counters)
 
 
-def _look(window: Window, name: str, view: ZoomView, live: Seen, place: Box) -> Grounding:
-    """Ask where a target is in a view; ``place``: its last box in the frame."""
+def _find_in_view(window: Window, name: str, view: ZoomView, live: Seen, place: Box) -> Grounding:
+    """Find a target in a view. ``place`` is its last box in the frame."""
     guess = view.from_frame(place)
     seen = window.look(live, {} if guess is None else {name: guess})[name]
     return seen if seen.box is None else Grounding(view.to_frame(seen.box), seen.score)

@@ -1,1 +1,1 @@
-"""Losses, schedules and stages, and the one loop that runs them."""
+"""Training: losses, optimisers, recipes, and the loop that runs the stages."""

@@ -1,4 +1,4 @@
-"""One place for what differs between a CPU, a GPU and many GPUs: ``accelerate`` behind a few plain methods."""
+"""Wrapper around ``accelerate``: the same training code runs on a CPU, a GPU or many GPUs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from elysium_core.training.losses import Sums
 from elysium_core.training.recipe_file import one_line
 
 PRECISIONS = ("float32", "bfloat16")
-"""In what a model is computed; weights and optimiser stay in float32."""
+"""Precisions of the computation; weights and optimiser stay in float32."""
 
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
 _DISTRIBUTED_VARIABLE = "WORLD_SIZE"
 
 
 def training_device(name: str) -> torch.device:
-    """The device to train on.
+    """Return the device to train on.
 
     Args:
         name: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -46,22 +46,22 @@ def training_device(name: str) -> torch.device:
 
 
 def process_count() -> int:
-    """Processes of this run, as ``accelerate launch`` (or torchrun) has set them up; 1 without it."""
+    """Return the number of processes that ``accelerate launch`` (or torchrun) started; 1 without it."""
     return int(os.environ.get(_DISTRIBUTED_VARIABLE, "1"))
 
 
 class Acceleration:
-    """The processes of a run and how the model lies on them.
+    """The processes of a run and the distribution of the model over them.
 
-    Single and data-parallel runs hold *whole* weights in every process. DeepSpeed ZeRO and FSDP
-    (chosen by the config file of ``accelerate launch``) are *sharded*: optimiser and, from ZeRO-3
-    on, weights are spread, and are saved by every process together.
+    In single and data-parallel runs every process holds the whole weights. DeepSpeed ZeRO and FSDP
+    (chosen in the config file of ``accelerate launch``) shard the optimiser over the processes, and
+    ZeRO-3 and FSDP also the weights. All processes save sharded states together.
 
     Args:
         device: As in :func:`training_device`.
         precision: One of :data:`PRECISIONS`.
-        accumulate: Batches whose gradients are added up before a step.
-        find_unused: Some trained weights may take no part in a step (data-parallel only).
+        accumulate: Batches whose gradients are summed in a step.
+        find_unused: Whether some trained weights may be unused in a step (data-parallel only).
 
     Raises:
         BackendError: There is no such device, or ``accelerate`` or DeepSpeed is not installed.
@@ -110,12 +110,12 @@ class Acceleration:
 
     @property
     def sharded(self) -> bool:
-        """Whether a state can only be saved by all processes together."""
+        """Whether all processes must save a state together."""
         return self.kind in ("deepspeed", "fsdp")
 
     @property
     def whole_weights(self) -> bool:
-        """Whether this process alone could run the model: all but FSDP and ZeRO-3."""
+        """Whether this process alone can run the model; False for FSDP and ZeRO-3."""
         return self.kind != "fsdp" and self._zero_stage() < 3
 
     def _zero_stage(self) -> int:
@@ -125,16 +125,16 @@ class Acceleration:
     def prepare(
         self, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, batch: int, clip_norm: float
     ) -> tuple[nn.Module, Any]:
-        """Place a model and its optimiser.
+        """Move a model and its optimiser to the device and wrap them for the processes.
 
         Args:
-            model: Float32, on any device.
-            optimizer: Of its trained parameters; None for one that needs no help (whole weights only).
-            batch: Samples a batch of one process, which DeepSpeed wants to know.
-            clip_norm: Largest norm of a gradient; DeepSpeed clips by itself.
+            model: The model in float32, on any device.
+            optimizer: Optimiser of its trained parameters; None if it needs no wrapper (whole weights only).
+            batch: Samples per batch of one process, for DeepSpeed.
+            clip_norm: Largest norm of a gradient, for DeepSpeed, which clips gradients itself.
 
         Returns:
-            Both, wrapped.
+            The wrapped model and optimiser.
 
         Raises:
             ConfigError: The launcher's config asks for sharding, which this model's optimiser cannot do.
@@ -155,31 +155,31 @@ class Acceleration:
 
     @contextmanager
     def accumulating(self, model: nn.Module) -> Iterator[None]:
-        """One batch of a step; gradients are exchanged behind the last one only."""
+        """Context of one batch of a step. Processes exchange gradients only after the last one."""
         with self._accelerator.accumulate(model):
             yield
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a batch; they are *added up* over a step's batches, averaged over processes."""
-        # accelerate divides by the number of batches; the loss is already this batch's share of the step.
+        """Add the gradients of a batch. They are summed over the batches of a step and averaged over processes."""
+        # accelerate divides by the number of batches, but the loss already has this batch's weight in the step.
         self._accelerator.backward(loss * self._accumulate if self._accumulate > 1 else loss)
 
     def clip(self, model: nn.Module, parameters: list[nn.Parameter], largest: float) -> float:
-        """Clip the gradient to a norm; return the norm it had."""
+        """Clip the gradient to a norm; return the norm before clipping."""
         if not self.sharded:
             return float(torch.nn.utils.clip_grad_norm_(parameters, largest))
         norm = self._accelerator.clip_grad_norm_(model.parameters(), largest)
         return 0.0 if norm is None else float(norm)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means over all processes; all of them must ask for the same keys."""
+        """Return means over all processes. All processes must pass the same keys."""
         if self.world == 1:
             return dict(values)
         stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         return dict(zip(values, self._accelerator.reduce(stacked, "mean").tolist(), strict=True))
 
     def mean_sums(self, sums: Sums) -> Sums:
-        """Totals and weights, as means over all processes; all of them must ask for the same names."""
+        """Return totals and weights as means over all processes. All processes must pass the same names."""
         totals = self.mean({name: total for name, (total, _) in sums.items()})
         weights = self.mean({name: weight for name, (_, weight) in sums.items()})
         return {name: (totals[name], weights[name]) for name in sums}
@@ -190,10 +190,10 @@ class Acceleration:
             self._accelerator.wait_for_everyone()
 
     def on_main(self, action: Callable[[], None]) -> None:
-        """Do something in the main process while the others wait; its failure ends all of them.
+        """Run a function in the main process while the others wait. Its failure ends all processes.
 
         Raises:
-            OSError: Whatever the main process met; the others end with a sentence of their own.
+            OSError: The error of the main process; the other processes refer to its message.
         """
         failure: OSError | None = None
         if self.is_main:
@@ -208,12 +208,12 @@ class Acceleration:
             raise OSError("the main process could not write its files; see its message")
 
     def unwrap(self, model: nn.Module) -> nn.Module:
-        """The model itself, without what prepares it for many processes."""
+        """Return the model without the wrappers for several processes."""
         unwrapped: nn.Module = self._accelerator.unwrap_model(model)
         return unwrapped
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """All weights, in the main process; elsewhere None. Every process must call it."""
+        """Return all weights in the main process, None in the others. Every process must call it."""
         if not self.sharded:
             return self.unwrap(model).state_dict() if self.is_main else None
         state: dict[str, Tensor] = self._accelerator.get_state_dict(model)
@@ -224,7 +224,7 @@ class Acceleration:
         self._accelerator.save_state(str(folder))
 
     def load_shards(self, folder: Path) -> None:
-        """Read what :meth:`save_shards` wrote, in as many processes."""
+        """Read the files of :meth:`save_shards`, with the same number of processes."""
         self._accelerator.load_state(str(folder))
 
 
@@ -232,7 +232,7 @@ def require_packages(*, deepspeed: bool = False) -> None:
     """Check that the packages that training needs are installed.
 
     Raises:
-        BackendError: One of them is not; the sentence says how to install it.
+        BackendError: One of them is not; the message has the command to install it.
     """
     if find_spec("accelerate") is None:
         raise BackendError("training needs the package accelerate; run `pip install 'elysium-core[train]'`")
@@ -247,8 +247,8 @@ def check_launcher(path: Path) -> None:
     """Check a config file of ``accelerate launch`` before any process is started with it.
 
     Raises:
-        ConfigError: It cannot be read, or is no such file.
-        BackendError: It asks for what is not installed.
+        ConfigError: It cannot be read, or is not a config of accelerate.
+        BackendError: It needs DeepSpeed, which is not installed.
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -257,5 +257,5 @@ def check_launcher(path: Path) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(settings, dict) or "distributed_type" not in settings:
-        raise ConfigError(f"{path} is no accelerate config: it has no distributed_type")
+        raise ConfigError(f"{path} is not an accelerate config: it has no distributed_type")
     require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")

@@ -19,14 +19,14 @@ from elysium_core.training.loop import TrainingLoop
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """What one stage will cost on this machine when nothing else runs on it.
+    """Estimated cost of one stage on this machine if nothing else runs on it.
 
     Attributes:
         name: The stage.
-        steps: Steps still to do.
-        step_s: Time of one step, its batch included [s].
-        trained: Weights it trains.
-        memory_mb: Largest memory of the process that tried it [MB]; on a GPU, of the GPU.
+        steps: Remaining steps.
+        step_s: Time of one step, including its batch [s].
+        trained: Number of trained weights.
+        memory_mb: Peak memory of the trial process, or of the GPU if one is used [MB].
     """
 
     name: str
@@ -37,7 +37,7 @@ class StageEstimate:
 
     @property
     def total_s(self) -> float:
-        """Time of the steps still to do [s]."""
+        """Time of the remaining steps [s]."""
         return self.steps * self.step_s
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ def _try_stage(run: TriedStage, name: str, steps: int) -> StageEstimate:
     run.loop.model.train()
     batches = run.batches
     run.loop.train_step([batches[0]])
-    # The first step also sets up kernels and buffers. On a CPU the time of this process counts, so that other
+    # The first step also sets up kernels and buffers. On a CPU the CPU time of this process is measured, so that other
     # processes do not change the estimate.
     on_gpu = run.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time

@@ -1,4 +1,4 @@
-"""The training loop: one stage from its first step, or from where it was killed, to its last.
+"""The training loop: runs one stage from its newest saved state, or its first step, to its last step.
 
 The loop counts steps, writes files and waits for processes.
 :class:`elysium_core.training.stage_work.StageWork` is what is learnt from a batch;
@@ -41,13 +41,13 @@ _TELL_EVERY = 10
 class TrainingLoop:
     """Runs one stage, with its files in one folder.
 
-    Files: ``step-*`` (weights, optimiser and counters to go on from), the records of
-    :class:`StageRecords` and, when finished, what the work writes, and ``done``.
+    Files: ``step-*`` (saved state: weights, optimiser and counters), the records of
+    :class:`StageRecords` and, when finished, the result of the stage and ``done``.
 
     Args:
         work: The stage.
-        model: Its model, first weights loaded.
-        optimizer: Of the weights it trains.
+        model: Its model with initial weights.
+        optimizer: Optimiser of the trained weights.
         acceleration: The processes.
         folder: The stage's folder.
         average: Keeps a running average of the weights, if wanted.
@@ -77,7 +77,7 @@ class TrainingLoop:
         self._sums: Sums = {}
 
     def resume(self) -> bool:
-        """Go on from the newest saved state; False if there is none.
+        """Load the newest saved state; return False if there is none.
 
         Raises:
             DataError: It belongs to another model, or to another number of processes.
@@ -88,11 +88,11 @@ class TrainingLoop:
         return progress is not None
 
     def save(self) -> None:
-        """Save the state to go on from; a failure leaves the one before it."""
+        """Save the state; after a failure the previous state remains."""
         self.state.save(Progress(self.step, self.seconds, self._sums))
 
     def run(self) -> None:
-        """Train to the last step, saving now and then.
+        """Train to the last step, with regular saves.
 
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM came. The step was finished and the state is saved; a second Ctrl-C
@@ -144,7 +144,7 @@ class TrainingLoop:
         raise KeyboardInterrupt
 
     def _steps(self) -> Iterator[list[Any]]:
-        """The batches of every step that is left; each process has its own, by number."""
+        """Yield the batches of this process for all remaining steps."""
         settings, world = self.settings, self.acceleration.world
         numbers = range(self._number(0), settings.steps * settings.accumulate * world, world)
         loader = DataLoader(
@@ -170,18 +170,18 @@ class TrainingLoop:
             raise type(error)(sentence or str(error)) from error
 
     def train_step(self, batches: Sequence[Any]) -> Sums:
-        """Learn from the batches of one step; return its losses, summed over batches and processes.
+        """Train on the batches of one step; return its losses, summed over batches and processes.
 
         Raises:
-            DataError: Loss or gradient is not finite. No weight is changed then, except by DeepSpeed,
-                which finds it when it has made the step; the saved state stays what it was.
+            DataError: Loss or gradient is not finite. The weights are unchanged then, except with DeepSpeed,
+                which computes the norm after the step; the saved state remains.
         """
         self.optimizer.set_factor(self.work.rate_factor(self.step))
         shares = self._shares(batches)
         found: list[Losses] = []
         for place, (drawn, share) in enumerate(zip(batches, shares, strict=True)):
             batch = drawn.to(self.acceleration.device)
-            # Noise and choices inside the model depend on the batch's number alone, as the batch does.
+            # Random numbers of the model depend only on the batch number, as the batch itself does.
             torch.manual_seed(self.work.seed(self._number(place)))
             with self.acceleration.accumulating(self.model):
                 losses = self.work.losses(self.model, batch)
@@ -197,11 +197,11 @@ class TrainingLoop:
         return self.acceleration.mean_sums(add_up(found))
 
     def _number(self, place: int) -> int:
-        """Number of a batch of the present step among all batches of all processes."""
+        """Return the number of a batch of the current step among all batches of all processes."""
         return (self.step * self.settings.accumulate + place) * self.acceleration.world + self.acceleration.rank
 
     def _shares(self, batches: Sequence[Any]) -> list[float]:
-        """What each batch's mean loss counts in the step, so that every answer token counts the same.
+        """Return the weight of each batch's mean loss in the step, so that every answer token has equal weight.
 
         Gradients are averaged over processes, so the shares of a step add up to the number of processes.
         """
@@ -257,7 +257,7 @@ class TrainingLoop:
 
 
 def _worker_context(acceleration: Acceleration) -> str | None:
-    """How workers are started: a process that has opened a GPU or a process group must not be forked."""
+    """Return the start method of workers: a process with an open GPU or process group must not be forked."""
     return "spawn" if acceleration.device.type == "cuda" or acceleration.world > 1 else None
 
 

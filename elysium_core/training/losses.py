@@ -1,6 +1,6 @@
-"""The loss on answers, and means that stay exact when batches are added up.
+"""The loss on answers, and weighted means that stay exact when batches are summed.
 
-Shapes: B rows, L tokens a row, D the LLM's width, V its vocabulary, M answer tokens of a batch.
+Shapes: B rows, L tokens per row, D width of the LLM, V its vocabulary, M answer tokens of a batch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _SMALLEST_WEIGHT = 1e-6
 
 
 class Mean(NamedTuple):
-    """A mean as a sum and its weight: added up over batches, they give the mean over all of them.
+    """A mean, stored as sum and weight. Summed over batches, they give the mean over all batches.
 
     Attributes:
         total: Sum of the values, each times its weight; a scalar tensor.
-        weight: Sum of the weights; 0 where there was nothing to measure.
+        weight: Sum of the weights; 0 if there are no values.
     """
 
     total: Tensor
@@ -31,19 +31,19 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Tensor:
-        """The mean; 0 where there was nothing to measure."""
+        """The mean; 0 if there are no values."""
         return self.total / self.weight.clamp(min=_SMALLEST_WEIGHT)
 
 
 Losses = dict[str, Mean]
-"""Losses and measures of a batch by name; ``total`` is minimised."""
+"""Losses and metrics of a batch by name; ``total`` is minimised."""
 
 Sums = dict[str, tuple[float, float]]
-"""The same as numbers: total and weight by name."""
+"""Losses and metrics as numbers: total and weight by name."""
 
 
 def batch_mean(value: Tensor) -> Mean:
-    """A value that counts once for each batch."""
+    """Return a mean of one value with weight 1."""
     return Mean(value, torch.ones_like(value, dtype=torch.float32))
 
 
@@ -53,7 +53,7 @@ def detached(losses: Losses) -> Losses:
 
 
 def add_up(batches: Iterable[Losses]) -> Sums:
-    """Sums over batches; all of them have the same names."""
+    """Return the sums over batches, which all have the same names."""
     names: list[str] = []
     sums = torch.zeros(())
     for losses in batches:
@@ -65,7 +65,7 @@ def add_up(batches: Iterable[Losses]) -> Sums:
 
 
 def decayed(before: Sums, new: Sums, memory: float) -> Sums:
-    """Running sums: what was before counts ``memory`` times, what is new the rest."""
+    """Update running sums: old values get the factor ``memory``, new values the factor ``1 - memory``."""
     return {
         name: (
             memory * before.get(name, (total, weight))[0] + (1 - memory) * total,
@@ -76,12 +76,12 @@ def decayed(before: Sums, new: Sums, memory: float) -> Sums:
 
 
 def means(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Mean of each sum; names under which nothing was measured are left out."""
+    """Return the mean of each sum; names without values are left out."""
     return {name: total / weight for name, (total, weight) in sums.items() if weight > 0}
 
 
 def answer_losses(logits: Tensor, labels: Tensor, weights: Tensor, is_digit: Tensor) -> Losses:
-    """The loss on answers, and how well their parts are known.
+    """Return the loss on answers, and metrics of their digits and text.
 
     Args:
         logits: (M, V) at the token before each answer token.
@@ -90,8 +90,8 @@ def answer_losses(logits: Tensor, labels: Tensor, weights: Tensor, is_digit: Ten
         is_digit: (M,) bool, whether the token is a digit of a box.
 
     Returns:
-        ``answer``: cross-entropy over all answer tokens, by their weights. Without gradient: ``digit_loss`` and
-        ``digit_accuracy`` over the digits of boxes, ``text_loss`` over all other tokens by their weights.
+        ``answer``: weighted cross-entropy over all answer tokens. Without gradient: ``digit_loss`` and
+        ``digit_accuracy`` over the digits of boxes, ``text_loss`` (weighted) over all other tokens.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
     measured = losses.detach()
@@ -107,7 +107,7 @@ def answer_losses(logits: Tensor, labels: Tensor, weights: Tensor, is_digit: Ten
 
 
 class AnsweredRows(Protocol):
-    """The part of a batch that holds questions and answers; see :func:`elysium_core.prompt.layout.row_tensors`."""
+    """The tokens of a batch with questions and answers; see :func:`elysium_core.prompt.layout.row_tensors`."""
 
     token_ids: Tensor
     positions: Tensor
@@ -119,22 +119,22 @@ class AnsweredRows(Protocol):
 def losses_of_rows(
     llm: Llama, rows: AnsweredRows, visual: Tensor, collect: tuple[int, ...] = ()
 ) -> tuple[Losses, list[Tensor]]:
-    """Read rows of tokens and compare the answers in them with what the model would have said.
+    """Run the decoder on rows of tokens and return the loss on their answers.
 
     Args:
         llm: The decoder.
         rows: Questions and answers.
         visual: Visual tokens (..., D), in the order of their slots.
-        collect: Decoder layers whose output is wanted, ascending.
+        collect: Decoder layers whose output is returned, ascending.
 
     Returns:
-        See :func:`answer_losses`; and the output (B, L, D) of each wanted layer.
+        See :func:`answer_losses`; and the output (B, L, D) of each layer in ``collect``.
     """
     embedded = place_visual_tokens(llm, rows.token_ids, visual)
-    # Without a second branch plain causal attention sees the same, and is faster; padding comes last.
+    # With only one branch, plain causal attention gives the same result and is faster; padding is at the end.
     mask = branch_mask(rows.branch) if bool((rows.branch > 1).any()) else None
     hidden, collected = llm(embedded, rows.positions, mask, collect=collect)
-    # An answer's first token is predicted by the question's last: its neighbour in memory.
+    # The last token of the question predicts the first of the answer; they are neighbours in the row.
     labelled = rows.label_weight[:, 1:] > 0
     losses = answer_losses(
         llm.logits(hidden[:, :-1][labelled]),
@@ -146,7 +146,7 @@ def losses_of_rows(
 
 
 def branch_mask(branch: Tensor) -> Tensor:
-    """Who may attend to whom: a token to the frames before it and to its own branch before it.
+    """Return the attention mask: a token attends to earlier frames and to earlier tokens of its branch.
 
     Args:
         branch: (B, L); 0 the frames, 1.. questions, -1 padding.
@@ -162,7 +162,7 @@ def branch_mask(branch: Tensor) -> Tensor:
 
 
 def place_visual_tokens(llm: Llama, token_ids: Tensor, visual: Tensor) -> Tensor:
-    """Embeddings (B, L, D) of token ids (B, L) with visual tokens (..., D) in their slots, in order."""
+    """Return embeddings (B, L, D) of token ids (B, L) with visual tokens (..., D) in their slots, in order."""
     slots = token_ids == VISUAL_SLOT
     embedded = llm.embed(token_ids.clamp(min=0))
     return embedded.masked_scatter(slots[..., None], visual.to(embedded.dtype))

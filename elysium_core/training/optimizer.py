@@ -1,12 +1,8 @@
-"""The optimisers: AdamW for pretrained models; for models from scratch, Muon and AdamW together.
+"""Optimisers, learning rate schedules, and the running average of the weights.
 
-Orthogonalised updates (Muon) of the matrices inside transformer layers brought small networks to
-the same loss in fewer steps than AdamW. Embeddings, norms, heads and vectors are outside its
-theory and stay with AdamW.
-
-Learning rates by step, as a share of the peak.
-
-A running average of the weights: what is exported is smoother than the last step.
+Pretrained models are trained with AdamW. Models from scratch are trained with Muon for the matrices
+inside transformer layers, where small networks reached the same loss in fewer steps than with AdamW.
+Embeddings, norms, heads and vectors are not covered by Muon's theory and use AdamW.
 """
 
 from __future__ import annotations
@@ -24,11 +20,11 @@ from elysium_core.errors import BackendError
 
 
 def linear_factor(step: int, steps: int, *, warmup_steps: int, decay_from: float, final: float) -> float:
-    """Linear warm-up, flat, linear decay.
+    """Return the learning rate as a share of the peak: linear warm-up, constant, linear decay.
 
     Args:
-        step: From 0.
-        steps: Of the whole stage.
+        step: Number of the step, from 0.
+        steps: Steps of the whole stage.
         warmup_steps: Steps of warm-up.
         decay_from: Share of the steps after which the rate falls, 0..1.
         final: Last rate as a share of the peak, 0..1.
@@ -42,11 +38,11 @@ def linear_factor(step: int, steps: int, *, warmup_steps: int, decay_from: float
 
 
 def cosine_factor(step: int, steps: int, *, warmup_share: float, final: float) -> float:
-    """Linear warm-up, then half a cosine down.
+    """Return the learning rate as a share of the peak: linear warm-up, then half a cosine.
 
     Args:
-        step: From 0.
-        steps: Of the whole stage.
+        step: Number of the step, from 0.
+        steps: Steps of the whole stage.
         warmup_share: Share of the steps for warm-up, 0..1.
         final: Last rate as a share of the peak, 0..1.
     """
@@ -61,8 +57,8 @@ class WeightAverage:
     """Exponential moving average of a model's trained weights, in float32.
 
     Args:
-        model: The model, whole, first weights loaded.
-        decay: Share of the old average that stays at each step, in (0, 1).
+        model: The model with whole (not sharded) initial weights.
+        decay: Factor of the old average at each step, in (0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -70,22 +66,22 @@ class WeightAverage:
         self.weights: dict[str, Tensor] = {
             name: value.detach().float().clone() for name, value in model.named_parameters() if value.requires_grad
         }
-        """The averages by the names of the weights."""
+        """Averages by name of the weight."""
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of one more step."""
+        """Update the averages with the weights of one step."""
         for name, value in model.named_parameters():
             if name in self.weights:
                 average = self.weights[name] = self.weights[name].to(value.device)
                 average.lerp_(value.float(), 1 - self._decay)
 
     def save(self, path: Path) -> None:
-        """Write the averages as safetensors."""
+        """Write the averages as a safetensors file."""
         save_file({name: value.contiguous() for name, value in self.weights.items()}, path)
 
     def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote."""
+        """Read the file of :meth:`save`."""
         self.weights = load_file(path)
 
 
@@ -93,7 +89,7 @@ BETAS = (0.9, 0.98)
 
 
 class TrainingOptimizer(Protocol):
-    """What the loop asks of an optimiser."""
+    """Interface of an optimiser for the training loop."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -102,11 +98,11 @@ class TrainingOptimizer(Protocol):
 
     @property
     def shardable(self) -> torch.optim.Optimizer | None:
-        """What DeepSpeed or FSDP may take over; None if it has to stay as it is."""
+        """The optimiser that DeepSpeed or FSDP may wrap; None if it cannot be sharded."""
         ...
 
     def adopt(self, prepared: torch.optim.Optimizer) -> None:
-        """Go on with what became of :attr:`shardable`."""
+        """Use the wrapped :attr:`shardable` from now on."""
         ...
 
     def set_factor(self, factor: float) -> None:
@@ -127,12 +123,12 @@ class TrainingOptimizer(Protocol):
 
 
 class ScheduledAdamW:
-    """AdamW whose groups keep the ratio of their learning rates.
+    """AdamW with a schedule; the groups keep the ratio of their learning rates.
 
     Args:
         groups: Parameter groups, each ``{"params": [...], "lr": peak}``.
-        weight_decay: Of all matrices.
-        betas: Of AdamW.
+        weight_decay: Weight decay of matrices.
+        betas: Betas of AdamW.
     """
 
     def __init__(
@@ -151,11 +147,11 @@ class ScheduledAdamW:
 
     @property
     def shardable(self) -> torch.optim.Optimizer | None:
-        """The optimiser itself: its update of one number needs no other number."""
+        """The optimiser itself, because AdamW updates each number independently."""
         return self._optimizer
 
     def adopt(self, prepared: torch.optim.Optimizer) -> None:
-        """Go on with the wrapped optimiser, whose groups are in the same order."""
+        """Use the wrapped optimiser from now on; its groups are in the same order."""
         self._optimizer = prepared
 
     def set_factor(self, factor: float) -> None:
@@ -212,16 +208,16 @@ class MixedOptimizer:
 
     @property
     def shardable(self) -> torch.optim.Optimizer | None:
-        """None: Muon needs whole matrices."""
+        """None, because Muon needs whole matrices."""
         return None
 
     def adopt(self, prepared: torch.optim.Optimizer) -> None:
-        """Never asked, because nothing is shardable.
+        """Raise an error, because this optimiser cannot be sharded.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"Muon cannot go on as {type(prepared).__name__}")
+        raise BackendError(f"Muon cannot be replaced by {type(prepared).__name__}")
 
     def set_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its peak."""

@@ -1,7 +1,7 @@
-"""Recipe files: YAML as checked settings; all problems of a file are found and named in one sentence.
+"""Recipe files: YAML settings checked against a schema, with all problems of a file in one error message.
 
-The schema of a recipe is a tree of :class:`RecipePart`. Pydantic finds what is wrong with each value, the parts add
-what is wrong between values, and this module says it with the key and the value.
+The schema of a recipe is a tree of :class:`RecipePart`. Pydantic checks each value, the parts check values against
+each other, and this module turns the problems into sentences with key and value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from elysium_core.errors import ConfigError, printable
 
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
-# Names of other things in the folder of a run.
+# Names of other files in a run folder.
 TAKEN_NAMES = ("tokenizer", "checkpoint")
 
 _LONGEST_VALUE = 80
@@ -46,13 +46,13 @@ _SENTENCES = {
 
 
 class RecipePart(BaseModel):
-    """A group of settings: never changed once it is read, and without unknown keys."""
+    """A group of settings: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _as_number(value: Any) -> Any:
-    """1e-3 is text to YAML."""
+    """Convert text such as 1e-3, which YAML does not read as a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -60,7 +60,7 @@ def _as_number(value: Any) -> Any:
 
 
 def one_of(names: Collection[str]) -> AfterValidator:
-    """Accept these names alone."""
+    """Return a validator that accepts only these names."""
 
     def check(value: str) -> str:
         if value not in names:
@@ -81,11 +81,11 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 
 Part = TypeVar("Part", bound=RecipePart)
 Problem = tuple[tuple[str | int, ...], str]
-"""Keys from a part to a value, and what is wrong with the value: "must be at least 1"."""
+"""Keys from a part to a value, and the problem with the value, such as "must be at least 1"."""
 
 
 def checked(part: Part, problems: Iterable[Problem]) -> Part:
-    """Return a part between whose values nothing is wrong; for validators that run after the values are read.
+    """Return the part if there are no problems; for validators that compare values with each other.
 
     Raises:
         ValidationError: There are problems.
@@ -102,7 +102,7 @@ def checked(part: Part, problems: Iterable[Problem]) -> Part:
 
 
 def stage_problems(stages: Iterable[str], export: str) -> Iterable[Problem]:
-    """What is wrong with the names of a recipe's stages."""
+    """Yield the problems with the names of a recipe's stages."""
     names = list(stages)
     for name in names:
         if not STAGE_NAME.match(name) or name in TAKEN_NAMES:
@@ -118,7 +118,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML file and apply ``key.sub=value`` overrides.
 
     Raises:
-        ConfigError: The file cannot be read, or an override is not one.
+        ConfigError: The file cannot be read, or an override is not ``key=value``.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -134,17 +134,17 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without its line breaks."""
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 def read_recipe(path: Path, raw: dict[str, Any], schema: type[Part]) -> Part:
-    """Check settings.
+    """Check settings against a schema.
 
     Args:
-        path: Where they come from, for messages.
+        path: File of the settings, for messages.
         raw: The settings.
-        schema: What they must be.
+        schema: The schema.
 
     Raises:
         ConfigError: Keys are unknown or missing, or values wrong; all of them are named.
@@ -173,7 +173,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _sentence(schema: type[RecipePart], problem: ErrorDetails) -> str:
-    """One problem as pydantic gives it, in words: which key, which value, what it must be."""
+    """Return a problem from pydantic as a sentence with key, value and requirement."""
     keys = problem["loc"]
     if problem["type"] == "missing":
         return f"missing key {_dotted(keys)}"
@@ -194,10 +194,10 @@ def _dotted(keys: Sequence[str | int]) -> str:
 
 
 def _suggestion(schema: type[RecipePart], keys: Sequence[str | int]) -> str:
-    """The known key that is most like an unknown one."""
+    """Return a hint with the known key that is most similar to an unknown one."""
     place: Any = schema
     for key in keys[:-1]:
-        # Below a mapping of names to parts lie parts.
+        # The values of a mapping from names to parts are parts.
         place = place.model_fields[key].annotation if hasattr(place, "model_fields") else get_args(place)[-1]
     near = get_close_matches(str(keys[-1]), list(place.model_fields), n=1)
     return f" (did you mean {_dotted([*keys[:-1], *near])}?)" if near else ""
@@ -210,5 +210,5 @@ def _at(part: Any, keys: Sequence[str | int]) -> Any:
 
 
 def _as_yaml(value: Any) -> Any:
-    """Tuples as the lists they are in a file."""
+    """Convert tuples to lists, as they are in a file."""
     return [_as_yaml(item) for item in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What a stage leaves to look at: JSON lines, TensorBoard, sample pictures, the data lines it skipped."""
+"""Records of a stage: JSON logs, TensorBoard curves, sample images, and the list of skipped data lines."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class StageRecords:
 
     Args:
         folder: The stage's folder.
-        step: Step to go on from: what was recorded behind it is dropped, because it comes again.
-        active: False in all processes but the main one; nothing is written then.
+        step: Step to continue from; records of later steps are dropped, because these steps are repeated.
+        active: True in the main process only; the others write nothing.
     """
 
     def __init__(self, folder: Path, step: int = 0, *, active: bool = True) -> None:
@@ -50,7 +50,7 @@ class StageRecords:
 
     @property
     def skipped_count(self) -> int:
-        """Different data lines that could not be used so far."""
+        """Number of different data lines that could not be used so far."""
         return len(self._skipped)
 
     def losses(self, step: int, seconds: float, values: Mapping[str, float]) -> dict[str, float]:
@@ -64,12 +64,12 @@ class StageRecords:
     def evaluation(
         self, step: int, values: Mapping[str, float], pictures: Mapping[str, NDArray[np.uint8]] | None = None
     ) -> None:
-        """Append one line to ``evaluations.jsonl``, write the pictures, tell TensorBoard.
+        """Append one line to ``evaluations.jsonl``, write the images, and log both to TensorBoard.
 
         Args:
             step: Steps done.
-            values: Losses and measures on batches that are never trained on.
-            pictures: RGB (H, W, 3) by name: answers drawn over frames, beside the truth.
+            values: Losses and metrics on validation batches.
+            pictures: RGB (H, W, 3) by name: answers and truth drawn on frames.
         """
         if not self._active:
             return
@@ -84,7 +84,7 @@ class StageRecords:
             board.flush()
 
     def skipped(self, reasons: Iterable[str]) -> None:
-        """Write down data lines that could not be used, each once; the first ones are also logged."""
+        """Record data lines that could not be used, each once; the first ones are also logged."""
         for reason in reasons:
             if reason in self._skipped or not self._active:
                 continue
@@ -96,7 +96,7 @@ class StageRecords:
                 _LOG.warning("more skipped lines are only written to %s", self._folder / SKIPPED_NAME)
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
+        """Flush TensorBoard."""
         if self._board is not None:
             self._board.close()
 
@@ -107,7 +107,7 @@ class StageRecords:
                 board.add_scalar(f"{group}/{key}", value, step)
 
     def _tensorboard(self) -> Any:
-        """The writer, made when first needed; None where the package is missing."""
+        """The TensorBoard writer, opened on first use; None if the package is missing."""
         if self._board is None and not self._boardless:
             self._boardless = find_spec("tensorboard") is None
             if self._boardless:
@@ -120,7 +120,7 @@ class StageRecords:
 
 
 def last_step(folder: Path) -> int:
-    """Last step that a stage's log tells of; 0 without a log."""
+    """Return the last step in the log of a stage; 0 without a log."""
     log = folder / LOG_NAME
     if not log.exists():
         return 0
@@ -129,7 +129,7 @@ def last_step(folder: Path) -> int:
 
 
 def _cut_lines(path: Path, step: int) -> None:
-    """Drop the lines behind a step, and one that was cut off."""
+    """Drop the lines after a step, and an incomplete last line."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

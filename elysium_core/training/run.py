@@ -1,4 +1,4 @@
-"""A whole run: each stage runs in a separate process, stages that do not need each other side by side."""
+"""Runs a whole recipe: each stage in a separate process, independent stages in parallel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLL_S = 0.5
 # A step of a large model and its state on disk take minutes; a second Ctrl-C does not wait for them.
 _STOP_S = 600.0
 _SETTINGS_NAME = "settings.json"
-# What may change between two commands: names, places, what is looked at, how fast it goes.
+# Settings that may change when a run is continued, because they do not affect what is learnt.
 _NOT_LEARNT_FROM = {"name", "stages", "export", "device", "validation", "stored_as"} | {
     "threads", "workers", "evaluate_every", "log_every", "save_every_s",
 }  # fmt: skip
@@ -43,15 +43,15 @@ def run_recipe(
 ) -> Path:
     """Run all stages that are not done yet, then write the checkpoint.
 
-    A run that was stopped at any moment is taken up where it was.
+    A run that was stopped is continued from its saved states.
 
     Args:
-        recipe: The recipe, overrides applied.
+        recipe: The recipe with overrides applied.
         recipe_path: Its file, for the processes of the stages.
-        overrides: ``key=value`` texts, likewise.
+        overrides: ``key=value`` texts, for the processes of the stages.
         folder: Folder of the run.
-        jobs: Most stages at once; stages of fine-tuning always run one after the other.
-        on_progress: Told about twice a second how many steps are done in all.
+        jobs: Most stages in parallel; stages of fine-tuning always run one after the other.
+        on_progress: Called about twice a second with the total number of steps done.
         launcher: Config file of ``accelerate launch``, which then starts each stage in many processes.
 
     Returns:
@@ -114,7 +114,7 @@ def claim_run(recipe: AnyRecipe, folder: Path) -> None:
 
 
 def _changed_settings(recipe: AnyRecipe, name: str, folder: Path) -> str:
-    """What a stage was begun with and the recipe says otherwise; empty for a new stage."""
+    """Return how the settings of a started stage differ from the recipe, in words; empty for a new stage."""
     path = folder / name / _SETTINGS_NAME
     if not path.is_file():
         return ""
@@ -122,12 +122,12 @@ def _changed_settings(recipe: AnyRecipe, name: str, folder: Path) -> str:
 
 
 def _differences(path: Path, now: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
-    """What a file of settings says otherwise than the recipe, in words; empty if nothing.
+    """Return how a file of settings differs from the recipe, in words; empty if it does not.
 
     Args:
-        path: Settings by dotted keys.
+        path: File with settings by dotted keys.
         now: All settings of the recipe.
-        chosen: Those that differ from their defaults. A setting that is younger than the file had its default then.
+        chosen: Settings that are not the default. A setting that the (older) file lacks had its default.
     """
     before = json.loads(path.read_text(encoding="utf-8"))
     compared = before.keys() | chosen.keys()
@@ -136,9 +136,9 @@ def _differences(path: Path, now: Mapping[str, Any], chosen: Mapping[str, Any]) 
 
 
 def _note_settings(recipe: AnyRecipe, name: str, folder: Path) -> None:
-    """Write beside a stage what it is trained with."""
+    """Write the settings of a stage into its folder."""
     if changed := _changed_settings(recipe, name, folder):
-        _LOG.warning("stage %s was begun with %s; it goes on with the new settings", name, changed)
+        _LOG.warning("stage %s was started with %s; it continues with the new settings", name, changed)
     path = folder / name / _SETTINGS_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -146,7 +146,7 @@ def _note_settings(recipe: AnyRecipe, name: str, folder: Path) -> None:
 
 
 def _stage_settings(recipe: AnyRecipe, name: str, *, chosen: bool = False) -> dict[str, Any]:
-    """All that decides what a stage learns, by dotted keys; with ``chosen`` only what differs from its default."""
+    """Return all settings that affect what a stage learns, by dotted keys; with ``chosen`` without defaults."""
     shared = recipe.model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=chosen)
     stage = recipe.stages[name].model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=chosen)
     return _flat({**shared, f"stages.{name}": stage})
@@ -174,7 +174,7 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
 
 
 def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:
-    """Steps that each stage has done, as far as its log tells."""
+    """Return the number of steps that each stage has done, from its log."""
     done = {}
     for name, stage in recipe.stages.items():
         if (folder / name / DONE_NAME).exists():
@@ -195,7 +195,7 @@ def _start(
     launch = [] if launcher is None else ["-m", "accelerate.commands.launch", "--config_file", str(launcher)]
     command = [sys.executable, *launch, "-m", "elysium_core.cli", "train", str(recipe_path), *overrides]
     command += ["--stage", name, "--out", str(folder)]
-    # Waiting threads that spin take the core from those that work.
+    # Passive waiting: spinning threads would take CPU time from working threads.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

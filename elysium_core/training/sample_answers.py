@@ -1,6 +1,6 @@
-"""Sample pictures of a training: the model answers questions of a batch, and both answers are drawn.
+"""Sample images of a training: answers of the model to questions of a batch, drawn with the true answers.
 
-The answers are greedy, as in inference; what it does with the truth in front of it would flatter it.
+The answers are generated greedily, as in inference. Teacher forcing would make them look better than they are.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SPARE_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class SampleAnswer:
-    """A question of a batch with both of its answers.
+    """A question of a batch with the true answer and the answer of the model.
 
     Attributes:
-        question: As asked.
+        question: The question.
         wanted: The true answer.
-        given: The model's.
-        scores: One a frame, of the model's boxes.
+        given: The answer of the model.
+        scores: Scores of the model's boxes, one per frame.
     """
 
     question: str
@@ -48,7 +48,7 @@ class SampleAnswer:
 
 
 def training_runtime(network: ElysiumNetwork, tokenizer: TextTokenizer) -> Runtime:
-    """A network in training as inference uses it: only torch follows changing weights."""
+    """Return an inference runtime for a network in training, with the torch backend, which uses current weights."""
     return Runtime(ElysiumFamily(network, tokenizer, TorchVision(network)))
 
 
@@ -61,11 +61,11 @@ def answer_questions(
         runtime: The model.
         images: (T, S, S, 3) RGB, the row's frames; T may be 0.
         token_ids: (L,) of the row.
-        branch: (L,).
-        label_weight: (L,).
+        branch: (L,) of the row.
+        label_weight: (L,) of the row.
 
     Returns:
-        At most four.
+        At most four answers.
     """
     seen = runtime.encode_frames(list(images)) if len(images) else []
     prefix = runtime.family.opening(seen) if seen else None
@@ -82,7 +82,7 @@ def answer_questions(
 
 
 def _first_rounds(token_ids: Tensor, branch: Tensor, label_weight: Tensor) -> Iterator[tuple[list[int], list[int]]]:
-    """Question and answer ids of the first round of every branch."""
+    """Yield question and answer token ids of the first round of each branch."""
     for number in range(1, int(branch.max()) + 1):
         places = torch.nonzero(branch == number)[:, 0]
         labelled = (label_weight[places] > 0).tolist()
@@ -94,11 +94,11 @@ def _first_rounds(token_ids: Tensor, branch: Tensor, label_weight: Tensor) -> It
 
 
 def draw_sample(images: Sequence[NDArray[np.uint8]], answers: Sequence[SampleAnswer]) -> NDArray[np.uint8]:
-    """Draw answers over a clip's frames, side by side: the truth thin and white, the model's in colour.
+    """Draw answers on the frames of a clip, side by side: the truth thin and white, the model's in colour.
 
     Args:
         images: RGB, all of one size, at least one; the first four are drawn.
-        answers: About these images.
+        answers: Answers about these images.
     """
     count = len(images)
     wanted = [parse_answer(answer.wanted, count).boxes for answer in answers]

@@ -1,4 +1,4 @@
-"""Where a stage stands on disk: whole at any moment, so that it may be killed at any moment."""
+"""Saved states of a stage, written atomically, so that a killed stage always has a complete state."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _OPTIMIZER_NAME, _AVERAGE_NAME, _PROGRESS_NAME, _SHARDS = "optimizer.pt", "ema.s
 
 
 class Snapshots:
-    """Folders ``step-00000120`` of one stage; the newest one is always whole.
+    """Folders ``step-00000120`` of one stage; the newest one is always complete.
 
-    Weights, optimiser and counters belong together: a folder appears with all of them
-    in one rename, and only then the one before it is removed.
+    A folder holds weights, optimiser and counters of one step. It appears in one rename,
+    and only then the previous folder is removed.
 
     Args:
         folder: The stage's folder.
@@ -43,15 +43,15 @@ class Snapshots:
         self._folder = folder
 
     def newest(self) -> Path | None:
-        """The folder to go on from, None before the first save."""
+        """Folder of the newest state, None before the first save."""
         return max(self._folder.glob(f"{_PREFIX}*"), default=None)
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Save one state; if that fails, the one before it stays.
+        """Save one state; after a failure the previous state remains.
 
         Args:
             step: Steps done.
-            write: Writes all files of the state into the folder it is given.
+            write: Function that writes all files of the state into a folder.
 
         Raises:
             OSError: A file cannot be written.
@@ -65,16 +65,16 @@ class Snapshots:
             shutil.rmtree(draft, ignore_errors=True)
 
     def draft(self, step: int) -> Path:
-        """Where the state of a step is written before it is whole."""
+        """Return the temporary folder in which the state of a step is written."""
         return self._folder / f".{_PREFIX}{step:08d}.partial"
 
     def open_draft(self, draft: Path) -> None:
-        """Make an empty draft; what a killed process left there goes away."""
+        """Make an empty temporary folder; files of a killed process in it are removed."""
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
 
     def publish(self, draft: Path, step: int) -> None:
-        """Make a written draft the newest state, and remove the one before it."""
+        """Rename the temporary folder to the newest state, and remove the previous one."""
         target = self._folder / f"{_PREFIX}{step:08d}"
         if not target.is_dir():
             os.replace(draft, target)
@@ -91,7 +91,7 @@ class Snapshots:
 
 
 def find_weights(stage_folder: Path) -> Path | None:
-    """The weights of a finished stage, or the newest ones of a running stage; None if there are none."""
+    """Return the weights of a finished stage, or the newest ones of a running stage; None if there are none."""
     finished = stage_folder / WEIGHTS_NAME
     if finished.is_file():
         return finished
@@ -116,7 +116,7 @@ def load_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ()) -
 
 
 def save_bad_batch(folder: Path, batch: Any, step: int, rank: int) -> Path:
-    """Save a batch, a dataclass, that led to a loss or gradient that is not finite; return the file."""
+    """Save a batch (a dataclass) whose loss or gradient is not finite; return the file."""
     path = folder / (BAD_BATCH_NAME if rank == 0 else f"rank{rank}_{BAD_BATCH_NAME}")
     content = {member.name: getattr(batch, member.name) for member in fields(batch)}
     with atomic_path(path) as temporary:
@@ -126,12 +126,12 @@ def save_bad_batch(folder: Path, batch: Any, step: int, rank: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is.
+    """Progress of a stage.
 
     Attributes:
         step: Steps done.
         seconds: Time they took [s].
-        sums: Running sums of losses and measures.
+        sums: Running sums of losses and metrics.
     """
 
     step: int = 0
@@ -140,15 +140,15 @@ class Progress:
 
 
 class StageState:
-    """All that a stage needs to go on: weights, optimiser, their running average and the progress.
+    """The state of a stage that is saved and loaded: weights, running average, optimiser and progress.
 
     Args:
         folder: The stage's folder.
-        model: Its model, as it was prepared for the processes.
-        optimizer: Its optimiser, likewise.
+        model: Its model, wrapped for the processes.
+        optimizer: Its optimiser, wrapped for the processes.
         acceleration: The processes.
         average: The running average of the weights, if there is one.
-        tied: Names of weights that are another weight's memory, and so are not saved.
+        tied: Names of weights that share memory with another weight and are not saved.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class StageState:
         self._average, self._tied = average, tied
 
     def save(self, progress: Progress) -> None:
-        """Save the state to go on from; a failure leaves the one before it. Every process must call it.
+        """Save the state; after a failure the previous state remains. Every process must call it.
 
         Raises:
             OSError: A file cannot be written.
@@ -178,7 +178,7 @@ class StageState:
             )
 
     def load(self) -> Progress | None:
-        """Go on from the newest saved state; None if there is none.
+        """Load the newest saved state; return None if there is none.
 
         Raises:
             DataError: It belongs to another model, or to another number of processes.
@@ -196,7 +196,7 @@ class StageState:
             self._optimizer.load_state_dict(state)
         if self._average is not None:
             self._average.load(saved / _AVERAGE_NAME)
-        # Older states hold averages without their weights; these begin anew.
+        # States of older versions lack the weights of the averages; these averages start anew.
         sums = {name: (pair[0], pair[1]) for name, pair in raw.get("sums", {}).items()}
         return Progress(int(raw["step"]), float(raw["seconds"]), sums)
 
@@ -205,7 +205,7 @@ class StageState:
         self._snapshots.clear()
 
     def saved_form(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as safetensors wants them: no memory twice."""
+        """Return the weights without tensors that share memory, which safetensors refuses."""
         return {key: value.contiguous() for key, value in weights.items() if key not in self._tied}
 
     def _check_processes(self, saved: Path, processes: int) -> None:

@@ -1,4 +1,4 @@
-"""Talks to a running tracker node from the shell, where the ``ros2`` command is missing.
+"""``elysium ros``: talks to a running tracker node from the shell, where the ``ros2`` command is missing.
 
     elysium ros track "the cup"
     elysium ros objects --count 5

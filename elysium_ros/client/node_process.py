@@ -1,6 +1,6 @@
-"""A ROS node as a child process: started with parameters, watched, ended cleanly. For the demo and the bench.
+"""Runs a ROS node as a child process, in a private ROS domain and with the package's Fast DDS settings.
 
-The settings of Fast DDS that the package ships, for the processes that it starts itself.
+For the demo, the benchmarks and the tests.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def claim_domain() -> Iterator[int]:
 
 
 class NodeProcess:
-    """One node in a process of its own; a context manager that ends it.
+    """One node as a child process; a context manager that ends it.
 
     Its output goes to an unnamed file, so that a full pipe cannot block it;
     :meth:`output` reads it.

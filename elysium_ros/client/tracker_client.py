@@ -248,7 +248,7 @@ class TrackerClient:
 
 @contextmanager
 def spinning(name: str, domain_id: int | None = None) -> Iterator[Node]:
-    """Make a node in a context of its own that spins in a thread until the block ends.
+    """Make a node in a separate context that spins in a thread until the block ends.
 
     Args:
         name: Name of the node.

@@ -150,7 +150,7 @@ def _checked_size(message: Any, layout: _Layout) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ImageError(f"{shape} has no pixels")
     if height * width > MAX_PIXELS:
-        raise ImageError(f"{shape} is over the limit of {MAX_PIXELS} px; scale it down before", code="IMG_TOO_LARGE")
+        raise ImageError(f"{shape} is over the limit of {MAX_PIXELS} px; scale it down first", code="IMG_TOO_LARGE")
     row_bytes = width * layout.channels * layout.bits // 8
     if step < row_bytes:
         raise ImageError(f"{shape} needs a step of at least {row_bytes}")
@@ -266,5 +266,5 @@ def _damaged(what: str) -> ImageError:
 
 def _too_large(size: str) -> ImageError:
     return ImageError(
-        f"the compressed image has {size}, and the limit is {MAX_PIXELS} px; scale it down before", code="IMG_TOO_LARGE"
+        f"the compressed image has {size}, and the limit is {MAX_PIXELS} px; scale it down first", code="IMG_TOO_LARGE"
     )

@@ -1,6 +1,5 @@
-"""The demo: a camera, the tracker node and a listener as real ROS 2 processes, and an honest report of what came out.
+"""The demo: runs a video node and the tracker node as ROS 2 processes, records their messages, and scores the tracks.
 
-``python -m elysium_ros.demo`` runs it. In the order of use: :mod:`~elysium_ros.demo.report` (what there was to see),
-:mod:`~elysium_ros.demo.recorder` (listens), :mod:`~elysium_ros.demo.stage` (starts, asks, plays, stops) and
-:mod:`~elysium_ros.demo.report` (scores and says yes or no).
+``python -m elysium_ros.demo`` runs it. :mod:`~elysium_ros.demo.stage` starts the processes and asks for the targets,
+:mod:`~elysium_ros.demo.recorder` records, and :mod:`~elysium_ros.demo.report` scores.
 """

@@ -1,4 +1,4 @@
-"""``python -m elysium_ros.demo``: play a recording to the tracker node, and say how well it followed."""
+"""``python -m elysium_ros.demo``: plays a recording to the tracker node, and reports how well it followed."""
 
 from __future__ import annotations
 

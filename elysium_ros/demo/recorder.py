@@ -1,6 +1,6 @@
-"""Listens to the camera and to the tracker, and writes down what they say.
+"""Records the messages of the camera and of the tracker, and draws the tracks into the pictures.
 
-Numbers frames by their stamps, so that a lost message shifts no other. Pure; knows no ROS.
+Frames are numbered by their stamps, so that a lost message does not shift the others.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Answer:
 class Recorder:
     """Subscribes and keeps what comes; all methods can be called from any thread.
 
-    Pictures are written in a thread of its own, so that encoding a video delays no message.
+    Pictures are written in another thread, so that encoding a video delays no message.
 
     Args:
         node: A node that spins in another thread.

@@ -1,6 +1,6 @@
-"""Scores what was recorded and says whether it is good enough. Pure functions; knows no ROS.
+"""Reads the true boxes of the demo recording, and scores the recorded tracks against them. Imports no ROS.
 
-A recording whose objects are known: ``recording.mp4`` beside ``truth.json``.
+The recording is ``recording.mp4``, the true boxes are in ``truth.json`` beside it.
 
 ``truth.json`` holds ``{"fps", "width", "height", "objects": [{"name", "expression", "boxes"}]}``; ``boxes`` has one
 entry a frame, ``[x1, y1, x2, y2]`` normalised to the frame, or null where the object cannot be seen. The first

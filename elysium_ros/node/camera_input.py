@@ -1,4 +1,4 @@
-"""The subscriptions of the cameras, and what can be said when no image comes."""
+"""The subscriptions of the cameras, and hints for a user whose images do not arrive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HINT_PERIOD_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class InputState:
-    """What is known about one camera's images.
+    """State of the images of one camera.
 
     Attributes:
         camera: Name of the camera.
@@ -55,7 +55,7 @@ class InputState:
 class CameraInput:
     """Stores the images of one camera in its mailbox; nothing is decoded or copied in a callback.
 
-    What a callback lets through is reported by the camera thread (:func:`elysium_ros.node.executors.spin`).
+    Exceptions of its callbacks are reported by the camera thread (:func:`elysium_ros.node.executors.spin`).
     With the transport ``auto``, :meth:`poll` subscribes once somebody publishes.
 
     Attributes:
@@ -115,7 +115,7 @@ class CameraInput:
     def topic(self, transport: str) -> str:
         """Return the resolved topic of a transport, ``raw`` or ``compressed``.
 
-        As image_transport does, the compressed topic follows a remapping of the image topic; one of its own wins.
+        As in image_transport, the compressed topic follows a remapping of the image topic unless it is remapped itself.
         """
         base = f"{self._prefix}image"
         resolved = self._node.resolve_topic_name(base)
@@ -126,7 +126,7 @@ class CameraInput:
         return str(own if own != unmapped else f"{resolved}/compressed")
 
     def state(self) -> InputState:
-        """Return what is known now."""
+        """Return the state now."""
         topic = self.topic(self._transport)
         since = self._opened_at_s if self._last_received_s is None else self._last_received_s
         return InputState(
@@ -269,7 +269,7 @@ class CameraInputs:
             camera_input.warn_if_silent()
 
     def states(self) -> list[InputState]:
-        """Return what is known about each camera; empty while the node is not active."""
+        """Return the state of each camera; empty while the node is not active."""
         return [camera_input.state() for camera_input in list(self._inputs.values())]
 
     def calibration(self, camera: str) -> CameraInfo | None:

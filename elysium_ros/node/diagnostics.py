@@ -1,6 +1,6 @@
-"""``~/status``, ``/diagnostics`` and ``~/self_test``: the condition of the node, and pure functions that word it.
+"""``~/status``, ``/diagnostics`` and ``~/self_test``: collects the condition of the node and turns it into messages.
 
-Levels and names follow the conventions of diagnostic_updater, which is not needed.
+Levels and names follow the conventions of the package diagnostic_updater, which is not used.
 """
 
 from __future__ import annotations

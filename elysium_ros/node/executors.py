@@ -1,8 +1,8 @@
-"""How the callbacks of a node are run, and how the process ends on SIGINT and SIGTERM.
+"""Executors and callback groups of the node, and its end on SIGINT and SIGTERM.
 
-One thread takes images and does nothing else; a pool of threads runs all other callbacks. An executor looks at all that
-it serves again after every callback; with services, actions, parameters and timers beside them, images waited for
-milliseconds. In a pool, each image would also be taken by another thread, whose part of the heap keeps the memory.
+One thread runs the callbacks of the cameras and nothing else; a pool of threads runs all other callbacks. An executor
+checks everything it serves after each callback: with services, actions, parameters and timers in the same executor, an
+image waited for milliseconds. In a pool, each image is received by another thread, and each thread keeps heap memory.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ class PoolExecutor(MultiThreadedExecutor):
 
 
 def spin(executor: PoolExecutor, report: Callable[[Exception], object]) -> None:
-    """Run the node's callbacks until the process is told to end.
+    """Run the node's callbacks until its context is shut down.
 
     Args:
         executor: The executor of the node.
-        report: Hears of exceptions, which end nothing.
+        report: Called with each exception of a callback; the callbacks go on.
     """
     # A daemon, like the inference thread: what hangs in the middleware must not keep the process alive.
     thread = threading.Thread(target=_spin, args=(executor.cameras, report), name=CAMERA_THREAD, daemon=True)
@@ -147,7 +147,7 @@ def _spin(executor: SingleThreadedExecutor | MultiThreadedExecutor, report: Call
 
 
 NO_HANDLERS = SignalHandlerOptions.NO
-"""For ``rclpy.init``, so that rclpy hears of signals only from :meth:`SignalGate.open` on."""
+"""For ``rclpy.init``: no signal handlers of rclpy before :meth:`SignalGate.open` installs them."""
 
 
 class SignalGate:

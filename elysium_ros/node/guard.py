@@ -1,8 +1,8 @@
-"""No exception leaves a callback, and no repeated event floods the log.
+"""Catches the exceptions of callbacks, and limits how often the same event is logged. Imports no ROS.
 
-An exception in an rclpy callback ends the process or silently loses the reply, depending on the executor. So all
-callbacks of the node go through a :class:`Guard`, which logs, counts, and always produces a reply; but for those of the
-camera thread, whose loop does the same (:func:`elysium_ros.node.executors.spin`). Imports no ROS.
+An exception in an rclpy callback ends the process or silently loses the reply, depending on the executor. So callbacks
+go through a :class:`Guard`, which logs, counts, and always produces a reply. Only those of the cameras do not need it:
+the loop of their thread catches exceptions (:func:`elysium_ros.node.executors.spin`).
 """
 
 from __future__ import annotations
@@ -80,11 +80,6 @@ class EventLog:
             self._logger.error(line)
         else:
             self._logger.warning(line)
-
-    def count(self, code: str) -> int:
-        """Return how often ``code`` was reported."""
-        with self._lock:
-            return self._counts[code]
 
     def counts(self) -> dict[str, int]:
         """Return all counters by code."""

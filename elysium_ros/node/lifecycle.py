@@ -2,7 +2,7 @@
 
 rclpy's own ``LifecycleNode`` raises on a transition that is not possible now, which ends the process or loses the
 reply; it answers nothing while a transition runs; and it swallows the exception of a transition. This class keeps its
-state machine and services and mends these three.
+state machine and services and repairs these three.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the reference page of the parameters and the default parameter file from the table.
+"""Writes the reference page of the parameters and the default parameter file.
 
 ``python -m elysium_ros.node.parameter_docs`` rewrites ``docs/parameters.md`` and ``config/tracker.yaml`` of the source
 tree; a test compares both with the table. ``--check`` only says whether they are up to date.

@@ -1,4 +1,4 @@
-"""Declares the parameter table on a node and keeps :class:`Settings` equal to what is set there."""
+"""Declares the parameters on a node and keeps :class:`Settings` up to date."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _declare(node: Node, spec: Spec, problems: dict[str, str]) -> Any:
 
 
 def _given_value(node: Node, spec: Spec) -> Any:
-    """Return what a parameter file or the command line says, of whatever type; None if nothing."""
+    """Return the value from a parameter file or the command line, of any type; None if there is none."""
     try:
         return node.declare_parameter(spec.name, descriptor=ParameterDescriptor(dynamic_typing=True)).value
     except ParameterException:

@@ -94,7 +94,7 @@ class Settings:
     )  # fmt: skip
     reground_period_s: float = _tracking(
         "tracking.reground_period", "reground_period_s", Change.ANY_TIME,
-        "Ask again by words this often, and while LOST; 0 = off.", "s",
+        "Search again by words this often; 0 = only while LOST, in every image.", "s",
     )  # fmt: skip
     zoom: bool = parameter(
         "tracking.zoom", DEFAULTS["zoom"], Change.ANY_TIME,

@@ -1,4 +1,4 @@
-"""The outputs of each camera: from a finished frame to messages on topics and lines in the log."""
+"""Publishes the results of each camera: messages on topics, annotated images, and lines in the log."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Publishers:
         self._annotator.stop(timeout_s)
 
     def publish(self, job: FrameJob) -> None:
-        """Publish all that is known after one frame, the objects first, and log what has changed."""
+        """Publish the result of one frame, the objects first, and log what has changed."""
         image, header, topics = job.image, job.image.payload.header, self._topics[job.image.camera]
         width, height = job.frame.width, job.frame.height
         latency_ns = self._node.get_clock().now().nanoseconds - image.stamp_ns if image.stamp_ns else 0

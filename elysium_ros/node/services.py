@@ -1,4 +1,4 @@
-"""The services: each checks its request, has the inference thread do the work, and says why if it could not."""
+"""The services of the node: each checks its request, runs it in the inference thread, and replies, also on failure."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Services:
         self._cameras = cameras
         self._publishers = publishers
         self._status = status
-        # A box may be waited for all day, so that has places of its own, and one callback more, which says that none
-        # is free; answers of the model are waited for elsewhere.
+        # A call of ~/track may wait for a box all day. So these calls have a group apart from those that wait for an
+        # answer of the model, with room for one more, which replies that all places are taken.
         self._places = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         tracking, asking = BoundedCallbackGroup(MAX_WAITING_CALLS + 1), BoundedCallbackGroup(MAX_WAITING_CALLS)
         quick = BoundedCallbackGroup(2)

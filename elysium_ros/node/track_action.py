@@ -63,10 +63,6 @@ class TrackAction:
             cancel_service_qos_profile=SERVICE_QOS,
         )
 
-    def destroy(self) -> None:
-        """Destroy the action server."""
-        self._server.destroy()
-
     def _execute(self, goal: Any) -> TrackObject.Result:
         result = TrackObject.Result(reason=TrackObject.Result.REASON_ERROR)
         queue = EventQueue(self._node)

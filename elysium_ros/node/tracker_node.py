@@ -1,6 +1,6 @@
-"""The node: wires cameras, inference, outputs and services together and drives them through the lifecycle.
+"""The tracker node: connects cameras, inference, outputs and services, and drives them through the lifecycle.
 
-Nothing is computed here. ``docs/architecture.md`` shows what flows where.
+Nothing is computed here. ``docs/architecture.md`` shows the path of an image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.types import StartRequest
 from elysium_ros.perception.worker import INFERENCE_THREAD
 
-# Threads for what does not wait long: lifecycle, parameters, housekeeping, quick services. They are made when needed.
+# Threads for callbacks that do not wait long: lifecycle, parameters, timers, quick services. They start when needed.
 _QUICK_THREADS = 10
 _CLOSE_TIMEOUT_S = 3.0
 

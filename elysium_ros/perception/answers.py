@@ -1,4 +1,4 @@
-"""Answers in words and one-shot searches: describe a target, a box or the scene; find words in one picture.
+"""Descriptions of a target, a box or the scene, answers to questions about them, and grounding in one picture.
 
 Everything here runs in the inference thread, as :mod:`elysium_ros.perception.perception` does. Imports no ROS.
 """
@@ -33,7 +33,7 @@ def describe_target(model: PerceptionModel, target: Target, question: str = "", 
         model: The model.
         target: The target; it keeps a description, but not an answer.
         question: In words; empty for a description.
-        zoom: Describe from a closer look.
+        zoom: Describe the part of the frame around the box, at full resolution.
 
     Raises:
         TargetError: It has not been seen yet (``NOT_SEEN``).
@@ -90,7 +90,7 @@ def ground(model: PerceptionModel, frame: Frame, expression: str, *, zoom: bool 
 
 
 class DescriptionSchedule:
-    """Which target is described next, when each is to be described every so often without being asked."""
+    """Chooses the target that is described next, when each target is described periodically."""
 
     def __init__(self) -> None:
         self._begun_at_s: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The images of one camera: those that have arrived, and those that the trackers have seen. Imports no ROS."""
+"""The images of one camera: the mailbox in which they arrive, and the stream that the trackers see. Imports no ROS."""
 
 from __future__ import annotations
 

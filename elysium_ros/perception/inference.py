@@ -1,6 +1,6 @@
-"""The model of the node, the thread that runs it, and what it follows, through the node's lifecycle. Imports no ROS.
+"""Loads the model, and opens and closes the processing of images in the inference thread. Imports no ROS.
 
-Loaded (the model is in memory), open (images are processed), closed, freed: the lifecycle of the node drives these.
+The lifecycle of the node drives it: loaded (the model is in memory), open (images are processed), closed, freed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class NodeLife(Protocol):
-    """What the inference thread has to know about the life of the node."""
+    """The state of the node, as far as callers of the inference thread need it."""
 
     @property
     def is_shutting_down(self) -> bool:
@@ -48,8 +48,8 @@ class InferenceState:
 
     Attributes:
         model: The loaded model, None if there is none.
-        paused: Images are left lying.
-        busy_s: How long the model has been at what it is doing now [s].
+        paused: Images are not processed.
+        busy_s: How long the present request or image has taken so far [s]; 0 when idle.
         failures: Frames that the model failed on since activation.
         standing_failure: Why the model failed on the newest frame; empty if it did not.
         parse_failures: Answers without a usable box since activation.
@@ -70,10 +70,10 @@ class InferenceState:
 
 
 class Inference:
-    """The model and everything that runs it.
+    """The model and the thread that runs it.
 
     Args:
-        life: The life of the node.
+        life: The state of the node.
     """
 
     def __init__(self, life: NodeLife) -> None:
@@ -165,7 +165,7 @@ class Inference:
         timeout_s: float = MODEL_TIMEOUT_S,
         abandon: Callable[[Perception, Result], object] | None = None,
     ) -> Result:
-        """Have ``function`` run in the inference thread, between two images.
+        """Run ``function`` in the inference thread, between two images.
 
         Args:
             function: What to run.
@@ -174,7 +174,7 @@ class Inference:
 
         Raises:
             WorkerError: The node is not active (``NOT_ACTIVE``), or there is no answer in time (``TIMEOUT``, ``BUSY``).
-            Exception: Whatever ``function`` raises.
+            Exception: Any that ``function`` raises.
         """
         worker, perception = self._opened()
 
@@ -187,7 +187,7 @@ class Inference:
         )
 
     def post(self, function: Callable[[Perception], object]) -> None:
-        """Have ``function`` run in the inference thread and do not wait; a failure is reported.
+        """Run ``function`` in the inference thread and do not wait; a failure is reported.
 
         Raises:
             WorkerError: As for :meth:`call`, except ``TIMEOUT``.
@@ -210,7 +210,7 @@ class Inference:
         self.post(lambda perception: perception.configure(settings))
 
     def pause(self, paused: bool) -> None:
-        """Leave images lying, or go on.
+        """Stop processing images, or go on.
 
         Raises:
             WorkerError: The node is not active.
@@ -224,7 +224,7 @@ class Inference:
         return self._perception is not None
 
     def state(self) -> InferenceState:
-        """Return what there is to say now; may be called from any thread."""
+        """Return the state now; may be called from any thread."""
         model, worker, perception = self._model, self._worker, self._perception
         state = InferenceState(
             model=None if model is None else model.info,

@@ -168,7 +168,7 @@ class Perception:
         return count
 
     def look_at(self, image: Incoming) -> None:
-        """Have the trackers of a camera see its next image, publish the result, and describe a target if it is due."""
+        """Run the trackers of a camera on its next image and publish the result; describe a target if it is due."""
         stream = self._streams[image.camera]
         if image.number <= stream.last_number:
             return  # a box was drawn on it before its turn came
@@ -195,7 +195,7 @@ class Perception:
             self._outputs.publish_description(describe_target(self.model, target, zoom=self.config.zoom))
 
     def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
-        """Have the trackers of a camera see a decoded image, publish the result, and tell those who listen."""
+        """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
         views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
         followed: list[tuple[Target, ObjectView]] = []
         encode_s = generate_s = 0.0
@@ -215,11 +215,11 @@ class Perception:
             target.tell(job, view)
 
     def _step(self, tracker: Tracker, job: FrameJob) -> list[tuple[Target, ObjectView]]:
-        """Have one tracker see a frame; return its targets with their views."""
+        """Run one tracker on a frame; return its targets with their views."""
         owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
         try:
             updates = tracker.step(job.frame)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises costs this frame and no more
+        except Exception as error:  # noqa: BLE001 - an exception of the model must cost no more than this frame
             self._count_failure(error)
             updates = [target.failed(job.frame, self.standing_failure) for target in owners.values()]
         else:

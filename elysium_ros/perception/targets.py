@@ -1,4 +1,4 @@
-"""The targets that the node follows, why they end, and who listens to them. Imports no ROS."""
+"""A target that the node follows, the reasons for its end, and the events for listeners. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetEvent:
-    """What a listener hears: the target in one frame, or its end.
+    """An event of one target: its view in one frame, or its end.
 
     Attributes:
-        image: The image it speaks about; None for an end between two frames.
+        image: The image of that frame; None for an end.
         width: Width of that image [px].
         height: Height of that image [px].
         view: The target in that image; None for an end.
@@ -93,7 +93,7 @@ class Target:
         self._found: bool | None = None
 
     def take(self, update: TrackUpdate, job: FrameJob) -> ObjectView:
-        """Note what the tracker says of this target in a frame; return it as it is published."""
+        """Keep an update of the tracker; return it as it is published."""
         self.last = replace(update, target_id=str(self.id))
         if update.box is not None:
             self.sight = Sight(job.image, job.frame, update.box)
@@ -111,7 +111,7 @@ class Target:
         return self._view(update, self._news(update))
 
     def failed(self, frame: Frame, reason: str) -> TrackUpdate:
-        """Return the update for a frame that the model failed on: no box, whatever was known before."""
+        """Return the update for a frame that the model failed on: it has no box."""
         last = self.last
         return TrackUpdate(
             self.tracker_id, frame.index, None, 0.0, TrackState.LOST, frame.stamp_ns, self.expression,
@@ -131,7 +131,7 @@ class Target:
             self.tell_end(EndReason.LOST if self.sight else EndReason.NOT_FOUND)
 
     def tell_end(self, reason: EndReason) -> None:
-        """Tell all listeners that this target is no longer followed."""
+        """Pass the end of this target to all listeners."""
         self._pass_on(TargetEvent(end=reason))
 
     def _pass_on(self, event: TargetEvent) -> None:

@@ -1,4 +1,4 @@
-"""What travels through the node: settings, images, frames being worked on, answers. Imports no ROS."""
+"""The data that the parts of the node pass to each other: settings, images, results, answers. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ObjectView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameJob:
-    """One image on its way through the inference thread: first decoded, then with what the trackers say of it.
+    """One image in the inference thread: decoded at first, and with the results of the trackers when it is published.
 
     Attributes:
         image: The image as it arrived.
@@ -147,7 +147,7 @@ class Answer:
 
 
 class Outputs(Protocol):
-    """What the node does with results. The inference thread calls it, so each method must be quick."""
+    """Publishes results. Its methods run in the inference thread, so they must be quick."""
 
     def publish(self, job: FrameJob) -> None:
         """Publish a finished frame."""

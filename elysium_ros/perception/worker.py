@@ -1,4 +1,4 @@
-"""One thread that owns the model: it answers requests and looks at images, one thing at a time. Imports no ROS.
+"""The inference thread: it owns the model, and runs requests and images one after the other. Imports no ROS.
 
 A model, its trackers and its GPU context belong to one thread. Callbacks of the node never run the model; they post a
 request here and wait, with a deadline, for its answer.
@@ -37,7 +37,7 @@ class WorkerError(ElysiumError):
 
 
 class ImageHandler(Protocol):
-    """What the thread does with images. Its methods run in the thread."""
+    """Processes images. Its methods run in the inference thread."""
 
     def look_at(self, image: Incoming) -> None:
         """Process one image."""
@@ -93,7 +93,7 @@ class Worker:
 
         Args:
             mailboxes: Made with :attr:`arrivals`.
-            handler: What is done with the images.
+            handler: Processes the images.
         """
         with self.arrivals:
             self._mailboxes, self._handler = tuple(mailboxes), handler
@@ -106,24 +106,24 @@ class Worker:
             self._mailboxes, self._handler = (), None
 
     def pause(self, paused: bool) -> None:
-        """Leave images lying, or go on; requests are answered all the same."""
+        """Stop processing images, or go on; requests are answered in both cases."""
         with self.arrivals:
             self._paused = paused
             self.arrivals.notify_all()
 
     @property
     def paused(self) -> bool:
-        """Whether images are left lying."""
+        """Whether images are not processed."""
         return self._paused
 
     @property
     def busy_s(self) -> float:
-        """How long the thread has been at what it is doing now [s], 0 when idle."""
+        """How long the present request or image has taken so far [s]; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def post(self, function: Callable[[], Result]) -> Future[Result]:
-        """Have ``function`` run in the thread, between two images.
+        """Run ``function`` in the thread, between two images.
 
         Raises:
             WorkerError: The thread is ending (``NOT_ACTIVE``), or too many requests wait (``BUSY``).
@@ -146,7 +146,7 @@ class Worker:
         abandon: Callable[[Result], None] | None = None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Result:
-        """Have ``function`` run in the thread and wait for its result.
+        """Run ``function`` in the thread and wait for its result.
 
         Args:
             function: What to run.
@@ -156,7 +156,7 @@ class Worker:
 
         Raises:
             WorkerError: ``TIMEOUT`` no answer in time; ``NOT_ACTIVE`` the thread is ending; ``BUSY``.
-            Exception: Whatever ``function`` raised.
+            Exception: Any that ``function`` raised.
         """
         future = self.post(function)
         deadline_s = time.monotonic() + timeout_s

@@ -1,1 +1,1 @@
-"""A video file as a camera."""
+"""The video node: plays a video, a folder of images or a V4L2 device as a camera."""

@@ -112,7 +112,7 @@ class VideoNode(Node):
             self._jpeg_publisher.publish(jpeg_message(image, header, self.settings.jpeg_quality))
 
     def spin(self, executor: Executor) -> None:
-        """Serve until the process is told to end, or the video is over and ``exit_at_end`` is set.
+        """Serve until the context is shut down, or the video is over and ``exit_at_end`` is set.
 
         Args:
             executor: What runs the callbacks.
@@ -143,7 +143,7 @@ def _declare(node: Node, spec: Spec) -> object:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to end.
+    """Run the node until its context is shut down.
 
     Args:
         args: Command line without the program's name; that of the process if omitted.

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint, save_checkpoint
@@ -141,6 +144,31 @@ def crop_folder(tmp_path_factory) -> Path:
 def crop_network(crop_folder) -> ElysiumNetwork:
     """Its network, float32; a test may change it."""
     return load_checkpoint(crop_folder, dtype=torch.float32).network
+
+
+@dataclass
+class Outcome:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def invoke():
+    """Run a Typer app in this process: ``invoke(app, "ground", "a.png", "--json")``."""
+
+    def run(app: Any, *arguments: object) -> Outcome:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

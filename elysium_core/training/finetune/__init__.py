@@ -1,1 +1,1 @@
-"""Fine-tuning of pretrained models on real data: mixtures of data sets, the published stages."""
+"""Fine-tuning of pretrained models on mixtures of real data sets, as in the published stages."""

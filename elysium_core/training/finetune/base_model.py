@@ -1,6 +1,6 @@
-"""What fine-tuning starts from: a checkpoint, or two pretrained towers with a new adapter between them.
+"""The model to fine-tune: loading, freezing, and the forward pass from a batch to its losses.
 
-The network as fine-tuning runs it: one forward pass from a batch to its losses.
+The base is a checkpoint, or a pretrained vision encoder and language model with a new adapter between them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TIED = "llm.lm_head.weight"
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """A network in memory, float32, with all that its checkpoint needs.
+    """A network in float32 and everything that is needed to write a checkpoint of it.
 
     Attributes:
         network: The network.
         config: Its settings.
-        llm_folder: Where its tokenizer lies.
+        llm_folder: Folder of its tokenizer.
         llm_settings: ``config.json`` of its language model.
         vision_settings: ``config.json`` of its vision encoder.
     """
@@ -54,9 +54,9 @@ class StartingPoint:
         """Write a checkpoint of this model with other weights.
 
         Args:
-            folder: Where to.
-            weights: By their names in the network; a tied head may be missing.
-            dtype: What they are stored as.
+            folder: Folder of the checkpoint.
+            weights: Weights by their names in the network; a tied head may be missing.
+            dtype: Type of the stored weights.
 
         Raises:
             ModelFileError: The folder cannot be written.
@@ -79,14 +79,14 @@ class StartingPoint:
 
 
 def load_base(base: BaseConfig, seed: int) -> StartingPoint:
-    """Load what the first stage starts from.
+    """Load the model that the first stage starts from.
 
     Args:
-        base: Where it is.
-        seed: Of the first weights of a new adapter and projector.
+        base: Its location.
+        seed: Seed for the initial weights of a new adapter and projector.
 
     Raises:
-        ModelFileError: Something is missing, damaged or does not fit.
+        ModelFileError: A file is missing or damaged, or does not fit the settings.
     """
     if base.checkpoint:
         return starting_point(load_checkpoint(base.checkpoint, dtype=torch.float32))
@@ -94,7 +94,7 @@ def load_base(base: BaseConfig, seed: int) -> StartingPoint:
 
 
 def starting_point(checkpoint: Checkpoint) -> StartingPoint:
-    """A loaded checkpoint as what a stage starts from."""
+    """Return the base model for a loaded checkpoint."""
     return StartingPoint(
         checkpoint.network,
         checkpoint.config,
@@ -111,7 +111,7 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
     vision, llm = vision_config(vision_raw, vision_source), llm_size(llm_raw, llm_source)
     if vision.model_type != "clip_vision_model":
         raise ModelFileError(
-            f"base.vision is of the kind {vision.model_type!r}, but only a CLIP encoder is joined with a language model; "
+            f"base.vision is of the kind {vision.model_type!r}, but only a CLIP encoder can be joined to an LLM; "
             "start from a whole model with base.checkpoint"
         )
     patches, width = token_shape(vision)
@@ -139,7 +139,7 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
 
 
 def _load_tower(network: ElysiumNetwork, name: str, prefixes: dict[str, str], tower: str) -> None:
-    """Copy a pretrained model's weights into its place; what has no place there (CLIP's text half) is left."""
+    """Copy the weights of a pretrained model into the network; extra weights (CLIP's text encoder) are ignored."""
     folder = base_folder(name, Path())
     files = find_weight_files(folder) if folder is not None else []
     if not files:
@@ -147,7 +147,7 @@ def _load_tower(network: ElysiumNetwork, name: str, prefixes: dict[str, str], to
             f"{name!r} has no model*.safetensors on this machine; fetch it with `elysium pull {name}`, and where its "
             "weights are published as .bin only, save them once as safetensors with transformers"
         )
-    # The one buffer is computed, and a tied head is the embeddings.
+    # Not in the files: the only buffer is computed, and a tied head equals the embeddings.
     wanted = {key: value for key, value in network.state_dict().items() if key.startswith(tower)}
     wanted = {key: value for key, value in wanted.items() if not key.endswith("position_ids")}
     if network.llm.size.tied:
@@ -177,7 +177,7 @@ def _copy(target: Tensor, value: Tensor, key: str, file: Path) -> None:
 
 
 class FineTuneModel(nn.Module):
-    """A network whose forward pass gives losses.
+    """A network whose forward pass returns losses.
 
     Args:
         network: The network.
@@ -190,12 +190,12 @@ class FineTuneModel(nn.Module):
         self._transform = ImageTransform(encoder.side_px, encoder.normalization)
 
     def forward(self, batch: FineTuneBatch) -> Losses:
-        """Losses of a batch: see :func:`elysium_core.training.losses.answer_losses`; ``answer`` is the ``total``."""
+        """Return :func:`elysium_core.training.losses.answer_losses` of a batch; ``total`` equals ``answer``."""
         losses, _ = losses_of_rows(self.network.llm, batch, self._visual_tokens(batch.images))
         return {"total": losses.pop("answer")} | losses
 
     def _visual_tokens(self, images: Tensor) -> Tensor:
-        # A batch of text alone runs one black frame, and uses none of it: with shards, every process has to call
+        # A batch with only text runs one black frame and ignores its output: with shards, every process has to call
         # every module.
         shown = images if len(images) else images.new_zeros(1, *images.shape[1:])
         visual = self.network.encode_frames(self._transform.normalize(shown))
@@ -203,7 +203,7 @@ class FineTuneModel(nn.Module):
 
 
 def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str, Any]]:
-    """Freeze what a stage does not train, and group the rest by learning rate.
+    """Freeze the modules that a stage does not train, and group the others by learning rate.
 
     Returns:
         Groups for :class:`elysium_core.training.optimizer.ScheduledAdamW`.
@@ -223,7 +223,7 @@ def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str,
 
 
 def _freeze_unused(model: FineTuneModel, module: str) -> None:
-    """Weights that no forward pass reads would wait for a gradient for ever."""
+    """Freeze weights that no forward pass uses, because sharded training would wait for their gradients."""
     network = model.network
     if module == "vision":
         for part in network.visual_encoder.unused_parts():
@@ -234,7 +234,7 @@ def _freeze_unused(model: FineTuneModel, module: str) -> None:
 
 
 def checkpoint_activations(model: FineTuneModel) -> None:
-    """Let the layers of both towers forget their activations and compute them again in the backward pass."""
+    """Enable gradient checkpointing in vision encoder and language model."""
     _checkpoint_layers(model.network.visual_encoder.layers())
     _checkpoint_layers(model.network.llm.model.layers)
 

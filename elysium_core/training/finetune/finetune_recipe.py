@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: what to start from, which data, which stages."""
+"""Schema of fine-tuning recipes: base model, data sets and stages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MODULES = {
     "projector": "network.llm_proj",
     "llm": "network.llm",
 }
-"""Parts of a model that a stage trains or leaves, and where their weights are."""
+"""Modules of a model that a stage can train -> prefix of their weights."""
 
 READER_NAMES = ("conversation", "grounding", *SPLITS, *TRACKING_BENCHMARKS, "elysiumtrack", *VIDEO_QA)
 """Layouts of data sets; :mod:`elysium_core.training.finetune.sources` reads them, docs/training.md describes them."""
@@ -52,15 +52,15 @@ Frames = Annotated[Count, Field(le=_MOST_FRAMES)]
 
 
 class BaseConfig(RecipePart):
-    """What the first stage starts from: a checkpoint, or a vision encoder and a language model.
+    """The model that the first stage starts from: a checkpoint, or a vision encoder and a language model.
 
     Attributes:
         checkpoint: Folder or hub id of a model in the published layout.
-        vision: Otherwise: folder or hub id of a CLIP (vision) model with safetensors weights.
-        llm: And of a LLaMA model.
+        vision: Without a checkpoint: folder or hub id of a CLIP (vision) model with safetensors weights.
+        llm: Without a checkpoint: folder or hub id of a LLaMA model.
         adapter: Token adapter between them, as in :mod:`elysium_core.network.adapters`.
-        visual_tokens: Tokens a frame that it keeps.
-        system_text: Opening of every conversation.
+        visual_tokens: Tokens per frame that it keeps.
+        system_text: Text at the start of every conversation.
     """
 
     checkpoint: Text = ""
@@ -87,11 +87,11 @@ class SourceConfig(RecipePart):
     """One data set.
 
     Attributes:
-        reader: Its layout: one of :data:`READER_NAMES`.
-        path: Its annotation file, or the folder that the reader looks in.
-        media: Folder that pictures and videos are named relative to; that of ``path`` if empty.
+        reader: Layout: one of :data:`READER_NAMES`.
+        path: Annotation file, or folder of the data set.
+        media: Folder that image and video names are relative to; the folder of ``path`` if empty.
         split: Name of a split, for layouts that have several.
-        tasks: Tasks asked about boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
+        tasks: Tasks to train on boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
     """
 
     reader: Annotated[Text, one_of(READER_NAMES)]
@@ -108,29 +108,29 @@ class FineTuneStage(RecipePart):
         steps: Optimiser steps.
         mixture: Shares of the data sets; they need not add up to 1.
         lr: Peak learning rate.
-        lr_scale: What multiplies it for ``vision``, ``selector``, ``projector`` or ``llm``; 1 where not named.
-        trained: Modules that learn; the others are left as they are.
-        batch: Samples a batch of one process.
-        accumulate: Batches a step of one process.
+        lr_scale: Factors of the learning rate for ``vision``, ``selector``, ``projector`` or ``llm``; default 1.
+        trained: Modules that are trained; the others are frozen.
+        batch: Samples per batch of one process.
+        accumulate: Batches per step of one process.
         frames: Fewest and most frames of a video, drawn at random.
         interval: Shortest and longest distance between them [frames], drawn at random.
-        max_turns: Most questions asked about one sample.
-        max_tokens: Longest sample; what does not fit is left out question by question.
-        warmup_share: Share of the steps for linear warm-up, 0..1; behind it half a cosine.
-        final_lr: Last rate as a share of the peak, 0..1.
-        weight_decay: AdamW's, of matrices.
+        max_turns: Most questions about one sample.
+        max_tokens: Longest sample; questions that do not fit are left out.
+        warmup_share: Share of the steps for linear warm-up, 0..1; half a cosine follows.
+        final_lr: Last learning rate as a share of the peak, 0..1.
+        weight_decay: Weight decay of AdamW, for matrices only.
         clip_norm: Largest norm of a gradient.
-        gate: How the T-Selector's gate learns (:mod:`elysium_core.network.token_selector`).
+        gate: How the T-Selector's gate is trained (:mod:`elysium_core.network.token_selector`).
         digit_weight: Weight of a box's digits in the loss.
-        format_weight: Weight of what stands around them in answers that are boxes.
+        format_weight: Weight of the other tokens of answers that are boxes.
         text_weight: Weight of every other answer token.
-        gradient_checkpointing: Keep no activations inside layers; compute them again.
-        ema: Decay of a running average of the weights, which is then what is saved; 0 = none.
+        gradient_checkpointing: Recompute activations in the backward pass instead of storing them.
+        ema: Decay of a running average of the weights, which is saved as the result; 0 = none.
         init: Stage whose checkpoint this one starts from; the recipe's base if empty.
         log_every: Steps between two lines of the log.
         save_every_s: Time between two saved states [s].
-        evaluate_every: Steps between two looks at the validation data; 0 = never.
-        workers: Processes that read data, for each training process; 0 = the training process itself.
+        evaluate_every: Steps between two evaluations on the validation data; 0 = never.
+        workers: Processes that read data, per training process; 0 = the training process itself.
         threads: CPU threads of a training process.
     """
 
@@ -173,16 +173,16 @@ class FineTuneRecipe(RecipePart):
     """A run of fine-tuning.
 
     Attributes:
-        name: Name of the run; its files lie in ``runs/<name>``.
-        base: What the first stage starts from.
+        name: Name of the run; its files are in ``runs/<name>``.
+        base: Model that the first stage starts from.
         data: Data sets by name.
         stages: Stages by name, run in the order of the file.
         export: Stage whose checkpoint is the result.
-        validation: Data sets that evaluations look at; no stage may train on them.
-        precision: ``bfloat16`` computes in half precision, with float32 weights; or ``float32``.
+        validation: Data sets for evaluations; no stage may train on them.
+        precision: Precision of the computation, ``bfloat16`` or ``float32``; weights stay in float32.
         stored_as: Type of the weights in the checkpoints: ``bfloat16``, ``float16`` or ``float32``.
-        device: Where to train, without a launcher: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: Seed of everything random.
+        device: Device for training without a launcher: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: Seed of all random numbers.
     """
 
     name: Text
@@ -202,16 +202,16 @@ class FineTuneRecipe(RecipePart):
 
 
 def _reference_problems(recipe: FineTuneRecipe) -> Iterator[Problem]:
-    """Names of data sets and stages that lead nowhere."""
+    """Yield problems with names of data sets and stages that do not exist."""
     if unknown := [name for name in recipe.validation if name not in recipe.data]:
         yield ("validation",), f"names {', '.join(unknown)}, which is not in data"
     before: list[str] = []
     for name, stage in recipe.stages.items():
         for source in stage.mixture:
             if source not in recipe.data:
-                yield ("stages", name, "mixture", source), "is the share of a data set that is not in data"
+                yield ("stages", name, "mixture", source), "gives a share to a data set that is not in data"
             elif source in recipe.validation:
-                yield ("stages", name, "mixture", source), "is the share of a data set that is for validation"
+                yield ("stages", name, "mixture", source), "gives a share to a data set that is for validation"
         if stage.evaluate_every and not recipe.validation:
             yield ("stages", name, "evaluate_every"), "needs data sets in validation"
         if stage.init and stage.init not in before:
@@ -220,10 +220,10 @@ def _reference_problems(recipe: FineTuneRecipe) -> Iterator[Problem]:
 
 
 def require_inputs(recipe: FineTuneRecipe) -> None:
-    """Check that everything a run reads is there, before anything is loaded.
+    """Check that all files and folders of a run exist, before anything is loaded.
 
     Raises:
-        DataError: Paths are not filled in, or lead nowhere; one sentence names all of them.
+        DataError: Paths are empty or do not exist; one sentence names all of them.
     """
     missing = list(_missing_base(recipe.base))
     used = {source for stage in recipe.stages.values() for source in stage.mixture} | set(recipe.validation)
@@ -243,6 +243,6 @@ def _missing_base(base: BaseConfig) -> Iterator[str]:
         yield "base.checkpoint is not filled in (or base.vision and base.llm)"
     for key in ("checkpoint", "vision", "llm"):
         value = getattr(base, key)
-        # A name without a leading path may be a hub id; loading it says whether it was pulled.
+        # A name that is not a path may be a hub id; whether it was pulled is checked when it is loaded.
         if value.startswith(("/", ".", "~")) and not Path(value).expanduser().exists():
             yield f"base.{key} = {value!r} does not exist"

@@ -1,10 +1,9 @@
-"""Batches of real data: samples read, asked about, and laid out as tokens.
+"""Batches from a mixture of real data sets: draw samples, choose questions, and lay them out as tokens.
 
-As in :mod:`elysium_core.training.nano.clip_batches` the dialogues about a clip are branches behind its frames.
+Each data set has a share of the samples and is read completely before it repeats. As in
+:mod:`elysium_core.training.nano.clip_batches`, the dialogues about a clip are branches after its frames.
 
-Shapes: B samples, F frames of all of them together, K visual tokens a frame, L tokens.
-
-Which sample comes when: shares of data sets, each read through before it is read again.
+Shapes: B samples, F frames of all samples together, K visual tokens per frame, L tokens.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _CYCLE = 1000
 class Mixture:
     """An endless order of samples of several data sets.
 
-    Of every 1000 samples each set gives its share, in random order. Within a set all items come
-    once in random order, then all again in another. What comes at a number depends on the number
-    and the seed alone, so a run that was stopped goes on where it was, in any number of processes.
+    In every 1000 samples each set has its share, in random order. Within a set all items come once in
+    random order, then all again in another order. A sample depends only on its number and the seed,
+    so a run that was stopped continues with the same samples in any number of processes.
 
     Args:
-        sizes: Items of each data set.
+        sizes: Number of items of each data set.
         shares: Shares of the data sets; they need not add up to 1.
-        seed: Decides all orders.
+        seed: Seed of all orders.
     """
 
     def __init__(self, sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> None:
@@ -56,7 +55,7 @@ class Mixture:
         self._order = lru_cache(maxsize=2 * len(self._names))(self._make_order)
 
     def pick(self, number: int) -> tuple[str, int]:
-        """Data set and item of sample ``number``, from 0."""
+        """Return data set and item of sample ``number``, counted from 0."""
         cycle, slot = divmod(number, _CYCLE)
         source = int(self._slots[slot])
         epoch, place = divmod(cycle * int(self._quotas[source]) + int(self._ranks[slot]), self._sizes[source])
@@ -67,7 +66,7 @@ class Mixture:
 
 
 def _slots(shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """The data set of each slot of a cycle; every set has at least one."""
+    """Return the data set of each slot of a cycle; every set has at least one slot."""
     exact = shares / shares.sum() * _CYCLE
     counts = np.maximum(1, np.floor(exact)).astype(np.int64)
     while counts.sum() != _CYCLE:
@@ -82,11 +81,11 @@ _MOST_SKIPS = 100
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What a model reads: small enough to be sent to the processes that prepare batches.
+    """The input format of a model; small enough to be sent to worker processes.
 
     Attributes:
-        tokenizer_folder: Where its tokenizer lies.
-        system_text: Opening of every conversation.
+        tokenizer_folder: Folder of its tokenizer.
+        system_text: Text at the start of every conversation.
         visual_tokens: K.
         side_px: Input side of its vision encoder [px].
     """
@@ -99,17 +98,17 @@ class ModelInput:
 
 @dataclass(slots=True)
 class FineTuneBatch:
-    """What one forward pass sees.
+    """One batch: the input of one forward pass.
 
     Attributes:
         images: (F, S, S, 3) uint8, in order of their slots.
         frame_counts: (B,) frames of each sample.
-        token_ids: (B, L); VISUAL_SLOT where a visual token stands.
+        token_ids: (B, L); VISUAL_SLOT at the places of visual tokens.
         positions: (B, L).
         branch: (B, L); 0 the frames, 1.. the dialogues, -1 padding.
         label_weight: (B, L); weight of each token as a label, 0 = not an answer token.
         is_digit: (B, L); digits of boxes in answers.
-        skipped: Why samples that were drawn first could not be used.
+        skipped: Errors of drawn samples that could not be used and were replaced.
     """
 
     images: Tensor
@@ -142,7 +141,7 @@ class SequenceBuilder:
         self._weights = AnswerWeights(stage.digit_weight, stage.format_weight, stage.text_weight)
 
     def build(self, clip: AskedClip) -> TokenRow:
-        """Lay out one clip; dialogues, or the last rounds of one, that do not fit are left out.
+        """Lay out one clip. Dialogues, or last rounds of a dialogue, that do not fit are left out.
 
         Raises:
             DataError: Not even the first round fits.
@@ -154,13 +153,13 @@ class SequenceBuilder:
                 row, branch, dialogue.rounds, self._weights, boxes=dialogue.answers_boxes, max_tokens=longest
             )
         if len(row.ids) == row.frames_end:
-            raise DataError(f"no question fits into max_tokens = {longest} behind {frames} frames")
+            raise DataError(f"no question fits into max_tokens = {longest} after {frames} frames")
         return row
 
 
 @dataclass(frozen=True, slots=True)
 class _OpenedData:
-    """What a process needs to draw samples and lay them out."""
+    """Open data sets and layout of one process."""
 
     sources: dict[str, SampleSource]
     mixture: Mixture
@@ -171,15 +170,15 @@ class _OpenedData:
 class DataBatches(Dataset[FineTuneBatch]):
     """Batches of a mixture; ``batches[number]`` is always the same one.
 
-    Samples are numbered through all batches of all processes, so that two processes with batches of 2
-    see what one with batches of 4 sees. A sample that cannot be used is replaced by one drawn for it.
+    Samples are numbered over all batches of all processes, so two processes with batches of 2 get the
+    same samples as one process with batches of 4. A sample that cannot be used is replaced by another one.
 
     Args:
         recipe: The recipe.
         stage: Its stage.
-        shares: Data sets drawn from and their shares.
-        model: What the model reads.
-        salt: Tells apart mixtures of one recipe.
+        shares: Data sets and their shares.
+        model: Input format of the model.
+        salt: Number that gives each mixture of a recipe other random numbers.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class DataBatches(Dataset[FineTuneBatch]):
         self._opened: _OpenedData | None = None
 
     def sizes(self) -> dict[str, int]:
-        """Items of each data set.
+        """Return the number of items of each data set.
 
         Raises:
             DataError: One cannot be read.
@@ -202,7 +201,7 @@ class DataBatches(Dataset[FineTuneBatch]):
         return self._collate([row for row, _ in drawn], [reason for _, reasons in drawn for reason in reasons])
 
     def _open(self) -> _OpenedData:
-        # Opened by the process that reads: an index of lines is not copied between processes.
+        # Opened in the process that reads it, so that the line index is not copied between processes.
         if self._opened is None:
             sources = {name: open_source(self._recipe.data[name]) for name in self._shares}
             sizes = {name: len(source) for name, source in sources.items()}

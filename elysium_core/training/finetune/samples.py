@@ -1,4 +1,4 @@
-"""Samples of a data set, independent of its layout, and the questions that are drawn about them."""
+"""Samples of a data set in one form for all layouts, and the random choice of frames and questions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from elysium_core.training.finetune.finetune_recipe import FineTuneStage
 
 @dataclass(frozen=True, slots=True)
 class LabelledObject:
-    """An object of a still.
+    """An object in a single image.
 
     Attributes:
         expression: Words that name it.
-        box: Where it is.
+        box: Its box.
     """
 
     expression: str
@@ -33,13 +33,13 @@ class LabelledObject:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of a data set; its pictures are not read yet.
+    """One item of a data set, before its images are read.
 
     Attributes:
         place: File and line, for messages.
-        frames: The pictures; None for a conversation without any.
+        frames: The images; None for a conversation without images.
         rounds: Questions and answers of one conversation, in order.
-        objects: Objects of a still.
+        objects: Objects of a single image.
         track: Box of one object in each frame, None where it is absent; empty if no object is followed.
         expression: Words that name the tracked object; empty if there are none.
     """
@@ -55,11 +55,11 @@ class Sample:
 def choose_frames(
     rng: np.random.Generator, available: Sequence[int], count: tuple[int, int], interval: tuple[int, int]
 ) -> list[int]:
-    """Draw frames at one random distance, from a random start (paper, section 4.2).
+    """Draw frames with a random start and one random distance (paper, section 4.2).
 
     Args:
-        rng: Where from.
-        available: Indices to choose among, ascending, at least one.
+        rng: Source of random numbers.
+        available: Indices to choose from, ascending, at least one.
         count: Fewest and most frames; a short video gives fewer.
         interval: Shortest and longest distance, in entries of ``available``.
 
@@ -75,7 +75,7 @@ def choose_frames(
 
 
 def read_frames(source: FrameSource, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """Read some frames of a source; of a folder or a zip file, these alone.
+    """Read some frames of a source. From a folder or a zip file only these are read.
 
     Raises:
         DataError: One of them is missing or damaged.
@@ -96,7 +96,7 @@ def read_frames(source: FrameSource, indices: Sequence[int]) -> list[NDArray[np.
 
 
 def read_evenly(source: FrameSource, count: int) -> list[NDArray[np.uint8]]:
-    """Read up to ``count`` frames spread over the whole source, as questions about a video are asked.
+    """Read up to ``count`` frames spread over the whole source, as for questions about a video.
 
     Raises:
         DataError: No frame can be read.
@@ -116,11 +116,11 @@ _BOX_TASKS = frozenset({REC, SOT, RSOT})
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Questions that follow each other; other dialogues about the same frames are not seen.
+    """Successive questions and answers, independent of other dialogues about the same frames.
 
     Attributes:
         rounds: Questions and answers.
-        answers_boxes: The answers are boxes and nothing else.
+        answers_boxes: Whether the answers are boxes only.
     """
 
     rounds: tuple[tuple[str, str], ...]
@@ -129,10 +129,10 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class AskedClip:
-    """Frames and what is asked about them.
+    """Frames and the dialogues about them.
 
     Attributes:
-        images: RGB (H, W, 3); may be none.
+        images: RGB (H, W, 3); may be empty.
         dialogues: At least one.
     """
 
@@ -145,9 +145,9 @@ def ask(sample: Sample, stage: FineTuneStage, tasks: Sequence[str], rng: np.rand
 
     Args:
         sample: The sample.
-        stage: How many frames, how far apart, how many questions.
-        tasks: Tasks that may be asked about boxes; all that fit if empty.
-        rng: Decides.
+        stage: Stage with the ranges of frames, distance and questions.
+        tasks: Tasks to train on boxes; all that fit if empty.
+        rng: Source of random numbers.
 
     Raises:
         DataError: A frame cannot be read, or nothing can be asked.
@@ -157,7 +157,7 @@ def ask(sample: Sample, stage: FineTuneStage, tasks: Sequence[str], rng: np.rand
     if sample.objects and sample.frames is not None:
         return AskedClip(read_frames(sample.frames, [0]), _about_objects(sample, stage, tasks, rng))
     if not sample.rounds:
-        raise DataError(f"{sample.place} holds nothing that can be asked")
+        raise DataError(f"{sample.place} has no questions, boxes or expressions to train on")
     count = int(rng.integers(stage.frames[0], stage.frames[1] + 1))
     images = [] if sample.frames is None else read_evenly(sample.frames, count)
     return AskedClip(images, [Dialogue(sample.rounds[: stage.max_turns])])
@@ -188,7 +188,7 @@ def _ask_track(sample: Sample, stage: FineTuneStage, tasks: Sequence[str], rng: 
 
 
 def _as_still(tasks: Sequence[str]) -> list[str]:
-    """The tasks of one frame that ask the same as tasks of a video."""
+    """Tasks of one frame that correspond to tasks of a video."""
     same = {RSOT: REC, VIDEO_REG: REG}
     return [same.get(task, task) for task in tasks]
 
@@ -196,7 +196,7 @@ def _as_still(tasks: Sequence[str]) -> list[str]:
 def _allowed(fitting: Sequence[str], wanted: Sequence[str], place: str) -> list[str]:
     allowed = [task for task in fitting if not wanted or task in wanted]
     if not allowed:
-        raise DataError(f"{place} cannot be asked {', '.join(wanted) or 'anything'}; it lacks words or frames for it")
+        raise DataError(f"{place} does not fit the tasks {', '.join(wanted) or 'of boxes'}; it lacks words or frames")
     return allowed
 
 
@@ -209,6 +209,6 @@ def _dialogue(rng: np.random.Generator, task: str, expression: str, boxes: Seque
 
 
 def _phrasing(rng: np.random.Generator, task: str) -> str:
-    # The published phrasing is what inference asks, so it gets half of the practice.
+    # Inference uses the published phrasing, so half of the questions have it.
     phrasings = TRAINING[task]
     return phrasings[0] if rng.random() < 0.5 else phrasings[int(rng.integers(len(phrasings)))]

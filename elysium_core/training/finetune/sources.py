@@ -1,7 +1,7 @@
-"""Data sets by layout, each as a list of samples that is read item by item.
+"""Readers of data sets in all layouts; each gives random access to its samples.
 
-A set of a million lines costs memory for one number a line: where the line begins in the file. An error in a line is
-raised when the line is drawn.
+For a file of JSON lines, only the offset of each line is kept in memory. An error in a line is raised when the line
+is drawn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SampleSource(Protocol):
     """A data set."""
 
     def __len__(self) -> int:
-        """Number of items, bad ones included."""
+        """Number of items, including unusable ones."""
         ...
 
     def __getitem__(self, index: int) -> Sample:
@@ -81,7 +81,7 @@ class LineFile:
         return len(self._starts) if self._items is None else len(self._items)
 
     def place(self, index: int) -> str:
-        """Where an item is, for messages."""
+        """Return file and line of an item, for messages."""
         if self._items is not None:
             return f"item {index + 1} of {str(self.path)!r}"
         return f"line {self._numbers[index]} of {str(self.path)!r}"
@@ -90,7 +90,7 @@ class LineFile:
         """Read one item.
 
         Raises:
-            DataError: It is no JSON object.
+            DataError: It is not a JSON object.
         """
         value = self._parse(index) if self._items is None else self._items[index]
         if not isinstance(value, dict):
@@ -103,7 +103,7 @@ class LineFile:
             try:
                 return json.loads(file.readline())
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{self.place(index)} is no valid JSON ({error}); repair or delete it") from error
+                raise DataError(f"{self.place(index)} is not valid JSON ({error}); repair or delete it") from error
 
 
 class LineSource:
@@ -112,7 +112,7 @@ class LineSource:
     Args:
         config: Its settings.
         path: The file.
-        parse: Makes a sample of an item; may raise KeyError, TypeError or ValueError of a bad one.
+        parse: Makes a sample of an item; may raise KeyError, TypeError or ValueError for a bad one.
     """
 
     def __init__(self, config: SourceConfig, path: Path, parse: Callable[[dict[str, Any], Path, str], Sample]) -> None:
@@ -137,7 +137,7 @@ class LineSource:
 
 
 class ListSource:
-    """A data set whose annotations are read at once; pictures are not.
+    """A data set whose annotations are all read at once, but not its images.
 
     Args:
         items: Its items.
@@ -157,7 +157,7 @@ class ListSource:
 
 
 def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
-    """LLaVA's form: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``."""
+    """Parse LLaVA's layout: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``."""
     turns = [(_ROLES[turn["from"]], _IMAGE_SLOT.sub("", str(turn["value"])).strip()) for turn in item["conversations"]]
     turns = turns[1:] if turns and turns[0][0] == "answer" else turns
     questions, answers = turns[0::2], turns[1::2]
@@ -168,7 +168,7 @@ def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
 
 
 def parse_grounding(item: dict[str, Any], media: Path, place: str) -> Sample:
-    """``image``, and ``objects`` of ``expression`` and ``box`` (x1, y1, x2, y2 in 0..1)."""
+    """Parse an item with ``image``, and ``objects`` of ``expression`` and ``box`` (x1, y1, x2, y2 in 0..1)."""
     objects = tuple(LabelledObject(_words(entry["expression"]), Box(*entry["box"])) for entry in item["objects"])
     if not objects:
         raise DataError(f"{place} names no objects")
@@ -188,7 +188,7 @@ def _media(item: dict[str, Any], media: Path, place: str) -> FrameSource | None:
     if "video" in item:
         path = media / str(item["video"])
         if not path.is_file() or path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise DataError(f"{place} names the video {str(path)!r}, which is missing or no video")
+            raise DataError(f"{place} names the video {str(path)!r}, which is missing or not a video")
         return VideoFrames(path)
     return _picture(media, str(item["image"]), place) if "image" in item else None
 
@@ -200,14 +200,14 @@ def _picture(media: Path, name: str, place: str) -> PictureFrames:
 
 
 def sample_of_recording(recording: LabelledRecording) -> Sample:
-    """A labelled recording as a sample that follows its target.
+    """Return a labelled recording as a sample that follows its target.
 
     Raises:
-        DataError: Its boxes refer to pictures of unknown size, or only the first is known.
+        DataError: The size of its images is unknown, or only the first box is known.
     """
     place = f"{recording.name} of {str(recording.truth_file)!r}"
     if recording.first_box_only:
-        raise DataError(f"{place} tells only its first box; choose a training split")
+        raise DataError(f"{place} has only its first box; choose a training split")
     size = recording.frame_size
     if size is None:
         first = next(iter(recording.frames))
@@ -222,7 +222,7 @@ def _box_or_none(row: NDArray[np.float64], size: tuple[int, int]) -> Box | None:
     x, y, w, h = row.tolist()
     try:
         return Box.from_xywh_px(x, y, w, h, *size)
-    except BoxError:  # wholly outside the picture, or without area: not there to be seen
+    except BoxError:  # fully outside the image, or without area: not visible
         return None
 
 
@@ -243,7 +243,7 @@ def _refcoco(config: SourceConfig) -> SampleSource:
     if not lines.is_file():
         return ListSource(list(read_refcoco(root, config.reader, split)), convert)
     file = LineFile(lines)
-    # Bad lines are kept: their errors are raised when they are drawn.
+    # Bad lines stay in the list: their errors are raised when they are drawn.
     wanted = [index for index in range(len(file)) if _split_of(file, index) in (split, None)]
     return ListSource(wanted, lambda index: convert(sample_of_line(file[index], index + 1, file.place(index))))
 
@@ -295,9 +295,9 @@ def open_source(config: SourceConfig) -> SampleSource:
     """Open a data set.
 
     Raises:
-        DataError: Its annotations cannot be read, or hold nothing.
+        DataError: Its annotations cannot be read or are empty.
     """
     source = READERS[config.reader](config)
     if len(source) == 0:
-        raise DataError(f"{config.path!r} has nothing of reader {config.reader!r}, split {config.split!r}")
+        raise DataError(f"{config.path!r} has no items for reader {config.reader!r}, split {config.split!r}")
     return source

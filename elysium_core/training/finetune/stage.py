@@ -1,4 +1,4 @@
-"""A stage of fine-tuning: what :mod:`elysium_core.training.loop` runs on real data."""
+"""A stage of fine-tuning on real data, run by :mod:`elysium_core.training.loop`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _VALIDATION_SALT = 1_000_003
 
 
 class FineTuneStageRun:
-    """One stage of a run, with its files in ``<folder>/<stage>``; its result is the checkpoint in there.
+    """One stage of a run. Its files, with the resulting checkpoint, are in ``<folder>/<stage>``.
 
     Args:
         recipe: The recipe.
@@ -51,7 +51,7 @@ class FineTuneStageRun:
 
     Raises:
         DataError: The stage it starts from is not finished.
-        ConfigError: It asks for what its processes cannot do.
+        ConfigError: Its settings cannot be used with this kind of processes.
         ModelFileError: The base cannot be loaded.
     """
 
@@ -89,7 +89,7 @@ class FineTuneStageRun:
         return DataBatches(self.recipe, self.stage, self.stage.mixture, self.input, self._number)
 
     def run(self) -> None:
-        """Train to the last step, from where it was killed if it was.
+        """Train to the last step, starting from the newest saved state.
 
         Raises:
             DataError: A data set cannot be read at all, or loss or gradient is not finite.
@@ -100,25 +100,25 @@ class FineTuneStageRun:
         self.loop.run()
 
     def seed(self, number: int) -> int:
-        """Seed of what is random inside the model, which is nothing but what PyTorch itself may draw."""
+        """Return the seed of PyTorch for a batch; the model itself draws no random numbers."""
         return int(np.random.SeedSequence([self.recipe.seed, self._number, number]).generate_state(1)[0])
 
     def rate_factor(self, step: int) -> float:
-        """Learning rate of a step as a share of the peak."""
+        """Return the learning rate of a step as a share of the peak."""
         stage = self.stage
         return cosine_factor(step, stage.steps, warmup_share=stage.warmup_share, final=stage.final_lr)
 
     def weight(self, batch: FineTuneBatch) -> float:
-        """Answer tokens of a batch, by their weights."""
+        """Return the sum of the weights of a batch's answer tokens."""
         return float(batch.label_weight[:, 1:].sum())
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
-        """Losses of the answers."""
+        """Return the losses of the answers."""
         losses: Losses = model(batch)
         return losses
 
     def held_out(self) -> list[FineTuneBatch]:
-        """Validation data; the same batches for any number of processes, each of which sees all of them."""
+        """Return batches of validation data: the same for any number of processes, each of which gets all of them."""
         if not self._held_out:
             shares = dict.fromkeys(self.recipe.validation, 1.0)
             batches = DataBatches(self.recipe, self.stage, shares, self.input, _VALIDATION_SALT)
@@ -126,7 +126,7 @@ class FineTuneStageRun:
         return self._held_out
 
     def pictures(self, model: nn.Module, batch: FineTuneBatch) -> dict[str, NDArray[np.uint8]]:
-        """The model's answers, drawn over the first samples of a batch that show something."""
+        """Return the model's answers, drawn on the first samples of a batch that have images."""
         if not isinstance(model, FineTuneModel):
             raise TypeError(f"the model became a {type(model).__name__}")
         runtime = training_runtime(model.network, TextTokenizer.from_folder(self.input.tokenizer_folder))
@@ -175,10 +175,10 @@ def _loop_settings(stage: FineTuneStage, *, tied: bool) -> LoopSettings:
 def _learning(
     model: FineTuneModel, name: str, stage: FineTuneStage, acceleration: Acceleration
 ) -> tuple[ScheduledAdamW, WeightAverage | None]:
-    """Choose what a model learns; return its optimiser, and the running average if there is one.
+    """Freeze and group the weights; return the optimiser, and the running average if there is one.
 
     Raises:
-        ConfigError: There is nothing to learn, or a running average cannot be kept.
+        ConfigError: There is nothing to train, or a running average cannot be kept.
     """
     groups = choose_trained(model, stage)
     if not groups:

@@ -1,10 +1,9 @@
-"""Training-only modules that stand in for what the paper's model brings along pretrained.
+"""Training-only modules that replace the pretraining of CLIP and Vicuna when nano is trained from scratch.
 
-The paper starts from CLIP and Vicuna. A model trained from scratch learns nothing from
-answers alone; these heads and the oracle give it the same start in minutes. None of
-them is part of a checkpoint.
+A small model trained from scratch does not learn from answers alone. These heads and the
+oracle give it a similar start in minutes. They are not part of a checkpoint.
 
-Shapes: F frames, N patches, K visual tokens, D the LLM's width, V the vocabulary of names.
+Shapes: F frames, N patches, K visual tokens, D width of the LLM, V number of names.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ from elysium_core.training.losses import Losses, Mean, batch_mean
 
 _FOURIER_BANDS = 6
 _BACKGROUND_WEIGHT = 0.15
-# A colour is learnt from few patches a batch, and soon.
+# Colours are learnt early and from few patches per batch, so a lower weight is enough.
 _COLOR_WEIGHT = 0.3
 
 
 def fourier(values: Tensor) -> Tensor:
-    """Sines and cosines of coordinates 0..1: (..., C) to (..., 2 C bands)."""
+    """Return sines and cosines of coordinates 0..1: (..., C) to (..., 2 C bands)."""
     bands = math.pi * 2.0 ** torch.arange(_FOURIER_BANDS, device=values.device)
     angles = values[..., None] * bands
     return torch.cat([angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
 
 
 def patch_centers(grid: int) -> Tensor:
-    """Centres (N, 2) of the patches of a grid x grid frame, x and y in 0..1, row-major."""
+    """Return the centres (N, 2) of the patches of a grid x grid frame, x and y in 0..1, row-major."""
     axis = (torch.arange(grid) + 0.5) / grid
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x.reshape(-1), y.reshape(-1)], dim=-1)
 
 
 class PatchHeads(nn.Module):
-    """Reads what each patch shows off the vision encoder: name, colour, box (stands in for CLIP's training).
+    """Predicts name, colour and box of each patch from the vision encoder (replaces CLIP's pretraining).
 
     Args:
         width: Width of a patch token.
@@ -56,7 +55,7 @@ class PatchHeads(nn.Module):
         self.box = nn.Linear(width, 4)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Name logits (F, N, V + 1), colour logits (F, N, C + 1) and boxes (F, N, 4) of tokens (F, N, width)."""
+        """Return name logits (F, N, V + 1), colour logits (F, N, C + 1) and boxes (F, N, 4) of tokens (F, N, width)."""
         normed = self.norm(tokens)
         return self.name(normed), self.color(normed), self.box(normed)
 
@@ -70,7 +69,7 @@ def patch_losses(
     patch_color: Tensor,
     patch_box: Tensor,
 ) -> Losses:
-    """Losses of stage V: name, colour and box of each patch, and whether the gate keeps objects.
+    """Return the losses of stage V: name, colour and box of each patch, and of the gate.
 
     Args:
         name_logits: (F, N, V + 1).
@@ -84,7 +83,7 @@ def patch_losses(
     Returns:
         ``name`` (cross-entropy of names, and of colours on objects), ``box`` (mean absolute
         error on objects, of the frame), ``gate`` (binary cross-entropy), ``name_accuracy`` and
-        ``color_accuracy`` on objects. Names and gate count once a batch, the others once a patch.
+        ``color_accuracy`` on objects. Losses of names and gate have weight 1 per batch, the others 1 per patch.
     """
     background = name_logits.shape[-1] - 1
     solid = patch_name != background
@@ -106,19 +105,19 @@ def patch_losses(
 
 
 class Oracle(nn.Module):
-    """Visual tokens made from the truth instead of from pixels (stands in for Vicuna's training).
+    """Makes visual tokens from the ground truth instead of pixels (replaces Vicuna's pretraining).
 
-    A patch on an object becomes the sum of a vector of its name, the word embedding of its
-    colour and an embedding of its box; a background patch a learned vector; both carry the
-    patch's place.
+    The token of a patch on an object is the sum of a vector for its name, the word embedding
+    of its colour and an embedding of its box. A background patch has a learned vector. Both
+    include the position of the patch.
 
-    The vectors of the names are the directions in which the vision encoder tells names
-    apart (:meth:`align`), so that a projector can produce them: a few hundred arbitrary
-    vectors are more than one of this width can be made to aim at.
+    The vectors of the names are the directions in which the vision encoder separates names
+    (:meth:`align`), so that a projector can produce them. It could not learn to produce a few
+    hundred arbitrary vectors at this width.
 
     Args:
         names: V names by index.
-        tokenizer: Encodes names and colours.
+        tokenizer: Tokenizer for names and colours.
         width: D.
         vision_width: Width of a patch token.
     """
@@ -146,23 +145,23 @@ class Oracle(nn.Module):
 
     @property
     def name_count(self) -> int:
-        """V; as a patch's name, background."""
+        """V, which as the name of a patch stands for background."""
         return len(self.names)
 
     def name_tokens(self) -> Tensor:
-        """What each name adds to a token, (V, D)."""
+        """Vectors of the names, (V, D)."""
         named: Tensor = self.name(self.names)
         return named
 
     @torch.no_grad()
     def align(self, heads: PatchHeads, embedding: nn.Embedding) -> None:
-        """Take the names' vectors from a trained vision encoder, and let word embeddings agree with them.
+        """Set the names' vectors from a trained vision encoder, and adapt the word embeddings to them.
 
-        The embeddings change as little as is needed for the words of a name to add up to its
-        vector, so that the language model can compare and copy names from its first step on.
+        The embeddings get the smallest change after which the words of a name sum to its vector.
+        The language model can then compare and copy names from its first step.
 
         Args:
-            heads: Trained with the vision encoder; their rows for the names become unit vectors.
+            heads: Heads trained with the vision encoder; their rows for the names become unit vectors.
             embedding: The LLM's word embeddings; changed in place.
         """
         rows = heads.name.weight[: self.name_count]
@@ -175,14 +174,14 @@ class Oracle(nn.Module):
     def forward(
         self, embedding: nn.Embedding, patch_name: Tensor, patch_color: Tensor, patch_box: Tensor, centers: Tensor
     ) -> Tensor:
-        """Make tokens.
+        """Return the visual tokens.
 
         Args:
             embedding: The LLM's word embeddings.
             patch_name: (F, K), V = background.
             patch_color: (F, K), C = no colour word.
             patch_box: (F, K, 4).
-            centers: (F, K, 2) or (K, 2), places of the patches.
+            centers: (F, K, 2) or (K, 2), centres of the patches.
 
         Returns:
             (F, K, D).
@@ -196,7 +195,7 @@ class Oracle(nn.Module):
 
 
 def _word_table(tokenizer: TextTokenizer, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids (P + 1, L) of phrases and their weights, one row of zeros behind the last."""
+    """Return token ids (P + 1, L) of phrases and their weights, with a row of zeros at the end."""
     encoded = [tokenizer.encode_answer(f" {phrase}") for phrase in phrases]
     longest = max(len(ids) for ids in encoded)
     ids = torch.zeros(len(phrases) + 1, longest, dtype=torch.int64)

@@ -1,9 +1,9 @@
-"""Training batches: generated clips, the questions about them, and the truth of every patch.
+"""Training batches of generated clips, questions about them, and the ground truth of every patch.
 
-All questions about a clip stand behind its frames in one row of tokens (:mod:`elysium_core.prompt.layout`). What a
-step sees depends on the recipe's seed, the stage and the step alone.
+All questions about a clip follow its frames in one row of tokens (:mod:`elysium_core.prompt.layout`). A batch
+depends only on the recipe's seed, the stage and the step.
 
-Shapes: B clips, T frames each, N patches a frame, K visual tokens a frame, L tokens.
+Shapes: B clips, T frames each, N patches per frame, K visual tokens per frame, L tokens.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _PATCH_SHARE = 0.15
 
 @dataclass(slots=True)
 class Batch:
-    """What one optimiser step sees.
+    """The batch of one optimiser step.
 
     Attributes:
         images: (B * T, S, S, 3) uint8.
         patch_object: (B * T, N) object covering each patch, -1 for background.
-        patch_name: (B * T, N) its name's index, the vocabulary's size for background.
-        patch_color: (B * T, N) its colour word, ``len(COLORS)`` for none and for background.
+        patch_name: (B * T, N) index of the object's name, the vocabulary's size for background.
+        patch_color: (B * T, N) index of its colour word, ``len(COLORS)`` for none and for background.
         patch_box: (B * T, N, 4) its box in that frame, zeros for background.
-        token_ids: (B, L); VISUAL_SLOT where a visual token stands.
+        token_ids: (B, L); VISUAL_SLOT at the places of visual tokens.
         positions: (B, L).
         branch: (B, L); 0 the frames, 1.. the questions, -1 padding.
         label_weight: (B, L); weight of each token as a label, 0 = not an answer token.
         is_digit: (B, L); digits of answered boxes.
-        pointers: (P, 5) rows of clip, token position, object, frame, kind: where the
-            model has to look. Kind 0: a box answered to words; 1: a box answered to a
-            box; 2: the end of a box in a question.
+        pointers: (P, 5) rows of clip, token position, object, frame, kind: the object that
+            the token must attend to. Kind 0: a box in an answer to words; 1: a box in an
+            answer to a box; 2: the end of a box in a question.
         frames: T.
     """
 
@@ -79,12 +79,12 @@ _Pointer = tuple[int, int, int, int]
 
 
 class BatchBuilder:
-    """Draws clips and lays them out as batches; used by one process.
+    """Generates clips and lays them out as batches, within one process.
 
     Args:
         generator: Source of clips.
-        data: What to draw.
-        layout: Lays out prompts for the model.
+        data: Settings of the clips.
+        layout: Prompt layout of the model.
         visual_tokens: K.
         patch_px: Patch side [px].
     """
@@ -106,10 +106,10 @@ class BatchBuilder:
         """Draw one batch; the same seed gives the same batch.
 
         Args:
-            seed: Decides clips and questions.
+            seed: Seed of clips and questions.
             batch_frames: Frames of the batch, B * T.
             frames: T; 0 draws it from the data's mixture.
-            objects: Numbers of objects a clip, each as often; empty draws from the data's mixture.
+            objects: Numbers of objects per clip, equally frequent; empty draws from the data's mixture.
         """
         data = self._data
         self._generator.reseed(seed, 0)
@@ -143,7 +143,7 @@ class BatchBuilder:
         )
 
     def _row(self, frames: int, turns: Sequence[Turn]) -> tuple[TokenRow, list[_Pointer]]:
-        """Tokens of one clip with its turns, and where the model has to look."""
+        """Return the tokens of one clip with its turns, and their pointers."""
         row = self._layout.frames_row(frames, self._visual_tokens)
         pointers = [pointer for branch, turn in enumerate(turns, 1) for pointer in self._append_turn(row, branch, turn)]
         return row, pointers
@@ -163,7 +163,7 @@ class BatchBuilder:
     def _patches(
         self, clip: SyntheticClip
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Object, name, colour and box of every patch: (T, N) thrice, (T, N, 4)."""
+        """Return object, name and colour, (T, N) each, and box, (T, N, 4), of every patch."""
         frames, side = clip.owner.shape[:2]
         patch = self._patch_px
         grid = side // patch
@@ -182,8 +182,7 @@ class BatchBuilder:
 class ClipBatches(Dataset[Batch]):
     """Generated batches; ``batches[step]`` is always the same one.
 
-    So a stage that was killed goes on with the clips it would have seen, whichever worker
-    process draws them.
+    A stage that was killed therefore continues with the same clips, in any worker process.
 
     Args:
         recipe: The recipe.
@@ -197,7 +196,7 @@ class ClipBatches(Dataset[Batch]):
         self._builder: BatchBuilder | None = None
 
     def __getitem__(self, step: int) -> Batch:
-        # Built by the process that uses it: photos and sprites are not copied between processes.
+        # Built in the process that uses it, so that photos and sprites are not copied between processes.
         self._builder = self._builder or self._make_builder()
         stage = self._recipe.stages[self._stage_name]
         seed = step_seed(self._recipe, self._stage_name, step)
@@ -219,5 +218,5 @@ class ClipBatches(Dataset[Batch]):
 
 
 def step_seed(recipe: Recipe, stage_name: str, step: int) -> int:
-    """The seed of everything random in one step of one stage, 0..2**63 - 1."""
+    """Return the seed of all random numbers in one step of one stage, 0..2**63 - 1."""
     return batch_seed(recipe.data.seed, list(recipe.stages).index(stage_name), step)

@@ -1,4 +1,4 @@
-"""A nano model from scratch: sizes, tokenizer and first weights; and its checkpoint when it is trained."""
+"""Builds a nano model from scratch (tokenizer, configuration, initial weights) and writes its checkpoint."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _TIED = "llm.lm_head.weight"
 
 
 def tokenizer_corpus(names: Sequence[str], system_text: str = "") -> Iterator[str]:
-    """Texts that hold every word the model reads or writes."""
+    """Return texts with every word that the model reads or writes, to train the tokenizer."""
     yield from frame_pieces(MAX_FRAMES, system_text)
     yield format_track([Box(0.12, 0.34, 0.56, 0.78)] * MAX_FRAMES)
     for questions in TRAINING.values():
         for question in questions:
             for name in names:
                 yield question_piece(fill(question, expression=f"the {name}", box="[12,34,56,78]"))
-    # A name must become one entry a word, so it has to outweigh the questions' own words.
+    # Names are repeated to outweigh the words of the questions, so that each word of a name becomes one entry.
     nouns = (*names, ANY_OBJECT)
     for noun in nouns:
         yield from [f"the {noun}"] * len(names)
@@ -53,7 +53,7 @@ def tokenizer_corpus(names: Sequence[str], system_text: str = "") -> Iterator[st
 
 
 def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, ...]:
-    """Nouns that a model trained on such data understands: its names, and "object" if it learnt attributes."""
+    """Return the nouns that a model learns from such data: its names, and "object" if it learns attributes."""
     return tuple(names) if data.plain_share == 1 else (*names, ANY_OBJECT)
 
 
@@ -63,7 +63,7 @@ def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path, system_
 
 
 def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:
-    """The vision encoder's config."""
+    """Return the config of the vision encoder."""
     return CLIPVisionConfig(
         hidden_size=model.vision_width,
         intermediate_size=4 * model.vision_width,
@@ -75,7 +75,7 @@ def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:
 
 
 def llm_settings(model: NanoModelConfig, vocab_size: int) -> dict[str, object]:
-    """The language model's ``config.json``."""
+    """Return the ``config.json`` of the language model."""
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -96,7 +96,7 @@ def llm_settings(model: NanoModelConfig, vocab_size: int) -> dict[str, object]:
 
 
 def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumConfig:
-    """The checkpoint's own config; paths are relative to its folder."""
+    """Return the config of the checkpoint; paths are relative to its folder."""
     return ElysiumConfig(
         llm="llm",
         vision="vision",
@@ -113,11 +113,10 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
 
 
 def build_network(model: NanoModelConfig, names: Sequence[str], vocab_size: int, seed: int) -> ElysiumNetwork:
-    """Build the network with its first weights.
+    """Build the network with its initial weights.
 
-    Patch embeddings start as a random orthonormal basis of the patch's space and
-    position embeddings as sines of the place, which a short training does not have to
-    discover first.
+    Patch embeddings start as a random orthonormal basis of the patch's space, and position
+    embeddings as sines of the position, so that a short training does not have to learn them.
     """
     torch.manual_seed(seed)
     network = ElysiumNetwork(
@@ -143,7 +142,7 @@ def _draw_transformer(encoder: VisionEncoder) -> None:
 
 
 def _sine_positions(grid: int, width: int) -> torch.Tensor:
-    """Sines and cosines of row and column, shape (grid * grid, width)."""
+    """Return sines and cosines of row and column, shape (grid * grid, width)."""
     quarter = width // 4
     rate = torch.exp(torch.arange(quarter) * (-math.log(grid * 4) / quarter)) * math.pi / 2
     y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
@@ -181,7 +180,7 @@ def export_stage(recipe: Recipe, folder: Path, target: Path | None = None) -> Pa
     save_checkpoint(
         target,
         network,
-        # It has never seen longer ones.
+        # The model was not trained on longer clips.
         replace(settings, clip_length=max(recipe.data.frames)),
         llm_settings(recipe.model, tokenizer.vocab_size),
         vision_settings(recipe.model).to_diff_dict(),

@@ -1,4 +1,4 @@
-"""Recipes of training from scratch: sizes of the model, generated clips, stages."""
+"""Schema of recipes for training from scratch: model sizes, generated clips and stages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from elysium_core.training.recipe_file import (
 from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
 KINDS = ("vision", "language", "distil", "joint")
-"""What a stage can train; :mod:`elysium_core.training.nano.stages` has one step function for each."""
+"""Kinds of stages; :mod:`elysium_core.training.nano.stages` has one step function for each."""
 
 _MOST_FRAMES = 32
 
@@ -40,15 +40,15 @@ class NanoModelConfig(RecipePart):
         side_px: Input side of the vision encoder [px].
         patch_px: Patch side [px].
         vision_width: Width of the vision encoder.
-        vision_layers: Its layers.
-        vision_heads: Its attention heads.
+        vision_layers: Layers of the vision encoder.
+        vision_heads: Attention heads of the vision encoder.
         llm_width: Width of the language model.
-        llm_layers: Its layers.
-        llm_heads: Its attention heads.
+        llm_layers: Layers of the language model.
+        llm_heads: Attention heads of the language model.
         llm_mlp: Width of its MLP.
-        visual_tokens: Tokens a frame that the T-Selector keeps.
+        visual_tokens: Tokens per frame that the T-Selector keeps.
         vocab_size: Most entries of the tokenizer.
-        system_text: Opening of every prompt, with its closing blank; empty, because it only costs time here.
+        system_text: Text at the start of every prompt, with a space at its end; empty by default, to save time.
     """
 
     side_px: Annotated[Whole, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX)] = 128
@@ -66,7 +66,7 @@ class NanoModelConfig(RecipePart):
 
     @property
     def patch_count(self) -> int:
-        """Patches a frame."""
+        """Patches per frame."""
         return (self.side_px // self.patch_px) ** 2
 
     @model_validator(mode="after")
@@ -89,24 +89,24 @@ Gap = tuple[Amount, Amount]
 
 
 class SyntheticDataConfig(RecipePart):
-    """What the generated training clips look like.
+    """Settings of the generated training clips.
 
     Attributes:
-        names: Size of the vocabulary: the first so many names that may be trained on.
-        frames: Numbers of frames a clip.
-        frame_weights: Their shares.
-        objects: Numbers of objects a clip.
-        object_weights: Their shares.
+        names: Size of the vocabulary: the first N of the names that may be trained on.
+        frames: Numbers of frames per clip.
+        frame_weights: Shares of these numbers.
+        objects: Numbers of objects per clip.
+        object_weights: Shares of these numbers.
         gaps: Range of the time between frames, for each entry of ``frames`` [time units].
-        max_turns: Most questions asked about one clip.
-        absent_share: Share of questions about something that is not in the picture.
+        max_turns: Most questions about one clip.
+        absent_share: Share of questions about an object that is not in the image.
         vanish_share: Share of clips of several frames in which an object disappears.
         twin_share: Share of clips of several objects in which two have the same name.
-        dye_share: Share of objects that are dyed in a colour.
-        plain_share: Share of questions that use the mere name where that is enough; the
-            others name colour, size or place.
-        photo_folders: Where background photos are searched; procedural backgrounds alone if empty.
-        seed: Seed of everything; each stage and step adds its own number.
+        dye_share: Share of objects that are recoloured.
+        plain_share: Share of questions with the name only, if it is unambiguous; the others
+            add colour, size or place.
+        photo_folders: Folders with background photos; only procedural backgrounds if empty.
+        seed: Seed of all random numbers; each stage and step derives another one from it.
     """
 
     names: Count = 40
@@ -152,31 +152,31 @@ class StageConfig(RecipePart):
     Attributes:
         kind: ``vision``, ``language``, ``distil`` or ``joint`` (:mod:`elysium_core.training.nano.stages`).
         steps: Optimiser steps.
-        batch_frames: Frames a step; a step holds ``batch_frames / T`` clips of T frames.
+        batch_frames: Frames per step; a step has ``batch_frames / T`` clips of T frames.
         lr: Peak learning rate of everything but the vision encoder.
         vision_lr: Peak learning rate of vision encoder, selector and projector.
         warmup_steps: Steps of linear warm-up.
         decay_from: Share of the steps after which the rate falls linearly to ``final_lr`` of its peak, 0..1.
         final_lr: Last rate as a share of the peak.
-        frames: Overrides the data's ``frames`` with one number; 0 = as the data says.
-        objects: Overrides the data's ``objects``, each number as often; empty = as the data says. What is
-            learnt from single patches is learnt faster from crowds: a picture of 8 shows 3 times as many
-            things as one of 2 or 3.
-        init: Stages whose weights this one starts from, a later one over an earlier one.
-        after: Stages that must be finished first (those of ``init`` always must).
-        parts: For each entry of ``init``, prefixes of the weights taken; empty = all.
-        align_names: Before the first step, let the oracle's names and the word embeddings agree with
-            how the vision encoder tells names apart; needs ``patch_heads`` of a stage in ``init``.
+        frames: Number of frames per clip in this stage; 0 = ``frames`` of the data.
+        objects: Numbers of objects per clip in this stage, equally frequent; empty = ``objects`` of the data.
+            Stages that learn from single patches are faster with many objects: an image of 8 has about 3
+            times as many as one of 2 or 3.
+        init: Stages whose weights this one starts from; later ones override earlier ones.
+        after: Stages that must be finished first, in addition to those of ``init``.
+        parts: For each entry of ``init``, prefixes of the weights to load; empty = all.
+        align_names: Before the first step, set the oracle's names from the vision encoder and adapt the word
+            embeddings to them; needs ``patch_heads`` of a stage in ``init``.
         pointing_weight: Weight of the pointing loss.
         gate: How answers train the T-Selector's gate (:mod:`elysium_core.network.token_selector`);
-            ``hard`` leaves it to the loss on patches.
-        frozen: Prefixes of weights that this stage leaves as they are.
-        words_frozen: Keep word embeddings and oracle as they are, because a projector is
+            with ``hard`` only the loss on patches trains it.
+        frozen: Prefixes of weights that this stage does not train.
+        words_frozen: Whether to freeze word embeddings and oracle, because a projector is
             trained towards them.
         weight_decay: AdamW's weight decay.
         threads: CPU threads of the training process.
-        evaluate_every: Steps between two looks at clips never trained on: their losses, and pictures
-            of what the model says about them; 0 = never.
+        evaluate_every: Steps between two evaluations on held-out clips, with losses and images of the
+            model's answers; 0 = never.
     """
 
     kind: Annotated[Text, one_of(KINDS)]
@@ -210,19 +210,19 @@ def _init_problems(stage: StageConfig) -> Iterator[Problem]:
     if stage.parts and len(stage.parts) != len(stage.init):
         yield ("parts",), f"must have one list for each of init = {list(stage.init)}"
     if stage.align_names and not stage.init:
-        yield ("align_names",), "needs a stage in init whose patch_heads tell the names"
+        yield ("align_names",), "needs a stage in init whose patch_heads are loaded"
 
 
 class Recipe(RecipePart):
-    """A whole run from scratch.
+    """A run of training from scratch.
 
     Attributes:
-        name: Name of the run; its files lie in ``runs/<name>``.
+        name: Name of the run; its files are in ``runs/<name>``.
         model: Sizes.
         data: Generated clips.
         stages: Stages by name, in the order of the file.
         export: Stage whose weights become the checkpoint.
-        device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Device for training: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     name: Text

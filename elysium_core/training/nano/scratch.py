@@ -1,6 +1,6 @@
-"""A stage of training from scratch on generated clips: what :mod:`elysium_core.training.loop` runs for nano.
+"""A stage of training from scratch on generated clips, run by :mod:`elysium_core.training.loop`.
 
-Sample pictures of the stages from scratch: each stage shows what it learns.
+Each stage also draws sample images of its predictions.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ _SMALLEST_SIDE = 0.01
 def draw_answers(
     model: TrainingModel, kind: str, batch: Batch, tokenizer: TextTokenizer
 ) -> dict[str, NDArray[np.uint8]]:
-    """Draw what a model says about the first clips of a batch.
+    """Draw predictions of a model for the first clips of a batch.
 
-    ``vision`` and ``distil`` show the boxes that patches tell, ``joint`` answers to questions;
-    ``language`` sees no pixels, so there is nothing to draw.
+    ``vision`` and ``distil`` draw the boxes predicted from patches, ``joint`` the answers to
+    questions. ``language`` uses no pixels, so nothing is drawn.
 
     Args:
-        model: In evaluation mode.
-        kind: The stage's kind.
-        batch: On the model's device.
-        tokenizer: Of the model.
+        model: The model in evaluation mode.
+        kind: Kind of the stage.
+        batch: The batch, on the model's device.
+        tokenizer: Tokenizer of the model.
 
     Returns:
-        Pictures by name.
+        Images by name.
     """
     if kind in ("vision", "distil"):
         return _patch_pictures(model, batch)
@@ -94,19 +94,19 @@ def _patch_pictures(model: TrainingModel, batch: Batch) -> dict[str, NDArray[np.
 
 
 def _box(values: list[float]) -> Box | None:
-    """What a head says is any four numbers; what is no box is not drawn."""
+    """Return the box of four predicted numbers, clamped to the frame; None if it has almost no area."""
     x1, y1, x2, y2 = (min(1.0, max(0.0, value)) for value in values)
     return Box(x1, y1, x2, y2) if x2 - x1 > _SMALLEST_SIDE and y2 - y1 > _SMALLEST_SIDE else None
 
 
 _TIED = frozenset({"network.llm.lm_head.weight"})
-# Numbers of batches that no training reaches: they are looked at, never learnt from.
+# First number of the validation batches; training never reaches it.
 _HELD_OUT = 1 << 40
 _EVALUATION_BATCHES = 4
 
 
 def build_training_model(recipe: Recipe, tokenizer: TextTokenizer, pointing_weight: float) -> TrainingModel:
-    """Build network and training-only modules with their first weights."""
+    """Build network and training-only modules with their initial weights."""
     names = trainable_names()[: recipe.data.names]
     if len(names) < recipe.data.names:
         raise ConfigError(f"data.names = {recipe.data.names}, but the atlas has {len(names)}")
@@ -124,10 +124,10 @@ def build_training_model(recipe: Recipe, tokenizer: TextTokenizer, pointing_weig
 
 
 class StageRun:
-    """One stage of a run, with its files in ``<folder>/<stage>``.
+    """One stage of a run. Its files are in ``<folder>/<stage>``.
 
-    When it is finished, ``state.safetensors`` holds all weights, those of training-only
-    modules included; the stages that start from it take what they need.
+    After the last step, ``state.safetensors`` holds all weights, including those of
+    training-only modules. Later stages load the parts that they need.
 
     Args:
         recipe: The recipe.
@@ -171,7 +171,7 @@ class StageRun:
         return ClipBatches(self.recipe, self.name, self.tokenizer_folder)
 
     def start(self) -> None:
-        """Load what was saved, or the weights this stage starts from.
+        """Load the saved state, or the weights that this stage starts from.
 
         Raises:
             DataError: A stage it starts from is not finished, or weights do not fit.
@@ -181,7 +181,7 @@ class StageRun:
         for position, other in enumerate(self.stage.init):
             path = self.run_folder / other / WEIGHTS_NAME
             if not path.exists():
-                raise DataError(f"stage {self.name} starts from {other}, which has left no {path}; run it first")
+                raise DataError(f"stage {self.name} starts from {other}, but there is no {path}; run {other} first")
             parts = self.stage.parts[position] if self.stage.parts else ()
             load_weights(self.model, path, tuple(part + "." for part in parts))
         if self.stage.align_names:
@@ -192,33 +192,33 @@ class StageRun:
         self.loop.run()
 
     def seed(self, number: int) -> int:
-        """Seed of the noise in one batch."""
+        """Return the seed of the noise in one batch."""
         return step_seed(self.recipe, self.name, number)
 
     def rate_factor(self, step: int) -> float:
-        """Learning rate of a step as a share of the peak."""
+        """Return the learning rate of a step as a share of the peak."""
         stage = self.stage
         return linear_factor(
             step, stage.steps, warmup_steps=stage.warmup_steps, decay_from=stage.decay_from, final=stage.final_lr
         )
 
     def weight(self, batch: Any) -> float:
-        """Every batch counts the same: its losses count different things (patches, tokens, pointers)."""
+        """Return 1: all batches have equal weight, because their losses have different units (patches, tokens)."""
         return 1.0
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
-        """Losses of the stage's kind."""
+        """Return the losses for this kind of stage."""
         losses: Losses = model(self.stage.kind, batch)
         return losses
 
     def held_out(self) -> list[Batch]:
-        """Clips never trained on."""
+        """Return held-out clips."""
         batches = self.batches
         self._held_out = self._held_out or [batches[_HELD_OUT + number] for number in range(_EVALUATION_BATCHES)]
         return self._held_out
 
     def pictures(self, model: nn.Module, batch: Batch) -> dict[str, NDArray[np.uint8]]:
-        """What the model says about the first clips of a batch."""
+        """Return images of the predictions for the first clips of a batch."""
         if not isinstance(model, TrainingModel):
             raise TypeError(f"the model became a {type(model).__name__}")
         return draw_answers(model, self.stage.kind, batch, self.tokenizer)

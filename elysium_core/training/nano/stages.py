@@ -1,8 +1,8 @@
-"""The four stages of training a model from scratch, each a step function on one bundle of modules.
+"""The four kinds of stages for training from scratch, each with one step function.
 
 ``vision``: encoder and gate learn from patches. ``language``: the decoder learns from
-oracle tokens, no pixels. ``distil``: the projector learns to produce the oracle's tokens.
-``joint``: everything together on pixels. See docs/nano.md for why, with figures.
+oracle tokens without pixels. ``distil``: the projector learns to produce the oracle's tokens.
+``joint``: all modules together on pixels. The reasons and results are in docs/nano.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TrainingModel(nn.Module):
         self.register_buffer("centers", patch_centers(network.visual_encoder.grid), persistent=False)
 
     def forward(self, kind: str, batch: Batch) -> Losses:
-        """Losses of one step of a stage; ``total`` is what is minimised."""
+        """Return the losses of one step of a stage; ``total`` is minimised."""
         return STAGES[kind](self, batch)
 
 
@@ -69,20 +69,20 @@ def _patch_terms(model: TrainingModel, batch: Batch) -> tuple[Tensor, Tensor, Te
 
 
 def vision_step(model: TrainingModel, batch: Batch) -> Losses:
-    """Stage V: each patch says what covers it and where that is; the gate learns to keep objects."""
+    """Stage V: each patch predicts name, colour and box of its object; the gate learns to keep objects."""
     _, _, _, losses = _patch_terms(model, batch)
     total = losses["name"].value + 5 * losses["box"].value + 0.3 * losses["gate"].value
     return losses | {"total": batch_mean(total)}
 
 
 def oracle_selection(patch_name: Tensor, background: int, count: int) -> Tensor:
-    """Indices (F, count) ascending of the patches a good gate would keep: objects first, then any."""
+    """Return the indices (F, count), ascending, of patches that an ideal gate keeps: objects first, then others."""
     order = torch.rand(patch_name.shape, device=patch_name.device) + (patch_name != background).float()
     return order.topk(count, dim=-1).indices.sort(dim=-1).values
 
 
 def language_step(model: TrainingModel, batch: Batch) -> Losses:
-    """Stage L: the same prompts and answers as in stage J, but visual tokens made from the truth."""
+    """Stage L: the prompts and answers of stage J, but with visual tokens made from the ground truth."""
     kept = oracle_selection(batch.patch_name, model.oracle.name_count, model.network.config.adapter.out_token_num)
     box = batch.patch_box.gather(1, kept[..., None].expand(-1, -1, 4))
     noisy = box + _BOX_NOISE * torch.randn_like(box)
@@ -95,14 +95,14 @@ def language_step(model: TrainingModel, batch: Batch) -> Losses:
 
 
 def distil_step(model: TrainingModel, batch: Batch) -> Losses:
-    """Stage D: the projector's output for every patch approaches the oracle's token for it."""
+    """Stage D: the projector learns the oracle's token for every patch."""
     tokens, _, _, losses = _patch_terms(model, batch)
     losses |= _distil_losses(model, batch, tokens)
     return losses | {"total": batch_mean(_distil_total(losses) + _patch_total(losses))}
 
 
 def joint_step(model: TrainingModel, batch: Batch) -> Losses:
-    """Stage J: answers from pixels, with everything learnt so far kept in place."""
+    """Stage J: answers from pixels, together with the losses of the earlier stages."""
     tokens, kept, kept_index, losses = _patch_terms(model, batch)
     losses |= _distil_losses(model, batch, tokens)
     visual = model.network.llm_proj(kept)
@@ -124,7 +124,7 @@ def _language_total(model: TrainingModel, losses: Losses) -> Tensor:
 
 
 def _language_losses(model: TrainingModel, batch: Batch, visual: Tensor, token_object: Tensor) -> Losses:
-    """Loss on answers, and of pointing at what they are about.
+    """Return the loss on answers, and the pointing loss.
 
     Args:
         model: The model.
@@ -144,15 +144,15 @@ def _language_losses(model: TrainingModel, batch: Batch, visual: Tensor, token_o
 
 
 def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> Losses:
-    """How far the projector's tokens are from the oracle's.
+    """Return the distance of the projector's tokens from the oracle's.
 
     Returns:
-        ``distil``: squared error as a share of the oracle's variance, background weighing less.
-        ``readout``: cross-entropy of each object patch's name: given its colour, box and place, the name
-        whose token is the nearest. The squared error alone is mostly of boxes, and is small long before
-        names can be told apart.
-        ``readout_accuracy``: share that are nearest to the right one.
-        The first counts once a batch, the others once a patch.
+        ``distil``: squared error as a share of the oracle's variance, with a lower weight for background.
+        ``readout``: cross-entropy of the name of each object patch, by distance to the oracle's tokens of all
+        names with the same colour, box and position. The squared error alone is mostly due to boxes, and
+        becomes small long before names can be separated.
+        ``readout_accuracy``: share of patches that are nearest to the correct name.
+        The first has weight 1 per batch, the others 1 per patch.
     """
     oracle = model.oracle
     with torch.no_grad():
@@ -165,7 +165,7 @@ def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> Losses
     projected = model.network.llm_proj(tokens)
     error = projected - wanted
     distil = (error.square() * weight).mean() / variance
-    # A squared distance to each name's token, up to what all have in common.
+    # The squared distance to each name's token, without the terms that are equal for all names.
     truth = batch.patch_name[solid]
     named = error[solid] + names[truth]
     spread = error[solid].detach().square().mean().clamp(min=1e-6)
@@ -179,7 +179,7 @@ def _distil_losses(model: TrainingModel, batch: Batch, tokens: Tensor) -> Losses
 
 
 def _by_clip(per_frame: Tensor, batch: Batch) -> Tensor:
-    """(B * T, K, ...) to (B, T * K, ...)."""
+    """Reshape (B * T, K, ...) to (B, T * K, ...)."""
     clips = len(per_frame) // batch.frames
     return per_frame.reshape(clips, batch.frames * per_frame.shape[1], *per_frame.shape[2:])
 
@@ -202,7 +202,7 @@ _TRAINED: dict[str, tuple[str, ...]] = {
 
 
 def parameter_groups(model: TrainingModel, stage: StageConfig) -> list[dict[str, Any]]:
-    """Freeze what a stage does not train and group the rest by learning rate.
+    """Freeze the weights that a stage does not train and group the others by learning rate.
 
     Args:
         model: The model; ``requires_grad`` of its parameters is set.

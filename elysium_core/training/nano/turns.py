@@ -15,10 +15,10 @@ from elysium_core.prompt.questions import REC, REG, RSOT, SOT, TRAINING, VIDEO_R
 from elysium_core.training.nano.nano_recipe import SyntheticDataConfig
 
 NOTHING = -2
-"""Target of a turn about something that is not in the picture."""
+"""Target of a turn about an object that is not in the image."""
 
 _VIDEO_REG_SHARE = 0.2
-# Of the questions about something that is not there.
+# Share among the questions about an absent object.
 _WRONG_COLOR_SHARE = 0.35
 
 
@@ -42,11 +42,11 @@ class Turn:
 def draw_turns(
     rng: np.random.Generator, clip: SyntheticClip, data: SyntheticDataConfig, generator: ClipGenerator
 ) -> list[Turn]:
-    """Ask about a clip, in random order and phrasing.
+    """Draw questions about a clip, in random order and phrasing.
 
-    Some questions have no true answer: the object is not in the picture, or not any
-    more. Their answers are random boxes. What cannot be known can only be learnt as
-    uncertain, so the digits' probabilities, and with them the score, come out low.
+    Some questions have no true answer: the object is not in the image, or has left it.
+    Their answers are random boxes. The model cannot predict them, so it learns low
+    probabilities for their digits, and with them a low score.
     """
     frames = len(clip.images)
     wanted: list[tuple[str, int]] = []
@@ -54,7 +54,7 @@ def draw_turns(
         wanted += [(REC, target), (REG, target)] if frames == 1 else [(SOT, target), (RSOT, target)]
         if frames > 1 and rng.random() < _VIDEO_REG_SHARE:
             wanted.append((VIDEO_REG, target))
-    # An object that no words tell apart can still be followed from a box, or named.
+    # An object without an unambiguous expression can still be followed from a box, or named.
     callable_ = {n for n in range(len(clip.names)) if references(clip, n)}
     wanted = [(task, n) for task, n in wanted if n in callable_ or task not in (REC, RSOT)]
     order = rng.permutation(len(wanted))[: data.max_turns]
@@ -75,7 +75,7 @@ def _turn(rng: np.random.Generator, clip: SyntheticClip, task: str, target: int,
 
 
 def _absent_turn(rng: np.random.Generator, clip: SyntheticClip, generator: ClipGenerator) -> Turn:
-    """A question about something that is nowhere in the clip."""
+    """Return a question about an object that is not in the clip."""
     frames = len(clip.images)
     task = REC if frames == 1 else RSOT
     question = fill(_phrasing(rng, task), expression=_absent_words(rng, clip, generator))
@@ -84,7 +84,7 @@ def _absent_turn(rng: np.random.Generator, clip: SyntheticClip, generator: ClipG
 
 
 def _absent_words(rng: np.random.Generator, clip: SyntheticClip, generator: ClipGenerator) -> str:
-    """Another name; or, where colours are in play, a name that is there in a colour that it does not have."""
+    """Return an absent name; or, with colours, a present name with a colour that it does not have."""
     if generator.config.dye_share and rng.random() < _WRONG_COLOR_SHARE:
         name = clip.names[int(rng.integers(len(clip.names)))]
         shown = {int(c) for n, c in zip(clip.names, clip.colors, strict=True) if n == name}
@@ -100,13 +100,13 @@ def _absent_words(rng: np.random.Generator, clip: SyntheticClip, generator: Clip
 
 
 def _phrasing(rng: np.random.Generator, task: str) -> str:
-    # The published phrasing is what inference asks, so it gets half of the practice.
+    # Inference uses the published phrasing, so half of the questions have it.
     phrasings = TRAINING[task]
     return phrasings[0] if rng.random() < 0.5 else phrasings[int(rng.integers(len(phrasings)))]
 
 
 def _random_box(rng: np.random.Generator) -> Box:
-    """A box that tells nothing: any place, any size that objects have."""
+    """Return a random box: any place, any size that objects have."""
     width, height = np.exp(rng.uniform(np.log(0.12), np.log(0.5), 2))
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return Box(x, y, x + width, y + height)

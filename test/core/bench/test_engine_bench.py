@@ -21,8 +21,8 @@ from bench.engine_peers import (
     stream_name,
     time_in_turns,
 )
-from bench.engine_plot import check_plot, draw_plot
 from bench.engine_recording import scripted_choice
+from bench.engine_report import check_plot, draw_plot
 from bench.engine_soak import measure_soak
 from bench.hf_decoder import HfDecoder
 from elysium_core.api import Elysium

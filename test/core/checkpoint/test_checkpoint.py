@@ -150,7 +150,7 @@ def test_a_failed_save_leaves_the_old_model_and_nothing_else(published, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("elysium_core.checkpoint.save.save_file", full_disk)
-    with pytest.raises(ModelFileError, match=f"cannot save a model to {target}: .*No space left"):
+    with pytest.raises(ModelFileError, match=f"{target}: .*No space left"):
         save(checkpoint, target, max_shard_bytes=SHARD_BYTES)
     assert contents(tmp_path) == before
 
@@ -270,8 +270,10 @@ def test_unused_weights_are_named(folder, edit_weights, caplog):
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu?", "cuda:x"])
 def test_a_device_that_is_not_there(published, device):
-    with pytest.raises(BackendError, match=device.replace("?", r"\?")):
+    with pytest.raises(BackendError) as caught:
         load_checkpoint(published, device=device)
+    assert caught.value.code == "DEVICE"
+    assert repr(device) in str(caught.value)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(published, monkeypatch):
@@ -280,7 +282,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(published, monke
 
     monkeypatch.setattr("elysium_core.checkpoint.checkpoint.free_bytes", lambda device: 10_000)
     monkeypatch.setattr("elysium_core.checkpoint.checkpoint._fill", must_not_run)
-    with pytest.raises(ModelFileError, match=r"need \d+ MiB as float32, 0 MiB are free on cpu") as caught:
+    with pytest.raises(ModelFileError, match=r"float32, 0 MiB .* cpu") as caught:
         load_checkpoint(published)
     assert caught.value.code == "MODEL_MEMORY"
 

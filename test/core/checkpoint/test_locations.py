@@ -149,5 +149,5 @@ def test_what_is_nowhere_says_how_to_get_it(cache, name):
 
 
 def test_a_folder_that_is_not_a_model(tmp_path):
-    with pytest.raises(ModelFileError, match=r"config\.json: No such file.*is this a model folder"):
+    with pytest.raises(ModelFileError, match=r"config\.json"):
         load_checkpoint(tmp_path)

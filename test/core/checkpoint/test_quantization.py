@@ -94,29 +94,29 @@ def test_a_model_is_loaded_quantised_and_tracks(tiny_folder, frames):
 @needs_packages
 def test_sides_that_fp8_cannot_multiply_are_named_before_anything_is_changed(network):
     network.llm = Llama(replace(network.llm.size, mlp_width=120)).eval()
-    with pytest.raises(
-        BackendError, match=r"multiple of 16 on a GPU, and this model has [0-9, ]*120[0-9, ]*; use int8"
-    ) as caught:
+    with pytest.raises(BackendError, match=r"\b120\b") as caught:
         quantize(network, "fp8", CUDA)
     assert caught.value.code == "QUANTIZATION"
     assert network.llm.quantization == "none"
 
 
 def test_rows_that_nf4_cannot_divide_are_named(tiny_folder):
-    with pytest.raises(BackendError, match="blocks of 64 weights, and this model has rows of 32, 64; use int8"):
+    with pytest.raises(BackendError, match="32, 64") as caught:
         Elysium.from_pretrained(tiny_folder, device="cpu", quantization="nf4")
+    assert caught.value.code == "QUANTIZATION"
 
 
 @needs_packages
 def test_a_quantised_model_is_not_saved(tiny_folder, tmp_path):
     model = Elysium.from_pretrained(tiny_folder, device="cpu", quantization="fp8")
-    with pytest.raises(BackendError, match=r"quantised to fp8 when it was loaded.*load it with quantization 'none'"):
+    with pytest.raises(BackendError, match="fp8") as caught:
         model.save_pretrained(tmp_path / "saved")
+    assert caught.value.code == "QUANTIZATION"
     assert not (tmp_path / "saved").exists()
 
 
 def test_an_unknown_quantisation_is_named_before_anything_is_loaded():
-    with pytest.raises(BackendError, match="quantization 'int3' is not one of none, int8, nf4, fp8") as caught:
+    with pytest.raises(BackendError, match="'int3'") as caught:
         Elysium.from_pretrained("/no/such/model", device="cpu", quantization="int3")
     assert caught.value.code == "QUANTIZATION"
 
@@ -124,21 +124,23 @@ def test_an_unknown_quantisation_is_named_before_anything_is_loaded():
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_a_missing_package_is_named(monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(BackendError, match=rf"'{kind}' needs the package 'bitsandbytes'.*elysium-core\[quantize\]"):
+    with pytest.raises(BackendError, match=rf"'{kind}'.*'bitsandbytes'.*elysium-core\[quantize\]") as caught:
         check_quantization(kind, CPU, torch.float32)
+    assert caught.value.code == "QUANTIZATION"
 
 
 def test_a_torch_without_fp8_is_named(monkeypatch):
     monkeypatch.delattr(torch.nn.functional, "scaled_mm")
-    with pytest.raises(BackendError, match=r"'fp8' needs torch 2\.10 or newer, and this is "):
+    with pytest.raises(BackendError, match=r"'fp8'.*2\.10") as caught:
         check_quantization("fp8", CPU, torch.float32)
+    assert caught.value.code == "QUANTIZATION"
 
 
 @pytest.mark.parametrize(
     ("capability", "dtype", "said"),
     [
-        ((8, 6), torch.bfloat16, "needs a GPU of compute capability 8.9 or more, and cuda:0 has 8.6; use int8 or nf4"),
-        ((9, 0), torch.float16, "needs dtype bfloat16 on a GPU, not float16"),
+        ((8, 6), torch.bfloat16, r"8\.9 .* cuda:0 has 8\.6"),
+        ((9, 0), torch.float16, "float16"),
         ((9, 0), torch.bfloat16, ""),
     ],
 )
@@ -147,8 +149,9 @@ def test_fp8_on_a_gpu_that_has_none(monkeypatch, capability, dtype, said):
     if not said:
         check_quantization("fp8", CUDA, dtype)
         return
-    with pytest.raises(BackendError, match=said):
+    with pytest.raises(BackendError, match=said) as caught:
         check_quantization("fp8", CUDA, dtype)
+    assert caught.value.code == "QUANTIZATION"
 
 
 def test_a_gpu_without_room_is_refused_with_the_numbers(network, monkeypatch):
@@ -158,7 +161,7 @@ def test_a_gpu_without_room_is_refused_with_the_numbers(network, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (weights + working, 8 * GIB))
     check_room(network, kind="none", device=CUDA, dtype=torch.float16)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (weights + working - 1, 8 * GIB))
-    with pytest.raises(BackendError, match=r"needs \d+ MiB as float16 .* of 8192 MiB are free on cuda:0") as caught:
+    with pytest.raises(BackendError, match=r"float16 .* 8192 MiB .* cuda:0") as caught:
         check_room(network, kind="none", device=CUDA, dtype=torch.float16)
     assert caught.value.code == "MEMORY"
     check_room(network, kind="nf4", device=CUDA, dtype=torch.float16)

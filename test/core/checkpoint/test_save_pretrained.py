@@ -169,7 +169,7 @@ def test_what_lay_in_the_folder_may_be_gone(folder, published, tmp_path):
 def test_a_save_that_fails_leaves_nothing(published, tmp_path, monkeypatch):
     model = load(published)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ModelFileError, match="cannot save a model to"):
+    with pytest.raises(ModelFileError, match=str(tmp_path / "file")):
         model.save_pretrained(tmp_path / "file")
 
     def full_disk(*args, **options):
@@ -185,7 +185,7 @@ def test_a_save_that_fails_leaves_nothing(published, tmp_path, monkeypatch):
 
 def test_a_closed_model_or_an_unknown_type_is_refused(published, tmp_path):
     model = load(published)
-    with pytest.raises(BackendError, match="'int8' is not one of"):
+    with pytest.raises(BackendError, match="'int8'"):
         model.save_pretrained(tmp_path / "saved", dtype="int8")
     model.close()
     with pytest.raises(BackendError, match="has been closed"):

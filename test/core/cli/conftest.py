@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.frames import Frame
@@ -17,29 +14,10 @@ from elysium_core.io.render import Mp4Writer
 FRAMES = 12
 
 
-@dataclass
-class Outcome:
-    """What a command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Standard output as JSON lines."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
-def elysium():
+def elysium(invoke):
     """Run the command in this process: ``elysium("ground", "a.png", "--json")``."""
-
-    def run(*arguments: object) -> Outcome:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return partial(invoke, app)
 
 
 @pytest.fixture

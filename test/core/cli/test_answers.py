@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import elysium_core
+from elysium_core.checkpoint.convert_pickled import convert
+from elysium_core.checkpoint.integrity import described_file
 from elysium_core.cli.app import app
 from elysium_core.io.image import read_image, write_image
 from elysium_core.tracking.identity import IdentityModel
+from elysium_core.vision.onnx_export import ONNX_NAME, describe_graph
 
 IDENTITY = ("--model", "identity")
 
@@ -264,7 +268,9 @@ def test_bad_input_is_one_line(elysium, image, video, arguments, reason):
 
 
 @pytest.mark.parametrize("verb", ["ground", "describe", "ask", "caption", "track", "export"])
-def test_pickled_weights_are_read_when_the_command_line_says_so(elysium, pickled_model, image, tmp_path, verb):
+def test_pickled_weights_are_read_when_the_command_line_says_so(
+    elysium, pickled_model, image, tmp_path, monkeypatch, verb
+):
     rest = {
         "ground": (image, "-e", "the mug"),
         "describe": (image, "--box", "0,0,1,1"),
@@ -276,12 +282,30 @@ def test_pickled_weights_are_read_when_the_command_line_says_so(elysium, pickled
     refused = elysium(verb, *rest, "--model", pickled_model)
     assert refused.code == 2
     assert "--allow-pickle-weights" in refused.err
+    # The weights are read before anything is exported.
+    monkeypatch.setattr("elysium_core.vision.onnx_export.export_onnx", write_no_graph)
     assert elysium(verb, *rest, "--model", pickled_model, "--allow-pickle-weights").code == 0
 
 
+def write_no_graph(network, folder, precision):
+    """Stands for the exporter, which takes seconds."""
+    with described_file(folder / ONNX_NAME, asdict(describe_graph(network, precision))) as graph:
+        graph.write_bytes(b"a graph")
+    return folder / ONNX_NAME
+
+
 @pytest.fixture
-def pickled_model(tiny_folder, tmp_path):
-    """The tiny checkpoint with its weights in ``pytorch_model.bin``."""
+def pickled_model(tiny_folder, tmp_path, monkeypatch):
+    """The tiny checkpoint with its weights in ``pytorch_model.bin``, converted without a process for each command.
+
+    That process has its own tests, in test_checkpoint.py.
+    """
+
+    def convert_here(sources, out):
+        convert(str(out), *map(str, sources))
+        return [out / f"{source.stem}.safetensors" for source in sources]
+
+    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.convert_in_subprocess", convert_here)
     folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

@@ -198,7 +198,7 @@ def test_the_file_of_other_targets_is_not_touched(elysium, video, tmp_path):
     before = out.read_text()
     outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--resume")
     assert outcome.code == 2
-    assert "holds target '2'" in outcome.err
+    assert "target '2'" in outcome.err
     assert out.read_text() == before
 
 

@@ -92,7 +92,7 @@ def test_processes_of_torchrun_share_the_work(elysium, make_recording, monkeypat
         outputs.append(elysium("folder", "--data", root, "--model", "identity", "--out", run))
         if rank == "1":
             assert [path.stem for path in (run / "recordings").iterdir()] == ["b"]
-    assert "2 entries are still with the others" in outputs[0].stderr
+    assert "the others still have 2 entries to do" in outputs[0].stderr
     assert outputs[0].stdout == ""
     assert "3 of 3" in outputs[1].stdout
 
@@ -195,7 +195,7 @@ def test_zoom_is_asked_of_the_tracker_and_told_in_the_report(
     root = make_recording()
     result = elysium("folder", "--data", root, "--zoom", "--out", tmp_path / "run", "--json")
     assert [config.zoom for config in configs] == [True]
-    assert "tracking mode stream with closer looks (zoom)" in json.loads(result.stdout)["facts"]["Task"]
+    assert "tracking mode stream with zoom" in json.loads(result.stdout)["facts"]["Task"]
     result = elysium("folder", "--data", root, "--out", tmp_path / "run")
     assert "holds a run with zoom True, not False; choose another --out" in result.stderr
 
@@ -240,7 +240,7 @@ def test_refcoco_questions_and_descriptions(elysium, make_recording, monkeypatch
         (["folder", "--mode", "live"], "mode 'live' is not one of stream, clip"),
         (["folder", "--clip-length", "99"], "clip_length = 99 is not a whole number in 2..32"),
         (["folder", "--mode", "clip", "--zoom"], "zoom needs mode 'stream', not 'clip'"),
-        (["msvd-qa", "--zoom"], "zoom is for tracking, grounding and descriptions"),
+        (["msvd-qa", "--zoom"], "zoom cannot be used with questions"),
         (["folder", "--model", "opencv:MIL", "--zoom"], "--zoom is not for models of other projects"),
         (["lasot", "--split", "val"], "LaSOT has no split 'val'"),
         (["folder", "--model", "opencv:X"], "ships no tracker 'X'"),

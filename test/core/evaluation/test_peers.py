@@ -262,7 +262,7 @@ class TestHub:
         with pytest.raises(ModelFileError, match="in the local cache; give a folder, or: elysium pull nobody/nothing"):
             HfModel("nobody/nothing", "cpu")
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-        with pytest.raises(BackendError, match="of type 'bert', which neither detects nor writes"):
+        with pytest.raises(BackendError, match="type 'bert'"):
             HfModel(str(tmp_path), "cpu")
         (tmp_path / "config.json").write_text((detector_folder / "config.json").read_text())
         (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")

@@ -204,7 +204,7 @@ class TestRun:
 
         assert len(list(execute(Listening(), tmp_path, zoom=True))) == 2
         assert set(asked) == {("ground", True), ("describe", True), ("tracker", True)}
-        assert make_report(tmp_path).facts["Protocol"].startswith("greedy, stream mode, closer looks (zoom);")
+        assert make_report(tmp_path).facts["Protocol"].startswith("greedy, stream mode, with zoom;")
         with pytest.raises(ConfigError, match="zoom True, not False"):
             list(execute(Listening(), tmp_path))
 

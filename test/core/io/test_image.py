@@ -71,13 +71,14 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, size):
 @pytest.mark.parametrize("format_name", ["GIF", "TIFF", "EPS", "ICO"])
 def test_formats_outside_the_list_are_refused_whatever_they_are_called(tmp_path, format_name):
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", format=format_name)
-    with pytest.raises(ImageError, match="is not a JPEG, PNG"):
+    with pytest.raises(ImageError) as error:
         read_image(tmp_path / "a.png")
+    assert error.value.code == "IMG_DECODE"
 
 
 def test_a_missing_file_or_a_folder_is_no_image(tmp_path):
     for path in (tmp_path, tmp_path / "none.png", "\0", ""):
-        with pytest.raises(ImageError, match="no image file") as error:
+        with pytest.raises(ImageError) as error:
             read_image(path)
         assert error.value.code == "IMG_MISSING"
 
@@ -116,8 +117,10 @@ def test_flipped_bytes_give_an_image_or_an_image_error(tmp_path_factory, data):
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt", "a.tiff"])
 def test_an_unknown_ending_is_refused(tmp_path, name):
-    with pytest.raises(ImageError, match="cannot write an image as"):
+    with pytest.raises(ImageError) as error:
         write_image(tmp_path / name, GRADIENT)
+    assert error.value.code == "IMG_ENCODING"
+    assert repr(str(tmp_path / name)) in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -137,5 +140,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 def test_a_file_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ImageError, match="cannot write"):
+    with pytest.raises(ImageError) as error:
         write_image(tmp_path / "file" / "a.png", GRADIENT)
+    assert error.value.code == "IMG_WRITE"

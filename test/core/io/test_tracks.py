@@ -14,8 +14,8 @@ from elysium_core.errors import DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.tracks import TrackWriter, parse_track_line, read_tracks, resume_point
-from elysium_core.tracking.target import Observation, Target
-from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
+from elysium_core.tracking.target import Target
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
 
 BOX = Box(0.125, 0.25, 0.5, 0.75)
 GOOD = {"frame": 0, "stamp_ns": 0, "target": "1", "box": [0, 0, 1, 1], "score": 1.0, "state": "TRACKED"}
@@ -46,7 +46,7 @@ def test_whatever_a_target_goes_through_can_be_read_again(tmp_path_factory, scor
     updates = []
     for number, score in enumerate(scores):
         frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=number, index=number)
-        seen = Observation(None, 0.0, "no box") if score is None else Observation(BOX, round(score, 6))
+        seen = Grounding(None, 0.0, reason="no box") if score is None else Grounding(BOX, round(score, 6))
         updates.append(target.observe(frame, number / 10, seen, config))
     path = tmp_path_factory.mktemp("tracks") / "a.jsonl"
     write(path, updates)
@@ -93,8 +93,9 @@ def test_blank_lines_and_bytes_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["none.jsonl", ".", "\0"])
 def test_a_missing_file_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match="cannot read tracks"):
+    with pytest.raises(DataError) as error:
         read_tracks(tmp_path / name)
+    assert repr(str(tmp_path / name)) in str(error.value)
 
 
 def test_only_whole_frames_are_kept(tmp_path):
@@ -120,13 +121,13 @@ def test_there_is_nothing_to_resume_without_a_file(tmp_path):
 
 def test_the_file_of_other_targets_is_refused(tmp_path):
     write(tmp_path / "a.jsonl", [update(0, "7")])
-    with pytest.raises(DataError, match="holds target '7'"):
+    with pytest.raises(DataError, match="target '7'"):
         resume_point(tmp_path / "a.jsonl", ["1"])
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write tracks") as error:
+    with pytest.raises(DataError) as error:
         TrackWriter(tmp_path / "file" / "a.jsonl")
     assert error.value.code == "TRACKS_WRITE"
 
@@ -139,8 +140,9 @@ def test_a_full_disk_is_said(tmp_path):
     writer = TrackWriter(tmp_path / "a.jsonl")
     writer.close()
     writer._file = FullDisk()
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(DataError, match="No space left on device") as error:
         writer.write(update(0), 640, 480)
+    assert error.value.code == "TRACKS_WRITE"
 
 
 @pytest.mark.parametrize(

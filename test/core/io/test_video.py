@@ -71,13 +71,15 @@ def test_one_picture_is_a_recording_of_one_frame(make_folder):
 def test_a_folder_without_any_readable_picture_says_why(make_folder):
     folder = make_folder("1.png")
     (folder / "1.png").write_bytes(b"")
-    with pytest.raises(VideoError, match=r"no picture of .* can be read"):
+    with pytest.raises(VideoError) as error:
         open_video(folder)
+    assert error.value.code == "VIDEO_DECODE"
+    assert str(folder / "1.png") in str(error.value)
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 def test_a_folder_needs_a_possible_rate(make_folder, fps):
-    with pytest.raises(VideoError, match="frames a second"):
+    with pytest.raises(VideoError, match=f"{fps:g} "):
         open_video(make_folder("1.png"), fps=fps)
 
 
@@ -107,38 +109,40 @@ def test_what_is_no_source_is_refused_in_one_short_sentence(source, code):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "code"),
     [
-        ("empty.mp4", b"", "empty file"),
-        ("noise.mp4", bytes(range(256)) * 40, "cannot be read as a video"),
-        ("letters.txt", b"the quick brown fox\n" * 200, "text file"),
-        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n#EXT-X-ENDLIST\n", "list.m3u8"),
-        ("script.ffconcat", b"ffconcat version 1.0\nfile '/etc/hostname'\n", "script.ffconcat"),
+        ("empty.mp4", b"", "VIDEO_EMPTY"),
+        ("noise.mp4", bytes(range(256)) * 40, "VIDEO_DECODE"),
+        ("letters.txt", b"the quick brown fox\n" * 200, "VIDEO_DECODE"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n#EXT-X-ENDLIST\n", "VIDEO_DECODE"),
+        ("script.ffconcat", b"ffconcat version 1.0\nfile '/etc/hostname'\n", "VIDEO_DECODE"),
     ],
 )
-def test_what_is_no_video_is_refused(tmp_path, name, content, words):
+def test_what_is_no_video_is_refused(tmp_path, name, content, code):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(VideoError, match=words):
+    with pytest.raises(VideoError, match=name) as error:
         list(open_video(tmp_path / name))
+    assert error.value.code == code
 
 
 def test_sound_alone_is_no_video(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(b"\0\0" * 800)
-    with pytest.raises(VideoError, match="no video stream"):
+    with pytest.raises(VideoError, match=r"a\.wav") as error:
         open_video(tmp_path / "a.wav")
+    assert error.value.code == "VIDEO_EMPTY"
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(VideoError, match=r"holds no .*png") as error:
+    with pytest.raises(VideoError, match=str(tmp_path)) as error:
         open_video(tmp_path)
     assert error.value.code == "VIDEO_EMPTY"
 
 
 def test_frames_over_the_limit_are_refused_before_decoding(make_video, monkeypatch):
     monkeypatch.setattr(video, "MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(VideoError, match="64x48 px, over the limit") as error:
+    with pytest.raises(VideoError, match="64x48 px") as error:
         open_video(make_video())
     assert error.value.code == "IMG_TOO_LARGE"
 
@@ -210,15 +214,16 @@ def test_a_camera_is_read_until_it_stops(make_video, monkeypatch):
         assert next(iter(camera)).index == 0
         frames = iter(camera)
         assert [next(frames).index for _ in range(3)] == [1, 2, 3]
-        with pytest.raises(VideoError, match="stopped sending") as error:
+        with pytest.raises(VideoError, match="/dev/video7") as error:
             next(frames)
     assert error.value.code == "CAM_TIMEOUT"
 
 
 def test_a_file_that_is_no_camera_is_refused_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(video.Path, "exists", lambda self: True)
-    with pytest.raises(VideoError, match="cannot be opened"):
+    with pytest.raises(VideoError, match="/dev/video998") as error:
         open_video("/dev/video998")
+    assert error.value.code == "CAM_OPEN"
 
 
 def test_numbers_sort_by_value():

@@ -105,12 +105,12 @@ def test_the_encoder_for_crops_is_read_and_refused_by_its_settings():
 @pytest.mark.parametrize("key", ["llm_config", "visual_config", "adapter_config"])
 def test_a_missing_part_is_named(key):
     raw = {name: value for name, value in PUBLISHED.items() if name != key}
-    with pytest.raises(ModelFileError, match=f"config.json lacks or misspells the setting '{key}'"):
+    with pytest.raises(ModelFileError, match=f"config.json .*'{key}'"):
         ElysiumConfig.from_dict(raw)
 
 
 def test_another_kind_of_model_is_refused():
-    with pytest.raises(ModelFileError, match="model_type 'llava', not 'elysium'"):
+    with pytest.raises(ModelFileError, match="'llava'"):
         ElysiumConfig.from_dict(PUBLISHED | {"model_type": "llava"})
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_json_is_refused_with_the_file(tmp_path, text, read):
 
 @pytest.mark.parametrize("read", [ElysiumConfig.from_file, read_settings])
 def test_a_missing_file_is_named(tmp_path, read):
-    with pytest.raises(ModelFileError, match=f"cannot read {tmp_path}/config.json: No such file"):
+    with pytest.raises(ModelFileError, match=f"{tmp_path}/config.json"):
         read(tmp_path / "config.json")
 
 

@@ -6,10 +6,10 @@ decides what is seen, how surely, and when something goes wrong, and the tracker
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +70,9 @@ class OracleLlama:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
         self.lm_head = SimpleNamespace(weight=torch.zeros(1))
+        self._colons = {i for i in range(tokenizer.vocab_size) if tokenizer.token_text(i).endswith(":")}
+        # Texts come again for every token of a draft, and most of the time of a test would be spent on them.
+        self._decode, self._encode_answer = cache(tokenizer.decode), cache(tokenizer.encode_answer)
 
     def embed(self, token_ids):
         rows = torch.zeros(len(token_ids), WIDTH)
@@ -86,38 +89,35 @@ class OracleLlama:
         places = positions[..., None].expand(-1, -1, WIDTH).float()
         rows, places = cache.update(0, embeddings[:, None], places[:, None])
         cache.advance(embeddings.shape[1])
-        self._last = rows[0, 0], places[0, 0, :, 0], mask[0, 0]
+        self._last = rows[0, 0].numpy(), places[0, 0, :, 0].numpy(), mask[0, 0].numpy()
         # The "hidden state" of a token is its place in this pass; who asks for its logits makes it think.
         return torch.arange(embeddings.shape[1])[None], []
 
     def logits(self, hidden):
         vocabulary = self.tokenizer.vocab_size
-        logits = torch.empty(len(hidden), vocabulary)
         rows, places, mask = self._last
-        for row, seen in zip(logits, mask[hidden], strict=True):
-            token, certainty = self._next(rows[seen], places[seen])
-            row[:] = math.log(max(1e-9, 1 - certainty) / (vocabulary - 1))
-            row[int(token)] = math.log(certainty)
-        return logits
+        thoughts = [self._next(rows[seen], places[seen]) for seen in mask[hidden.numpy()]]
+        tokens, certainties = (torch.tensor(column)[:, None] for column in zip(*thoughts, strict=True))
+        others = ((1 - certainties).clamp(min=1e-9) / (vocabulary - 1)).log()
+        return others.repeat(1, vocabulary).scatter(1, tokens, certainties.log())
 
     def _next(self, rows, places):
         order = places.argsort()
-        assert places[order].tolist() == list(range(len(rows))), "positions are not those of one text"
+        assert np.array_equal(places[order], np.arange(len(rows))), "positions are not those of one text"
         rows = rows[order]
-        pictures = rows[rows[:, 0] == PICTURE][:, 2:]
-        last = int((rows[:, 0] == PICTURE).nonzero()[-1]) if len(pictures) else -1
-        ids = rows[last + 1 :, 1].int().tolist()
-        return self._answer(pictures.reshape(len(pictures), len(OBJECTS), 5), ids)
+        shown = np.flatnonzero(rows[:, 0] == PICTURE)
+        pictures = rows[shown, 2:].astype(int).reshape(len(shown), len(OBJECTS), 5)
+        last = int(shown[-1]) if len(shown) else -1
+        return self._answer(pictures, tuple(rows[last + 1 :, 1].astype(int).tolist()))
 
     def _answer(self, pictures, ids):
-        colons = (i for i, token in enumerate(ids) if self.tokenizer.token_text(token).endswith(":"))
-        colon = next(i for i in colons if self.tokenizer.decode(ids[: i + 1]).endswith("ASSISTANT:"))
-        question, sofar = self.tokenizer.decode(ids[: colon + 1]), ids[colon + 1 :]
+        colons = (i for i, token in enumerate(ids) if token in self._colons)
+        colon = next(i for i in colons if self._decode(ids[: i + 1]).endswith("ASSISTANT:"))
+        question, sofar = self._decode(ids[: colon + 1]), list(ids[colon + 1 :])
         which = which_object(question, pictures[0])
-        seen = [[0] * 5] * len(pictures) if which is None else pictures[:, which].int().tolist()
-        text = self.tokenizer.decode(sofar)
-        answer = answer_text(seen, text)
-        whole = [*self.tokenizer.encode_answer(answer), self.tokenizer.eos_id]
+        seen = [[0] * 5] * len(pictures) if which is None else pictures[:, which].tolist()
+        text = self._decode(ids[colon + 1 :])
+        whole = [*self._encode_answer(answer_text(seen, text)), self.tokenizer.eos_id]
         if whole[: len(sofar)] != sofar or len(sofar) >= len(whole):
             return self.tokenizer.eos_id, 1.0
         frame = max(1, text.count("Frame")) - 1
@@ -129,8 +129,8 @@ def which_object(question: str, first) -> int | None:
     named = [i for i, name in enumerate(OBJECTS) if name in question]
     if named:
         return named[0]
-    given = torch.tensor([float(value) for value in re.search(r"\[(.*?)\]", question)[1].split(",")])
-    distance = (first[:, :4] - given).abs().sum(1) + 1000 * (first[:, 4] == 0)
+    given = np.array([float(value) for value in re.search(r"\[(.*?)\]", question)[1].split(",")])
+    distance = np.abs(first[:, :4] - given).sum(1) + 1000 * (first[:, 4] == 0)
     return int(distance.argmin()) if distance.min() < 60 else None
 
 

@@ -36,7 +36,7 @@ class TestLauncher:
             check_launcher(TRAINING / "accelerate" / f"{name}.yaml")
         check_launcher(TRAINING / "accelerate" / "fsdp.yaml")
 
-    @pytest.mark.parametrize(("content", "reason"), [("a: [", "not YAML"), ("a: 1", "no accelerate config")])
+    @pytest.mark.parametrize(("content", "reason"), [("a: [", "not YAML"), ("a: 1", "not an accelerate config")])
     def test_other_files_are_refused(self, tmp_path, content, reason):
         path = tmp_path / "config.yaml"
         path.write_text(content)

@@ -128,7 +128,7 @@ class TestFolders:
         run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=1"]), "vision", tmp_path)
         (tmp_path / "vision" / "done").unlink()
         run_stage(load_any_recipe(recipe_file, ["stages.vision.steps=2"]), "vision", tmp_path)
-        assert "begun with stages.vision.steps 1, not 2; it goes on with the new settings" in caplog.text
+        assert "started with stages.vision.steps 1, not 2; it continues with the new settings" in caplog.text
 
     def test_without_weights_there_is_nothing_to_export(self, recipe, tmp_path):
         with pytest.raises(DataError, match="stage joint has left no weights"):

@@ -126,8 +126,8 @@ def test_the_network_stays_as_it_is(network):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RuntimeError("no kernel\nfor this\nand that"), "the vision encoder could not be exported to ONNX: no kernel"),
-        (RuntimeError(), "the vision encoder could not be exported to ONNX: RuntimeError"),
+        (RuntimeError("no kernel\nfor this\nand that"), ": no kernel"),
+        (RuntimeError(), ": RuntimeError"),
         (OSError(28, "No space left on device"), "vision.onnx: No space left on device"),
     ],
 )
@@ -148,15 +148,17 @@ def test_an_export_that_fails_leaves_no_file(network, tmp_path, monkeypatch, err
 
 def test_a_folder_that_is_a_file_is_refused(network, tmp_path, quick_exporter):
     (tmp_path / "out").write_text("")
-    with pytest.raises(BackendError, match=r"cannot write .*vision\.onnx"):
+    with pytest.raises(BackendError, match=r"vision\.onnx") as caught:
         export_onnx(network, tmp_path / "out")
+    assert caught.value.code == "EXPORT"
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_without_the_packages_it_says_which(network, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(BackendError, match=f"needs the package '{package}'.*pip install 'elysium-core\\[onnx\\]'"):
+    with pytest.raises(BackendError, match=f"'{package}'.*elysium-core\\[onnx\\]") as caught:
         export_onnx(network, tmp_path)
+    assert caught.value.code == "EXPORT"
 
 
 def test_the_cache_is_where_the_user_says(network, monkeypatch, tmp_path):
@@ -175,7 +177,7 @@ def test_without_a_home_it_says_what_to_set(network, monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", classmethod(homeless))
-    with pytest.raises(BackendError, match="set XDG_CACHE_HOME"):
+    with pytest.raises(BackendError, match="XDG_CACHE_HOME"):
         cache_folder(describe_graph(network, "float32"))
 
 

@@ -60,20 +60,20 @@ def test_the_same_patches_are_kept(exported, network, pictures):
 @pytest.mark.parametrize("content", [b"", b"no graph at all", None], ids=["empty", "garbage", "half"])
 def test_a_damaged_graph_is_refused_in_one_sentence(graph, content):
     graph.write_bytes(graph.read_bytes()[:9000] if content is None else content)
-    with pytest.raises(BackendError, match=r"ONNX Runtime cannot use .*vision\.onnx") as caught:
+    with pytest.raises(BackendError, match=r"vision\.onnx") as caught:
         start(graph)
     assert "\n" not in str(caught.value)
 
 
 def test_a_graph_for_another_size_is_refused(graph):
-    with pytest.raises(BackendError, match="not the graph of a vision encoder for 48 px"):
+    with pytest.raises(BackendError, match="48 px"):
         start(graph, side_px=48)
 
 
 def test_a_failure_while_running_is_one_sentence(graph, monkeypatch):
     vision = start(graph)
     monkeypatch.setattr(vision, "_transform", ImageTransform(16))
-    with pytest.raises(BackendError, match=r"could not run the vision encoder: .*invalid dimensions") as caught:
+    with pytest.raises(BackendError, match="invalid dimensions") as caught:
         vision.encode([np.zeros((8, 8, 3), np.uint8)])
     assert "\n" not in str(caught.value)
 
@@ -176,7 +176,7 @@ def test_auto_falls_back_when_a_graph_cannot_be_run(network, wanted, tmp_path, c
 
 @pytest.mark.parametrize("name", ["TensorRT", "cpu", ""])
 def test_an_unknown_backend_is_refused_before_weights_are_loaded(name):
-    with pytest.raises(BackendError, match="is not one of auto, torch, onnx, tensorrt"):
+    with pytest.raises(BackendError, match="auto, torch, onnx, tensorrt"):
         Elysium.from_pretrained("/no/such/model", device="cpu", vision_backend=name)
 
 

@@ -108,7 +108,7 @@ def test_a_graph_that_is_none_is_refused_with_the_reason(exported, tmp_path, wan
     half = (exported / "vision.onnx").read_bytes()[:9000]
     with described_file(graph, wanted) as temporary:
         temporary.write_bytes(half if content is None else content)
-    with pytest.raises(BackendError, match=rf"TensorRT cannot read .*vision\.onnx: .*{said}") as caught:
+    with pytest.raises(BackendError, match=rf"vision\.onnx: .*{said}") as caught:
         build_engine(graph, tmp_path / "out")
     assert caught.value.code == "ENGINE_BUILD"
     assert "\n" not in str(caught.value)
@@ -117,23 +117,25 @@ def test_a_graph_that_is_none_is_refused_with_the_reason(exported, tmp_path, wan
 
 def test_a_damaged_or_undescribed_graph_is_not_read(graph, tmp_path):
     graph.write_bytes(graph.read_bytes()[:-1])
-    with pytest.raises(BackendError, match=r"is damaged.*export it again"):
+    with pytest.raises(BackendError, match=str(graph)) as damaged:
         build_engine(graph, tmp_path)
     Path(f"{graph}.json").unlink()
-    with pytest.raises(BackendError, match=r"no readable description vision\.onnx\.json; export it again"):
+    with pytest.raises(BackendError, match=f"{graph.name}.json") as undescribed:
         build_engine(graph, tmp_path)
+    assert damaged.value.code == undescribed.value.code == "ENGINE_BUILD"
 
 
 @pytest.mark.parametrize("max_batch", [0, -1, 65])
 def test_a_batch_that_the_graph_does_not_take_is_refused(graph, tmp_path, max_batch):
-    with pytest.raises(BackendError, match=f"max_batch = {max_batch} is not in 1..64"):
+    with pytest.raises(BackendError, match=f"max_batch = {max_batch} ") as caught:
         build_engine(graph, tmp_path, max_batch=max_batch)
+    assert caught.value.code == "ENGINE_BUILD"
 
 
 def test_without_a_package_it_says_what_to_install(monkeypatch):
     for package in tensorrt_engine._PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(BackendError, match=r"TensorRT is not installed: pip install 'elysium-core\[tensorrt\]'"):
+    with pytest.raises(BackendError, match=r"elysium-core\[tensorrt\]"):
         import_tensorrt()
 
 
@@ -148,7 +150,7 @@ def test_a_package_that_does_not_work_is_named(tmp_path, monkeypatch, code, reas
     (tmp_path / "a_broken_tensorrt.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(tensorrt_engine, "_PACKAGES", ("a_broken_tensorrt",))
-    with pytest.raises(BackendError, match=f"does not work .*a_broken_tensorrt.*{reason}"):
+    with pytest.raises(BackendError, match=f"a_broken_tensorrt.*{reason}"):
         import_tensorrt()
 
 
@@ -163,13 +165,13 @@ def test_a_stale_foreign_or_damaged_engine_is_never_loaded(engine, wanted, damag
     if damage == "description":
         Path(f"{engine}.json").unlink()
     monkeypatch.setattr(import_tensorrt(), "Runtime", None)  # calling it would be another error
-    with pytest.raises(BackendError, match=r"vision\.engine (is stale|is damaged|has no)") as caught:
+    with pytest.raises(BackendError, match=r"vision\.engine ") as caught:
         TensorrtVision(engine, needed, 32, CUDA, torch.float32)
     assert caught.value.code == "ENGINE_STALE"
 
 
 def test_a_cpu_is_refused_before_weights_are_loaded():
-    with pytest.raises(BackendError, match="TensorRT runs on a CUDA GPU only, not on cpu"):
+    with pytest.raises(BackendError, match="cpu"):
         Elysium.from_pretrained("/no/such/model", device="cpu", vision_backend="tensorrt")
 
 
@@ -184,7 +186,7 @@ def test_auto_on_a_gpu_falls_back_to_torch_and_says_why(network, cache, monkeypa
     assert [record.message for record in caplog.records] == [
         "the vision encoder runs on torch: TensorRT could not build an engine of it"
     ]
-    with pytest.raises(BackendError, match="could not build"):
+    with pytest.raises(BackendError, match="could not build an engine of it"):
         build_vision("tensorrt", network)
 
 

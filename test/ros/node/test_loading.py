@@ -96,14 +96,15 @@ def test_identity_ignores_all_options():
     assert isinstance(load_model(Settings.from_values({**OTHER, "model.path": "identity"}).load), IdentityModel)
 
 
-def test_identity_does_not_wait_for_torch():
+def test_identity_waits_neither_for_torch_nor_for_ros():
     code = (
         "import sys; from elysium_ros.perception.inference import load_model; "
         "from elysium_ros.node.parameters import Settings; "
-        "load_model(Settings.from_values({'model.path': 'identity'}).load); print('torch' in sys.modules)"
+        "load_model(Settings.from_values({'model.path': 'identity'}).load); "
+        "print([name for name in ('torch', 'rclpy', 'sensor_msgs', 'elysium_ros.msg') if name in sys.modules])"
     )
     finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=100)
-    assert finished.stdout == "False\n"
+    assert finished.stdout == "[]\n"
 
 
 def test_a_folder_that_is_missing_is_named_with_the_parameter():

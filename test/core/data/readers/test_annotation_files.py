@@ -83,7 +83,7 @@ def test_missing_files_and_bytes_that_are_no_text(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_text(tmp_path / "no.txt")
     (tmp_path / "bin.txt").write_bytes(b"1,2,\xff\xfe,4")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match="UTF-8"):
         read_boxes(tmp_path / "bin.txt")
 
 
@@ -106,11 +106,11 @@ def test_flags_in_one_line_or_one_a_line(write, text):
 
 
 def test_flags_of_wrong_number_or_kind(write):
-    with pytest.raises(DataError, match="holds 2 flags for 3 frames"):
+    with pytest.raises(DataError, match="2 flags for 3 frames"):
         read_flags(write("a.txt", "0,1"), 3)
     with pytest.raises(DataError, match=r"line 2 of .* holds 'x'"):
         read_flags(write("b.txt", "0\nx\n"), 2)
-    with pytest.raises(DataError, match=r"'0\.5' where a whole number"):
+    with pytest.raises(DataError, match=r"'0\.5'"):
         read_flags(write("c.txt", "0.5"), 1)
 
 
@@ -123,7 +123,7 @@ def test_json_lines_are_streamed(write):
     # The damage is behind the first object, which must be out before it is seen.
     lines = iterate_json_objects(write("a.json", '{"k": 1}\n{"k": \n'))
     assert next(lines) == (1, {"k": 1})
-    with pytest.raises(DataError, match=r"line 2 of '.*a\.json' is not valid JSON"):
+    with pytest.raises(DataError, match=r"line 2 of '.*a\.json'"):
         next(lines)
 
 

@@ -61,7 +61,7 @@ def test_the_split_picks_the_file_and_lines_are_streamed(root, write):
     assert next(recordings).name == "7"
     with pytest.raises(DataError, match="line 2 of"):
         next(recordings)
-    with pytest.raises(DataError, match=r"no 'ElysiumTrack-val500\.json'"):
+    with pytest.raises(DataError, match=r"'ElysiumTrack-val500\.json'"):
         next(read_elysiumtrack(root))
 
 
@@ -75,7 +75,7 @@ def test_frames_in_a_zip_are_read_without_unpacking(tmp_path, write, pictures, g
     (recording,) = read_elysiumtrack(tmp_path / "data")
     assert grays(recording.frames) == [0, 1]
     write("data/ElysiumTrack-val500.json", line(frames=["frames/1025/000000.jpg", "frames/1025/9.jpg"]))
-    with pytest.raises(DataError, match=r"names 'frames/1025/9\.jpg', which .*frames\.zip' does not hold"):
+    with pytest.raises(DataError, match=r"'frames/1025/9\.jpg'.*frames\.zip'"):
         list(read_elysiumtrack(tmp_path / "data"))
 
 

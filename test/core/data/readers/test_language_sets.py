@@ -28,7 +28,7 @@ class TestSafePickle:
     def test_code_is_never_reached(self, tmp_path, monkeypatch, protocol):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "evil.p").write_bytes(pickle.dumps([Evil()], protocol))
-        with pytest.raises(DataError, match=r"evil\.p' is not a pickle of plain values \(it asks for posix\.system\)"):
+        with pytest.raises(DataError, match=r"evil\.p' .*posix\.system"):
             read_plain_pickle(tmp_path / "evil.p")
         assert not (tmp_path / "pickle-was-run").exists()
 
@@ -96,17 +96,17 @@ class TestRefCoco:
             list(read_refcoco(tmp_path, "refcoco+", "val"))
 
     def test_wrong_names_and_missing_files(self, tmp_path):
-        with pytest.raises(ConfigError, match="refcocog has no split 'testA'"):
+        with pytest.raises(ConfigError, match="'testA'"):
             read_refcoco(tmp_path, "refcocog", "testA")
-        with pytest.raises(ConfigError, match="'refcocoX' is not one of"):
+        with pytest.raises(ConfigError, match="'refcocoX'"):
             read_refcoco(tmp_path, "refcocoX", "val")
-        with pytest.raises(DataError, match=r"neither refcoco\.jsonl nor refcoco/refs\(unc\)\.p"):
+        with pytest.raises(DataError, match=r"refcoco\.jsonl .*refcoco/refs\(unc\)\.p"):
             read_refcoco(tmp_path, "refcoco", "val")
 
     def test_images_are_found_in_the_usual_folders(self, tmp_path, pictures):
         pictures("images/train2014", ["a.jpg"])
         assert find_image(tmp_path, "a.jpg").is_file()
-        with pytest.raises(DataError, match=r"image 'b\.jpg' is in none of"):
+        with pytest.raises(DataError, match=r"'b\.jpg'"):
             find_image(tmp_path, "b.jpg")
 
 
@@ -148,12 +148,12 @@ class TestVideoQa:
         with pytest.raises(DataError, match=r"item 1 of .* asks 'q1'"):
             list(read_video_qa(tmp_path, "activitynet-qa"))
         write("test_qa.json", json.dumps([{"answer": "a", "question": "q", "video_id": 1, "id": 1}]))
-        with pytest.raises(DataError, match="asks about video 'video1'"):
+        with pytest.raises(DataError, match="'video1'"):
             list(read_video_qa(tmp_path, "msrvtt-qa"))
         write("test_qa.json", json.dumps([{"answer": "a", "video_id": 1, "id": 1}]))
         with pytest.raises(DataError, match=r"item 1 of .* lacks question"):
             list(read_video_qa(tmp_path, "msrvtt-qa"))
 
     def test_unknown_set(self, tmp_path):
-        with pytest.raises(ConfigError, match="'how2qa' is not one of msvd-qa"):
+        with pytest.raises(ConfigError, match="'how2qa'"):
             read_video_qa(tmp_path, "how2qa")

@@ -117,7 +117,8 @@ class TestRandomModel:
     """A model that has learnt nothing: its answers have no form."""
 
     def test_every_target_is_reported_once_a_frame(self, tiny, frames, window_kind):
-        follower = tiny.tracker(config=TrackingConfig(window=window_kind, lost_after_s=0.45, remove_after_s=1.05))
+        settings = TrackingConfig(window=window_kind, lost_after_s=0.45, remove_after_s=1.05, max_new_tokens=24)
+        follower = tiny.tracker(config=settings)
         names = [follower.add("the mug"), follower.add(box=Box(0.1, 0.2, 0.5, 0.6))]
         names.append(follower.add("the apple", box=Box(0.3, 0.3, 0.5, 0.6)))
         life = {name: [] for name in names}

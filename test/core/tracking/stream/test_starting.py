@@ -170,6 +170,7 @@ def test_bad_targets_are_refused(oracle):
 def test_a_bare_picture_is_refused_with_what_to_do(oracle, show, mug, kind):
     follower = kind(oracle("anchor"), TrackingConfig())
     follower.add("the mug")
-    with pytest.raises(ImageError, match=r"sees frames, not ndarray; wrap each picture: Frame\(image"):
+    with pytest.raises(ImageError, match=r"not ndarray; .*Frame\(image") as caught:
         follower.step(show.picture([mug(0)], 0).image)
+    assert caught.value.code == "IMG_SHAPE"
     assert follower.stats.frames == 0

@@ -104,7 +104,7 @@ class TestStream:
         for zoom in (True, False):
             tracker = follower(zoom)
             tracker.add(box=in_frame(small(0)))
-            last = [tracker.step(paint(small(k), large(k), index=k))[0] for k in range(40)][-1]
+            last = [tracker.step(paint(small(k), large(k), index=k))[0] for k in range(24)][-1]
             assert (last.state is TRACKED) == zoom
         # The second run told where it was lost; the first one where it is.
         assert last.box is None
@@ -112,7 +112,7 @@ class TestStream:
     def test_it_is_followed_where_it_is(self, follower, paint, in_frame):
         tracker = follower()
         tracker.add(box=in_frame(small(0)))
-        for k in range(40):
+        for k in range(24):
             (update,) = tracker.step(paint(small(k), large(k), index=k))
             assert update.state is TRACKED
             assert list(update.box) == close_to(in_frame(small(k)))
@@ -129,12 +129,12 @@ class TestStream:
         tracker = follower()
         tracker.add("the mug")
         states = []
-        for k in range(30):
+        for k in range(20):
             (update,) = tracker.step(paint(small(k), large(k), index=k))
             states.append(update.state)
         assert states.index(TRACKED) < PARTS
         assert set(states[states.index(TRACKED) :]) == {TRACKED}
-        assert list(update.box) == close_to(in_frame(small(29)))
+        assert list(update.box) == close_to(in_frame(small(19)))
 
     def test_a_wrong_guess_is_not_followed_while_parts_are_searched(self, follower, paint, in_frame):
         tracker = follower()
@@ -171,7 +171,7 @@ class TestStream:
         tracker = follower()
         tracker.add(box=in_frame(small(0)))
         tracker.add("the apple", box=in_frame(other(0)))
-        for k in range(20):
+        for k in range(12):
             updates = tracker.step(paint(small(k), other(k), index=k))
             for update, truth in zip(updates, (small(k), other(k)), strict=True):
                 assert list(update.box) == close_to(in_frame(truth))

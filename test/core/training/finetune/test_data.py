@@ -98,7 +98,7 @@ class TestQuestions:
         sample = open_source(recipe.data["ref"])[0]
         clip = ask(sample, stage, ("reg",), np.random.default_rng(0))
         assert [dialogue.rounds[0][1] for dialogue in clip.dialogues] == ["the mug"]
-        with pytest.raises(DataError, match="cannot be asked sot"):
+        with pytest.raises(DataError, match="tasks sot"):
             ask(sample, stage, ("sot",), np.random.default_rng(0))
 
     def test_the_slot_of_the_picture_is_no_text(self, recipe, stage):

@@ -68,34 +68,21 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, ema):
     assert [line["step"] for line in losses_of(tmp_path / "whole")] == [1, 2, 3, 4]
 
 
-@pytest.fixture
-def gradients(recipe_file, tmp_path):
-    """Gradient of the first step with some settings, in some processes."""
-    root = Path(__file__).resolve().parents[4]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-
-    def _gradients(*overrides: str, processes: int = 1) -> dict[str, torch.Tensor]:
-        out = tmp_path / f"{processes}-{'-'.join(overrides)}.safetensors"
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        program = Path(__file__).with_name("dump_gradients.py")
-        command = [sys.executable, *(launch if processes > 1 else []), str(program)]
-        command += [str(recipe_file), str(tmp_path / out.stem), str(out), *overrides]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-        return load_file(out)
-
-    return _gradients
-
-
-@pytest.mark.timeout(300)
-def test_how_a_batch_is_divided_changes_no_gradient(gradients):
-    whole = gradients("stages.all.batch=4")
-    divided = {
-        "two processes": gradients("stages.all.batch=2", processes=2),
-        "two batches": gradients("stages.all.batch=2", "stages.all.accumulate=2"),
-        "two of two": gradients("stages.all.batch=1", "stages.all.accumulate=2", processes=2),
+def test_how_a_batch_is_divided_changes_no_gradient(recipe_file, tmp_path):
+    runs = {
+        "whole": (1, "stages.all.batch=4"),
+        "two processes": (2, "stages.all.batch=2"),
+        "two batches": (1, "stages.all.batch=2", "stages.all.accumulate=2"),
+        "two of two": (2, "stages.all.batch=1", "stages.all.accumulate=2"),
     }
-    for how, found in divided.items():
+    command = [sys.executable, str(Path(__file__).with_name("dump_gradients.py")), str(recipe_file)]
+    for how, settings in runs.items():
+        command += [str(tmp_path / f"{how}.safetensors"), *map(str, settings), "--"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    whole, *divided = (load_file(tmp_path / f"{how}.safetensors") for how in runs)
+    for how, found in zip(list(runs)[1:], divided, strict=True):
         assert found.keys() == whole.keys()
         for name, gradient in whole.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=f"{how}: {name}")

@@ -32,9 +32,7 @@ def test_a_model_that_follows_in_crops_is_fine_tuned_on_frames(settings, write_r
 
 def test_two_towers_are_joined_with_clip_only(crop_folder):
     base = BaseConfig(vision=str(crop_folder / "vision"), llm=str(crop_folder / "llm"))
-    with pytest.raises(
-        ModelFileError, match="base.vision is of the kind 'efficientnet_lite0'"
-    ) as caught:
+    with pytest.raises(ModelFileError, match=r"base\.vision is of the kind 'efficientnet_lite0'") as caught:
         load_base(base, seed=0)
     assert "start from a whole model with base.checkpoint" in str(caught.value)
     assert "\n" not in str(caught.value)
