@@ -193,7 +193,7 @@ def test_the_command_writes_and_reports(tiny_folder, graph, no_exporter):
     assert report["bytes"] == graph.stat().st_size
     assert report["made_from"] == read_description(graph)
     result = run("--model", tiny_folder, "--out", graph.parent)
-    assert result.stdout.rstrip().endswith("float32, 6 tokens of width 32 a frame")
+    assert result.stdout.rstrip().endswith("float32, 6 tokens of width 32 per frame")
 
 
 @pytest.mark.parametrize(
