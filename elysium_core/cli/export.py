@@ -123,5 +123,5 @@ def _line(facts: dict[str, Any], of: str) -> str:
     source = facts["made_from"]
     return (
         f"{facts['file']}: {facts['bytes'] / 1e6:.1f} MB, {source['precision']}, "
-        f"{source['tokens']} tokens of width {source['width']} a {of}"
+        f"{source['tokens']} tokens of width {source['width']} per {of}"
     )

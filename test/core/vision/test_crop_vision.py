@@ -298,7 +298,7 @@ def test_the_command_exports_all_three(crop_folder, graphs):
     assert [Path(each["file"]).name for each in files] == ["vision.onnx", "anchor.onnx", "crop.onnx"]
     assert all(each["made_from"] == read_description(Path(each["file"])) for each in files)
     result = CliRunner().invoke(app, ["export", "--model", str(crop_folder), "--out", str(graphs)])
-    assert result.stdout.rstrip().endswith("6 tokens of width 32 a crop")
+    assert result.stdout.rstrip().endswith("6 tokens of width 32 per crop")
 
 
 @needs_onnx
