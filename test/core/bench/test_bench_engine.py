@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench import engine, engine_workload
+
 SHORT = ("--frames", 33, "--turns", 0, "--soak", 20, "--targets", 2, "--rate", 30, "--window", "anchor")
 
 
@@ -16,7 +18,7 @@ def same_threads():
 
 
 def test_json_is_one_object(bench):
-    outcome = bench("engine", "--model", "random", "--size", "tiny", "--things", 5, *SHORT, "--json")
+    outcome = bench("engine", "--model", "random", "--size", "tiny", "--layers", 1, "--things", 5, *SHORT, "--json")
     assert outcome.code == 0
     (report,) = outcome.lines
     wanted = {"model": "random", "answers": "scripted", "visual_tokens": 8, "threads": 1, "things": 5}
@@ -35,19 +37,27 @@ def test_json_is_one_object(bench):
     assert soak["early"]["kv_tokens"] == soak["late"]["kv_tokens"]
 
 
-def test_a_model_of_ones_own_is_compared_with_transformers(bench, tiny_folder):
-    outcome = bench("engine", "--model", tiny_folder, *SHORT, "--clip-length", 3)
+@pytest.fixture
+def small(monkeypatch, few_frames):
+    """Streams are measured in one scene, not in eight, and scenes are half as long as was asked for."""
+    draw = engine_workload.draw_scene
+    monkeypatch.setattr(engine, "_STREAMS", 1)
+    monkeypatch.setattr(engine_workload, "draw_scene", lambda seed, frames, *rest: draw(seed, frames // 2, *rest))
+
+
+def test_a_model_of_ones_own_is_compared_with_transformers(bench, brief_folder, small):
+    outcome = bench("engine", "--model", brief_folder, *SHORT, "--clip-length", 3)
     assert outcome.code == 0
     assert "hf, prompts of stream, anchor" in outcome.out
-    assert "32/32" in outcome.out
-    assert "16/16" in outcome.out
+    assert "15/15" in outcome.out
+    assert "8/8" in outcome.out
     assert "Long run" in outcome.out
 
 
-def test_what_was_measured_is_drawn(bench, tmp_path):
+def test_what_was_measured_is_drawn(bench, tmp_path, small):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     plot = tmp_path / "engine.png"
-    options = ("--model", "random", "--size", "tiny", "--layers", 1, "--draft-tokens", 0, "--clip-length", 4)
+    options = ("--model", "random", "--size", "tiny", "--draft-tokens", 0, "--clip-length", 4)
     outcome = bench("engine", *options, *SHORT, "--plot", plot, "--json")
     assert outcome.code == 0
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -32,12 +32,12 @@ PAPER_LLM = LlamaSize.from_dict(
 
 
 @pytest.fixture
-def run_gpu(bench, tiny_folder, tmp_path):
+def run_gpu(bench, brief_folder, tmp_path):
     """Run the bench at its smallest: exit code, and the report."""
 
     def run(*arguments):
         out = tmp_path / "report" / "gpu.json"
-        fixed = ["--size", "tiny", "--device", "cpu", "--model", tiny_folder, "--out", out]
+        fixed = ["--size", "tiny", "--device", "cpu", "--model", brief_folder, "--out", out]
         outcome = bench("gpu", *fixed, *arguments)
         return outcome, json.loads(out.read_text()) if out.exists() else None
 

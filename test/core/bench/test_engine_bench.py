@@ -39,6 +39,8 @@ ANCHOR, GROWING = stream_name("anchor"), stream_name("growing")
 STILL = Box(0.12, 0.34, 0.56, 0.78)
 # One digit differs, the last of a coordinate in the middle.
 MOVED = Box(0.12, 0.35, 0.56, 0.78)
+# A power of two: means over frames are exact.
+FRAMES = 16
 BOXES = [STILL, Box(0.2, 0.2, 0.4, 0.4), Box(0.5, 0.1, 0.9, 0.6)]
 
 
@@ -74,10 +76,11 @@ def test_a_scene_shows_as_many_things_as_are_asked_for(monkeypatch):
 
 
 @pytest.fixture
-def own_words(tiny):
+def own_words(brief_folder):
     """The tiny model with its own answers, which have no form."""
-    scene = workload.draw_scene(3, MIN_FRAMES, 2, 30.0, 32)
-    return Subject(tiny.runtime, scene, [seen.rows for seen in tiny.runtime.encode_frames(list(scene.images))])
+    runtime = Elysium.from_pretrained(brief_folder, device="cpu").runtime
+    scene = workload.draw_scene(3, FRAMES, 2, 30.0, 32)
+    return Subject(runtime, scene, [seen.rows for seen in runtime.encode_frames(list(scene.images))])
 
 
 def sizes(runtime, count):
@@ -150,15 +153,15 @@ def test_targets_together_cost_one_pass_and_their_own_suffixes(scripted):
     assert cost.token_ratio == cost.tokens / cost.tokens_apart
 
 
-def test_transformers_gives_the_same_answers(own_words):
+def test_transformers_gives_the_same_answers(own_words, few_frames):
     comparison = measure_peers(own_words, ["anchor", "growing"], turns=0, clip_length=3)
     peers = {peer.name: peer for peer in comparison.peers}
     alike = [same_prompts_name(ANCHOR), same_prompts_name(GROWING)]
     assert set(peers) == {ANCHOR, GROWING, CLIP, HF_LIVE, HF_CLIPS, *alike}
     for name in alike:
-        assert peers[name].identical == peers[name].answers == MIN_FRAMES - 1
-    # 33 frames are 16 clips of 3.
-    assert (peers[HF_CLIPS].identical, peers[HF_CLIPS].answers) == (16, 16)
+        assert peers[name].identical == peers[name].answers == FRAMES - 1
+    # 16 frames are 7 clips of 3, and one of 2.
+    assert (peers[HF_CLIPS].identical, peers[HF_CLIPS].answers) == (8, 8)
     assert peers[HF_LIVE].identical is None
     assert comparison.ratios == {}
     assert all(peer.seconds is None for peer in peers.values())
@@ -168,11 +171,11 @@ def test_transformers_gives_the_same_answers(own_words):
 def nano():
     """The shipped model and the scene of one target that it follows."""
     runtime = Elysium.from_pretrained("nano", device="cpu", dtype="float32").runtime
-    scene = workload.draw_scene(7, MIN_FRAMES, 2, 30.0, runtime.family.network.visual_encoder.side_px)
+    scene = workload.draw_scene(7, FRAMES, 2, 30.0, runtime.family.network.visual_encoder.side_px)
     return Subject(runtime, scene, [seen.rows for seen in runtime.encode_frames(list(scene.images))])
 
 
-def test_a_trained_model_answers_as_with_transformers_in_a_fifteenth_of_the_passes(nano):
+def test_a_trained_model_answers_as_with_transformers_in_a_fifteenth_of_the_passes(nano, few_frames):
     peers = {peer.name: peer for peer in measure_peers(nano, ["anchor", "growing"], turns=0, clip_length=4).peers}
     for name in (same_prompts_name(ANCHOR), same_prompts_name(GROWING), HF_CLIPS):
         assert peers[name].identical == peers[name].answers > 0
@@ -186,11 +189,11 @@ def test_trees_and_company_change_no_box_of_a_trained_model(nano, window, draft_
     # As on a GPU, where tokens are nearly free and trees are large.
     monkeypatch.setitem(stream_module._LEAST_GAIN, "cpu", 1e-4)
     (packing,) = measure_packing(replace(nano, draft_tokens=draft_tokens), window, [2])
-    assert packing.identical == packing.boxes == 2 * MIN_FRAMES
+    assert packing.identical == packing.boxes == 2 * FRAMES
     assert packing.tokens < packing.tokens_apart
 
 
-def test_an_answer_that_differs_is_counted(own_words, monkeypatch):
+def test_an_answer_that_differs_is_counted(own_words, few_frames, monkeypatch):
     generate = HfDecoder.generate
     calls = []
 
@@ -205,42 +208,42 @@ def test_an_answer_that_differs_is_counted(own_words, monkeypatch):
     assert sorted(peer.answers - peer.identical for peer in judged) == [0, 1]
 
 
-def test_costs_of_transformers_are_exact(scripted):
-    subject = scripted([STILL] * MIN_FRAMES)
+def test_costs_of_transformers_are_exact(scripted, few_frames):
+    subject = scripted([STILL] * FRAMES)
     tokenizer = subject.runtime.tokenizer
     peers = {peer.name: peer for peer in measure_peers(subject, ["anchor"], turns=0).peers}
     assert GROWING not in peers
     frame, question, answer = sizes(subject.runtime, 2)
     given = len(tokenizer.encode_answer("Frame 1: [12,34,56,78],"))
-    asked = MIN_FRAMES - 1
+    asked = FRAMES - 1
     # One pass for the prompt gives the first token; then one a token, the end token included.
     alike = peers[same_prompts_name(ANCHOR)]
-    assert alike.passes * MIN_FRAMES == asked * (answer - given + 1)
-    assert alike.tokens * MIN_FRAMES == asked * (frame[0] + frame[1] + question + answer)
-    # Live: clips that grow from 2 frames to 8, four and a half times, each answered from the first frame on.
-    live = [2, 3, 4, 5, 6, 7, 8] * 4 + [2, 3, 4, 5]
+    assert alike.passes * FRAMES == asked * (answer - given + 1)
+    assert alike.tokens * FRAMES == asked * (frame[0] + frame[1] + question + answer)
+    # Live: clips that grow from 2 frames to 8, twice, and begin again, each answered from the first frame on.
+    live = [2, 3, 4, 5, 6, 7, 8] * 2 + [2]
     costs = [sizes(subject.runtime, count) for count in live]
-    assert peers[HF_LIVE].passes * MIN_FRAMES == sum(answer + 1 for _, _, answer in costs)
+    assert peers[HF_LIVE].passes * FRAMES == sum(answer + 1 for _, _, answer in costs)
     expected = sum(sum(frame[:count]) + question + answer for count, (_, _, answer) in zip(live, costs, strict=True))
-    assert peers[HF_LIVE].tokens * MIN_FRAMES == expected
-    # 33 frames are clips of 8, 8, 8, 8 and 5.
-    answers = [len(tokenizer.encode_answer(format_track([STILL] * n))) for n in (8, 8, 8, 8, 5)]
-    assert peers[HF_CLIPS].passes * MIN_FRAMES == sum(answers) + 5
-    assert peers[CLIP].passes * MIN_FRAMES == 5
-    assert peers[ANCHOR].passes * MIN_FRAMES == asked
+    assert peers[HF_LIVE].tokens * FRAMES == expected
+    # 16 frames are clips of 8, 8 and 2.
+    answers = [len(tokenizer.encode_answer(format_track([STILL] * n))) for n in (8, 8, 2)]
+    assert peers[HF_CLIPS].passes * FRAMES == sum(answers) + 3
+    assert peers[CLIP].passes * FRAMES == 3
+    assert peers[ANCHOR].passes * FRAMES == asked
     assert alike.identical is None, "answers that were forced prove nothing"
 
 
-def test_clips_are_as_long_as_wanted(scripted):
-    comparison = measure_peers(scripted([STILL] * MIN_FRAMES), ["growing"], turns=0, clip_length=4)
+def test_clips_are_as_long_as_wanted(scripted, few_frames):
+    comparison = measure_peers(scripted([STILL] * FRAMES), ["growing"], turns=0, clip_length=5)
     peers = {peer.name: peer for peer in comparison.peers}
-    assert comparison.clip_length == 4
-    # 33 frames are 10 clips of 4, and one of 3.
-    assert peers[CLIP].passes * MIN_FRAMES == 11
+    assert comparison.clip_length == 5
+    # 16 frames are 3 clips of 5, and one of 4.
+    assert peers[CLIP].passes * FRAMES == 4
 
 
-def test_ours_and_transformers_are_timed_in_every_turn(scripted):
-    comparison = measure_peers(scripted([STILL] * MIN_FRAMES), ["growing"], turns=2)
+def test_ours_and_transformers_are_timed_in_every_turn(scripted, few_frames):
+    comparison = measure_peers(scripted([STILL] * FRAMES), ["growing"], turns=2, clip_length=2)
     pairs = {(baseline, ours) for baseline in (HF_LIVE, HF_CLIPS) for ours in (GROWING, CLIP)}
     assert set(comparison.ratios) == pairs
     timed = {peer.name for peer in comparison.peers if peer.seconds is not None}
