@@ -13,8 +13,8 @@ def same_threads():
     torch.set_num_threads(threads)
 
 
-def test_every_window_is_run(bench, tiny_folder):
-    options = ("--model", tiny_folder, "--frames", 20, "--targets", 1, "--swap-every", 6)
+def test_every_window_is_run(bench, brief_folder):
+    options = ("--model", brief_folder, "--frames", 20, "--targets", 1, "--swap-every", 6)
     outcome = bench("soak", *options, "--window", "anchor", "--window", "growing", "--json")
     (report,) = outcome.lines
     runs = report["runs"]
@@ -28,8 +28,8 @@ def test_every_window_is_run(bench, tiny_folder):
     assert outcome.code == int(any(run["grown"] for run in runs))
 
 
-def test_the_table_has_a_line_for_each_run(bench, tiny_folder):
-    outcome = bench("soak", "--model", tiny_folder, "--frames", 20, "--targets", 1)
+def test_the_table_has_a_line_for_each_run(bench, brief_folder):
+    outcome = bench("soak", "--model", brief_folder, "--frames", 20, "--targets", 1)
     header, line = outcome.out.strip().splitlines()
     assert header.split()[0] == "window"
     assert line.split()[1:4] == ["1", "0", "20"]

@@ -38,9 +38,9 @@ def cost_of(early: Holdings, late: Holdings, passes: tuple[float, float] = (2.0,
 
 
 @pytest.fixture(scope="module")
-def own_words(tiny_folder) -> Subject:
+def own_words(brief_folder) -> Subject:
     """A whole model whose answers are its own."""
-    runtime = Elysium.from_pretrained(tiny_folder, device="cpu").runtime
+    runtime = Elysium.from_pretrained(brief_folder, device="cpu").runtime
     scene = workload.Scene(np.zeros((3, 32, 32, 3), np.uint8), TRACKS)
     return Subject(runtime, scene, ())
 

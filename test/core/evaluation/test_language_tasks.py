@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -136,25 +139,51 @@ class TestDescriptions:
         assert any("need Java" in warning for warning in report.warnings)
         assert any("1 recordings have no description" in warning for warning in report.warnings)
 
+    ANSWERS = ("a dog running in the snow", "the person in red", "a kangaroo dancing")
+    REFERENCES = ("A running dog played in the snow field.", "the person in red", "a dancing kangaroo")
+    CIDER = (3.15962, 10, 2.5)
+    HOSTILE = ("", "a ||| b\nc", REFERENCES[2])
+
+    @pytest.fixture
+    def quick_java(self, tmp_path, monkeypatch):
+        """A ``java`` that starts at once; what it scores is known."""
+        program = tmp_path / "bin" / "java"
+        program.parent.mkdir()
+        stand_in = Path(__file__).with_name("stand_in_java.py")
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{stand_in}" "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    def test_meteor_and_cider_get_answers_and_references_in_their_places(self, quick_java):
+        pytest.importorskip("pycocoevalcap", reason="METEOR and CIDEr are part of the extra [eval]")
+        scorer = CaptionScorer()
+        scores = scorer.score(self.ANSWERS, self.REFERENCES)
+        # Six of the eight words of the first reference are in its answer.
+        assert scores.meteor_each == (6 / 8, 1, 1)
+        assert scores.meteor == 13 / 15
+        assert scores.cider_each == pytest.approx(self.CIDER, abs=1e-5)
+        # Empty and hostile answers neither hang the scorer nor move the others.
+        assert scorer.score(self.HOSTILE, self.REFERENCES).meteor_each == (0, 0, 1)
+
+    # Slow: the real Java programs need 2 GB and ten seconds. What the package does with them is tested above.
+    @pytest.mark.slow
     def test_meteor_and_cider_of_the_worked_example(self):
         pytest.importorskip("pycocoevalcap", reason="METEOR and CIDEr are part of the extra [eval]")
         if shutil.which("java") is None:
             pytest.skip("METEOR needs Java")
-        answers = ["a dog running in the snow", "the person in red", "a kangaroo dancing"]
-        references = ["A running dog played in the snow field.", "the person in red", "a dancing kangaroo"]
         scorer = CaptionScorer()
-        scores = scorer.score(answers, references)
+        scores = scorer.score(self.ANSWERS, self.REFERENCES)
         assert scores.meteor == pytest.approx(0.39522, abs=1e-5)
         assert scores.meteor_each == pytest.approx([0.31350, 1.0, 0.4], abs=1e-5)
         assert scores.cider == pytest.approx(5.21987, abs=1e-5)
-        assert scores.cider_each == pytest.approx([3.15962, 10, 2.5], abs=1e-5)
+        assert scores.cider_each == pytest.approx(self.CIDER, abs=1e-5)
         # Empty and hostile answers neither hang the Java process nor move the others.
-        hostile = scorer.score(["", "a ||| b\nc", references[2]], references)
+        hostile = scorer.score(self.HOSTILE, self.REFERENCES)
         assert hostile.meteor_each == pytest.approx([0, 0, 1], abs=1e-5)
 
     def test_a_missing_package_is_one_sentence(self, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
-        monkeypatch.setitem(__import__("sys").modules, "pycocoevalcap.cider.cider", None)
+        monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
         with pytest.raises(BackendError, match="need pycocoevalcap"):
             CaptionScorer()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -17,12 +19,16 @@ from elysium_core.vision.onnx_export import ONNX_NAME, cache_folder, describe_gr
 
 @pytest.fixture(scope="session")
 def exported(tiny_folder, tmp_path_factory) -> Path:
-    """The folder of its graph, exported once; read only."""
+    """The folder of its graph, exported once, also for test processes side by side; read only."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
     network = load_checkpoint(tiny_folder, dtype=torch.float32).network
-    return export_onnx(network, tmp_path_factory.mktemp("exported")).parent
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return export_onnx(network, folder).parent
 
 
 @pytest.fixture

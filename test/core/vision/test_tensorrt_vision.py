@@ -14,7 +14,7 @@ from elysium_core.api import Elysium
 from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError
-from elysium_core.vision import tensorrt_engine, vision_choice
+from elysium_core.vision import onnx_export, tensorrt_engine, vision_choice
 from elysium_core.vision.onnx_export import describe_graph, export_onnx
 from elysium_core.vision.tensorrt_engine import (
     build_engine,
@@ -219,7 +219,13 @@ def test_the_first_use_on_a_gpu_builds_in_the_cache_and_the_second_finds_it(cach
 
 
 @needs_builder
-def test_the_command_builds_an_engine(tiny_folder, graph):
+def test_the_command_builds_an_engine(tiny_folder, graph, exported, monkeypatch):
+    def copy(network, folder, precision):
+        assert (folder != graph.parent, precision) == (True, "float32")
+        return shutil.copytree(exported, folder, dirs_exist_ok=True) / graph.name
+
+    # The export itself takes seconds, and is tested in test_onnx_export.py.
+    monkeypatch.setattr(onnx_export, "export_onnx", copy)
     arguments = ["--model", tiny_folder, "--backend", "tensorrt", "--precision", "float32", "--dtype", "float32"]
     command = ["export", *map(str, arguments), "--out", str(graph.parent), "--max-batch", "2", "--json"]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
