@@ -222,8 +222,7 @@ class RealStageConfig(RecipePart):
     @model_validator(mode="after")
     def _settings_fit(self) -> RealStageConfig:
         idle = [key for key in ("encoder_lr", "distil_weight") if self.kind == "read" and getattr(self, key)]
-        said = "has no effect in a stage of kind read, which sees no pictures"
-        return checked(self, [((key,), said) for key in idle])
+        return checked(self, [((key,), "has no effect in a stage of kind read: it has no pictures") for key in idle])
 
 
 class RealRecipe(RecipePart):
