@@ -86,7 +86,7 @@ def test_what_grows_is_named() -> None:
 def test_a_leak_is_seen(subject: Subject) -> None:
     hoard: list[object] = []
     cost = measure_soak(
-        subject, "anchor", 30, lambda: hoard.append((np.ones(1 << 20, np.uint8), [{} for _ in range(9000)]))
+        subject, "anchor", 30, lambda: hoard.append((np.ones(4 << 20, np.uint8), [{} for _ in range(9000)]))
     )
     assert {"allocated", "Python objects", "memory"} <= set(cost.grown)
 

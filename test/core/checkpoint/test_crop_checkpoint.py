@@ -84,7 +84,7 @@ def test_only_names_of_clip_get_its_prefix():
 def test_info_tells_how_it_follows(crop_folder):
     result = CliRunner().invoke(app, ["info", str(crop_folder)], catch_exceptions=False)
     text = " ".join(result.stdout.split())
-    assert "picture 64x64 px, 6 of 16 tokens kept (efficientnet_lite0)" in text
+    assert "input 64x64 px, 6 of 16 tokens kept (efficientnet_lite0)" in text
     assert "crops anchor 32x32 px, 3 tokens; live 64x64 px, 6 tokens follows in crops" in text
     facts = json.loads(CliRunner().invoke(app, ["info", str(crop_folder), "--json"]).stdout)
     assert (facts["follow"], facts["crop_px"], facts["crop_tokens"]) == ("crop", [32, 64], [3, 6])
