@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import tempfile
 from importlib.util import find_spec
@@ -66,6 +67,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 known[mark] = find_reason()
             if reason := known[mark]:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at what was imported: a million objects, at each collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def has_gpu() -> bool:
