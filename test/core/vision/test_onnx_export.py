@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from elysium_core.checkpoint.checkpoint import load_checkpoint
@@ -19,7 +20,8 @@ from elysium_core.cli.app import app
 from elysium_core.errors import BackendError
 from elysium_core.vision import onnx_export, onnx_writer
 from elysium_core.vision.onnx_export import cache_folder, describe_graph, export_onnx, vision_hash
-from elysium_core.vision.onnx_writer import PRECISIONS
+from elysium_core.vision.onnx_vision import import_onnxruntime
+from elysium_core.vision.onnx_writer import PRECISIONS, export_graph
 
 # An export takes seconds, but a machine may be busy with other things.
 pytestmark = pytest.mark.timeout(600)
@@ -151,6 +153,32 @@ def test_a_folder_that_is_a_file_is_refused(network, tmp_path, quick_exporter):
     with pytest.raises(BackendError, match=r"vision\.onnx") as caught:
         export_onnx(network, tmp_path / "out")
     assert caught.value.code == "EXPORT"
+
+
+@pytest.fixture
+def saved_as(tmp_path):
+    """Export two layers with weights of some precision; return the graph's size, and how wrong what it computes is."""
+
+    def export(dtype: torch.dtype) -> tuple[int, float]:
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 8)).to(dtype).float().eval()
+        example, path = torch.randn(2, 3, 8, 8), tmp_path / f"{dtype}.onnx"
+        export_graph(layers, path, {"input": example}, ("found",))
+        session = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"input": example.numpy()})
+        return path.stat().st_size, float((torch.from_numpy(found) - layers(example)).abs().max())
+
+    return export
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the package onnxruntime is not installed")
+@torch.inference_mode()
+def test_weights_that_were_saved_in_half_precision_take_half_the_space(saved_as):
+    pytest.importorskip("onnxscript")
+    (whole, error), (half, half_error) = (saved_as(dtype) for dtype in (torch.float32, torch.float16))
+    assert half < 0.6 * whole
+    # Of a random float32 weight, half precision would lose digits: those stay as they are.
+    assert max(error, half_error) < 1e-5
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
