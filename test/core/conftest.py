@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as cache_results
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -427,6 +428,16 @@ def images() -> list[np.ndarray]:
         picture[height // 4 : height // 2, 5 * index : 5 * index + 30] += np.array([120, 60, 20 * index])
         pictures.append(picture.clip(0, 255).astype(np.uint8))
     return pictures
+
+
+@pytest.fixture(scope="session")
+def sprites_once():
+    """The packaged sprites are read once, not for every library of cut-outs."""
+    from elysium_core.data.photos import cutouts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutouts, "packaged_sprites", cache_results(cutouts.packaged_sprites))
+        yield
 
 
 class Recordings:

@@ -70,6 +70,16 @@ def recipe_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The tiny recipe; it cannot be changed."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    loaded = load_any_recipe(path)
+    assert isinstance(loaded, Recipe)
+    return loaded
+
+
 @pytest.fixture
 def recipe(recipe_file: Path) -> Recipe:
     """The tiny recipe."""

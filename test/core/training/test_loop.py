@@ -24,9 +24,10 @@ def changed(part, **values):
     return part.model_copy(update=values)
 
 
-@pytest.fixture
-def short(recipe: Recipe) -> Recipe:
+@pytest.fixture(scope="module")
+def short(tiny_recipe: Recipe) -> Recipe:
     """The tiny recipe with one stage, of 6 steps, in which every source of randomness takes part."""
+    recipe = tiny_recipe
     stage = changed(recipe.stages["language"], steps=STEPS, warmup_steps=2)
     return changed(recipe, stages={"language": stage}, export="language")
 
@@ -64,21 +65,28 @@ def losses_of(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
+@pytest.fixture(scope="module")
+def whole(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped; read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    stage_run(short, folder).run()
+    return folder
+
+
 class TestResume:
     @pytest.mark.parametrize(("killed_at", "saved_at"), [(3, 3), (5, 2)])
-    def test_a_killed_run_ends_as_if_nothing_had_happened(self, short, tmp_path, killed_at, saved_at):
-        stage_run(short, tmp_path / "whole").run()
+    def test_a_killed_run_ends_as_if_nothing_had_happened(self, short, whole, tmp_path, killed_at, saved_at):
         run_until_killed(short, tmp_path / "killed", killed_at, saved_at)
         again = stage_run(short, tmp_path / "killed")
         assert again.loop.step == saved_at
         again.run()
-        expected = load_file(tmp_path / "whole" / "language" / "state.safetensors")
+        expected = load_file(whole / "language" / "state.safetensors")
         found = load_file(tmp_path / "killed" / "language" / "state.safetensors")
         assert expected.keys() == found.keys()
         for name, weights in expected.items():
             assert torch.equal(weights, found[name]), name
-        assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
-        assert [line["step"] for line in losses_of(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+        assert losses_of(tmp_path / "killed") == losses_of(whole)
+        assert [line["step"] for line in losses_of(whole)] == [1, 2, 3, 4, 5, 6]
 
     def test_a_half_written_log_line_is_dropped(self, short, tmp_path):
         run_until_killed(short, tmp_path, 3, 2)
@@ -171,7 +179,7 @@ class TestFailures:
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_the_state_is_saved_and_the_run_goes_on(self, short, tmp_path, caplog, number, workers):
+    def test_the_state_is_saved_and_the_run_goes_on(self, short, whole, tmp_path, caplog, number, workers):
         run = stage_run(short, tmp_path / "stopped")
         run.loop.settings = replace(run.loop.settings, workers=workers)
         train_step = run.loop.train_step
@@ -190,8 +198,7 @@ class TestStopping:
         again = stage_run(short, tmp_path / "stopped")
         assert again.loop.step == 3
         again.run()
-        stage_run(short, tmp_path / "whole").run()
-        assert losses_of(tmp_path / "stopped") == losses_of(tmp_path / "whole")
+        assert losses_of(tmp_path / "stopped") == losses_of(whole)
 
     def test_a_second_ctrl_c_does_not_wait(self, short, tmp_path):
         run = stage_run(short, tmp_path)

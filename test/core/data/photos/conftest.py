@@ -125,12 +125,12 @@ def category_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def plain_photos(plain_folder) -> PhotoSet:
+def plain_photos(plain_folder, sprites_once) -> PhotoSet:
     return PhotoSet.open([plain_folder])
 
 
 @pytest.fixture
-def annotated_photos(annotated_folder) -> PhotoSet:
+def annotated_photos(annotated_folder, sprites_once) -> PhotoSet:
     return PhotoSet.open([annotated_folder])
 
 

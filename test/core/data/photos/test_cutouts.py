@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,10 +37,20 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(cutout_cache, "CHUNK_OBJECTS", 5)
 
 
+@pytest.fixture(scope="module")
+def cut(category_folder, tmp_path_factory) -> Path:
+    """Cut-outs in chunks of five; read only."""
+    folder = tmp_path_factory.mktemp("made") / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutout_cache, "CHUNK_OBJECTS", 5)
+        list(make_cutouts(PhotoSet.open([category_folder]), folder))
+    return folder
+
+
 @pytest.fixture
-def made(category_folder, tmp_path, small_chunks) -> CutoutCache:
-    list(make_cutouts(PhotoSet.open([category_folder]), tmp_path / "cut"))
-    return CutoutCache(tmp_path / "cut")
+def made(cut, tmp_path, small_chunks) -> CutoutCache:
+    """A copy of them that a test may damage."""
+    return CutoutCache(shutil.copytree(cut, tmp_path / "cut"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

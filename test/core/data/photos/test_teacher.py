@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -196,23 +195,22 @@ class TestRun:
         assert report.count(Skipped.UNREADABLE) == 1
         assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 6
 
-    def test_the_script_labels_a_folder(self, pictures, tmp_path):
+    def test_the_script_labels_a_folder(self, pictures, tmp_path, monkeypatch, capsys):
         graph = save_graph(tmp_path / "yolox.onnx", answer((9, 20.0, 12.0, 16.0, 8.0, 0.9, 0.0, 1.0)))
         (tmp_path / "names.txt").write_text("cat\ndog\n")
-        command = [sys.executable, SCRIPT, pictures, "--onnx", graph, "--names", tmp_path / "names.txt"]
+        # In this process, which has torch and transformers; test_photo_data_script.py starts a script as a user does.
+        command = [SCRIPT, pictures, "--onnx", graph, "--names", tmp_path / "names.txt", "--out", tmp_path / "t.jsonl"]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
 
         def run():
-            # The sources beside the script, whatever is installed.
-            environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
-            ends = [*command, "--out", tmp_path / "t.jsonl"]
-            return subprocess.run(ends, check=False, capture_output=True, text=True, env=environment)
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(SCRIPT), run_name="__main__")
+            return ended.value.code
 
-        done = run()
-        assert done.returncode == 0, done.stderr
+        assert run() == 0, capsys.readouterr().err
         assert json.loads((tmp_path / "t.jsonl").read_text().splitlines()[5])["boxes"][0]["name"] == "dog"
-        again = run()
-        assert again.returncode == 2
-        assert "exists already" in again.stderr
+        assert run() == 2
+        assert "exists already" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

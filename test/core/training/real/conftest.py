@@ -17,6 +17,8 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
 from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEncoder
+from elysium_core.prompt.build_tokenizer import train_tokenizer
+from elysium_core.training import run_tokenizer
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.recipes import load_any_recipe
 
@@ -89,8 +91,24 @@ def encoder_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tokenizer_once():
+    """A tokenizer is trained once for all runs with the same texts."""
+    trained: dict[Any, Any] = {}
+
+    def train(corpus, vocab_size):
+        key = (texts := tuple(corpus), vocab_size)
+        if key not in trained:
+            trained[key] = train_tokenizer(texts, vocab_size)
+        return trained[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_tokenizer, "train_tokenizer", train)
+        yield
+
+
 @pytest.fixture
-def real_file(tmp_path, square_photos, encoder_file) -> Path:
+def real_file(tmp_path, square_photos, encoder_file, sprites_once, tokenizer_once) -> Path:
     """The recipe as a file."""
     raw = TINY | {
         "model": TINY["model"] | {"encoder_weights": str(encoder_file)},
