@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
@@ -18,6 +18,7 @@ from elysium_ros.node.executors import CameraGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.perception.camera import Mailbox, Verdict
+from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.frame_statistics import Statistics
 
 try:
@@ -39,17 +40,15 @@ class InputState:
         camera: Name of the camera.
         topic: Resolved topic that is or will be subscribed to.
         publishers: Publishers of it.
-        silence_s: Time since the last image [s], or since activation if there was none.
-        ever_received: An image has arrived since activation.
+        health: What became of the images since activation.
         qos_problem: Policy in which a publisher did not match since the last image, empty if all do.
     """
 
     camera: str
     topic: str
     publishers: int
-    silence_s: float
-    ever_received: bool
-    qos_problem: str
+    health: CameraHealth = field(default_factory=CameraHealth)
+    qos_problem: str = ""
 
 
 class CameraInput:
@@ -81,8 +80,6 @@ class CameraInput:
         self._group = CameraGroup()
         self._subscriptions: list[Subscription] = []
         self._transport = parameters.settings.image_transport
-        self._opened_at_s = time.monotonic()
-        self._last_received_s: float | None = None
         self._qos_problem = ""
         self._hinted_at_s = float("-inf")
 
@@ -128,30 +125,28 @@ class CameraInput:
     def state(self) -> InputState:
         """Return the state now."""
         topic = self.topic(self._transport)
-        since = self._opened_at_s if self._last_received_s is None else self._last_received_s
         return InputState(
             self._mailbox.camera,
             topic,
             self._node.count_publishers(topic),
-            time.monotonic() - since,
-            self._last_received_s is not None,
+            self._mailbox.record.health(),
             self._qos_problem,
         )
 
     def warn_if_silent(self) -> None:
         """Log a hint, not too often, if no image has come for longer than ``frame_timeout``."""
         state, now_s = self.state(), time.monotonic()
-        is_silent = state.silence_s >= self._parameters.settings.frame_timeout_s
+        is_silent = state.health.silence_s >= self._parameters.settings.frame_timeout_s
         if is_silent and now_s - self._hinted_at_s >= _HINT_PERIOD_S:
             self._hinted_at_s = now_s
-            code = "CAM_TIMEOUT" if state.ever_received else "CAM_NOT_RECEIVED"
+            code = "CAM_TIMEOUT" if state.health.received else "CAM_NOT_RECEIVED"
             self._node.get_logger().warning(f"{code}: {self.hint()}")
 
     def hint(self) -> str:
         """Return a sentence about why no image may be coming and what to do."""
         state = self.state()
         type_name = f"sensor_msgs/msg/{_TYPES.get(self._transport, Image).__name__}"
-        start = f"no image on {state.topic} ({type_name}) for {state.silence_s:.0f} s: "
+        start = f"no image on {state.topic} ({type_name}) for {state.health.silence_s:.0f} s: "
         publishers = [_publisher_text(info) for info in self._node.get_publishers_info_by_topic(state.topic)]
         if publishers and state.qos_problem:
             parameter = f"qos_overrides.{state.topic}.subscription.{state.qos_problem.lower()}"
@@ -185,22 +180,20 @@ class CameraInput:
         )
 
     def _on_image(self, message: Any) -> None:
-        self._last_received_s = time.monotonic()
         self._qos_problem = ""
         self._statistics.image_received()
         try:
             stamp_ns = stamp_to_ns(message.header.stamp)
         except StampError as error:
-            self._mailbox.refuse()
-            self._node.guard.report(error)
+            self._mailbox.refuse(self._node.guard.report(error))
             return
         age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else 0
         if self._is_too_old(stamp_ns, age_ns):
-            self._mailbox.refuse()
             return
         verdict = self._mailbox.put(stamp_ns, message, len(message.data), ahead=age_ns < -_FUTURE_NS)
         if verdict is Verdict.OUT_OF_ORDER:
-            self._report("STAMP_ORDER", f"an image with the stamp {stamp_ns} ns came after a newer one and was dropped")
+            reason = f"an image with the stamp {stamp_ns} ns came after one as new or newer and was dropped"
+            self._mailbox.record.image_refused(self._report("STAMP_ORDER", reason))
         elif verdict is Verdict.TIME_JUMP:
             self._report("TIME_JUMP", f"the stamps went back to {stamp_ns} ns; all targets of the camera end")
 
@@ -210,14 +203,16 @@ class CameraInput:
             return False
         limit_s = self._parameters.settings.max_frame_age_s
         if limit_s and age_ns > limit_s * 1e9:
-            self._report("FRAME_AGE", f"an image {age_ns / 1e9:.2f} s old was dropped (max_frame_age = {limit_s:g} s)")
+            reason = f"an image {age_ns / 1e9:.2f} s old was dropped (max_frame_age = {limit_s:g} s)"
+            self._mailbox.refuse(self._report("FRAME_AGE", reason))
             return True
         if age_ns < -_FUTURE_NS:
             self._report("STAMP_FUTURE", f"an image is stamped {-age_ns / 1e9:.1f} s ahead of this node's clock")
         return False
 
-    def _report(self, code: str, message: str) -> None:
+    def _report(self, code: str, message: str) -> str:
         self._node.events.report(code, f"{self.topic(self._transport)}: {message}")
+        return f"{code}: {message}"
 
     def _on_calibration(self, message: CameraInfo) -> None:
         self.calibration = message
@@ -277,10 +272,10 @@ class CameraInputs:
         camera_input = self._inputs.get(camera)
         return None if camera_input is None else camera_input.calibration
 
-    def age_s(self, camera: str) -> float:
-        """Return the time since the newest image of a camera arrived [s], infinite if there was none."""
-        states = [state for state in self.states() if state.camera == camera and state.ever_received]
-        return states[0].silence_s if states else float("inf")
+    def health(self, camera: str) -> CameraHealth:
+        """Return what became of the images of a camera; as of a camera without images if there is no such one."""
+        states = [state for state in self.states() if state.camera == camera]
+        return states[0].health if states else CameraHealth()
 
     def hint(self, camera: str) -> str:
         """Return a sentence about why no image of a camera may be coming."""

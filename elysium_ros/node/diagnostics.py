@@ -200,23 +200,30 @@ def _input(state: InputState, condition: Condition) -> DiagnosticStatus:
     values = {
         "topic": state.topic,
         "publishers": state.publishers,
-        "silence_s": f"{state.silence_s:.2f}",
+        "silence_s": f"{state.health.silence_s:.2f}",
+        "received": state.health.received,
+        "answered": state.health.answered,
         **{code: count for code, count in condition.event_counts.items() if code.startswith(("IMG_", "STAMP_"))},
+        **state.health.refusals,
     }
     return _status(f"input {state.camera}".strip(), level, code, message, values)
 
 
 def _input_level(state: InputState, condition: Condition) -> tuple[bytes, str, str]:
-    silent = state.silence_s > condition.frame_timeout_s
+    health = state.health
+    silent = health.silence_s > condition.frame_timeout_s
     if not condition.clock_runs:
         return DiagnosticStatus.WARN, "NO_CLOCK", "use_sim_time is set, but no /clock has come"
     if silent and state.qos_problem:
         return DiagnosticStatus.ERROR, "QOS_INCOMPATIBLE", f"a publisher does not match in {state.qos_problem}"
-    if not state.ever_received:
+    if not health.received:
         level = DiagnosticStatus.ERROR if silent else DiagnosticStatus.WARN
         return level, "CAM_NOT_RECEIVED", f"no image has come; the topic has {state.publishers} publishers"
     if silent:
-        return DiagnosticStatus.ERROR, "CAM_TIMEOUT", f"no image for {state.silence_s:.1f} s"
+        return DiagnosticStatus.ERROR, "CAM_TIMEOUT", f"no image for {health.silence_s:.1f} s"
+    if health.refused and (health.waiting_s > condition.frame_timeout_s or not health.answered):
+        level = DiagnosticStatus.ERROR if health.waiting_s > condition.frame_timeout_s else DiagnosticStatus.WARN
+        return level, health.refusal_code, health.refusal_text
     return DiagnosticStatus.OK, "OK", "images arrive"
 
 
@@ -263,7 +270,27 @@ def _inference_level(condition: Condition) -> tuple[bytes, str, str]:
         return DiagnosticStatus.ERROR, code, f"the model failed on the newest image: {reason}"
     if inference.paused:
         return DiagnosticStatus.OK, "PAUSED", "paused by ~/pause"
+    if (without := _without_result(condition)) is not None:
+        return without
     return DiagnosticStatus.OK, "OK", f"{condition.statistics.output_rate_hz:.1f} frames a second"
+
+
+def _without_result(condition: Condition) -> tuple[bytes, str, str] | None:
+    """Return what is wrong if images of a camera wait too long for a result, or there never was one; None if not."""
+    for state in condition.inputs:
+        health, camera = state.health, f" of camera {state.camera!r}" if state.camera else ""
+        overdue = health.waiting_s > condition.frame_timeout_s
+        if not overdue and (health.answered or not health.received):
+            continue
+        level = DiagnosticStatus.ERROR if overdue else DiagnosticStatus.WARN
+        since = f"no result{camera} for {health.waiting_s:.1f} s"
+        if health.refused:
+            return level, health.refusal_code, f"{since}: {health.refusal_text}"
+        busy_s = condition.inference.busy_s
+        if busy_s > condition.frame_timeout_s:
+            return level, "MODEL_TIMEOUT", f"{since}: the model has been busy with one thing for {busy_s:.1f} s"
+        return level, "NO_RESULT", f"{since}, though images arrive"
+    return None
 
 
 def _status(name: str, level: bytes, code: str, message: str, values: dict[str, object]) -> DiagnosticStatus:

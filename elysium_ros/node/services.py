@@ -111,7 +111,10 @@ class Services:
         going_on = f"the search goes on as target {target.id}, ~/stop ends it"
         if last is None and self._inference.state().paused:
             return f"PAUSED: inference is paused; {going_on}"
-        if last is None and self._cameras.age_s(target.camera) < wait_s:
+        health = self._cameras.health(target.camera)
+        if last is None and health.refused:
+            return f"{health.refusal_code}: {health.refusal_text}; {going_on}"
+        if last is None and health.received and health.silence_s < wait_s:
             return f"TIMEOUT: images arrive, but the model gave no answer within {wait_s:g} s; {going_on}"
         if last is None:
             return f"NO_IMAGE: {self._cameras.hint(target.camera)}; {going_on}"

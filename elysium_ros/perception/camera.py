@@ -13,6 +13,7 @@ from elysium_core.errors import TargetError
 from elysium_core.frames import Frame
 from elysium_core.types import Tracker
 from elysium_ros.convert.images import decode_image
+from elysium_ros.perception.camera_record import CameraRecord
 from elysium_ros.perception.types import FrameJob, Incoming
 
 TIME_JUMP_NS = 1_000_000_000
@@ -40,6 +41,7 @@ class Mailbox:
         camera: Name of the camera.
         received: Images that arrived, used or not.
         dropped: Images that arrived and were never handed out.
+        record: What became of the images.
 
     Args:
         camera: Name of the camera.
@@ -51,6 +53,7 @@ class Mailbox:
         self.camera = camera
         self.received = 0
         self.dropped = 0
+        self.record = CameraRecord()
         self._capacity = capacity
         self._arrivals = arrivals or threading.Condition()
         self._number = 0
@@ -70,6 +73,7 @@ class Mailbox:
             ahead: The stamp lies in the future, so later ones are not measured against it: one such
                 image must not make all right ones look late.
         """
+        self.record.image_received()
         with self._arrivals:
             self.received += 1
             jumped = not ahead and 0 < stamp_ns < self._newest_stamp_ns - TIME_JUMP_NS
@@ -89,8 +93,14 @@ class Mailbox:
             self._arrivals.notify_all()
             return Verdict.TIME_JUMP if jumped else Verdict.KEPT
 
-    def refuse(self) -> None:
-        """Count an image that cannot be used (too old, without a valid stamp)."""
+    def refuse(self, reason: str) -> None:
+        """Count an image that cannot be used (too old, without a valid stamp).
+
+        Args:
+            reason: One sentence that starts with a code and a colon.
+        """
+        self.record.image_received()
+        self.record.image_refused(reason)
         with self._arrivals:
             self.received += 1
             self.dropped += 1
@@ -118,6 +128,7 @@ class Mailbox:
 
     def clear(self) -> None:
         """Forget all images and stamps; the counters stay."""
+        self.record.wait_anew()
         with self._arrivals:
             self._forget()
             self._newest_stamp_ns = 0
@@ -217,6 +228,9 @@ class CameraStream:
             return image
         recent, camera = self.mailbox.recent(), self.mailbox.camera
         source = f" from camera {camera!r}" if camera else ""
+        health = self.mailbox.record.health()
+        if not recent and health.refused:
+            raise TargetError(health.refusal_text, code=health.refusal_code)
         if not recent:
             raise TargetError(f"no image has arrived{source} yet", code="NO_IMAGE")
         raise TargetError(

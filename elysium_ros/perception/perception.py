@@ -177,7 +177,7 @@ class Perception:
         try:
             job = stream.begin(image)
         except ElysiumError as error:
-            self._outputs.report(error)
+            stream.mailbox.record.image_refused(self._outputs.report(error))
             return
         self._follow(stream.trackers, job)
         if len(stream.trackers) > 1:
@@ -208,6 +208,7 @@ class Perception:
         for _, view in followed:
             views.append(view)
         changed, self._targets_changed = self._targets_changed, False
+        self._streams[job.image.camera].mailbox.record.image_answered()
         self._outputs.publish(
             replace(job, views=tuple(views), targets_changed=changed, encode_s=encode_s, generate_s=generate_s)
         )

@@ -108,6 +108,9 @@ class Worker:
     def pause(self, paused: bool) -> None:
         """Stop processing images, or go on; requests are answered in both cases."""
         with self.arrivals:
+            if self._paused and not paused:
+                for mailbox in self._mailboxes:
+                    mailbox.record.wait_anew()
             self._paused = paused
             self.arrivals.notify_all()
 

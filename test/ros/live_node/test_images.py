@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.srv import SelfTest
 
 from elysium_ros.convert.messages import image_message
 from elysium_ros.msg import Box2D, TrackedObject
@@ -73,3 +74,66 @@ def test_stamps_out_of_order_are_dropped_and_a_jump_back_ends_the_targets(tracke
     answer = tracker.objects[""].of(tracker.camera.send(jump))
     assert tracker.states(answer) == [(target.id, TrackedObject.STATE_REMOVED)]
     assert "TIME_JUMP" in tracker.process.output()
+
+
+def no_encoding(message):
+    message.encoding = "32FC1"
+
+
+def no_size(message):
+    message.height = message.width = message.step = 0
+
+
+def no_time(message):
+    message.header.stamp = Time(sec=1, nanosec=4_000_000_000)
+
+
+def same_stamp(message):
+    message.header.stamp = Time(sec=1_700_000_000)
+
+
+def old(message):
+    message.header.stamp = Time(sec=1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "max_age"),
+    [
+        (no_encoding, "IMG_ENCODING", 0.0),
+        (no_size, "IMG_SHAPE", 0.0),
+        (no_time, "STAMP_INVALID", 0.0),
+        (same_stamp, "STAMP_ORDER", 0.0),
+        (old, "FRAME_AGE", 5.0),
+    ],
+)
+def test_a_camera_that_sends_nothing_of_use_is_an_error_with_its_cause_everywhere(tracker, spoil, code, max_age):
+    tracker.set_parameters(frame_timeout=0.5, max_frame_age=max_age)
+    diagnostics = tracker.inbox(DiagnosticArray, "/diagnostics")
+
+    def spoilt():
+        message = image_message(tracker.camera.picture, tracker.camera.header())
+        spoil(message)
+        tracker.camera.send(message)
+        return [m for m in list(diagnostics.messages) if codes(m) == {"input": code, "inference": code}]
+
+    try:
+        tracker.until(spoilt, f"{code} as the error of input and inference")
+        reply = tracker.client.call(SelfTest, "self_test", SelfTest.Request())
+        assert reply.passed == b"\x00"
+        assert tracker.client.track("the red mug", wait_s=0.1).message.startswith(f"{code}: ")
+        tracker.set_parameters(max_frame_age=0.0)
+        diagnostics.messages.clear()
+        tracker.until(lambda: tracker.see() and not codes(diagnostics.wait()), "no error after a good image")
+    finally:
+        diagnostics.close()
+        tracker.set_parameters(frame_timeout=2.0, max_frame_age=0.0)
+
+
+def codes(message):
+    """The codes of the errors of input and inference in diagnostics."""
+    failed = [status for status in message.status if status.level == b"\x02"]
+    return {
+        s.name.rpartition(": ")[2]: {pair.key: pair.value for pair in s.values}["code"]
+        for s in failed
+        if not s.name.endswith("model")
+    }

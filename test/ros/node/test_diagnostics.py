@@ -6,6 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from elysium_core.types import ModelInfo
 from elysium_ros.node.camera_input import InputState
 from elysium_ros.node.diagnostics import Condition, diagnose, status_message
+from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
 from elysium_ros.perception.inference import InferenceState
 
@@ -13,8 +14,14 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 MODEL = ModelInfo("nano", "torch", "cpu", "float32", 100, 8)
 
 
-def input_state(camera="", silence_s=0.1, ever_received=True, qos_problem=""):
-    return InputState(camera, "/image", 1, silence_s, ever_received, qos_problem)
+def input_state(camera="", qos_problem="", **health):
+    return InputState(camera, "/image", 1, CameraHealth(**{"received": 9, "answered": 9, **health}), qos_problem)
+
+
+def refused(waiting_s=0.0, answered=0, **codes):
+    """The state of a camera whose images have been refused since its last result."""
+    reason = f"{next(iter(codes))}: the newest"
+    return input_state(waiting_s=waiting_s, answered=answered, refused=codes, last_refusal=reason, refusals=codes)
 
 
 def said(part, **condition):
@@ -28,11 +35,15 @@ def said(part, **condition):
     ("state", "expected"),
     [
         (input_state(), (OK, "OK")),
-        (input_state(ever_received=False), (WARN, "CAM_NOT_RECEIVED")),
-        (input_state(ever_received=False, silence_s=9.0), (ERROR, "CAM_NOT_RECEIVED")),
+        (input_state(received=0, answered=0), (WARN, "CAM_NOT_RECEIVED")),
+        (input_state(received=0, answered=0, silence_s=9.0), (ERROR, "CAM_NOT_RECEIVED")),
         (input_state(silence_s=9.0), (ERROR, "CAM_TIMEOUT")),
         (input_state(silence_s=9.0, qos_problem="RELIABILITY"), (ERROR, "QOS_INCOMPATIBLE")),
         (input_state(qos_problem="RELIABILITY"), (OK, "OK")),
+        (refused(IMG_SHAPE=1), (WARN, "IMG_SHAPE")),
+        (refused(waiting_s=9.0, IMG_SHAPE=1, IMG_ENCODING=40), (ERROR, "IMG_ENCODING")),
+        (refused(waiting_s=9.0, answered=1, STAMP_ORDER=40), (ERROR, "STAMP_ORDER")),
+        (refused(waiting_s=0.1, answered=1, STAMP_ORDER=1), (OK, "OK")),
     ],
 )
 def test_each_state_of_the_input_has_its_level_and_code(state, expected):
@@ -76,6 +87,30 @@ def test_the_model_says_whether_it_is_loaded_and_why_not(condition, expected):
 )
 def test_inference_says_whether_it_works(condition, expected):
     assert said("inference", **{"lifecycle": "active", "inference": InferenceState(MODEL), **condition}) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "inference", "expected"),
+    [
+        (input_state(received=0, answered=0), {}, (OK, "OK")),
+        (input_state(answered=0), {}, (WARN, "NO_RESULT")),
+        (input_state(waiting_s=9.0), {}, (ERROR, "NO_RESULT")),
+        (input_state(waiting_s=9.0), {"paused": True}, (OK, "PAUSED")),
+        (input_state(waiting_s=9.0), {"busy_s": 9.0}, (ERROR, "MODEL_TIMEOUT")),
+        (refused(waiting_s=9.0, IMG_ENCODING=4), {}, (ERROR, "IMG_ENCODING")),
+        (refused(waiting_s=0.5, IMG_ENCODING=4), {}, (WARN, "IMG_ENCODING")),
+    ],
+)
+def test_inference_without_a_result_is_no_success(state, inference, expected):
+    condition = {"lifecycle": "active", "inputs": [input_state("rear"), state], "frame_timeout_s": 2.0}
+    assert said("inference", **condition, inference=InferenceState(MODEL, **inference)) == expected
+
+
+def test_the_input_counts_what_was_refused():
+    state = refused(IMG_SHAPE=3, FRAME_AGE=2)
+    [status, *_] = diagnose("/e", Condition("active", inputs=[state]))
+    values = {pair.key: pair.value for pair in status.values}
+    assert (values["IMG_SHAPE"], values["FRAME_AGE"], values["received"]) == ("3", "2", "9")
 
 
 def test_the_status_carries_every_number():

@@ -71,7 +71,7 @@ def test_every_image_is_delivered_dropped_or_waiting(steps):
             if image := mailbox.take():
                 numbers.append(image.number)
         elif step == "refuse":
-            mailbox.refuse()
+            mailbox.refuse("STAMP_INVALID: not a time")
         else:
             mailbox.put(step, None, 1)
     if image := mailbox.take():
