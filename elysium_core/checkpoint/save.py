@@ -22,7 +22,7 @@ from elysium_core.checkpoint.integrity import MANIFEST_NAME, write_manifest
 from elysium_core.checkpoint.locations import TOKENIZER_FILES, base_folder
 from elysium_core.checkpoint.weight_files import SAFE_ENDING, SAFE_STEM, StoredTensor, open_weights
 from elysium_core.errors import ModelFileError
-from elysium_core.io.files import temporary_beside
+from elysium_core.io.files import publish, temporary_beside
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 
@@ -238,7 +238,7 @@ def _publish(draft: Path, folder: Path) -> None:
     for file in files:
         target = folder / file.relative_to(draft)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
+        publish(file, target)
     written = {file.name for file in files}
     # Weight files of the model that was here before would be read together with the new ones.
     for stale in [*folder.glob(f"{SAFE_STEM}*{SAFE_ENDING}"), folder / _INDEX]:

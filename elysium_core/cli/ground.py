@@ -18,6 +18,7 @@ from elysium_core.cli.options import (
 from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
+from elysium_core.io.files import is_same_file
 from elysium_core.io.image import check_image_name, read_image, write_image
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.prompt.expression import clean_expression
@@ -39,6 +40,8 @@ def command(
     expressions = [clean_expression(text) for text in expression]
     if render:
         check_image_name(render)
+        if is_same_file(render, [image]):
+            raise ConfigError(f"{str(render)!r} is the image itself; write to another file")
     frame = Frame(read_image(image))
     loaded = load_model(load)
     groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,13 +23,14 @@ from elysium_core.cli.output import Progress, say
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box, parse_box
+from elysium_core.io.files import is_same_file, is_stream
 from elysium_core.io.recording import DEFAULT_FPS, Recording
 from elysium_core.io.render import open_writer
 from elysium_core.io.stop_request import StopRequest
-from elysium_core.io.tracks import TrackWriter, resume_point
+from elysium_core.io.tracks import TrackWriter, require_same_run, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import MODES, WINDOWS, LoadOptions, TrackingConfig
+from elysium_core.types import MODES, WINDOWS, LoadOptions, TrackingConfig, TrackUpdate
 
 _DEFAULTS = TrackingConfig()
 
@@ -78,8 +80,7 @@ def command(
             raise ConfigError(
                 f"--resume cannot be used with the camera {recording.name}: its earlier frames are not stored"
             )
-        for path in (out, render):
-            _refuse_to_overwrite(recording, path)
+        _check_outputs(recording, out, render, resume)
         targets = _read_targets(expression or [], box or [], target or [], recording)
         config = TrackingConfig(
             mode=mode,
@@ -89,8 +90,12 @@ def command(
             max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
             zoom=zoom,
         )
-        done_lines, done = resume_point(out, targets.ids) if resume and out else ([], [])
+        run_note = _run_note(recording, targets, config)
+        done_lines, done = _earlier_run(out, targets, run_note) if resume and out else ([], [])
         loaded = load_model(load)
+        run_note["model"] = " ".join((Path(loaded.info.name).name, loaded.info.weights)).rstrip()
+        if out:
+            require_same_run(out, done_lines, run_note)
         tracker = loaded.tracker(mode=mode, config=config)
         with ExitStack() as stack:
             run = TrackRun(
@@ -98,7 +103,7 @@ def command(
                 tracker,
                 targets,
                 done=done,
-                lines=stack.enter_context(TrackWriter(out, keep=done_lines)) if out else None,
+                lines=stack.enter_context(TrackWriter(out, done_lines, run_note)) if out else None,
                 drawing=stack.enter_context(open_writer(render, recording.fps)) if render else None,
                 emit_json=json,
                 limit=limit,
@@ -133,9 +138,33 @@ def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
     return clean_expression(words), parse_box(box, width, height)
 
 
-def _refuse_to_overwrite(recording: Recording, path: Path | None) -> None:
-    if path is not None and path.exists() and path.resolve() == Path(recording.name).resolve():
-        raise ConfigError(f"{str(path)!r} is the video itself; write to another file")
+def _check_outputs(recording: Recording, out: Path | None, render: Path | None, resume: bool) -> None:
+    for path in (out, render):
+        if path is not None and is_same_file(path, recording.files):
+            raise ConfigError(f"{str(path)!r} is the video itself; write to another file")
+    if out is not None and render is not None and os.path.realpath(out) == os.path.realpath(render):
+        raise ConfigError(f"{str(out)!r} is given as --out and as --render; write to two files")
+    if resume and out is not None and is_stream(out):
+        raise ConfigError(f"--resume cannot be used with {str(out)!r}, which keeps nothing of the earlier run")
+
+
+def _run_note(recording: Recording, targets: Targets, config: TrackingConfig) -> dict[str, Any]:
+    """Return what a run tracks, and how, to compare it with the run that is resumed."""
+    names = ("mode", "window", "clip_length", "score_threshold", "zoom")
+    return {
+        "words": list(targets.expressions),
+        "boxes": [box and box.as_list() for box in targets.boxes],
+        "video": "" if recording.is_live else recording.fingerprint(),
+        "fps": recording.fps,
+        **{name: getattr(config, name) for name in names},
+    }
+
+
+def _earlier_run(out: Path, targets: Targets, run: dict[str, Any]) -> tuple[list[str], list[TrackUpdate]]:
+    """Return the finished lines of the run to resume, and the same as updates, after a check that it is this run."""
+    lines, updates = resume_point(out, targets.ids)
+    require_same_run(out, lines, run)
+    return lines, updates
 
 
 def _report(run: TrackRun, written: list[Path], json: bool) -> None:

@@ -75,7 +75,7 @@ def _save(path: Path, frames: Sequence[Frame], end_ns: int, width: int) -> int:
     images = _without_noise([resized(frame.image, width, height) for frame in frames])
     times = _times([frame.stamp_ns for frame in frames], end_ns)
     options = {"loop": "0", "final_delay": str(times[-1] - times[-2])}
-    with av.open(str(path), "w", format="gif", options=options) as container:
+    with av.open(f"file:{path}", "w", format="gif", options=options) as container:
         stream = container.add_stream("gif", rate=1 / _TIME_BASE)
         stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
         stream.codec_context.time_base = _TIME_BASE

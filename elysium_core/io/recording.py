@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +19,8 @@ from elysium_core.io.image import IMAGE_SUFFIXES, read_image
 
 DEFAULT_FPS = 30.0
 """Frame rate of a source that states none, such as a folder of pictures [Hz]."""
+
+_SAMPLED_FILES, _SAMPLES, _SAMPLE_BYTES = 64, 16, 1 << 14
 
 
 class Recording(ABC):
@@ -34,6 +38,7 @@ class Recording(ABC):
             Video containers are often wrong by a few frames.
         is_live: The source has no end (a camera).
         skipped: Frames that could not be decoded so far.
+        files: The files that it is read from; none for a camera.
     """
 
     name: str
@@ -43,10 +48,31 @@ class Recording(ABC):
     frame_count: int | None = None
     is_live: bool = False
     skipped: int = 0
+    files: Sequence[Path] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; a skipped frame leaves a gap in ``index``."""
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that differ for different sources, wherever they are stored.
+
+        Sizes of all files are compared, and samples of the content of a few; names only of a folder's pictures.
+
+        Raises:
+            OSError: A file is gone.
+        """
+        digest = hashlib.sha256()
+        names = [path.name for path in self.files] if len(self.files) > 1 else []
+        digest.update(repr((names, [path.stat().st_size for path in self.files])).encode())
+        step = max(1, len(self.files) // _SAMPLED_FILES)
+        for path in self.files[::step]:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                for start in range(0, size, max(_SAMPLE_BYTES, size // _SAMPLES)):
+                    file.seek(start)
+                    digest.update(file.read(_SAMPLE_BYTES))
+        return digest.hexdigest()[:16]
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open between frames
         """Release the source. Calling it twice is fine."""
@@ -78,7 +104,7 @@ class PictureRecording(Recording):
         if not 0 < fps < float("inf"):
             raise VideoError(f"a recording cannot run at {fps:g} frames a second; give a positive rate")
         self.name, self.fps, self.frame_count = name, fps, len(paths)
-        self._paths = paths
+        self.files = paths
         self.height, self.width = _first_readable(paths, name).shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
@@ -88,7 +114,7 @@ class PictureRecording(Recording):
             VideoError: A picture has another size than the first.
         """
         self.skipped = 0
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.files):
             try:
                 image = read_image(path)
             except ImageError:

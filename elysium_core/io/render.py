@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
-from elysium_core.io.files import temporary_beside
+from elysium_core.io.files import draft_of, publish
 from elysium_core.io.gif import MAX_BYTES, write_gif
 from elysium_core.io.image import resized, write_image
 from elysium_core.io.labels import contact_sheet
@@ -78,9 +78,8 @@ class FrameWriter(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = temporary_beside(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = draft_of(path)
             self._temporary.touch()
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
@@ -118,7 +117,7 @@ class FrameWriter(ABC):
         try:
             if not self.is_empty:
                 self._finish()
-                self._temporary.replace(self.path)
+                publish(self._temporary, self.path)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._failure(error) from error
         finally:
@@ -195,7 +194,13 @@ class Mp4Writer(FrameWriter):
     def _opened(self, frame: Frame) -> tuple[OutputContainer, VideoStream]:
         if self._container is None or self._stream is None:
             self._start_ns = frame.stamp_ns
-            self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(
+                # Else FFmpeg would take the part of a name before a colon for a protocol.
+                f"file:{self._temporary}",
+                "w",
+                format="mp4",
+                options={"movflags": "+faststart"},
+            )
             self._stream = _add_mp4_stream(self._container, self._rate, frame.width, frame.height)
         return self._container, self._stream
 

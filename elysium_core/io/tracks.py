@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +13,15 @@ from typing import Any, TextIO
 
 from elysium_core.errors import BoxError, DataError
 from elysium_core.geometry import Box
-from elysium_core.io.files import atomic_path
+from elysium_core.io.files import atomic_path, is_stream
 from elysium_core.types import TrackState, TrackUpdate
 
 _LOG = logging.getLogger(__name__)
 
-_MAX_LINE_CHARACTERS = 10_000
+_MAX_LINE_CHARACTERS = 100_000
+_RUN = "run"
 _LARGEST_INTEGER = 2**63 - 1
+_MAX_SHOWN = 120
 
 
 class TrackWriter:
@@ -28,17 +30,24 @@ class TrackWriter:
     Args:
         path: The file; missing parent folders are made, and an existing file is replaced.
         keep: First lines of the file: those that :func:`resume_point` returns for an earlier run.
+        run: What the tracks are of, as values that JSON can hold; written into the first line, so that only the
+            same run is continued (:func:`require_same_run`).
 
     Raises:
         DataError: The file cannot be written.
     """
 
-    def __init__(self, path: str | PathLike[str], keep: Iterable[str] = ()) -> None:
+    def __init__(
+        self, path: str | PathLike[str], keep: Sequence[str] = (), run: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = Path(path)
+        self._first = {} if keep or run is None else {_RUN: run}
         try:
-            with atomic_path(self.path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in keep), encoding="utf-8")
-            self._file: TextIO = self.path.open("a", encoding="utf-8")
+            to_stream = is_stream(self.path)
+            if not to_stream:
+                with atomic_path(self.path) as temporary:
+                    temporary.write_text("".join(line + "\n" for line in keep), encoding="utf-8")
+            self._file: TextIO = self.path.open("w" if to_stream else "a", encoding="utf-8")
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
 
@@ -54,8 +63,9 @@ class TrackWriter:
             DataError: The disk is full or the file is gone.
         """
         try:
-            self._file.write(json.dumps(update.as_json(width, height)) + "\n")
+            self._file.write(json.dumps(update.as_json(width, height) | self._first) + "\n")
             self._file.flush()
+            self._first = {}
         except OSError as error:
             raise self._failure(error) from error
 
@@ -124,6 +134,40 @@ def resume_point(path: str | PathLike[str], target_ids: Iterable[str]) -> tuple[
         finished += pairs
         awaited -= {update.target_id for _, update in pairs if update.state is TrackState.REMOVED}
     return [line for line, _ in finished], [update for _, update in finished]
+
+
+def require_same_run(path: str | PathLike[str], lines: Sequence[str], run: Mapping[str, Any]) -> None:
+    """Check that the lines of an earlier run may be continued by this one.
+
+    Args:
+        path: The file, for messages.
+        lines: Its lines, as :func:`resume_point` returns them.
+        run: What this run tracks, or a part of it.
+
+    Raises:
+        DataError: The lines are of another run, or do not say of which (``RESUME``).
+    """
+    if not lines:
+        return
+    before = json.loads(lines[0]).get(_RUN)
+    if not isinstance(before, dict):
+        raise DataError(
+            f"{str(path)!r} does not say which words, boxes, model and video it is of; delete it, or write to "
+            "another file",
+            code="RESUME",
+        )
+    for name, value in run.items():
+        if before.get(name) != json.loads(json.dumps(value)):
+            raise DataError(
+                f"{str(path)!r} was written with {name} {_shown(before.get(name))}, not {_shown(value)}; resume with "
+                "the same, or write to another file",
+                code="RESUME",
+            )
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def parse_track_line(line: str) -> TrackUpdate:

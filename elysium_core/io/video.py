@@ -83,6 +83,7 @@ class FileRecording(Recording):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
+        self.files = (path,)
         if path.stat().st_size == 0:
             raise VideoError(f"{self.name!r} is an empty file (0 bytes)", code="VIDEO_EMPTY")
         with self._open() as container:

@@ -12,6 +12,7 @@ from elysium_core.data.photos.photo_folders import read_picture_folder
 from elysium_core.data.photos.photo_report import PhotoReport, Skipped
 from elysium_core.data.photos.teacher_detectors import TeacherDetector
 from elysium_core.errors import DataError, ImageError
+from elysium_core.io.files import publish
 from elysium_core.io.image import read_image
 
 _DIGITS = 4
@@ -52,7 +53,7 @@ def label_photos(detector: TeacherDetector, folder: Path, out: Path, report: Pho
                         file.write(json.dumps(line) + "\n")
                         file.flush()
                 yield number, len(photos)
-        os.replace(partial, out)
+        publish(partial, out)
     except OSError as error:
         raise DataError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
 

@@ -240,6 +240,14 @@ def test_caption(elysium, video):
     assert elysium("caption", video, *IDENTITY).out == "no model is loaded\n"
 
 
+def test_the_image_is_not_overwritten_by_its_drawing(elysium, image):
+    before = image.read_bytes()
+    outcome = elysium("ground", image, "-e", "the mug", *IDENTITY, "--render", image)
+    assert outcome.code == 2
+    assert str(image) in outcome.err
+    assert image.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -19,14 +19,16 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
 from elysium_core.io.overlay import draw_tracks
+from elysium_core.io.render import Mp4Writer
 from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
-from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import ModelInfo, TrackingConfig, TrackState, TrackUpdate
 
 IDENTITY = ("--model", "identity")
 BOX = ("--box", "0.1,0.2,0.5,0.6")
+FRAMES = 12
 
 
 def test_every_frame_has_a_line_for_every_target(elysium, video):
@@ -200,6 +202,92 @@ def test_the_file_of_other_targets_is_not_touched(elysium, video, tmp_path):
     assert outcome.code == 2
     assert "target '2'" in outcome.err
     assert out.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        (("-e", "the pig"), ("-e", "the pizza"), "the pizza"),
+        (("-b", "0.1,0.1,0.5,0.5"), ("-b", "0.1,0.1,0.5,0.6"), "0.6"),
+        (("-e", "the pig"), ("-b", "0.1,0.1,0.5,0.5"), "the pig"),
+        (("-t", "the pig@0.1,0.1,0.5,0.5"), ("-t", "the hat@0.1,0.1,0.5,0.5"), "the hat"),
+        ((*BOX, "--mode", "clip"), (*BOX, "--mode", "stream"), "stream"),
+        ((*BOX, "--zoom"), BOX, "zoom"),
+    ],
+)
+def test_only_the_same_run_is_continued(elysium, video, tmp_path, before, now, named):
+    out = tmp_path / "a.jsonl"
+    assert elysium("track", video, *before, *IDENTITY, "--limit", 5, "--out", out).code == 0
+    written = out.read_text()
+    outcome = elysium("track", video, *now, *IDENTITY, "--out", out, "--resume", "--json")
+    assert (outcome.code, outcome.lines[0]["error"]["code"]) == (2, "RESUME")
+    assert named in outcome.err
+    assert out.read_text() == written
+    assert elysium("track", video, *before, *IDENTITY, "--out", out, "--resume").code == 0
+    assert len(read_tracks(out)) == FRAMES
+
+
+def test_a_run_on_another_video_is_not_continued(elysium, video, tmp_path):
+    out = tmp_path / "a.jsonl"
+    assert elysium("track", video, *BOX, *IDENTITY, "--limit", 5, "--out", out).code == 0
+    moved = video.rename(video.with_name("moved.mp4"))
+    assert elysium("track", moved, *BOX, *IDENTITY, "--limit", 6, "--out", out, "--resume").code == 0
+    with Mp4Writer(video, fps=10) as writer:
+        for index in range(FRAMES):
+            writer.write(Frame(np.full((48, 64, 3), 15 * index, np.uint8), index * 100_000_000, index))
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--resume", "--json")
+    assert outcome.lines[0]["error"]["code"] == "RESUME"
+    assert "video" in outcome.err
+    assert len(read_tracks(out)) == 6
+
+
+def test_a_run_of_another_model_is_not_continued(elysium, video, tmp_path, monkeypatch):
+    out = tmp_path / "a.jsonl"
+    assert elysium("track", video, *BOX, *IDENTITY, "--limit", 5, "--out", out).code == 0
+    monkeypatch.setattr(IdentityModel, "info", ModelInfo("identity", weights="other"))
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--resume", "--json")
+    assert outcome.lines[0]["error"]["code"] == "RESUME"
+    assert "model" in outcome.err
+
+
+def test_lines_of_an_unknown_run_are_not_continued(elysium, video, tmp_path):
+    out = tmp_path / "a.jsonl"
+    assert elysium("track", video, *BOX, *IDENTITY, "--limit", 5, "--out", out).code == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [sorted(line) == sorted({**lines[1], "run": 0}) for line in lines] == [True, *[False] * 4]
+    del lines[0]["run"]
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--resume", "--json")
+    assert outcome.lines[0]["error"]["code"] == "RESUME"
+
+
+@pytest.mark.parametrize("special", ["/dev/null", "/dev/stdout"])
+def test_what_keeps_nothing_cannot_be_resumed(elysium, video, special):
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", special, "--resume")
+    assert outcome.code == 2
+    assert special in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--out", "--render"])
+def test_no_input_is_overwritten_by_another_of_its_names(elysium, tmp_path, option):
+    for name in ("1.png", "2.png"):
+        write_image(tmp_path / "frames" / name, np.full((48, 64, 3), 9, np.uint8))
+    (tmp_path / "link.png").symlink_to(tmp_path / "frames" / "2.png")
+    os.link(tmp_path / "frames" / "2.png", tmp_path / "hard.png")
+    before = (tmp_path / "hard.png").read_bytes()
+    for output in ("frames/2.png", "link.png", "hard.png"):
+        outcome = elysium("track", tmp_path / "frames", *BOX, *IDENTITY, option, tmp_path / output)
+        assert outcome.code == 2
+        assert "is the video itself" in outcome.err
+    assert (tmp_path / "hard.png").read_bytes() == before
+
+
+def test_two_outputs_are_two_files(elysium, video, tmp_path):
+    out = tmp_path / "a.mp4"
+    outcome = elysium("track", video, *BOX, *IDENTITY, "--out", out, "--render", out)
+    assert outcome.code == 2
+    assert str(out) in outcome.err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
