@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bench.app import app
+from bench.hf_decoder import HfDecoder
 from elysium_core.tracking import clip
 
 END = 2
@@ -25,6 +26,12 @@ def bench(invoke):
 def few_frames(monkeypatch):
     """A recording of up to 8 frames is one clip, as one of 32 is elsewhere: 16 frames show what takes 33."""
     monkeypatch.setattr(clip, "SINGLE_CLIP_FRAMES", 8)
+
+
+@pytest.fixture
+def no_transformers(monkeypatch):
+    """Scripted answers of transformers come without its forward passes, for tests of our own side."""
+    monkeypatch.setattr(HfDecoder, "generate", lambda self, prompt, longest, forced: forced)
 
 
 @pytest.fixture(scope="session")

@@ -17,32 +17,37 @@ def same_threads():
     torch.set_num_threads(threads)
 
 
-def test_json_is_one_object(bench):
+@pytest.fixture
+def half(monkeypatch, few_frames):
+    """Scenes are half as long as was asked for."""
+    draw = engine_workload.draw_scene
+    monkeypatch.setattr(engine_workload, "draw_scene", lambda seed, frames, *rest: draw(seed, frames // 2, *rest))
+
+
+@pytest.fixture
+def small(monkeypatch, half):
+    """Streams are measured in one scene, not in eight, too."""
+    monkeypatch.setattr(engine, "_STREAMS", 1)
+
+
+def test_json_is_one_object(bench, half):
     outcome = bench("engine", "--model", "random", "--size", "tiny", "--layers", 1, "--things", 5, *SHORT, "--json")
     assert outcome.code == 0
     (report,) = outcome.lines
     wanted = {"model": "random", "answers": "scripted", "visual_tokens": 8, "threads": 1, "things": 5}
     assert {key: report[key] for key in wanted} == wanted
     (stream,) = report["streams"]
-    assert (stream["window"], stream["rate_hz"], stream["frames"]) == ("anchor", 30, 8 * 32)
+    assert (stream["window"], stream["rate_hz"], stream["frames"]) == ("anchor", 30, 8 * 15)
     assert 1 <= stream["passes"] <= stream["passes_max"]
     assert stream["vision_encodes"] == 1
     (packing,) = report["packing"]
-    assert packing["identical"] == packing["boxes"] == 66
+    assert packing["identical"] == packing["boxes"] == 2 * 16
     assert packing["token_ratio"] < 1
     peers = report["peers"]
     assert (peers["ratios"], peers["clip_length"]) == ([], 8)
     assert [peer["identical"] for peer in peers["peers"]] == [None] * 5
     (soak,) = report["soak"]
     assert soak["early"]["kv_tokens"] == soak["late"]["kv_tokens"]
-
-
-@pytest.fixture
-def small(monkeypatch, few_frames):
-    """Streams are measured in one scene, not in eight, and scenes are half as long as was asked for."""
-    draw = engine_workload.draw_scene
-    monkeypatch.setattr(engine, "_STREAMS", 1)
-    monkeypatch.setattr(engine_workload, "draw_scene", lambda seed, frames, *rest: draw(seed, frames // 2, *rest))
 
 
 def test_a_model_of_ones_own_is_compared_with_transformers(bench, brief_folder, small):
@@ -54,7 +59,7 @@ def test_a_model_of_ones_own_is_compared_with_transformers(bench, brief_folder, 
     assert "Long run" in outcome.out
 
 
-def test_what_was_measured_is_drawn(bench, tmp_path, small):
+def test_what_was_measured_is_drawn(bench, tmp_path, small, no_transformers):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     plot = tmp_path / "engine.png"
     options = ("--model", "random", "--size", "tiny", "--draft-tokens", 0, "--clip-length", 4)

@@ -41,6 +41,8 @@ STILL = Box(0.12, 0.34, 0.56, 0.78)
 MOVED = Box(0.12, 0.35, 0.56, 0.78)
 # A power of two: means over frames are exact.
 FRAMES = 16
+# The fewest for which few_frames makes several clips.
+FEW = 9
 BOXES = [STILL, Box(0.2, 0.2, 0.4, 0.4), Box(0.5, 0.1, 0.9, 0.6)]
 
 
@@ -176,7 +178,9 @@ def nano():
 
 
 def test_a_trained_model_answers_as_with_transformers_in_a_fifteenth_of_the_passes(nano, few_frames):
-    peers = {peer.name: peer for peer in measure_peers(nano, ["anchor", "growing"], turns=0, clip_length=4).peers}
+    scene = workload.Scene(nano.scene.images[:FEW], [track[:FEW] for track in nano.scene.boxes])
+    brief = replace(nano, scene=scene, visual=nano.visual[:FEW])
+    peers = {peer.name: peer for peer in measure_peers(brief, ["anchor", "growing"], turns=0, clip_length=4).peers}
     for name in (same_prompts_name(ANCHOR), same_prompts_name(GROWING), HF_CLIPS):
         assert peers[name].identical == peers[name].answers > 0
     assert 15 * peers[ANCHOR].passes < peers[HF_LIVE].passes
@@ -211,7 +215,7 @@ def test_an_answer_that_differs_is_counted(own_words, few_frames, monkeypatch):
 def test_costs_of_transformers_are_exact(scripted, few_frames):
     subject = scripted([STILL] * FRAMES)
     tokenizer = subject.runtime.tokenizer
-    peers = {peer.name: peer for peer in measure_peers(subject, ["anchor"], turns=0).peers}
+    peers = {peer.name: peer for peer in measure_peers(subject, ["anchor"], turns=0, clip_length=4).peers}
     assert GROWING not in peers
     frame, question, answer = sizes(subject.runtime, 2)
     given = len(tokenizer.encode_answer("Frame 1: [12,34,56,78],"))
@@ -220,21 +224,21 @@ def test_costs_of_transformers_are_exact(scripted, few_frames):
     alike = peers[same_prompts_name(ANCHOR)]
     assert alike.passes * FRAMES == asked * (answer - given + 1)
     assert alike.tokens * FRAMES == asked * (frame[0] + frame[1] + question + answer)
-    # Live: clips that grow from 2 frames to 8, twice, and begin again, each answered from the first frame on.
-    live = [2, 3, 4, 5, 6, 7, 8] * 2 + [2]
+    # Live: clips that grow from 2 frames to 4, five times, each answered from the first frame on.
+    live = [2, 3, 4] * 5
     costs = [sizes(subject.runtime, count) for count in live]
     assert peers[HF_LIVE].passes * FRAMES == sum(answer + 1 for _, _, answer in costs)
     expected = sum(sum(frame[:count]) + question + answer for count, (_, _, answer) in zip(live, costs, strict=True))
     assert peers[HF_LIVE].tokens * FRAMES == expected
-    # 16 frames are clips of 8, 8 and 2.
-    answers = [len(tokenizer.encode_answer(format_track([STILL] * n))) for n in (8, 8, 2)]
-    assert peers[HF_CLIPS].passes * FRAMES == sum(answers) + 3
-    assert peers[CLIP].passes * FRAMES == 3
+    # 16 frames are five clips of 4 that share a frame each.
+    answer_about_four = len(tokenizer.encode_answer(format_track([STILL] * 4)))
+    assert peers[HF_CLIPS].passes * FRAMES == 5 * (answer_about_four + 1)
+    assert peers[CLIP].passes * FRAMES == 5
     assert peers[ANCHOR].passes * FRAMES == asked
     assert alike.identical is None, "answers that were forced prove nothing"
 
 
-def test_clips_are_as_long_as_wanted(scripted, few_frames):
+def test_clips_are_as_long_as_wanted(scripted, few_frames, no_transformers):
     comparison = measure_peers(scripted([STILL] * FRAMES), ["growing"], turns=0, clip_length=5)
     peers = {peer.name: peer for peer in comparison.peers}
     assert comparison.clip_length == 5
@@ -243,7 +247,7 @@ def test_clips_are_as_long_as_wanted(scripted, few_frames):
 
 
 def test_ours_and_transformers_are_timed_in_every_turn(scripted, few_frames):
-    comparison = measure_peers(scripted([STILL] * FRAMES), ["growing"], turns=2, clip_length=2)
+    comparison = measure_peers(scripted([STILL] * FEW), ["growing"], turns=2, clip_length=2)
     pairs = {(baseline, ours) for baseline in (HF_LIVE, HF_CLIPS) for ours in (GROWING, CLIP)}
     assert set(comparison.ratios) == pairs
     timed = {peer.name for peer in comparison.peers if peer.seconds is not None}
