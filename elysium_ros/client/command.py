@@ -36,6 +36,7 @@ STATE_NAMES: dict[int, str] = {
     TrackedObject.STATE_UNCERTAIN: "UNCERTAIN",
     TrackedObject.STATE_LOST: "LOST",
     TrackedObject.STATE_REMOVED: "REMOVED",
+    TrackedObject.STATE_STALE: "STALE",
 }
 """Names of the states in ``msg/TrackedObject``."""
 

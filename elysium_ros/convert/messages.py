@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from elysium_core.errors import BoxError, ElysiumError, ImageError
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState
-from elysium_ros.msg import Box2D, TrackedObject
+from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray
 from elysium_ros.perception.types import ObjectView
 
 NANOSECONDS = 1_000_000_000
@@ -128,6 +128,20 @@ def object_to_message(view: ObjectView, width: int, height: int) -> TrackedObjec
     if view.description:
         message.description = view.description
         message.description_stamp = ns_to_stamp(view.description_stamp_ns)
+    return message
+
+
+def stale_message(last: TrackedObjectArray) -> TrackedObjectArray:
+    """Return the message that says that results have stopped: the objects of the last one, all STALE, without boxes."""
+    message = TrackedObjectArray(header=last.header, camera=last.camera, stale=True)
+    message.image_width, message.image_height = last.image_width, last.image_height
+    message.objects = [
+        TrackedObject(
+            id=known.id, expression=known.expression, label=known.label, age=known.age, state=TrackedObject.STATE_STALE
+        )
+        for known in last.objects
+        if known.state != TrackedObject.STATE_REMOVED
+    ]
     return message
 
 

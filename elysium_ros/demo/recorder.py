@@ -164,6 +164,8 @@ class Recorder:
             self._numbers.of(stamp_to_ns(message.header.stamp))
 
     def _on_objects(self, message: TrackedObjectArray) -> None:
+        if any(item.state == TrackedObject.STATE_STALE for item in message.objects):
+            return  # not about a frame: it says that there was no result for a while
         with self._lock:
             self._messages.append(message)
 

@@ -158,6 +158,8 @@ class Stage:
         if play.held_frames:
             self._let_play()
             self._wait_for_frame(play.held_frames)
+            # The tracker may get the images later than this process hears of them.
+            self._wait(lambda: self.recorder.answered > 0, _LAST_ANSWER_S)
         target_ids = [self._ask(first, play, wait_s=0.0, add=False)]
         self._let_play()
         for wish in others:

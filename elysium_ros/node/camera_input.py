@@ -17,9 +17,10 @@ from elysium_ros.convert.messages import StampError, stamp_to_ns
 from elysium_ros.node.executors import CameraGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
-from elysium_ros.perception.camera import Mailbox, Verdict
+from elysium_ros.perception.camera import Mailbox
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.frame_statistics import Statistics
+from elysium_ros.perception.time_line import Verdict
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -195,7 +196,10 @@ class CameraInput:
             reason = f"an image with the stamp {stamp_ns} ns came after one as new or newer and was dropped"
             self._mailbox.record.image_refused(self._report("STAMP_ORDER", reason))
         elif verdict is Verdict.TIME_JUMP:
-            self._report("TIME_JUMP", f"the stamps went back to {stamp_ns} ns; all targets of the camera end")
+            self._report(
+                "TIME_JUMP",
+                f"the stamps go on from {stamp_ns} ns, which is earlier; what has words is searched for again",
+            )
 
     def _is_too_old(self, stamp_ns: int, age_ns: int) -> bool:
         if stamp_ns == 0:

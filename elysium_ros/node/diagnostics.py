@@ -26,10 +26,6 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Reliable; whoever comes later gets the last message."""
 
 
-# The model may think this long about one frame or request before it counts as stuck.
-_STUCK_S = 30.0
-
-
 @dataclass(frozen=True, slots=True)
 class Condition:
     """The node at one moment.
@@ -51,7 +47,7 @@ class Condition:
     failure: str = ""
     parameter_problems: Sequence[str] = ()
     inputs: Sequence[InputState] = ()
-    frame_timeout_s: float = 2.0
+    frame_timeout_s: float = 1.0
     clock_runs: bool = True
     inference: InferenceState = field(default_factory=InferenceState)
     gpu_memory: int = 0
@@ -237,6 +233,9 @@ def _model(condition: Condition) -> DiagnosticStatus:
         return _status("model", DiagnosticStatus.ERROR, code, reason, values)
     if condition.parameter_problems:
         return _status("model", DiagnosticStatus.ERROR, "CONFIG", "; ".join(condition.parameter_problems), values)
+    if condition.inference.restarting:
+        code, _, reason = condition.inference.restarting.partition(": ")
+        return _status("model", DiagnosticStatus.ERROR, code, f"it is being loaded again: {reason}", values)
     if info is None:
         return _status("model", DiagnosticStatus.OK, "NOT_ACTIVE", f"not loaded while {condition.lifecycle}", values)
     return _status("model", DiagnosticStatus.OK, "OK", f"{info.name} on {info.device}", values)
@@ -252,6 +251,7 @@ def _inference(condition: Condition) -> DiagnosticStatus:
         "frames_received": inference.received,
         "frames_dropped": inference.dropped,
         "model_failures": inference.failures,
+        "model_restarts": inference.restarts,
         "parse_failures": inference.parse_failures,
         "targets": ", ".join(map(str, inference.active_ids)),
     }
@@ -262,9 +262,9 @@ def _inference_level(condition: Condition) -> tuple[bytes, str, str]:
     inference = condition.inference
     if condition.lifecycle != "active":
         return DiagnosticStatus.OK, "NOT_ACTIVE", f"the node is {condition.lifecycle}"
-    if inference.busy_s > _STUCK_S:
-        message = f"the model has been busy with one thing for {inference.busy_s:.0f} s"
-        return DiagnosticStatus.ERROR, "MODEL_TIMEOUT", message
+    if inference.restarting:
+        code, _, reason = inference.restarting.partition(": ")
+        return DiagnosticStatus.ERROR, code, f"the model is being loaded again: {reason}"
     if inference.standing_failure:
         code, _, reason = inference.standing_failure.partition(": ")
         return DiagnosticStatus.ERROR, code, f"the model failed on the newest image: {reason}"

@@ -76,6 +76,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         Args:
             reason: One sentence for the log.
         """
+        if self.exit_code:
+            return
         self.get_logger().fatal(f"{reason}; the node ends (respawn:=true of the launch file starts it again)")
         self.exit_code = EXIT_RESTART
         rclpy.try_shutdown(context=self.context)

@@ -44,12 +44,19 @@ class Settings:
         "autostart", True, Change.READ_ONLY, "Configure and activate by itself, without a lifecycle manager."
     )
     frame_timeout_s: float = parameter(
-        "frame_timeout", 2.0, Change.ANY_TIME, "Without an image for this long, diagnostics report an error.",
+        "frame_timeout", 1.0, Change.ANY_TIME,
+        "Without an image, or a result of those that arrive, for this long, targets are STALE and diagnostics report "
+        "an error; a result of an older image is marked stale.",
         limits=(0.1, 60.0), unit="s",
     )  # fmt: skip
     max_frame_age_s: float = parameter(
         "max_frame_age", 0.0, Change.ANY_TIME, "Images older than this on arrival are dropped; 0 = never.",
         limits=(0.0, 60.0), unit="s",
+    )  # fmt: skip
+    max_answer_age_s: float = parameter(
+        "max_answer_age", 5.0, Change.ANY_TIME,
+        "Questions about the newest image fail if it arrived longer ago than this; 0 = never.",
+        limits=(0.0, 3600.0), unit="s",
     )  # fmt: skip
     buffer_capacity: int = parameter(
         "buffer.capacity", 16, Change.INACTIVE,
@@ -67,6 +74,12 @@ class Settings:
         "model.warmup", 1, Change.INACTIVE,
         "Passes of the whole model on activation, so that the first real image is not slow.",
         limits=(0, 10), unit="passes",
+    )  # fmt: skip
+    model_timeout_s: float = parameter(
+        "model.timeout", 5.0, Change.ANY_TIME,
+        "The model may work this long on one image; then it counts as hung and is loaded again, or the node ends with "
+        "exit code 75. Set it well above what a slow model takes.",
+        limits=(0.5, 3600.0), unit="s",
     )  # fmt: skip
     tracking_window: str = parameter(
         "tracking.window", DEFAULTS["window"], Change.INACTIVE,
@@ -186,6 +199,8 @@ class Settings:
             warm_up_passes=self.model_warmup,
             tracking=self.tracking_config(),
             describe_period_s=self.describe_period_s,
+            max_answer_age_s=self.max_answer_age_s,
+            model_timeout_s=self.model_timeout_s,
         )
 
     def _cross_checks(self) -> Iterable[str]:

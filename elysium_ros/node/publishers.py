@@ -25,6 +25,8 @@ from elysium_ros.convert.messages import (
     jpeg_message,
     ns_to_duration,
     object_to_message,
+    stale_message,
+    stamp_to_ns,
 )
 from elysium_ros.msg import ObjectDescription, TrackedObjectArray
 from elysium_ros.node.camera_input import CameraInputs
@@ -82,6 +84,8 @@ class Publishers:
         self._statistics = statistics
         self._status = status
         self._vision_msgs = _optional("vision_msgs.msg")
+        # The newest message of each camera, for the one that says that no more come.
+        self._newest: dict[str, TrackedObjectArray] = {}
         self._topics = {camera: _make_topics(node, camera, self._vision_msgs) for camera in parameters.settings.cameras}
         self._annotator = Annotator(self._topics, parameters, node.guard)
 
@@ -103,6 +107,8 @@ class Publishers:
         for view in job.views:
             message.objects.append(object_to_message(view, width, height))
         node_s = time.monotonic() - image.arrived_s
+        message.stale = node_s > self._parameters.settings.frame_timeout_s
+        self._newest[image.camera] = message
         topics.objects.publish(message)
         self._count(job, node_s, latency_ns / 1e9 if image.stamp_ns else None)
         # The others are made only where somebody listens.
@@ -115,6 +121,17 @@ class Publishers:
         if topics.annotated.get_subscription_count() or topics.annotated_jpeg.get_subscription_count():
             self._annotator.offer(job)
         self._tell_news(job)
+
+    def publish_stale(self, camera: str) -> None:
+        """Say that the results of a camera have stopped: what it showed last is not known any more."""
+        last = self._newest.get(camera)
+        message = None if last is None else stale_message(last)
+        if message is None or not message.objects:
+            return  # nobody acts on anything
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        if stamp_ns:
+            message.latency = ns_to_duration(self._node.get_clock().now().nanoseconds - stamp_ns)
+        self._topics[camera].objects.publish(message)
 
     def publish_description(self, answer: Answer) -> ObjectDescription:
         """Publish a finished text; return the message."""

@@ -22,12 +22,12 @@ from elysium_ros.node.executors import SERVICE_QOS, BoundedCallbackGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.publishers import Publishers
 from elysium_ros.node.target_requests import EventQueue, seconds, start_target
-from elysium_ros.perception.answers import describe_place, describe_scene, describe_target, ground
+from elysium_ros.perception.answers import check_age, describe_place, describe_scene, describe_target, ground
 from elysium_ros.perception.inference import MODEL_TIMEOUT_S, Inference
 from elysium_ros.perception.perception import Perception
+from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
-from elysium_ros.perception.types import Answer
-from elysium_ros.perception.worker import WorkerError
+from elysium_ros.perception.types import Answer, Incoming
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 
 MAX_WAITING_CALLS = 8
@@ -133,17 +133,17 @@ class Services:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
         answer = self._inference.call(partial(_answer, request), timeout_s)
         response.description = self._publishers.publish_description(answer)
-        response.success = True
+        response.success, response.message = True, _age(answer.image)
         return response
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        found, frame, header = self._inference.call(partial(_search, request), timeout_s)
-        response.header = header
+        found, frame, image = self._inference.call(partial(_search, request), timeout_s)
+        response.header = request.image.header if image is None else image.payload.header
         if found.box is None:
             response.message = "NOT_FOUND: the model's answer has no box"
             return response
-        response.success = True
+        response.success, response.message = True, "" if image is None else _age(image)
         response.boxes = [box_to_message(found.box, frame.width, frame.height)]
         response.scores = [float(found.score)]
         return response
@@ -169,28 +169,33 @@ def _create(
 
 
 def _answer(request: Describe.Request, perception: Perception) -> Answer:
-    model, zoom = perception.model, perception.config.zoom
+    model, zoom, max_age_s = perception.model, perception.config.zoom, perception.max_answer_age_s
     if request.id:
-        return describe_target(model, perception.target(int(request.id)), request.question, zoom=zoom)
+        target = perception.target(int(request.id))
+        return describe_target(model, target, request.question, zoom=zoom, max_age_s=max_age_s)
     stream = perception.stream(request.camera)
     if is_no_box(request.box):
-        return describe_scene(model, stream, request.question)
+        return describe_scene(model, stream, request.question, max_age_s=max_age_s)
     place = partial(box_from_message, request.box)
-    return describe_place(model, stream, place, request.question, zoom=zoom)
+    return describe_place(model, stream, place, request.question, zoom=zoom, max_age_s=max_age_s)
 
 
-def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Any]:
+def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Incoming | None]:
     if len(request.image.data) == 0 and (request.image.width or request.image.height):
         raise ImageError("the image has a size but no data; leave it out to search the newest one")
     if len(request.image.data) == 0:
         stream = perception.stream(request.camera)
-        image = stream.remembered(0)
-        frame, header = stream.frame_of(image), image.payload.header
+        image = check_age(stream.remembered(0), perception.max_answer_age_s)
+        frame = stream.frame_of(image)
     else:
-        header = request.image.header
-        frame = Frame(decode_image(request.image), stamp_to_ns(header.stamp))
+        image = None
+        frame = Frame(decode_image(request.image), stamp_to_ns(request.image.header.stamp))
     found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
-    return found, frame, header
+    return found, frame, image
+
+
+def _age(image: Incoming) -> str:
+    return f"from the image that arrived {time.monotonic() - image.arrived_s:.2f} s ago"
 
 
 def _fill_object(event: TargetEvent, response: Track.Response) -> None:

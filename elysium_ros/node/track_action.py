@@ -31,6 +31,7 @@ _REASONS: dict[EndReason, int] = {
     EndReason.TIME_JUMP: TrackObject.Result.REASON_TIME_JUMP,
     EndReason.RESET: TrackObject.Result.REASON_REPLACED,
     EndReason.INACTIVE: TrackObject.Result.REASON_ERROR,
+    EndReason.MODEL_FAILED: TrackObject.Result.REASON_ERROR,
 }
 
 

@@ -23,6 +23,7 @@ from elysium_ros.node.parameters import Settings
 from elysium_ros.node.publishers import Publishers
 from elysium_ros.node.services import MAX_WAITING_CALLS, Services
 from elysium_ros.node.track_action import MAX_GOALS, TrackAction
+from elysium_ros.node.watchdog import Watchdog
 from elysium_ros.perception.frame_statistics import Statistics
 from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.types import StartRequest
@@ -50,6 +51,9 @@ class TrackerNode(ManagedNode):
         self._outputs = Publishers(self, self._parameter_server, self._cameras, self._statistics, self._status_reporter)
         self._service_api = Services(self, self._inference, self._cameras, self._outputs, self._status_reporter)
         self._action_api = TrackAction(self, self._inference, self._status_reporter)
+        self._watchdog = Watchdog(
+            self, self._parameter_server, self._inference, self._cameras, self._outputs, self._status_reporter
+        )
         # On a steady clock: with simulated time the node must come up before /clock does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(
@@ -61,6 +65,7 @@ class TrackerNode(ManagedNode):
         self._autostart_timer = self.create_timer(
             0.0, self.guard.callback(self._autostart), callback_group=ReentrantCallbackGroup(), clock=steady
         )
+        self._watchdog.start()
 
     def configure(self) -> None:
         """Check the parameters and load the model."""
@@ -98,6 +103,7 @@ class TrackerNode(ManagedNode):
 
     def close(self) -> None:
         """End the threads of the node; wait a little for what they are doing."""
+        self._watchdog.stop(_CLOSE_TIMEOUT_S)
         self._inference.stop(_CLOSE_TIMEOUT_S)
         self._outputs.close(_CLOSE_TIMEOUT_S)
 
@@ -128,7 +134,7 @@ class TrackerNode(ManagedNode):
     def _start_initial(self, settings: Settings) -> None:
         if settings.initial_expression:
             request = StartRequest(settings.cameras[0], settings.initial_expression)
-            self._inference.post(lambda perception: perception.start(request))
+            self._inference.post(lambda perception: perception.start_standing(request))
 
 
 def make_executor(node: TrackerNode) -> PoolExecutor:

@@ -5,6 +5,7 @@ Everything here runs in the inference thread, as :mod:`elysium_ros.perception.pe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -26,7 +27,9 @@ SCENE_QUESTION = "Describe what is happening."
 _CROP_MARGIN = 0.15
 
 
-def describe_target(model: PerceptionModel, target: Target, question: str = "", *, zoom: bool = False) -> Answer:
+def describe_target(
+    model: PerceptionModel, target: Target, question: str = "", *, zoom: bool = False, max_age_s: float = 0.0
+) -> Answer:
     """Describe a target where it was seen last, or answer a question about it.
 
     Args:
@@ -34,14 +37,16 @@ def describe_target(model: PerceptionModel, target: Target, question: str = "", 
         target: The target; it keeps a description, but not an answer.
         question: In words; empty for a description.
         zoom: Describe the part of the frame around the box, at full resolution.
+        max_age_s: Refuse to speak of an image that arrived longer ago than this [s]; 0 = never.
 
     Raises:
-        TargetError: It has not been seen yet (``NOT_SEEN``).
+        TargetError: It has not been seen yet (``NOT_SEEN``), or not for too long (``IMAGE_OLD``).
         ExpressionError: The question cannot be asked.
     """
     sight = target.sight
     if sight is None:
         raise TargetError(f"target {target.id} has not been found yet; there is nothing to describe", code="NOT_SEEN")
+    check_age(sight.image, max_age_s)
     question = clean_expression(question) if question else ""
     text = _about_box(model, sight.frame, sight.box, question, zoom)
     if not question:
@@ -50,31 +55,39 @@ def describe_target(model: PerceptionModel, target: Target, question: str = "", 
 
 
 def describe_place(
-    model: PerceptionModel, stream: CameraStream, place: Place, question: str = "", *, zoom: bool = False
+    model: PerceptionModel,
+    stream: CameraStream,
+    place: Place,
+    question: str = "",
+    *,
+    zoom: bool = False,
+    max_age_s: float = 0.0,
 ) -> Answer:
     """Describe a box in the newest image of a camera, or answer a question about it; see :func:`describe_target`.
 
     Raises:
-        TargetError: There is no image yet.
+        TargetError: There is no image yet (``NO_IMAGE``), or none that is new enough (``IMAGE_OLD``).
         BoxError, ExpressionError, ImageError: The request cannot be answered.
     """
     question = clean_expression(question) if question else ""
-    image = stream.remembered(0)
+    image = check_age(stream.remembered(0), max_age_s)
     frame = stream.frame_of(image)
     box = place(frame.width, frame.height)
     text = _about_box(model, frame, box, question, zoom)
     return Answer(image, frame.width, frame.height, text, box=box, question=question)
 
 
-def describe_scene(model: PerceptionModel, stream: CameraStream, question: str = "") -> Answer:
-    """Answer a question about the last images of a camera, by default what is happening.
+def describe_scene(
+    model: PerceptionModel, stream: CameraStream, question: str = "", *, max_age_s: float = 0.0
+) -> Answer:
+    """Answer a question about the last images of a camera, by default what is happening; see :func:`describe_target`.
 
     Raises:
-        TargetError: There is no image yet.
+        TargetError: There is no image yet (``NO_IMAGE``), or none that is new enough (``IMAGE_OLD``).
         ExpressionError, ImageError: The request cannot be answered.
     """
     question = clean_expression(question) if question else ""
-    image = stream.remembered(0)
+    image = check_age(stream.remembered(0), max_age_s)
     frames = _clip(stream, image, model.info.clip_length)
     text = _one_line(model.ask(frames, question or SCENE_QUESTION))
     return Answer(image, frames[-1].width, frames[-1].height, text, question=question)
@@ -87,6 +100,26 @@ def ground(model: PerceptionModel, frame: Frame, expression: str, *, zoom: bool 
         ExpressionError: The words cannot be asked for.
     """
     return model.ground(frame, clean_expression(expression), zoom=zoom)
+
+
+def check_age(image: Incoming, max_age_s: float) -> Incoming:
+    """Return the image.
+
+    Args:
+        image: An image.
+        max_age_s: Longest time since it arrived [s]; 0 = any.
+
+    Raises:
+        TargetError: It is older (``IMAGE_OLD``).
+    """
+    age_s = time.monotonic() - image.arrived_s
+    if max_age_s and age_s > max_age_s:
+        raise TargetError(
+            f"the image to answer from arrived {age_s:.1f} s ago, which is more than max_answer_age = {max_age_s:g} s; "
+            "see whether the camera still sends",
+            code="IMAGE_OLD",
+        )
+    return image
 
 
 class DescriptionSchedule:

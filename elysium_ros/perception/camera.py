@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 from elysium_core.errors import TargetError
@@ -14,28 +13,18 @@ from elysium_core.frames import Frame
 from elysium_core.types import Tracker
 from elysium_ros.convert.images import decode_image
 from elysium_ros.perception.camera_record import CameraRecord
+from elysium_ros.perception.time_line import TimeLine, Verdict
 from elysium_ros.perception.types import FrameJob, Incoming
-
-TIME_JUMP_NS = 1_000_000_000
-"""An image older than the newest by more than this means that time was set back (a bag started again) [ns]."""
 
 MAX_BUFFER_BYTES = 256 * 1024 * 1024
 """The memory holds less than its capacity when images are so large that it would exceed this [bytes]."""
 
 
-class Verdict(Enum):
-    """What became of an image on arrival."""
-
-    KEPT = "kept"
-    OUT_OF_ORDER = "out of order"
-    TIME_JUMP = "kept, after a jump back in time"
-
-
 class Mailbox:
     """A slot for the newest image of one camera, and the last few images for reference. Thread-safe; decodes nothing.
 
-    The consumer always gets the newest image; what it was too slow for is counted. Stamps that do not increase are
-    refused, except zero stamps (a camera without a clock).
+    The consumer always gets the newest image; what it was too slow for is counted. Late images are refused
+    (:class:`TimeLine`).
 
     Attributes:
         camera: Name of the camera.
@@ -47,20 +36,28 @@ class Mailbox:
         camera: Name of the camera.
         capacity: Images to remember, >= 1.
         arrivals: Notified when an image is kept; mailboxes that one thread serves share it.
+        clock: Steady clock [s].
     """
 
-    def __init__(self, camera: str, capacity: int, arrivals: threading.Condition | None = None) -> None:
+    def __init__(
+        self,
+        camera: str,
+        capacity: int,
+        arrivals: threading.Condition | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.camera = camera
         self.received = 0
         self.dropped = 0
-        self.record = CameraRecord()
+        self.record = CameraRecord(clock)
         self._capacity = capacity
         self._arrivals = arrivals or threading.Condition()
         self._number = 0
         self._recent: deque[Incoming] = deque()
         self._recent_bytes = 0
         self._waiting: Incoming | None = None
-        self._newest_stamp_ns = 0
+        self._clock = clock
+        self._time_line = TimeLine(clock)
         self._epoch = 0
 
     def put(self, stamp_ns: int, payload: Any, size: int, *, ahead: bool = False) -> Verdict:
@@ -70,28 +67,25 @@ class Mailbox:
             stamp_ns: Its stamp [ns], >= 0.
             payload: The message.
             size: Bytes that it holds.
-            ahead: The stamp lies in the future, so later ones are not measured against it: one such
-                image must not make all right ones look late.
+            ahead: The stamp lies in the future; see :class:`TimeLine`.
         """
         self.record.image_received()
         with self._arrivals:
             self.received += 1
-            jumped = not ahead and 0 < stamp_ns < self._newest_stamp_ns - TIME_JUMP_NS
-            if not ahead and not jumped and 0 < stamp_ns <= self._newest_stamp_ns:
+            verdict = self._time_line.judge(stamp_ns, ahead=ahead)
+            if verdict is Verdict.OUT_OF_ORDER:
                 self.dropped += 1
-                return Verdict.OUT_OF_ORDER
-            if jumped:
+                return verdict
+            if verdict is Verdict.TIME_JUMP:
                 self._forget()
                 self._epoch += 1
-            if not ahead:
-                self._newest_stamp_ns = stamp_ns
             if self._waiting is not None:
                 self.dropped += 1
             self._number += 1
-            self._waiting = Incoming(self.camera, stamp_ns, payload, size, self._number, self._epoch, time.monotonic())
+            self._waiting = Incoming(self.camera, stamp_ns, payload, size, self._number, self._epoch, self._clock())
             self._remember(self._waiting)
             self._arrivals.notify_all()
-            return Verdict.TIME_JUMP if jumped else Verdict.KEPT
+            return verdict
 
     def refuse(self, reason: str) -> None:
         """Count an image that cannot be used (too old, without a valid stamp).
@@ -131,7 +125,7 @@ class Mailbox:
         self.record.wait_anew()
         with self._arrivals:
             self._forget()
-            self._newest_stamp_ns = 0
+            self._time_line.forget()
 
     def _forget(self) -> None:
         if self._waiting is not None:

@@ -17,6 +17,7 @@ class CameraHealth:
         silence_s: Time since the last image, used or not, or since the start if there was none [s].
         received: Images since the start, used or not.
         answered: Results since the start.
+        result_age_s: Time since the last result [s]; 0 if there was none.
         waiting_s: Time since the first image after the last result [s]; 0 if none has come after it.
         refused: Images that could not be used since the last result, by code.
         last_refusal: Why the newest of them could not be used, starting with the code; empty if there is none.
@@ -26,6 +27,7 @@ class CameraHealth:
     silence_s: float = 0.0
     received: int = 0
     answered: int = 0
+    result_age_s: float = 0.0
     waiting_s: float = 0.0
     refused: Mapping[str, int] = field(default_factory=dict)
     last_refusal: str = ""
@@ -55,6 +57,7 @@ class CameraRecord:
         self._lock = threading.Lock()
         self._last_received_s = clock()
         self._received = self._answered = 0
+        self._last_answered_s = 0.0
         self._waiting_since_s: float | None = None
         self._refused: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -84,6 +87,7 @@ class CameraRecord:
         """Note that there is a result of an image."""
         with self._lock:
             self._answered += 1
+            self._last_answered_s = self._clock()
             self._wait_anew()
 
     def wait_anew(self) -> None:
@@ -99,6 +103,7 @@ class CameraRecord:
                 silence_s=now_s - self._last_received_s,
                 received=self._received,
                 answered=self._answered,
+                result_age_s=now_s - self._last_answered_s if self._answered else 0.0,
                 waiting_s=0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s,
                 refused=dict(self._refused.most_common()),
                 last_refusal=self._last_refusal,

@@ -1,30 +1,39 @@
 """Loads the model, and opens and closes the processing of images in the inference thread. Imports no ROS.
 
 The lifecycle of the node drives it: loaded (the model is in memory), open (images are processed), closed, freed.
+
+A model that hangs, or that ends its thread, is given up: :meth:`Inference.check` loads it anew in another thread, and
+what is followed by words is searched for again.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-from elysium_core.errors import ModelFileError
-from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, ModelInfo, PerceptionModel
 from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.faults import Fault, RestartBudget, find_fault
+from elysium_ros.perception.model_loading import load_model, warm_up
 from elysium_ros.perception.perception import Perception
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.requests import WorkerError
+from elysium_ros.perception.targets import EndReason, Handover
 from elysium_ros.perception.types import InferenceSettings, Outputs
-from elysium_ros.perception.worker import Worker, WorkerError
+from elysium_ros.perception.worker import Worker
 
 MODEL_TIMEOUT_S = 30.0
 """How long a caller waits for the model unless it says otherwise [s]."""
 
 _STOP_TIMEOUT_S = 3.0
+
+# Large weights come from slow disks, and an engine may be built: only what takes longer hangs.
+_LOAD_LIMIT_S = 1800.0
 
 Result = TypeVar("Result")
 
@@ -41,6 +50,10 @@ class NodeLife(Protocol):
         """Say for a caller why nothing can be done now, and what to do."""
         ...
 
+    def give_up(self, reason: str) -> None:
+        """End the process, so that a new one can take its place."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceState:
@@ -50,6 +63,8 @@ class InferenceState:
         model: The loaded model, None if there is none.
         paused: Images are not processed.
         busy_s: How long the present request or image has taken so far [s]; 0 when idle.
+        restarts: How often the model hung or crashed and was given up.
+        restarting: Why the model is being loaded again, starting with a code; empty if it is not.
         failures: Frames that the model failed on since activation.
         standing_failure: Why the model failed on the newest frame; empty if it did not.
         parse_failures: Answers without a usable box since activation.
@@ -61,6 +76,8 @@ class InferenceState:
     model: ModelInfo | None = None
     paused: bool = False
     busy_s: float = 0.0
+    restarts: int = 0
+    restarting: str = ""
     failures: int = 0
     standing_failure: str = ""
     parse_failures: int = 0
@@ -79,6 +96,12 @@ class Inference:
     def __init__(self, life: NodeLife) -> None:
         self._life = life
         self._ids = count(1)
+        # What callbacks and the watchdog change; not held while the model works.
+        self._lock = threading.RLock()
+        self._settings = InferenceSettings()
+        self._outputs: Outputs | None = None
+        self._restarting: WorkerError | None = None
+        self._budget = RestartBudget()
         self._worker: Worker | None = None
         self._model: PerceptionModel | None = None
         self._options: LoadOptions | None = None
@@ -98,13 +121,12 @@ class Inference:
             ModelFileError, BackendError: As for :func:`load_model`.
         """
         if self._worker is None:
-            self._worker = Worker()
-            self._worker.start()
+            self._worker = self._start_worker()
         if self._options != options:
             self.free()
         if self._model is not None:
             return False
-        self._model = self._wait(lambda: load_model(options))
+        self._model = self._wait(lambda: load_model(options), _LOAD_LIMIT_S)
         self._options = options
         return True
 
@@ -126,28 +148,41 @@ class Inference:
         mailboxes = tuple(Mailbox(camera, capacity, arrivals) for camera in settings.cameras)
 
         def prepare() -> Perception:
-            for _ in range(settings.warm_up_passes):
-                model.warm_up()
+            warm_up(model, settings.warm_up_passes)
             return Perception(model, settings, mailboxes, self._ids, outputs)
 
-        perception = self._wait(prepare)
-        self._perception, self._mailboxes = perception, mailboxes
-        worker.watch(mailboxes, perception)
+        perception = self._wait(prepare, _LOAD_LIMIT_S)
+        with self._lock:
+            self._settings, self._outputs = settings, outputs
+            self._perception, self._mailboxes = perception, mailboxes
+            worker.limit_s = settings.model_timeout_s
+            worker.watch(mailboxes, perception)
         return mailboxes
 
     def close(self) -> None:
         """Process no more images and end all targets; the model stays."""
-        perception, self._perception = self._perception, None
-        if self._worker is None or perception is None:
+        with self._lock:
+            perception, self._perception = self._perception, None
+            worker, restarting, self._restarting = self._worker, self._restarting, None
+            if restarting is not None:
+                self._worker = None
+        if worker is not None and restarting is not None:
+            worker.abandon(WorkerError("the node was deactivated"))
+        if worker is None or perception is None:
             return
-        self._worker.unwatch()
-        self._wait(lambda: perception.reset(EndReason.INACTIVE))
+        worker.unwatch()
+        try:
+            self._wait(lambda: perception.reset(EndReason.INACTIVE))
+        except WorkerError:  # the model hangs, and was given up
+            for target in perception.retire().targets:
+                target.tell_end(EndReason.INACTIVE)
 
     def free(self) -> None:
         """Give the model's memory back."""
         model, self._model = self._model, None
         if self._worker is not None and model is not None:
-            self._wait(model.close)
+            with suppress(WorkerError):  # a model that hangs keeps its memory
+                self._wait(model.close)
 
     def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """End the inference thread.
@@ -158,6 +193,35 @@ class Inference:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop(timeout_s)
+
+    def check(self) -> Fault | None:
+        """Give the inference thread up if the model hangs or has ended it, and start anew; call it often.
+
+        Returns:
+            What is wrong; None in nearly all cases.
+        """
+        with self._lock:
+            worker = self._worker
+            fault = None if worker is None else find_fault(worker)
+            if worker is None or fault is None:
+                return None
+            self._worker = None
+            model, self._model = self._model, None
+            perception, self._perception = self._perception, None
+            options, self._options = self._options, None
+            outputs = self._outputs
+            if perception is not None:
+                self._restarting = fault.reason
+        worker.abandon(fault.reason)
+        if perception is not None and options is not None and outputs is not None:
+            handover = perception.retire()
+            if self._budget.allows(on_gpu=model is not None and model.info.device.startswith("cuda")):
+                self._restart(worker, options, outputs, handover)
+            else:
+                self._life.give_up(f"{fault.reason.code}: {fault.reason}")
+        elif self._restarting is not None:  # it hung while it was loaded again
+            self._life.give_up(f"{fault.reason.code}: {fault.reason}")
+        return fault
 
     def call(
         self,
@@ -183,7 +247,11 @@ class Inference:
                 abandon(perception, result)
 
         return worker.call(
-            lambda: function(perception), timeout_s, abandon=undo, give_up=lambda: self._life.is_shutting_down
+            lambda: function(perception),
+            timeout_s,
+            limit_s=max(worker.limit_s, min(timeout_s, MODEL_TIMEOUT_S)),
+            abandon=undo,
+            give_up=lambda: self._life.is_shutting_down,
         )
 
     def post(self, function: Callable[[Perception], object]) -> None:
@@ -207,6 +275,10 @@ class Inference:
         Raises:
             WorkerError: As for :meth:`post`.
         """
+        worker, _ = self._opened()
+        with self._lock:
+            self._settings = settings
+            worker.limit_s = settings.model_timeout_s
         self.post(lambda perception: perception.configure(settings))
 
     def pause(self, paused: bool) -> None:
@@ -225,10 +297,13 @@ class Inference:
 
     def state(self) -> InferenceState:
         """Return the state now; may be called from any thread."""
-        model, worker, perception = self._model, self._worker, self._perception
+        model, worker, perception, restarting = self._model, self._worker, self._perception, self._restarting
+        work = None if worker is None else worker.work
         state = InferenceState(
             model=None if model is None else model.info,
-            busy_s=0.0 if worker is None else worker.busy_s,
+            busy_s=0.0 if work is None else time.monotonic() - work.since_s,
+            restarts=self._budget.failures,
+            restarting="" if restarting is None else f"{restarting.code}: {restarting}",
             received=sum(mailbox.received for mailbox in self._mailboxes),
             dropped=sum(mailbox.dropped for mailbox in self._mailboxes),
         )
@@ -244,36 +319,52 @@ class Inference:
         )
 
     def _opened(self) -> tuple[Worker, Perception]:
-        if self._worker is None or self._perception is None:
-            raise WorkerError(self._life.why_inactive())
-        return self._worker, self._perception
+        with self._lock:
+            worker, perception, restarting = self._worker, self._perception, self._restarting
+        if worker is not None and perception is not None:
+            return worker, perception
+        if restarting is not None:
+            raise WorkerError(f"{restarting}; it is being loaded again, try again later", code=restarting.code)
+        raise WorkerError(self._life.why_inactive())
 
-    def _wait(self, function: Callable[[], Result]) -> Result:
+    def _wait(self, function: Callable[[], Result], limit_s: float | None = None) -> Result:
         """Run in the inference thread and wait as long as it takes, or until the process ends."""
-        if self._worker is None:
+        worker = self._worker
+        if worker is None:
             raise WorkerError("the inference thread has ended")
-        return self._worker.call(function, float("inf"), give_up=lambda: self._life.is_shutting_down)
+        return worker.call(function, float("inf"), limit_s=limit_s, give_up=lambda: self._life.is_shutting_down)
 
+    def _start_worker(self, arrivals: threading.Condition | None = None) -> Worker:
+        worker = Worker(arrivals)
+        worker.limit_s = self._settings.model_timeout_s
+        worker.start()
+        return worker
 
-def load_model(options: LoadOptions) -> PerceptionModel:
-    """Load a model; ``identity`` has nothing to load and ignores all options.
+    def _restart(self, old: Worker, options: LoadOptions, outputs: Outputs, handover: Handover) -> None:
+        """Load the model in another thread, and have it go on with the targets and the cameras."""
 
-    Raises:
-        ModelFileError: The folder or a file in it is missing, damaged or unsafe to read.
-        BackendError: The device, backend or quantisation cannot be used on this machine.
-    """
-    name = options.model
-    if name == "identity":
-        return IdentityModel()
-    if name.startswith(("/", "./", "../", "~")):
-        # Cannot be a name; said at once instead of after the seconds that torch takes to import.
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise ModelFileError(f"there is no model folder {str(folder)!r}; set model.path to a checkpoint or 'nano'")
-        options = options.with_options(model=str(folder))
-    from elysium_core.api import Elysium
-    from elysium_core.device import fit_threads
+        def load() -> None:
+            model = load_model(options)
+            with self._lock:
+                settings, mailboxes = self._settings, self._mailboxes
+            warm_up(model, settings.warm_up_passes)
+            perception = Perception(model, settings, mailboxes, self._ids, outputs)
+            perception.succeed(handover)
+            with self._lock:
+                if self._worker is worker:
+                    self._model, self._options, self._perception = model, options, perception
+                    self._restarting = None
+                    worker.watch(mailboxes, perception)
+                    return
+            model.close()
 
-    model: PerceptionModel = Elysium.from_pretrained(options)
-    fit_threads(model.info.parameters)
-    return model
+        def end_if_failed(done: Future[None]) -> None:
+            error = done.exception()
+            if error is not None and self._worker is worker:
+                self._life.give_up(f"the model cannot be loaded again: {error}")
+
+        with self._lock:
+            if self._restarting is None:
+                return  # the node was deactivated in the meantime
+            worker = self._worker = self._start_worker(old.arrivals)
+        worker.post(load, _LOAD_LIMIT_S).add_done_callback(end_if_failed)

@@ -13,7 +13,7 @@ from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
 from elysium_ros.perception.answers import DescriptionSchedule, describe_target
 from elysium_ros.perception.camera import CameraStream, Mailbox
-from elysium_ros.perception.targets import EndReason, Listener, Sight, Target
+from elysium_ros.perception.targets import EndReason, Handover, Listener, Sight, Target
 from elysium_ros.perception.types import (
     FrameJob,
     Incoming,
@@ -58,6 +58,9 @@ class Perception:
         self._outputs = outputs
         self._targets: dict[int, Target] = {}
         self._targets_changed = False
+        self._retired = False
+        self._standing: StartRequest | None = None
+        self._standing_id = 0
         self._farewells: dict[str, list[tuple[Target, EndReason]]] = {}
         self._streams = {
             mailbox.camera: CameraStream(mailbox, lambda: model.tracker(self.config.mode, self.config))
@@ -68,6 +71,11 @@ class Perception:
     def config(self) -> TrackingConfig:
         """Settings of tracking."""
         return self._settings.tracking
+
+    @property
+    def max_answer_age_s(self) -> float:
+        """Questions about an image that arrived longer ago are refused [s]; 0 = never."""
+        return self._settings.max_answer_age_s
 
     @property
     def active_ids(self) -> list[int]:
@@ -129,7 +137,7 @@ class Perception:
         camera = stream.mailbox.camera
         words = self.model.clean_words(request.expression) if request.expression or request.place is None else ""
         place = None if request.place is None else self._find_place(stream, request.place, request.stamp_ns)
-        replaced = [] if request.add else self.targets(camera)
+        replaced = [] if request.add else self._of(stream)
         self._check_room(len(replaced))
         for target in replaced:
             self._end(target, EndReason.REPLACED)
@@ -140,6 +148,20 @@ class Perception:
             target.listen(listener)
         self._targets[target.id] = target
         self._targets_changed = True
+        if not request.add and self._stands(stream):
+            self._standing = None
+        return target
+
+    def start_standing(self, request: StartRequest) -> Target:
+        """Start following something that is searched for again after a jump in time, even if it was lost before.
+
+        A target that is started instead of it, and the end of it by a request, end that.
+
+        Raises:
+            ExpressionError, ImageError, TargetError: As for :meth:`start`.
+        """
+        target = self.start(request)
+        self._standing, self._standing_id = request, target.id
         return target
 
     def stop(self, target_id: int, camera: str = "") -> list[int]:
@@ -157,15 +179,39 @@ class Perception:
             )
         for target in chosen:
             self._end(target, EndReason.STOPPED)
+        if target_id in (0, self._standing_id) and (not camera or self._stands(self.stream(camera))):
+            self._standing = None
         return [target.id for target in chosen]
 
     def reset(self, reason: EndReason) -> int:
         """End all targets and forget all images; return how many targets there were."""
         count = len(self._targets)
+        self._standing = None
         for stream in self._streams.values():
             stream.mailbox.clear()
             self._restart(stream, reason, stream.epoch)
         return count
+
+    def retire(self) -> Handover:
+        """Let go of all targets without the inference thread, whose model hangs or has failed.
+
+        Nothing that the model still does has an effect from now on. May be called from any thread.
+
+        Returns:
+            What another perception goes on with.
+        """
+        self._retired = True
+        targets, self._targets = self._targets, {}
+        farewells, self._farewells = self._farewells, {}
+        return Handover(tuple(targets.values()), farewells, self._standing, self._standing_id)
+
+    def succeed(self, left: Handover) -> None:
+        """Go on with what another perception has left: targets with words are searched for again, others end."""
+        self._farewells = left.farewells
+        self._standing, self._standing_id = left.standing, left.standing_id
+        for target in left.targets:
+            self._targets[target.id] = target
+            self._search_again(target, EndReason.MODEL_FAILED)
 
     def look_at(self, image: Incoming) -> None:
         """Run the trackers of a camera on its next image and publish the result; describe a target if it is due."""
@@ -177,6 +223,8 @@ class Perception:
         try:
             job = stream.begin(image)
         except ElysiumError as error:
+            if self._retired:
+                return
             stream.mailbox.record.image_refused(self._outputs.report(error))
             return
         self._follow(stream.trackers, job)
@@ -187,12 +235,15 @@ class Perception:
 
     def report(self, error: Exception) -> None:
         """Count and log a failure that no caller waits for."""
-        self._outputs.report(error)
+        if not self._retired:
+            self._outputs.report(error)
 
     def _describe_due(self) -> None:
         target = self._schedule.next(self.targets(), self._settings.describe_period_s, time.monotonic())
         if target is not None:
-            self._outputs.publish_description(describe_target(self.model, target, zoom=self.config.zoom))
+            answer = describe_target(self.model, target, zoom=self.config.zoom)
+            if not self._retired:
+                self._outputs.publish_description(answer)
 
     def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
         """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
@@ -205,6 +256,8 @@ class Perception:
                 stats = tracker.stats
                 encode_s, generate_s = encode_s + stats.encode_s, generate_s + stats.generate_s
             followed += reported
+        if self._retired:
+            return
         for _, view in followed:
             views.append(view)
         changed, self._targets_changed = self._targets_changed, False
@@ -221,6 +274,8 @@ class Perception:
         try:
             updates = tracker.step(job.frame)
         except Exception as error:  # noqa: BLE001 - an exception of the model must cost no more than this frame
+            if self._retired:
+                return []
             self._count_failure(error)
             updates = [target.failed(job.frame, self.standing_failure) for target in owners.values()]
         else:
@@ -229,6 +284,8 @@ class Perception:
                 self.standing_failure = ""
             else:
                 self._count_failure(failure)
+        if self._retired:
+            return []
         followed = []
         for update in updates:
             target = owners.get(update.target_id)
@@ -260,15 +317,39 @@ class Perception:
             )
 
     def _end(self, target: Target, reason: EndReason) -> None:
-        del self._targets[target.id]
-        self._targets_changed = True
         if target.tracker_id in target.tracker.target_ids:
             target.tracker.remove(target.tracker_id)
+        self._dismiss(target, reason)
+
+    def _dismiss(self, target: Target, reason: EndReason) -> None:
+        """End a target that no tracker follows any more."""
+        del self._targets[target.id]
+        self._targets_changed = True
         self._farewells.setdefault(target.camera, []).append((target, reason))
         target.tell_end(reason)
 
+    def _of(self, stream: CameraStream) -> list[Target]:
+        return [target for target in self.targets() if target.camera == stream.mailbox.camera]
+
     def _restart(self, stream: CameraStream, reason: EndReason, epoch: int) -> None:
-        for target in self.targets():
-            if target.camera == stream.mailbox.camera:
-                self._end(target, reason)
+        """Forget the images of a camera; after a jump in time, go on searching for what was given in words."""
         stream.restart(epoch)
+        for target in self._of(stream):
+            if reason is EndReason.TIME_JUMP:
+                self._search_again(target, reason)
+            else:
+                self._dismiss(target, reason)
+        standing = self._standing
+        if standing is not None and self._stands(stream) and self._standing_id not in self._targets:
+            self.start_standing(replace(standing, add=True))
+
+    def _search_again(self, target: Target, reason: EndReason) -> None:
+        tracker = self._streams[target.camera].trackers[0]
+        try:
+            target.search_again(tracker, tracker.add(target.expression))
+        except ElysiumError:  # it was given by a box alone, or there is no room any more
+            self._dismiss(target, reason)
+
+    def _stands(self, stream: CameraStream) -> bool:
+        """Say whether the standing request is about this camera."""
+        return self._standing is not None and self.stream(self._standing.camera) is stream

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import Tracker, TrackState, TrackUpdate
-from elysium_ros.perception.types import FrameJob, Incoming, ObjectView
+from elysium_ros.perception.types import FrameJob, Incoming, ObjectView, StartRequest
 
 # Longest label that is drawn beside a box [characters].
 _MAX_LABEL = 40
@@ -25,6 +25,7 @@ class EndReason(Enum):
     TIME_JUMP = "the stamps of the images went backwards"
     RESET = "the tracker was reset"
     INACTIVE = "the node was deactivated"
+    MODEL_FAILED = "the model failed and was loaded again"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +102,18 @@ class Target:
         is_still_there = self._found and update.state is TrackState.TRACKED
         return self._view(self.last, "" if is_still_there else self._news(self.last))
 
+    def search_again(self, tracker: Tracker, tracker_id: str) -> None:
+        """Go on with another tracker, to which the words were added; what was seen before counts no more.
+
+        Args:
+            tracker: The tracker that follows it from now on.
+            tracker_id: Its id there.
+        """
+        self.tracker, self.tracker_id = tracker, tracker_id
+        self.last = self.sight = None
+        if self._found:
+            self._found = False
+
     def farewell(self, reason: EndReason, job: FrameJob) -> ObjectView:
         """Return the last view, with the state REMOVED, of a target that its tracker does not report itself."""
         last = self.last
@@ -155,6 +168,23 @@ class Target:
             self._found = False
             return f"lost, {update.reason}" if update.reason else "lost"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a perception that was retired leaves to the next one.
+
+    Attributes:
+        targets: What was followed.
+        farewells: Targets whose end was not published yet, by camera.
+        standing: What is searched for again after a jump in time.
+        standing_id: The target made for it.
+    """
+
+    targets: tuple[Target, ...] = ()
+    farewells: dict[str, list[tuple[Target, EndReason]]] = field(default_factory=dict)
+    standing: StartRequest | None = None
+    standing_id: int = 0
 
 
 def _label(target_id: int, words: str) -> str:

@@ -24,6 +24,8 @@ class InferenceSettings:
         warm_up_passes: How often the model is run before the first image, >= 0.
         tracking: Settings of the trackers.
         describe_period_s: Time between two descriptions of one target [s]; 0 = only when asked.
+        max_answer_age_s: Questions about an image that arrived longer ago are refused [s]; 0 = never.
+        model_timeout_s: How long the model may work on one image before it counts as hung [s].
     """
 
     cameras: tuple[str, ...] = ("",)
@@ -31,6 +33,8 @@ class InferenceSettings:
     warm_up_passes: int = 1
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     describe_period_s: float = 0.0
+    max_answer_age_s: float = 5.0
+    model_timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

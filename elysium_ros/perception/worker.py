@@ -2,19 +2,24 @@
 
 A model, its trackers and its GPU context belong to one thread. Callbacks of the node never run the model; they post a
 request here and wait, with a deadline, for its answer.
+
+A thread cannot be ended from outside. One whose model hangs is abandoned: everybody who waits is refused, and the
+thread ends when the model returns, if it ever does.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from elysium_core.errors import ElysiumError
 from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.requests import Request, Work, WorkerError, answer, crash_reason, settle
 from elysium_ros.perception.types import Incoming
 
 MAX_REQUESTS = 256
@@ -23,17 +28,14 @@ MAX_REQUESTS = 256
 INFERENCE_THREAD = "elysium_inference"
 """Name of the thread."""
 
+DEFAULT_LIMIT_S = 5.0
+"""How long the model may work on one image or request before it counts as hung, unless told otherwise [s]."""
+
 # Requests answered in a row before the next image, so that a flood of them cannot stop tracking.
 _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
 
 Result = TypeVar("Result")
-
-
-class WorkerError(ElysiumError):
-    """The inference thread could not answer."""
-
-    code = "NOT_ACTIVE"
 
 
 class ImageHandler(Protocol):
@@ -53,17 +55,25 @@ class Worker:
 
     Attributes:
         arrivals: For the mailboxes that are watched, so that an image in one of them wakes the thread.
+        limit_s: How long one image, or a request without a limit of its own, may take [s].
+        crash: What ended the thread although nobody asked it to; None while there is no such thing.
+
+    Args:
+        arrivals: That of the mailboxes, if they are older than this worker.
     """
 
-    def __init__(self) -> None:
-        self.arrivals = threading.Condition()
+    def __init__(self, arrivals: threading.Condition | None = None) -> None:
+        self.arrivals = arrivals or threading.Condition()
+        self.limit_s = DEFAULT_LIMIT_S
+        self.crash: BaseException | None = None
         self._handler: ImageHandler | None = None
-        self._requests: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._requests: deque[Request] = deque()
         self._mailboxes: Sequence[Mailbox] = ()
         self._next_mailbox = 0
         self._paused = False
         self._stopping = False
-        self._busy_since: float | None = None
+        self._refusal = WorkerError("the node is shutting down or being cleaned up")
+        self._work: Work | None = None
         # A daemon: a model that hangs in foreign code must not keep the process alive after SIGTERM.
         self._thread = threading.Thread(target=self._run, name=INFERENCE_THREAD, daemon=True)
 
@@ -87,6 +97,27 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def abandon(self, reason: WorkerError) -> None:
+        """Give the thread up: refuse what waits and what runs, now and later.
+
+        Args:
+            reason: What callers are told.
+        """
+        with self.arrivals:
+            self._stopping, self._refusal = True, reason
+            self._mailboxes, self._handler = (), None
+            work = self._work
+            self._refuse_waiting()
+            self.arrivals.notify_all()
+        if work is not None and work.future is not None:
+            settle(work.future, error=reason)
+
+    def where(self) -> str:
+        """Return what the thread is doing, as a traceback; empty if it has ended."""
+        # Public, in spite of its name.
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001
+        return "" if frame is None else "".join(traceback.format_stack(frame))
 
     def watch(self, mailboxes: Sequence[Mailbox], handler: ImageHandler) -> None:
         """Take the images of these mailboxes in turn from now on.
@@ -120,24 +151,27 @@ class Worker:
         return self._paused
 
     @property
-    def busy_s(self) -> float:
-        """How long the present request or image has taken so far [s]; 0 when idle."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+    def work(self) -> Work | None:
+        """The present request or image; None when idle."""
+        return self._work
 
-    def post(self, function: Callable[[], Result]) -> Future[Result]:
+    def post(self, function: Callable[[], Result], limit_s: float | None = None) -> Future[Result]:
         """Run ``function`` in the thread, between two images.
 
+        Args:
+            function: What to run.
+            limit_s: How long it may run before the model counts as hung [s]; None for the worker's limit.
+
         Raises:
-            WorkerError: The thread is ending (``NOT_ACTIVE``), or too many requests wait (``BUSY``).
+            WorkerError: The thread is ending (``NOT_ACTIVE``) or was given up, or too many requests wait (``BUSY``).
         """
         future: Future[Result] = Future()
         with self.arrivals:
             if self._stopping:
-                raise WorkerError("the node is shutting down or being cleaned up")
+                raise self._refusal
             if len(self._requests) >= MAX_REQUESTS:
                 raise WorkerError(f"{MAX_REQUESTS} requests are waiting already; try again later", code="BUSY")
-            self._requests.append((future, function))
+            self._requests.append(Request(future, function, limit_s))
             self.arrivals.notify_all()
         return future
 
@@ -146,6 +180,7 @@ class Worker:
         function: Callable[[], Result],
         timeout_s: float,
         *,
+        limit_s: float | None = None,
         abandon: Callable[[Result], None] | None = None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Result:
@@ -154,6 +189,7 @@ class Worker:
         Args:
             function: What to run.
             timeout_s: Longest wait [s].
+            limit_s: As for :meth:`post`.
             abandon: Undoes a result that comes after the caller has gone; runs in the thread.
             give_up: Polled while waiting; true ends the wait early.
 
@@ -161,7 +197,7 @@ class Worker:
             WorkerError: ``TIMEOUT`` no answer in time; ``NOT_ACTIVE`` the thread is ending; ``BUSY``.
             Exception: Any that ``function`` raised.
         """
-        future = self.post(function)
+        future = self.post(function, limit_s)
         deadline_s = time.monotonic() + timeout_s
         while not wait([future], timeout=max(0.0, min(_POLL_S, deadline_s - time.monotonic()))).done:
             if give_up():
@@ -184,11 +220,22 @@ class Worker:
 
     def _refuse_waiting(self) -> None:
         while self._requests:
-            future, _ = self._requests.popleft()
+            future = self._requests.popleft().future
             if future.set_running_or_notify_cancel():
-                future.set_exception(WorkerError("the node is shutting down or being cleaned up"))
+                settle(future, error=self._refusal)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - such as SystemExit, or the panic of a library in Rust
+            with self.arrivals:
+                self._stopping = True
+                self._refusal = crash_reason(error)
+                self._work = None
+                self._refuse_waiting()
+            self.crash = error
+
+    def _serve(self) -> None:
         while True:
             image: Incoming | None = None
             with self.arrivals:
@@ -197,16 +244,16 @@ class Worker:
                     self.arrivals.wait()
                 if self._stopping:
                     return
-                self._busy_since = time.monotonic()
             if image is None:
                 image = self._answer_requests()
             handler = self._handler
             if image is not None and handler is not None:
+                self._work = Work(time.monotonic(), self.limit_s)
                 try:
                     handler.look_at(image)
                 except Exception as error:  # noqa: BLE001 - the thread must outlive any image
                     handler.report(error)
-            self._busy_since = None
+            self._work = None
 
     def _next_image(self) -> Incoming | None:
         """Take from the first mailbox that has an image, starting after the last that was served."""
@@ -225,18 +272,10 @@ class Worker:
             with self.arrivals:
                 if not self._requests:
                     break
-                future, function = self._requests.popleft()
-            _answer(future, function)
+                request = self._requests.popleft()
+            limit_s = self.limit_s if request.limit_s is None else request.limit_s
+            self._work = Work(time.monotonic(), limit_s, request.future)
+            answer(request.future, request.function)
+            self._work = None
         with self.arrivals:
             return self._next_image()
-
-
-def _answer(future: Future[Any], function: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = function()
-    except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the answer
-        future.set_exception(error)
-    else:
-        future.set_result(result)

@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from diagnostic_msgs.srv import SelfTest
 
-from elysium_ros.convert.messages import image_message
+from elysium_ros.convert.messages import header_at, image_message, stamp_to_ns
 from elysium_ros.msg import Box2D, TrackedObject
 
 PART = Box2D(x_min=16.0, y_min=12.0, x_max=32.0, y_max=24.0)
@@ -62,17 +62,24 @@ def test_encodings_and_sizes_may_change_from_image_to_image(tracker):
         assert answer.objects[0].box.x_max == size[1] / 2, "boxes follow the size"
 
 
-def test_stamps_out_of_order_are_dropped_and_a_jump_back_ends_the_targets(tracker):
-    target = tracker.client.track("one")
-    newest = tracker.see().header
-    old = image_message(tracker.camera.picture, tracker.camera.header())
-    old.header.stamp = Time(sec=newest.stamp.sec, nanosec=max(0, newest.stamp.nanosec - 1000))
-    tracker.camera.send(old)
-    assert tracker.see().dropped == 1
-    jump = image_message(tracker.camera.picture, tracker.camera.header())
-    jump.header.stamp = Time(sec=newest.stamp.sec - 3600)
-    answer = tracker.objects[""].of(tracker.camera.send(jump))
-    assert tracker.states(answer) == [(target.id, TrackedObject.STATE_REMOVED)]
+def test_late_images_are_dropped_and_after_a_jump_back_what_has_words_is_followed_again(tracker):
+    worded, boxed = tracker.client.track("one"), tracker.client.track(box=PART, add=True)
+    newest_ns = stamp_to_ns(tracker.see().header.stamp)
+    for age_ns in (1000, 1_500_000_000):
+        tracker.camera.send(image_message(tracker.camera.picture, header_at(newest_ns - age_ns, "camera")))
+    answer = tracker.see()
+    assert answer.dropped == 2
+    followed = [(target.id, TrackedObject.STATE_TRACKED) for target in (worded, boxed)]
+    assert tracker.states(answer) == followed
+    stamps = itertools.count(newest_ns - 3600 * 10**9, 20_000_000)
+
+    def earlier():
+        header = tracker.camera.send(image_message(tracker.camera.picture, header_at(next(stamps), "camera")))
+        hour_ago = [m for m in list(tracker.objects[""].messages) if m.header.stamp.sec <= header.stamp.sec]
+        return [tracker.states(message) for message in hour_ago]
+
+    states = tracker.until(earlier, "a result after the jump back in time")
+    assert states[0] == [(boxed.id, TrackedObject.STATE_REMOVED), followed[0]]
     assert "TIME_JUMP" in tracker.process.output()
 
 

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from elysium_ros.convert.messages import made_up_camera_info
-from elysium_ros.msg import Box2D, TrackerStatus
+from elysium_ros.msg import Box2D, TrackedObject, TrackerStatus
 
 WIDTH, HEIGHT = 64, 48
 PART = Box2D(x_min=16.0, y_min=12.0, x_max=32.0, y_max=24.0)
@@ -114,3 +114,27 @@ def test_a_publisher_whose_quality_of_service_does_not_match_is_named(tracker):
     diagnostics.messages.clear()
     diagnostics.wait(lambda message: codes(message)["input"] == "CAM_TIMEOUT")
     diagnostics.close()
+
+
+def test_a_camera_that_stops_makes_targets_stale_once_and_answers_about_old_images_are_refused(tracker):
+    tracker.set_parameters(frame_timeout=0.3)
+    target = tracker.client.track(box=PART)
+    tracker.objects[""].messages.clear()
+    header = tracker.see().header
+
+    def is_stale(message):
+        return [item.state for item in message.objects] == [TrackedObject.STATE_STALE]
+
+    stale = tracker.objects[""].wait(is_stale)
+    assert (stale.header, stale.stale, stale.objects[0].id) == (header, True, target.id)
+    assert stale.objects[0].box == Box2D(), "no old box looks like a new one"
+    assert stale.latency.sec * 10**9 + stale.latency.nanosec >= 300_000_000
+    reply = tracker.client.ground("the red mug")
+    assert (reply.success, "ago" in reply.message) == (True, True)
+    assert "ago" in tracker.client.describe(target.id).message
+    tracker.set_parameters(max_answer_age=0.1)
+    refused = [tracker.client.ground("it"), tracker.client.describe(), tracker.client.describe(target.id)]
+    assert [(reply.success, reply.message.partition(":")[0]) for reply in refused] == [(False, "IMAGE_OLD")] * 3
+    tracker.set_parameters(max_answer_age=5.0, frame_timeout=2.0)
+    assert tracker.see().objects[0].state == TrackedObject.STATE_TRACKED
+    assert len([message for message in tracker.objects[""].messages if is_stale(message)]) == 1

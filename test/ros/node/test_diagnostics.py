@@ -69,6 +69,10 @@ def test_every_camera_has_a_status_of_its_own():
         ({"lifecycle": "unconfigured"}, (OK, "NOT_ACTIVE")),
         ({"lifecycle": "unconfigured", "failure": "MODEL_FILE: it is gone"}, (ERROR, "MODEL_FILE")),
         ({"lifecycle": "unconfigured", "parameter_problems": ["odd"]}, (ERROR, "CONFIG")),
+        (
+            {"lifecycle": "active", "inference": InferenceState(restarting="MODEL_CRASHED: so")},
+            (ERROR, "MODEL_CRASHED"),
+        ),
     ],
 )
 def test_the_model_says_whether_it_is_loaded_and_why_not(condition, expected):
@@ -81,7 +85,7 @@ def test_the_model_says_whether_it_is_loaded_and_why_not(condition, expected):
         ({}, (OK, "OK")),
         ({"lifecycle": "inactive"}, (OK, "NOT_ACTIVE")),
         ({"inference": InferenceState(MODEL, paused=True)}, (OK, "PAUSED")),
-        ({"inference": InferenceState(MODEL, busy_s=31.0)}, (ERROR, "MODEL_TIMEOUT")),
+        ({"inference": InferenceState(restarting="MODEL_TIMEOUT: it hung")}, (ERROR, "MODEL_TIMEOUT")),
         ({"inference": InferenceState(MODEL, standing_failure="INTERNAL: KeyError: 'x'")}, (ERROR, "INTERNAL")),
     ],
 )

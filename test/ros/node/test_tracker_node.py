@@ -1,17 +1,26 @@
 """The tracker node in the test's own process, where its model can be held up or broken."""
 
 import threading
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 
 from elysium_core.errors import GPU_LOST, BackendError
-from elysium_core.tracking.identity import IdentityModel
+from elysium_core.tracking.identity import IdentityModel, IdentityTracker
+from elysium_ros.client.tracker_client import TrackerClient
+from elysium_ros.convert.messages import header_at, image_message
+from elysium_ros.msg import TrackedObject, TrackedObjectArray
+from elysium_ros.node.executors import spin
 from elysium_ros.node.lifecycle import EXIT_RESTART
-from elysium_ros.node.tracker_node import TrackerNode
+from elysium_ros.node.tracker_node import TrackerNode, make_executor
 from elysium_ros.perception import inference
 
 
@@ -74,3 +83,86 @@ def test_a_lost_gpu_ends_the_process_with_a_code_for_whoever_watches_it(made):
     assert (made.node.exit_code, rclpy.ok()) == (0, True)
     made.node._outputs.report(BackendError("the vision encoder failed: CUDA error", code=GPU_LOST))
     assert (made.node.exit_code, rclpy.ok()) == (EXIT_RESTART, False)
+
+
+class HangingModel(IdentityModel):
+    """Hangs at the next frame once it is told to."""
+
+    def __init__(self, hangs, go_on):
+        self.hangs, self.go_on = hangs, go_on
+
+    def tracker(self, mode="stream", config=None):
+        tracker, step, model = super().tracker(mode, config), IdentityTracker.step, self
+
+        class Hanging(IdentityTracker):
+            def step(self, frame):
+                if model.hangs.is_set():
+                    model.hangs.clear()
+                    assert model.go_on.wait(60.0)
+                return step(self, frame)
+
+        tracker.__class__ = Hanging
+        return tracker
+
+
+@pytest.fixture
+def hanging(monkeypatch, test_node):
+    """An active node in this process whose model hangs when told to, and what it publishes."""
+    hangs, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(inference, "load_model", lambda options: HangingModel(hangs, go_on))
+    parameters = {"model.path": "identity", "model.timeout": 0.8, "frame_timeout": 0.3, "diagnostics.period": 60.0}
+    parameters["qos_overrides./image.subscription.reliability"] = "reliable"
+    rclpy.init(args=["--ros-args", *(word for item in parameters.items() for word in ("-p", "{}:={}".format(*item)))])
+    node = TrackerNode()
+    executor = make_executor(node)
+    spinning = threading.Thread(target=spin, args=(executor, node.guard.report))
+    spinning.start()
+    inboxes = {topic: [] for topic in ("/elysium/objects", "/diagnostics")}
+    for topic, kind in (("/elysium/objects", TrackedObjectArray), ("/diagnostics", DiagnosticArray)):
+        test_node.create_subscription(kind, topic, inboxes[topic].append, QoSProfile(depth=50))
+    yield SimpleNamespace(node=node, hangs=hangs, objects=inboxes["/elysium/objects"], told=inboxes["/diagnostics"])
+    go_on.set()
+    rclpy.try_shutdown()
+    spinning.join(30.0)
+    node.close()
+    node.destroy_node()
+
+
+def levels(message):
+    return {s.name.split(": ")[1]: (s.level, {v.key: v.value for v in s.values}["code"]) for s in message.status}
+
+
+def test_a_hanging_model_is_told_at_once_given_up_and_replaced_while_the_lifecycle_answers(hanging, test_node, until):
+    node, objects, told = hanging.node, hanging.objects, hanging.told
+    until(lambda: node.state == "active", "the node to be active")
+    publisher = test_node.create_publisher(Image, "/image", QoSProfile(depth=5))
+
+    def see(wanted, what):
+        def sent():
+            publisher.publish(image_message(np.zeros((48, 64, 3), np.uint8), header_at(time.time_ns(), "camera")))
+            threading.Event().wait(0.02)
+            return [message for message in list(objects) if wanted(message)]
+
+        return until(sent, what)[0]
+
+    see(lambda message: True, "a result")
+    client = TrackerClient(test_node, "elysium", timeout_s=30.0)
+    target_id = client.track("the red mug").id
+    see(lambda message: [o.id for o in message.objects] == [target_id], "the target")
+    hanging.hangs.set()
+    see(lambda message: message.stale and message.objects[0].state == TrackedObject.STATE_STALE, "STALE")
+    timeout = (b"\x02", "MODEL_TIMEOUT")
+    until(lambda: [m for m in list(told) if levels(m)["inference"] == timeout], "an error")
+    until(lambda: node.events.counts().get("MODEL_TIMEOUT") == 1 and node._inference.is_open, "the restart")
+    assert node._inference.state().restarts == 1
+    objects.clear()
+    back = see(lambda message: [o.state for o in message.objects] == [TrackedObject.STATE_TRACKED], "the target again")
+    assert back.objects[0].id == target_id
+    hanging.hangs.set()
+    see(lambda message: message.stale, "STALE again")
+    assert client.change_state("deactivate")
+    assert client.lifecycle_state() == "inactive"
+    assert client.change_state("activate")
+    objects.clear()
+    see(lambda message: message.objects == [], "a result after all that")
+    test_node.destroy_publisher(publisher)

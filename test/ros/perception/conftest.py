@@ -16,11 +16,12 @@ from elysium_ros.perception.types import InferenceSettings, StartRequest
 
 
 def until(condition, timeout_s=5.0):
-    """Poll until something is true; the test fails if it does not become so."""
+    """Poll until something is true, and return it; the test fails if it does not become so."""
     deadline_s = time.monotonic() + timeout_s
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline_s, "it did not happen in time"
         threading.Event().wait(0.002)
+    return value
 
 
 class Results:
@@ -54,7 +55,8 @@ class Scene:
     """A perception with cameras that are fed by hand, and all that came out."""
 
     def __init__(self, cameras=("",), model=None, config=None):
-        self.mailboxes = {camera: Mailbox(camera, 4) for camera in cameras}
+        # A second passes between any two looks at the clock, so that three images after a jump are believed.
+        self.mailboxes = {camera: Mailbox(camera, 4, clock=itertools.count().__next__) for camera in cameras}
         self.outputs = Results()
         self.results, self.reports = self.outputs.jobs, self.outputs.reports
         self.perception = Perception(
@@ -72,7 +74,8 @@ class Scene:
         """Have an image arrive and be looked at; return what was published of it. No size: it cannot be decoded."""
         self.arrive(stamp, camera, size)
         before = len(self.results)
-        self.perception.look_at(self.mailboxes[camera].take())
+        if image := self.mailboxes[camera].take():
+            self.perception.look_at(image)
         return self.results[before:]
 
     def start(self, expression="", place=None, stamp=0, add=False, camera="", listener=None):

@@ -9,9 +9,9 @@ from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, TrackingConfig
 from elysium_ros.perception import inference as module
 from elysium_ros.perception.inference import Inference
+from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason
 from elysium_ros.perception.types import InferenceSettings, StartRequest
-from elysium_ros.perception.worker import WorkerError
 
 A, B = LoadOptions("a"), LoadOptions("b")
 SETTINGS = InferenceSettings(warm_up_passes=0, buffer_capacity=1)

@@ -1,10 +1,13 @@
 """The mailbox of a camera: the newest image wins, and every image is accounted for."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_ros.perception.camera import TIME_JUMP_NS, Mailbox, Verdict
+from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.time_line import Verdict
 
 SECOND = 1_000_000_000
 
@@ -27,12 +30,14 @@ def test_an_equal_or_older_stamp_is_dropped(stamp):
 
 
 def test_a_jump_back_in_time_starts_a_new_epoch_and_forgets_the_images():
-    mailbox = Mailbox("", 4)
-    mailbox.put(TIME_JUMP_NS + 9, "before", 1)
-    assert mailbox.put(8, "after", 1) is Verdict.TIME_JUMP
+    mailbox = Mailbox("", 4, clock=itertools.count().__next__)
+    mailbox.put(9 * SECOND, "before", 1)
+    assert [mailbox.put(stamp, "doubted", 1) for stamp in (7, 8)] == [Verdict.OUT_OF_ORDER] * 2
+    assert mailbox.put(9, "after", 1) is Verdict.TIME_JUMP
     assert [image.payload for image in mailbox.recent()] == ["after"]
     assert mailbox.take().epoch == 1
-    assert mailbox.put(9, "next", 1) is Verdict.KEPT
+    assert mailbox.put(10, "next", 1) is Verdict.KEPT
+    assert mailbox.dropped == 3
 
 
 def test_one_stamp_from_the_future_does_not_make_the_right_ones_late():

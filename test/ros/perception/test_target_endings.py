@@ -9,6 +9,7 @@ from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.types import TrackingConfig, TrackState
 from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.types import StartRequest
 
 SECOND = 1_000_000_000
 
@@ -56,20 +57,72 @@ def test_a_target_stopped_between_two_frames_is_removed_in_the_next(scene, at):
     assert scene.see(4)[0].views == ()
 
 
-def test_a_jump_back_in_time_ends_the_targets_of_that_camera(make_scene):
+def jump(scene, camera=""):
+    """Set time back; return what is published of the first image that is believed."""
+    assert scene.see(SECOND, camera) == scene.see(2 * SECOND, camera) == []
+    return scene.see(3 * SECOND, camera)
+
+
+def test_after_a_jump_back_in_time_words_are_searched_again_and_boxes_end(make_scene, at):
     scene = make_scene(("a", "b"))
-    ends = []
+    ends, word_ends = [], []
     scene.see(9 * SECOND, "a")
-    scene.start("one", camera="a", listener=lambda event: ends.append(event.end) is None)
-    scene.start("two", camera="b")
-    [result] = scene.see(2 * SECOND, "a")
-    assert result.image.stamp_ns == 2 * SECOND
-    assert scene.states() == [(1, "REMOVED")]
-    assert ends == [EndReason.TIME_JUMP]
-    assert scene.perception.active_ids == [2]
-    scene.start("three", camera="a")
-    scene.see(3 * SECOND, "a")
-    assert scene.states() == [(3, "TRACKED")]
+    scene.start("one", camera="a", listener=lambda event: word_ends.append(event.end) is None)
+    scene.start(place=at(0, 0, 32, 24), camera="a", add=True, listener=lambda event: ends.append(event.end) is None)
+    scene.start("three", camera="b")
+    [result] = jump(scene, "a")
+    assert result.image.stamp_ns == 3 * SECOND
+    assert scene.states() == [(2, "REMOVED"), (1, "TRACKED")]
+    assert (ends, word_ends) == ([EndReason.TIME_JUMP], [None])
+    assert scene.perception.active_ids == [1, 3]
+    scene.start("four", camera="a")
+    scene.see(4 * SECOND, "a")
+    assert scene.states() == [(1, "REMOVED"), (4, "TRACKED")]
+
+
+def test_one_late_image_ends_nothing(scene, at):
+    scene.see(9 * SECOND)
+    scene.start(place=at(0, 0, 32, 24))
+    assert scene.see(SECOND) == []
+    scene.see(10 * SECOND)
+    assert scene.states() == [(1, "TRACKED")]
+
+
+def test_words_given_from_the_start_come_back_with_every_loop_of_a_bag_even_if_they_were_lost(scene):
+    request = StartRequest("", "the red mug")
+    scene.perception.start_standing(request)
+    for loop in (1, 2, 3):
+        scene.see(9 * SECOND)
+        lose(scene)
+        scene.see(10 * SECOND)
+        assert scene.perception.active_ids == []
+        jump(scene)
+        assert scene.states()[-1] == (loop + 1, "TRACKED")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda perception: perception.stop(1),
+        lambda perception: perception.stop(0),
+        lambda perception: perception.reset(EndReason.RESET),
+        lambda perception: perception.stop(perception.start(StartRequest("", "instead")).id),
+    ],
+)
+def test_words_given_from_the_start_do_not_come_back_once_someone_has_ended_them(scene, end):
+    scene.perception.start_standing(StartRequest("", "the red mug"))
+    scene.see(9 * SECOND)
+    end(scene.perception)
+    scene.see(10 * SECOND)
+    jump(scene)
+    assert scene.perception.active_ids == []
+
+
+def lose(scene):
+    """Have the tracker end its targets, as it does with what stayed lost."""
+    [tracker] = scene.perception.stream("").trackers
+    for target_id in list(tracker.target_ids):
+        tracker.remove(target_id)
 
 
 def test_an_image_that_cannot_be_read_is_reported_and_the_next_one_counts_it(scene):

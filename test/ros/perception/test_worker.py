@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from elysium_ros.perception.camera import Mailbox
-from elysium_ros.perception.worker import MAX_REQUESTS, Worker, WorkerError
+from elysium_ros.perception.requests import WorkerError
+from elysium_ros.perception.worker import MAX_REQUESTS, Worker
 
 
 class Watch:
@@ -200,3 +201,54 @@ def test_a_failure_is_reported_and_the_thread_goes_on(watching, until):
     until(lambda: watch.failures == ["broken"])
     mailbox.put(2, None, 1)
     until(lambda: seen == [2])
+
+
+def leave(*_):
+    raise SystemExit(3)
+
+
+def test_a_model_that_ends_the_thread_is_told_to_whoever_waits_and_to_all_who_come(start, until):
+    worker = start()
+    running, waiting = worker.post(leave), worker.post(lambda: None)
+    for future in (running, waiting):
+        with pytest.raises(WorkerError, match="SystemExit: 3") as caught:
+            future.result(5.0)
+        assert caught.value.code == "MODEL_CRASHED"
+    until(lambda: isinstance(worker.crash, SystemExit))
+    with pytest.raises(WorkerError) as caught:
+        worker.post(lambda: None)
+    assert caught.value.code == "MODEL_CRASHED"
+
+
+def test_a_model_that_ends_the_thread_at_an_image_is_told_too(watching, until):
+    worker, mailbox = watching(Watch(leave))
+    mailbox.put(1, None, 1)
+    until(lambda: isinstance(worker.crash, SystemExit))
+    assert worker.work is None
+
+
+def test_who_waits_for_an_abandoned_thread_is_refused_at_once_and_its_late_answer_does_no_harm(start, until):
+    worker, go = start(), threading.Event()
+    running, waiting = worker.post(lambda: go.wait(5.0)), worker.post(lambda: None)
+    until(running.running)
+    worker.abandon(WorkerError("it hangs", code="MODEL_TIMEOUT"))
+    for refused in (running.result, waiting.result, lambda timeout: worker.post(lambda: None)):
+        with pytest.raises(WorkerError, match="it hangs") as caught:
+            refused(0)
+        assert caught.value.code == "MODEL_TIMEOUT"
+    assert "go.wait" in worker.where()
+    go.set()
+    assert worker.stop(5.0)
+    assert (worker.crash, worker.where()) == (None, "")
+
+
+def test_the_worker_says_what_it_works_on_and_how_long_it_may(start, watching, until):
+    go = threading.Event()
+    worker, mailbox = watching(Watch(lambda image: go.wait(5.0)))
+    assert worker.work is None
+    mailbox.put(1, None, 1)
+    until(lambda: worker.work)
+    assert (worker.work.limit_s, worker.work.future) == (5.0, None)
+    future = worker.post(lambda: worker.work, 77.0)
+    go.set()
+    assert (future.result(5.0).limit_s, future.result().future) == (77.0, future)
