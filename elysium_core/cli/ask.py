@@ -18,7 +18,7 @@ from elysium_core.cli.options import (
     load_model,
     with_load_options,
 )
-from elysium_core.cli.output import emit, say
+from elysium_core.cli.output import emit, say, warn
 from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
@@ -106,6 +106,7 @@ def command(
     rounds = read_conversation(history) if history else []
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
+        warn(recording.problems(), json)
     loaded = load_model(load)
 
     def ask(asked: str) -> None:

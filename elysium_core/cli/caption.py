@@ -10,7 +10,7 @@ from elysium_core.cli.options import (
     load_model,
     with_load_options,
 )
-from elysium_core.cli.output import emit, say
+from elysium_core.cli.output import emit, say, warn
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.types import LoadOptions
@@ -26,6 +26,7 @@ def command(
     """Describe a whole image or video."""
     with open_video(video) as recording:
         clip = sample_recording(recording, frames)
+        warn(recording.problems(), json)
     text = load_model(load).caption(clip)
     if json:
         emit({"text": text, "frames": [picture.index for picture in clip]})

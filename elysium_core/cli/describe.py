@@ -14,7 +14,7 @@ from elysium_core.cli.options import (
     load_model,
     with_load_options,
 )
-from elysium_core.cli.output import box_fields, emit, say
+from elysium_core.cli.output import box_fields, emit, say, warn
 from elysium_core.geometry import parse_box
 from elysium_core.io.sampling import MOST_FRAMES, description_frames, sample_recording
 from elysium_core.io.video import open_video
@@ -50,6 +50,7 @@ def command(
         size = recording.width, recording.height
         loaded = load_model(load)
         clip = sample_recording(recording, frames or description_frames(loaded.info.clip_length), keep=frame)
+        warn(recording.problems(), json)
     shown = [picture.index for picture in clip]
     text = loaded.describe(clip, parsed, frame_index=shown.index(frame), zoom=zoom)
     if json:

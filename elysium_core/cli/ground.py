@@ -19,15 +19,21 @@ from elysium_core.cli.output import box_fields, emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.frames import Frame
 from elysium_core.io.files import is_same_file
-from elysium_core.io.image import check_image_name, read_image, write_image
+from elysium_core.io.image import check_image_name, write_image
 from elysium_core.io.overlay import draw_tracks
+from elysium_core.io.video import read_picture
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, LoadOptions, TrackState, TrackUpdate
 
 
 @with_load_options
 def command(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A JPEG, PNG, BMP, WebP or PPM file.")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="An image file of any kind that track reads; of an animation, its first frame."
+        ),
+    ],
     expression: ExpressionsOption = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the boxes: .png or .jpg.")] = None,
     zoom: ZoomOption = False,
@@ -42,7 +48,7 @@ def command(
         check_image_name(render)
         if is_same_file(render, [image]):
             raise ConfigError(f"{str(render)!r} is the image itself; write to another file")
-    frame = Frame(read_image(image))
+    frame = Frame(read_picture(image))
     loaded = load_model(load)
     groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 from elysium_core.geometry import Box
+
+# A frame that was skipped is a gap in the numbers of the frames.
+_SHOWN_BY_NO_LINE = ("VIDEO_CUT", "FRAMES_DAMAGED")
 
 
 def emit(result: Mapping[str, Any]) -> None:
@@ -32,6 +35,14 @@ def box_fields(box: Box | None, width: int, height: int) -> dict[str, Any]:
         "box": None if box is None else [round(v, 6) for v in box],
         "box_px": None if box is None else [round(v, 2) for v in box.to_px(width, height)],
     }
+
+
+def warn(problems: Iterable[tuple[str, str]], json: bool) -> None:
+    """Write each problem (code and sentence) to stderr, and with ``json`` what no other line shows to stdout."""
+    for code, message in problems:
+        sys.stderr.write(f"elysium: {message}\n")
+        if json and code in _SHOWN_BY_NO_LINE:
+            emit({"warning": {"code": code, "message": message}})
 
 
 def configure_logging(verbose: bool) -> None:

@@ -19,7 +19,7 @@ from elysium_core.cli.options import (
     load_model,
     with_load_options,
 )
-from elysium_core.cli.output import Progress, say
+from elysium_core.cli.output import Progress, say, warn
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box, parse_box
@@ -168,10 +168,7 @@ def _earlier_run(out: Path, targets: Targets, run: dict[str, Any]) -> tuple[list
 
 
 def _report(run: TrackRun, written: list[Path], json: bool) -> None:
-    if run.recording.skipped:
-        sys.stderr.write(f"elysium: {run.recording.skipped} frames could not be decoded and were skipped\n")
-    if run.failures:
-        sys.stderr.write(f"elysium: the model failed on {run.failures} frames; the last error: {run.failure}\n")
+    warn(run.warnings(), json)
     if not json:
         for line in run.summary():
             say(line)

@@ -108,6 +108,12 @@ class TrackRun:
         """Number of frames that the model failed on."""
         return self._tracker.stats.failures
 
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """Yield code and sentence of what was wrong with the recording or the model."""
+        yield from self.recording.problems()
+        if self.failures:
+            yield "MODEL_FAILED", f"the model failed on {self.failures} frames; the last error: {self.failure}"
+
     def summary(self) -> Iterator[str]:
         """Yield one line per target: the number of frames in each state, and the mean score."""
         for target_id, expression in zip(self._targets.ids, self._targets.expressions, strict=True):

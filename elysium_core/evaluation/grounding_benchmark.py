@@ -88,7 +88,7 @@ def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *
     Returns:
         The record for the answer file: answer and ground truth.
     """
-    image = read_image(find_image(root, sample.image))
+    image = read_image(find_image(root, sample.image), (sample.width, sample.height))
     try:
         grounding = model.ground(image, sample.expression, zoom=zoom)
         box, text, reason = grounding.box, grounding.text, "" if grounding.box else "no box in the answer"

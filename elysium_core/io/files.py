@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 _LONGEST_NAME_BYTES = 255
+_LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 # As many links in a row as Linux follows.
 _MOST_LINKS = 40
 # Errors of a rename over a file that is a mount point of its own, or lies on another file system.
@@ -110,6 +111,15 @@ def is_stream(path: str | PathLike[str]) -> bool:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
     return not stat.S_ISREG(mode)
+
+
+def lfs_pointer(path: Path) -> bool:
+    """Return whether a file is the stand-in that Git leaves for a large file when it is cloned without Git LFS."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS_HEAD)) == _LFS_HEAD
+    except (OSError, ValueError):
+        return False
 
 
 def is_same_file(path: Path, others: Iterable[str | PathLike[str]]) -> bool:

@@ -38,7 +38,7 @@ PALETTE: tuple[Color, ...] = (
 )
 """RGB colours of targets; target 1 has the first."""
 
-SCALE_RANGE = (0.05, 8.0)
+SCALE_RANGE = (1e-6, 8.0)
 """Range of the size of the drawn picture, as a multiple of the input's size."""
 
 # Length of a dash and the gap behind it, in dashes. The round ends of a line fill a part of the gap.
@@ -61,7 +61,7 @@ def draw_tracks(image: NDArray[np.uint8], updates: Iterable[TrackUpdate], *, sca
     Args:
         image: RGB, uint8, shape (height, width, 3); it is not changed.
         updates: The tracker's updates of this frame; REMOVED targets are not drawn.
-        scale: Size of the result as a multiple of the input's size, 0.05..8. The picture
+        scale: Size of the result as a multiple of the input's size, 1e-6..8. The picture
             is scaled before drawing, so that lines and letters stay readable.
 
     Returns:

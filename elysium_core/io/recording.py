@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from elysium_core.errors import ImageError, VideoError
 from elysium_core.frames import Frame
 from elysium_core.io.image import IMAGE_SUFFIXES, read_image
+
+# One number with text around it; a minus only at the start, because elsewhere it separates.
+_NUMBERED = re.compile(r"([^0-9]*?)((?:(?<![^\s])-)?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,3})?)([^0-9]*)", re.ASCII)
 
 DEFAULT_FPS = 30.0
 """Frame rate of a source that states none, such as a folder of pictures [Hz]."""
@@ -37,7 +41,10 @@ class Recording(ABC):
         frame_count: Number of frames according to the source, None if it states none.
             Video containers are often wrong by a few frames.
         is_live: The source has no end (a camera).
+        read: Frames read so far.
         skipped: Frames that could not be decoded so far.
+        damaged: Frames that were decoded from damaged data so far, with wrong parts.
+        is_cut: The source ended before the end that it states; known when it was read to its end.
         files: The files that it is read from; none for a camera.
     """
 
@@ -47,12 +54,31 @@ class Recording(ABC):
     fps: float
     frame_count: int | None = None
     is_live: bool = False
+    read: int = 0
     skipped: int = 0
+    damaged: int = 0
+    is_cut: bool = False
     files: Sequence[Path] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; a skipped frame leaves a gap in ``index``."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield a code and a sentence for each thing that was wrong with the frames read so far."""
+        if self.skipped:
+            yield "FRAMES_SKIPPED", f"{self.skipped} frames could not be decoded and were skipped"
+        if self.damaged:
+            yield (
+                "FRAMES_DAMAGED",
+                f"{self.damaged} frames were decoded from damaged data; parts of them are wrong",
+            )
+        if self.is_cut:
+            stated = f" of {self.frame_count}" if self.frame_count else ""
+            yield (
+                "VIDEO_CUT",
+                f"{self.name!r} is cut off: only {self.read}{stated} frames were read; fetch the file again",
+            )
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that differ for different sources, wherever they are stored.
@@ -139,13 +165,31 @@ def _first_readable(paths: list[Path], name: str) -> NDArray[np.uint8]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """List the picture files of a folder in natural order of their names; hidden files are left out.
+    """List the picture files of a folder in the order of the numbers in their names; hidden files are left out.
 
     Raises:
         OSError: The folder cannot be read.
     """
     paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
-    return sorted(paths, key=lambda path: natural_key(path.name))
+    by_name = {path.name: path for path in paths}
+    return [by_name[name] for name in in_order(by_name)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort file names by the number in them, which may be a time: ``1.1.png``, ``1.15.png``, ``1.2.png``.
+
+    Names that do not have just one number each, with the same text around it, and names that count with a point
+    (``1.9.png``, ``1.10.png`` beside ``1.1.png``), are sorted by :func:`natural_key`.
+    """
+    names = list(names)
+    found = [_NUMBERED.fullmatch(Path(name).stem.lower()) for name in names]
+    parts = [match.groups() for match in found if match]
+    around = {(before, after) for before, _, after in parts}
+    values = [Decimal(number) for _, number, _ in parts]
+    is_time = any("." in number or "e" in number or number.startswith("-") for _, number, _ in parts)
+    if len(parts) == len(names) and len(around) == 1 and len(set(values)) == len(names) and is_time:
+        return [name for _, name in sorted(zip(values, names, strict=True))]
+    return sorted(names, key=natural_key)
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:

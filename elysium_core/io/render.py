@@ -30,6 +30,10 @@ T = TypeVar("T")
 # Divides evenly by all usual frame rates (24, 25, 30, 29.97, 50, 60) and is within the limit of MPEG-4 part 2.
 _MP4_TICKS_PER_S = 60_000
 
+# Few players show more, and no encoder takes much more [px].
+_LONGEST_SIDE = 8192
+_LONGEST_SIDE_MPEG4 = 8190
+
 _SHEET_TILES = 12
 
 
@@ -144,7 +148,7 @@ class FrameWriter(ABC):
 
 
 class Mp4Writer(FrameWriter):
-    """Writes H.264 video, or MPEG-4 part 2 where FFmpeg has no H.264 encoder.
+    """Writes H.264 video, or MPEG-4 part 2 where FFmpeg has no H.264 encoder; at most 8192 px a side.
 
     Args:
         path: The file to write.
@@ -156,6 +160,7 @@ class Mp4Writer(FrameWriter):
 
     def __init__(self, path: Path, fps: float) -> None:
         super().__init__(path)
+        self.max_width = _LONGEST_SIDE
         self._rate = Fraction(fps).limit_denominator(1001)
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
@@ -206,12 +211,14 @@ class Mp4Writer(FrameWriter):
 
 
 def _add_mp4_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
-    if "libx264" in av.codecs_available:
+    is_h264 = "libx264" in av.codecs_available
+    if is_h264:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
     else:
         stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "4"})
     # 4:2:0 colour needs even sizes; the frame is scaled, so that an odd last row or column is not cut off.
-    stream.width, stream.height = (max(2, side // 2 * 2) for side in (width, height))
+    scale = min(1.0, (_LONGEST_SIDE if is_h264 else _LONGEST_SIDE_MPEG4) / max(width, height))
+    stream.width, stream.height = (max(2, int(side * scale) // 2 * 2) for side in (width, height))
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = Fraction(1, _MP4_TICKS_PER_S)
     return stream
@@ -343,7 +350,8 @@ class EvenSample(Generic[T]):
 
 
 def _at_most(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Return a copy, scaled down to ``width`` px if it is wider."""
-    if image.shape[1] <= width:
+    """Return a copy, scaled down if it is wider than ``width`` px or very tall."""
+    scale = min(1.0, width / image.shape[1], _LONGEST_SIDE / image.shape[0])
+    if scale == 1:
         return image.copy()
-    return resized(image, width, max(1, round(image.shape[0] * width / image.shape[1])))
+    return resized(image, *(max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])))

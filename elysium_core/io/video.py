@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -11,19 +12,23 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from elysium_core.errors import ElysiumError, VideoError
-from elysium_core.frames import MAX_PIXELS, Frame
-from elysium_core.io.image import IMAGE_SUFFIXES
+from elysium_core.errors import ElysiumError, ImageError, VideoError
+from elysium_core.frames import Frame
+from elysium_core.io.animation import open_pictures
+from elysium_core.io.files import lfs_pointer
+from elysium_core.io.image import IMAGE_SUFFIXES, read_image
 from elysium_core.io.recording import DEFAULT_FPS, PictureRecording, Recording, pictures_in
+from elysium_core.io.video_stream import StampClock, StreamEnd, decode, frame_rate, main_stream, upright_rgb
 
 # FFmpeg also renders text files as "video"; a mistyped file name should not become a film of its letters.
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
-# Containers without a frame rate state the rate of their clock instead, such as 90000.
-_FASTEST_FPS = 1000
+# The major device number of V4L2 on Linux.
+_V4L2 = 81
+# Brands of HEIF files with HEVC inside, and those that AVIF files may have, too.
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
 _DEVICE = re.compile(r"(?:/dev/video)?([0-9]{1,3})")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -33,9 +38,10 @@ def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -
 
     Args:
         source: A video file; a folder of pictures (read in natural order of their
-            names: 2 before 10); a single picture; or a V4L2 camera as a number or
-            ``/dev/videoN``. An existing file or folder wins over a camera number.
-        fps: Frame rate of a folder of pictures [Hz].
+            names: 2 before 10); a single or animated picture; or a V4L2 camera as a number,
+            ``/dev/videoN`` or a link to it, such as those in ``/dev/v4l/by-id``. An existing
+            file or folder wins over a camera number.
+        fps: Frame rate of pictures without times [Hz].
 
     Raises:
         VideoError: The source is missing, empty, damaged, of an unknown format, or
@@ -52,7 +58,7 @@ def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -
     path = Path(text)
     device = _DEVICE.fullmatch(text)
     if device and (text.startswith("/dev/") or not path.exists()):
-        return CameraRecording(int(device.group(1)))
+        return CameraRecording(Path(f"/dev/video{device.group(1)}"))
     if _ADDRESS.match(text):
         raise VideoError(f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read")
     try:
@@ -61,11 +67,36 @@ def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -
         raise VideoError(f"there is no video {text[:200]!r}; check the path", code="VIDEO_MISSING") from error
     if stat.S_ISDIR(mode):
         return PictureRecording(pictures_in(path), name=text, fps=fps)
+    if stat.S_ISCHR(mode) and os.major(path.stat().st_rdev) == _V4L2:
+        return CameraRecording(path)
     if not stat.S_ISREG(mode):
         raise VideoError(f"{text!r} is neither a file nor a folder of pictures nor a camera")
+    return _open_file(path, text, fps)
+
+
+def _open_file(path: Path, text: str, fps: float) -> Recording:
+    if lfs_pointer(path):
+        raise VideoError(f"{text!r} is a Git LFS pointer, not the file itself; run git lfs pull", code="VIDEO_DECODE")
+    _refuse_heic(path)
+    try:
+        pictures = open_pictures(path, fps)
+    except VideoError:
+        pictures = None
+    if pictures is not None:
+        return pictures
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureRecording([path], name=text, fps=fps)
+        return PictureRecording([path], name=text, fps=fps)  # says what is wrong with the picture
     return FileRecording(path)
+
+
+def _refuse_heic(path: Path) -> None:
+    """Refuse HEIC: FFmpeg would give one tile of the picture, or its preview, as the whole."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    brand, others = head[8:12], {head[place : place + 4] for place in range(16, 64, 4)}
+    is_heic = brand in _HEIC_BRANDS or (brand in _HEIF_BRANDS and b"avif" not in others)
+    if head[4:8] == b"ftyp" and is_heic:
+        raise VideoError(f"{str(path)!r} is a HEIC image, which is not read; convert it to JPEG first", "IMG_DECODE")
 
 
 class FileRecording(Recording):
@@ -87,31 +118,34 @@ class FileRecording(Recording):
         if path.stat().st_size == 0:
             raise VideoError(f"{self.name!r} is an empty file (0 bytes)", code="VIDEO_EMPTY")
         with self._open() as container:
-            stream = _video_stream(container, self.name)
-            first = next((frame for frame in _decode(container, stream) if frame is not None), None)
+            stream = main_stream(container, self.name)
+            first = next((frame for frame, _ in decode(container, stream) if frame is not None), None)
             if first is None:
                 raise VideoError(f"{self.name!r} holds no frame that can be decoded", code="VIDEO_DECODE")
-            self.fps = _frame_rate(stream)
+            self.fps = frame_rate(stream)
             self.frame_count = stream.frames or None
         self._coded_size = (first.width, first.height)
-        self.height, self.width = _upright_rgb(first, self._coded_size).shape[:2]
+        self.height, self.width = upright_rgb(first, self._coded_size).shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames from the first; one that cannot be decoded is skipped and counted."""
-        self.skipped = 0
-        clock = _StampClock(self.fps)
+        self.read, self.skipped, self.damaged, self.is_cut = 0, 0, 0, False
         with self._open() as container:
-            stream = _video_stream(container, self.name)
-            for index, decoded in enumerate(_decode(container, stream)):
+            stream = main_stream(container, self.name)
+            clock, end = StampClock(self.fps, container.format.name), StreamEnd(container, stream)
+            for index, (decoded, is_damaged) in enumerate(decode(container, stream, end)):
                 if decoded is None:
                     self.skipped += 1
                 else:
-                    yield Frame(_upright_rgb(decoded, self._coded_size), clock.stamp_ns(decoded, index), index)
+                    self.damaged += is_damaged
+                    self.read += 1
+                    yield Frame(upright_rgb(decoded, self._coded_size), clock.stamp_ns(decoded, index), index)
+            self.is_cut = end.is_early()
 
     def _open(self) -> InputContainer:
         try:
             # The whitelist keeps a playlist from reaching out to the network.
-            container = av.open(f"file:{self._path}", options={"protocol_whitelist": "file"})
+            container = av.open(f"file:{self._path}", options={"protocol_whitelist": "file", "pattern_type": "none"})
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(
@@ -130,7 +164,7 @@ class CameraRecording(Recording):
     Stamps come from the camera driver and its clock.
 
     Args:
-        number: N of ``/dev/videoN``.
+        path: ``/dev/videoN``, or a link to it.
 
     Raises:
         VideoError: There is no such camera, it is busy, or it sends no frames.
@@ -138,21 +172,21 @@ class CameraRecording(Recording):
 
     is_live = True
 
-    def __init__(self, number: int) -> None:
-        self.name = f"/dev/video{number}"
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
         if not Path(self.name).exists():
             raise VideoError(f"there is no camera {self.name}; list the cameras with: ls /dev/video*", "CAM_MISSING")
         try:
-            self._container = av.open(self.name, format="v4l2")
+            self._container = av.open(os.path.realpath(path), format="v4l2")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"camera {self.name} cannot be opened: {reason}", code="CAM_OPEN") from error
         try:
-            stream = _video_stream(self._container, self.name)
-            self.fps = _frame_rate(stream)
+            stream = main_stream(self._container, self.name)
+            self.fps = frame_rate(stream)
             self.width, self.height = (stream.codec_context.width, stream.codec_context.height)
-            self._decoded = enumerate(_decode(self._container, stream))
-            self._clock = _StampClock(self.fps, from_zero=False)
+            self._decoded = enumerate(decode(self._container, stream))
+            self._clock = StampClock(self.fps, from_zero=False)
         except ElysiumError:
             self._container.close()
             raise
@@ -163,11 +197,12 @@ class CameraRecording(Recording):
         Raises:
             VideoError: The camera stopped sending.
         """
-        for index, decoded in self._decoded:
+        for index, (decoded, is_damaged) in self._decoded:
             if decoded is None:
                 self.skipped += 1
                 continue
-            image = _upright_rgb(decoded, (self.width, self.height))
+            self.damaged += is_damaged
+            image = upright_rgb(decoded, (self.width, self.height))
             yield Frame(image, self._clock.stamp_ns(decoded, index), index)
         raise VideoError(f"camera {self.name} stopped sending frames; is it still plugged in?", code="CAM_TIMEOUT")
 
@@ -176,70 +211,31 @@ class CameraRecording(Recording):
         self._container.close()
 
 
-class _StampClock:
-    """Turns presentation times into strictly increasing stamps [ns]."""
+def read_picture(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """Read a picture of any kind that :func:`open_video` reads; of an animation, the first frame.
 
-    def __init__(self, fps: float, *, from_zero: bool = True) -> None:
-        self._period_ns = round(1e9 / fps)
-        self._start_ns: int | None = None if from_zero else 0
-        self._last_ns = -1
+    Returns:
+        RGB, uint8, shape (height, width, 3).
 
-    def stamp_ns(self, frame: VideoFrame, index: int) -> int:
-        if frame.time is None:
-            stamp = self._last_ns + self._period_ns if self._last_ns >= 0 else index * self._period_ns
-        else:
-            time_ns = round(frame.time * 1e9)
-            if self._start_ns is None:
-                self._start_ns = time_ns
-            stamp = time_ns - self._start_ns
-        self._last_ns = max(stamp, self._last_ns + 1)
-        return self._last_ns
-
-
-def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    if not container.streams.video:
-        raise VideoError(f"{name!r} holds no video stream", code="VIDEO_EMPTY")
-    stream = container.streams.video[0]
-    context = stream.codec_context
-    if context is None:
-        raise VideoError(f"{name!r} uses a codec that this FFmpeg cannot decode", code="VIDEO_DECODE")
-    if context.width * context.height > MAX_PIXELS:
-        raise VideoError(
-            f"the frames of {name!r} have {context.width}x{context.height} px, over the limit of {MAX_PIXELS} px",
-            code="IMG_TOO_LARGE",
-        )
-    stream.thread_type = "AUTO"
-    return stream
-
-
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
-    """Yield decoded frames, and None for each packet that could not be read or decoded."""
-    packets = container.demux(stream)
-    while True:
+    Raises:
+        ImageError: The file is missing, damaged, too large, or not a picture.
+    """
+    path = Path(path)
+    try:
+        return read_image(path)
+    except ImageError as error:
+        if error.code != "IMG_DECODE":
+            raise
         try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.error.FFmpegError, OSError):
-            yield None
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            yield None
-            continue
-        yield from frames
+            _refuse_heic(path)
+            recording = FileRecording(path) if _is_gif(path) else open_pictures(path)
+        except VideoError as other:
+            raise ImageError(str(other), code=error.code) from other
+        if recording is None:
+            raise
+    return next(iter(recording)).image
 
 
-def _frame_rate(stream: VideoStream) -> float:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    fps = float(rate) if rate else 0.0
-    return fps if 0 < fps <= _FASTEST_FPS else DEFAULT_FPS
-
-
-def _upright_rgb(frame: VideoFrame, coded_size: tuple[int, int]) -> NDArray[np.uint8]:
-    # A stream may change its size half-way; a recording has one size.
-    image = frame.reformat(width=coded_size[0], height=coded_size[1], format="rgb24").to_ndarray()
-    # Older versions of PyAV have no rotation attribute.
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+def _is_gif(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GIF8"

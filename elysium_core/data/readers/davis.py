@@ -56,7 +56,7 @@ def _recordings(frames: Path, masks: Path) -> Iterator[LabelledRecording]:
     if not objects:
         raise DataError(f"{str(mask_files[0])!r} marks no object in the first frame")
     boxes = _boxes(mask_files, objects)
-    source = PictureFrames(frames, list_pictures(frames))
+    source = PictureFrames(frames, list_pictures(frames), (labels.shape[1], labels.shape[0]))
     for number, value in enumerate(objects, 1):
         name = frames.name if objects == [_SINGLE_OBJECT] else f"{frames.name}.{number}"
         yield LabelledRecording(name, source, boxes[value], masks)

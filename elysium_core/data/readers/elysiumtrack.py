@@ -21,6 +21,7 @@ from elysium_core.data.readers.annotation_files import iterate_json_objects
 from elysium_core.data.readers.frame_sources import FrameSource, PictureFrames, ZipFrames, require_pictures
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import DataError
+from elysium_core.io.image import Size
 
 
 def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRecording]:
@@ -73,7 +74,7 @@ def recording_of_line(root: Path, path: Path, item: dict[str, Any], name: str, p
     size = _frame_size(item.get("frame_size"), place)
     return LabelledRecording(
         name=name,
-        frames=_frames(root, _safe_paths(frames, place), place),
+        frames=_frames(root, _safe_paths(frames, place), size, place),
         boxes_xywh_px=_boxes(boxes, size, place),
         truth_file=path,
         expression=_words(item.get("object_description")) or _words(item.get("object_class")),
@@ -112,25 +113,25 @@ def _box(row: Any, place: str, index: int) -> list[float]:
 
 def _safe_paths(frames: list[Any], place: str) -> list[str]:
     for frame in frames:
-        if not isinstance(frame, str) or PurePosixPath(frame).is_absolute() or ".." in PurePosixPath(frame).parts:
+        if not isinstance(frame, str) or not frame or PurePosixPath(frame).is_absolute() or ".." in PurePosixPath(frame).parts:
             raise DataError(f"{place} names the frame {frame!r}; a path below the data folder is needed")
     return frames
 
 
-def _frames(root: Path, names: list[str], place: str) -> FrameSource:
+def _frames(root: Path, names: list[str], size: Size, place: str) -> FrameSource:
     folders = {str(PurePosixPath(name).parent) for name in names}
     folder = folders.pop()
     if not folders and (root / folder).is_dir():
-        return require_pictures(root / folder, [PurePosixPath(name).name for name in names])
+        return require_pictures(root / folder, [PurePosixPath(name).name for name in names], size)
     if (root / names[0]).is_file():
-        return PictureFrames(root, names)
+        return PictureFrames(root, names, size)
     for archive in sorted(root.glob("*.zip")):
         members = _members(archive)
         if names[0] in members:
             lacking = next((name for name in names if name not in members), None)
             if lacking is not None:
                 raise DataError(f"{place} names {lacking!r}, which {str(archive)!r} does not hold")
-            return ZipFrames(archive, names)
+            return ZipFrames(archive, names, size)
     raise DataError(
         f"{place} names {names[0]!r}, which is not in {str(root)!r}; "
         "unpack packaged_results/group_*.tar.gz there, or put frames.zip beside the JSON file"

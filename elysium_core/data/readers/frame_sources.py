@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from PIL import Image
-
 from elysium_core.errors import DataError, ImageError
-from elysium_core.frames import Frame
-from elysium_core.io.image import read_image
+from elysium_core.frames import MAX_PIXELS, Frame
+from elysium_core.io.image import Size, decode_image, read_image
 from elysium_core.io.recording import DEFAULT_FPS, pictures_in
 from elysium_core.io.video import open_video
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".gif"})
 """Endings of the files that count as videos."""
+
+# As many bytes as the largest picture has without compression, with 16 bits and four channels.
+_LARGEST_MEMBER_BYTES = 8 * MAX_PIXELS
 
 
 class FrameSource(Protocol):
@@ -51,10 +51,12 @@ class PictureFrames:
     Attributes:
         folder: Their folder.
         names: Their paths relative to ``folder``, in order of time.
+        annotated: Width and height that the annotations are of [px]; see :func:`elysium_core.io.image.read_image`.
     """
 
     folder: Path
     names: Sequence[str]
+    annotated: Size | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class PictureFrames:
         """Yield the pictures, with stamps of a nominal frame rate."""
         for index, name in enumerate(self.names):
             try:
-                yield Frame(read_image(self.folder / name), _stamp_ns(index), index)
+                yield Frame(read_image(self.folder / name, self.annotated), _stamp_ns(index), index)
             except ImageError as error:
                 raise DataError(f"frame {index} of {self.name!r}: {error}") from error
 
@@ -82,10 +84,12 @@ class ZipFrames:
     Attributes:
         archive: The zip file.
         names: Members, in order of time.
+        annotated: As for :class:`PictureFrames`.
     """
 
     archive: Path
     names: Sequence[str]
+    annotated: Size | None = None
 
     @property
     def name(self) -> str:
@@ -101,11 +105,13 @@ class ZipFrames:
         """Yield the pictures, with stamps of a nominal frame rate."""
         with zipfile.ZipFile(self.archive) as archive:
             for index, name in enumerate(self.names):
+                place = f"{name!r} in {str(self.archive)!r}"
                 try:
-                    picture = Image.open(io.BytesIO(archive.read(name)), formats=("JPEG", "PNG"))
-                    yield Frame(np.array(picture.convert("RGB")), _stamp_ns(index), index)
-                except (KeyError, OSError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-                    raise DataError(f"cannot read {name!r} in {str(self.archive)!r}: {error}") from error
+                    yield Frame(decode_image(_member(archive, name), place, self.annotated), _stamp_ns(index), index)
+                except ImageError as error:
+                    raise DataError(f"frame {index}: {error}") from error
+                except (KeyError, OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+                    raise DataError(f"cannot read {place}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,13 @@ class VideoFrames:
             yield from recording
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > _LARGEST_MEMBER_BYTES:
+        raise ValueError(f"it has {size} bytes unpacked, over the limit of {_LARGEST_MEMBER_BYTES}")
+    return archive.read(name)
+
+
 def list_pictures(folder: Path) -> list[str]:
     """Return the names of the pictures in a folder, in natural order: 2 before 10.
 
@@ -149,8 +162,8 @@ def list_pictures(folder: Path) -> list[str]:
     return names
 
 
-def require_pictures(folder: Path, names: Sequence[str]) -> PictureFrames:
-    """Return the pictures that an annotation names, after checking that all of them exist.
+def require_pictures(folder: Path, names: Sequence[str], annotated: Size | None = None) -> PictureFrames:
+    """Return the pictures that an annotation of that size names, after checking that all of them exist.
 
     Raises:
         DataError: The folder or a picture is missing.
@@ -162,7 +175,7 @@ def require_pictures(folder: Path, names: Sequence[str]) -> PictureFrames:
             f"{len(missing)} of {len(names)} frames are missing in {str(folder)!r}, the first is {missing[0]!r}; "
             "unpack the data set's frames there"
         )
-    return PictureFrames(folder, names)
+    return PictureFrames(folder, names, annotated)
 
 
 def _stamp_ns(index: int) -> int:

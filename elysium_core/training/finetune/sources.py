@@ -228,16 +228,17 @@ def _box_or_none(row: NDArray[np.float64], size: tuple[int, int]) -> Box | None:
 
 def _refcoco(config: SourceConfig) -> SampleSource:
     root, split = Path(config.path), config.split or "train"
-    pictures = Path(config.media) if config.media else root
+    media = Path(config.media) if config.media else root
 
     def convert(sample: GroundingSample) -> Sample:
         place = f"{config.reader} {sample.sample_id} in {str(root)!r}"
-        path = find_image(pictures, sample.image)
+        path = find_image(media, sample.image)
         try:
             box = Box.from_px(*sample.box_xyxy_px, sample.width, sample.height, clip=True)
         except BoxError as error:
             raise DataError(f"{place}: {error}") from error
-        return Sample(place, PictureFrames(path.parent, [path.name]), objects=(LabelledObject(sample.expression, box),))
+        pictures = PictureFrames(path.parent, [path.name], (sample.width, sample.height))
+        return Sample(place, pictures, objects=(LabelledObject(sample.expression, box),))
 
     lines = root / f"{config.reader}.jsonl"
     if not lines.is_file():

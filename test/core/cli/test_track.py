@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import elysium_core
 from elysium_core.cli import track_run
@@ -357,6 +358,18 @@ def test_skipped_frames_are_said(elysium, tmp_path):
     outcome = elysium("track", tmp_path / "frames", *BOX, *IDENTITY, "--json")
     assert [line["frame"] for line in outcome.lines] == [0, 2]
     assert outcome.err == "elysium: 1 frames could not be decoded and were skipped\n"
+
+
+def test_a_video_that_is_cut_off_is_said(elysium, tmp_path):
+    frames = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (48, 64, 3), np.uint8)) for n in range(6)]
+    path = tmp_path / "a.png"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    outcome = elysium("track", path, *BOX, *IDENTITY, "--json")
+    assert outcome.code == 0
+    assert outcome.lines[-1]["warning"]["code"] == "VIDEO_CUT"
+    assert f"of {len(frames)} frames" in outcome.err
+    assert "VIDEO_CUT" in elysium("caption", path, *IDENTITY, "--json").out
 
 
 class InterruptingTracker(IdentityTracker):

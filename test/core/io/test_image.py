@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from elysium_core.errors import ImageError
-from elysium_core.io.image import read_image, write_image
+from elysium_core.io.image import as_rgb, decode_image, image_size, read_image, write_image
 
 ROWS, COLUMNS = np.mgrid[0:30, 0:40]
 GRADIENT = np.stack([COLUMNS * 4, ROWS * 4, COLUMNS * 0], axis=2).astype(np.uint8)
@@ -143,3 +143,56 @@ def test_a_file_cannot_be_a_folder(tmp_path):
     with pytest.raises(ImageError) as error:
         write_image(tmp_path / "file" / "a.png", GRADIENT)
     assert error.value.code == "IMG_WRITE"
+
+
+def turned(path, orientation: int, size=(40, 30)):
+    """Write GRADIENT, scaled, with an orientation flag."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GRADIENT).resize(size).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_the_stored_picture_stay_where_they_are(tmp_path, orientation):
+    path = turned(tmp_path / "a.png", orientation)
+    assert np.array_equal(read_image(path, (40, 30)), GRADIENT)
+    assert image_size(path, (40, 30)) == (40, 30)
+
+
+@pytest.mark.parametrize("annotated", [(30, 40), (60, 80), (15, 20)])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_the_upright_picture_stay_where_they_are(tmp_path, orientation, annotated):
+    path = turned(tmp_path / "a.png", orientation)
+    assert np.array_equal(read_image(path, annotated), read_image(path))
+    assert image_size(path, annotated) == image_size(path) == (30, 40)
+
+
+@pytest.mark.parametrize("annotated", [(80, 60), (20, 15), (41, 31)])
+def test_a_scaled_copy_of_the_annotated_picture_is_read(tmp_path, annotated):
+    assert read_image(turned(tmp_path / "a.png", 1), annotated).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("annotated", [(30, 40), (40, 40), (0, 0), (640, 360)])
+def test_another_picture_than_the_annotated_one_is_refused(tmp_path, annotated):
+    with pytest.raises(ImageError, match="40x30") as error:
+        read_image(turned(tmp_path / "a.png", 3), annotated)
+    assert error.value.code == "IMG_SIZE"
+
+
+def test_content_is_decoded_as_a_file_is(tmp_path):
+    path = turned(tmp_path / "a.png", 6)
+    assert np.array_equal(decode_image(path.read_bytes(), "a"), read_image(path))
+    with pytest.raises(ImageError, match="b in c"):
+        decode_image(b"nothing", "b in c")
+
+
+def test_the_stand_in_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(ImageError, match="git lfs pull"):
+        read_image(tmp_path / "a.png")
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(ValueError, match="floating point"):
+        as_rgb(Image.fromarray(np.zeros((2, 2), np.float32)))

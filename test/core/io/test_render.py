@@ -9,6 +9,7 @@ from elysium_core.frames import Frame
 from elysium_core.io import render
 from elysium_core.io.image import read_image
 from elysium_core.io.labels import contact_sheet
+from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.render import EvenSample, GifWriter, open_writer
 from elysium_core.io.video import open_video
 
@@ -218,3 +219,14 @@ def test_an_even_sample_is_bounded_spread_and_begins_at_the_first(count):
     assert len(sample.kept) >= min(count, 3)
     assert len(steps) <= 1
     assert sample.kept[:1] == list(range(min(count, 1)))
+
+
+@pytest.mark.parametrize("size", [(20_000, 64), (64, 20_000), (1, 9000), (9000, 1), (1, 1)])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_pictures_of_any_shape_are_scaled_down(tmp_path, name, size):
+    width, height = size
+    with open_writer(tmp_path / name, 10) as writer:
+        image = np.full((height, width, 3), 90, np.uint8)
+        writer.write(Frame(draw_tracks(image, [], scale=writer.scale_for(width))))
+    shown = next(iter(open_video(tmp_path / name)))
+    assert max(shown.width, shown.height) <= 8192 + 40  # a contact sheet has a strip for the number

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import VideoError
-from elysium_core.io import video
+from elysium_core.io import video, video_stream
 from elysium_core.io.image import write_image
 from elysium_core.io.recording import natural_key
 from elysium_core.io.video import open_video
@@ -141,7 +141,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_frames_over_the_limit_are_refused_before_decoding(make_video, monkeypatch):
-    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(video_stream, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(VideoError, match="64x48 px") as error:
         open_video(make_video())
     assert error.value.code == "IMG_TOO_LARGE"
