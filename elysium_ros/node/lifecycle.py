@@ -70,6 +70,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Whether the process is ending; nobody waits for an answer then."""
         return not self.context.ok()
 
+    def destroy_node(self) -> None:
+        """Take the node down, and with it the participant in DDS, whose last user is the state machine."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def give_up(self, reason: str) -> None:
         """End the process with the exit code that asks for a restart.
 

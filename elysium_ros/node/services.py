@@ -138,12 +138,17 @@ class Services:
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        found, frame, image = self._inference.call(partial(_search, request), timeout_s)
+        found, frame, image, least = self._inference.call(partial(_search, request), timeout_s)
         response.header = request.image.header if image is None else image.payload.header
         if found.box is None:
             response.message = "NOT_FOUND: the model's answer has no box"
             return response
         response.success, response.message = True, "" if image is None else _age(image)
+        if not found.is_sure(least):
+            response.success = False
+            response.message = (
+                f"NOT_SURE: the best box scores {found.score:.2f}, below tracking.score_threshold {least:g}"
+            )
         response.boxes = [box_to_message(found.box, frame.width, frame.height)]
         response.scores = [float(found.score)]
         return response
@@ -180,7 +185,7 @@ def _answer(request: Describe.Request, perception: Perception) -> Answer:
     return describe_place(model, stream, place, request.question, zoom=zoom, max_age_s=max_age_s)
 
 
-def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Incoming | None]:
+def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Incoming | None, float]:
     if len(request.image.data) == 0 and (request.image.width or request.image.height):
         raise ImageError("the image has a size but no data; leave it out to search the newest one")
     if len(request.image.data) == 0:
@@ -191,7 +196,7 @@ def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding,
         image = None
         frame = Frame(decode_image(request.image), stamp_to_ns(request.image.header.stamp))
     found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
-    return found, frame, image
+    return found, frame, image, perception.config.score_threshold
 
 
 def _age(image: Incoming) -> str:

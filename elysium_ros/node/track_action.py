@@ -64,6 +64,10 @@ class TrackAction:
             cancel_service_qos_profile=SERVICE_QOS,
         )
 
+    def close(self) -> None:
+        """Take the action server down."""
+        self._server.destroy()
+
     def _execute(self, goal: Any) -> TrackObject.Result:
         result = TrackObject.Result(reason=TrackObject.Result.REASON_ERROR)
         queue = EventQueue(self._node)

@@ -104,6 +104,7 @@ class TrackerNode(ManagedNode):
     def close(self) -> None:
         """End the threads of the node; wait a little for what they are doing."""
         self._watchdog.stop(_CLOSE_TIMEOUT_S)
+        self._action_api.close()
         self._inference.stop(_CLOSE_TIMEOUT_S)
         self._outputs.close(_CLOSE_TIMEOUT_S)
 
@@ -161,6 +162,9 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
+        if node is not None:
+            # Or others see this node for 20 s more, and its shared memory stays for ever.
+            node.destroy_node()
     if "torch" in sys.modules or any(thread.name == INFERENCE_THREAD for thread in threading.enumerate()):
         # All is closed. Taking torch apart takes seconds, and aborts if a model still runs, or loads, in a thread.
         sys.stdout.flush()

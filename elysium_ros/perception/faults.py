@@ -7,12 +7,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from elysium_ros.perception.requests import WorkerError, crash_reason
+from elysium_ros.perception.requests import Work, WorkerError, crash_reason
 from elysium_ros.perception.worker import Worker
 
 # Several restarts in a row mean that a new process is needed; a model that has worked this long has recovered.
 _MAX_RESTARTS = 3
 _RECOVERED_S = 60.0
+
+# Longer than the watchdog sleeps, shorter than a process is stopped by hand.
+_LONGEST_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,35 @@ class RestartBudget:
         return not on_gpu and self._restarts <= _MAX_RESTARTS
 
 
-def find_fault(worker: Worker) -> Fault | None:
-    """Return why a worker is to be given up: its model has ended the thread, or hangs; None if it works."""
-    crash, work = worker.crash, worker.work
-    if crash is not None:
-        return Fault(crash_reason(crash), "".join(traceback.format_exception(crash)))
-    if work is None or time.monotonic() - work.since_s <= work.limit_s:
-        return None
-    what = "one image" if work.future is None else "one request"
-    reason = f"the model has been busy with {what} for longer than {work.limit_s:g} s (model.timeout) and was given up"
-    return Fault(WorkerError(reason, code="MODEL_TIMEOUT"), worker.where())
+class FaultFinder:
+    """Says when a worker is to be given up: its model has ended the thread, or works on one thing for too long.
+
+    Call it often. Time in which nobody looked, because the whole process was stopped, is not held against the model.
+
+    Args:
+        clock: Steady clock [s].
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked_at_s = clock()
+        self._work: Work | None = None
+        self._worked_s = 0.0
+
+    def look(self, worker: Worker) -> Fault | None:
+        """Return why a worker is to be given up; None if it works."""
+        now_s = self._clock()
+        passed_s, self._looked_at_s = now_s - self._looked_at_s, now_s
+        crash, work = worker.crash, worker.work
+        if crash is not None:
+            return Fault(crash_reason(crash), "".join(traceback.format_exception(crash)))
+        if work is not self._work:
+            self._work, self._worked_s = work, 0.0
+        if work is None:
+            return None
+        self._worked_s += min(passed_s, _LONGEST_LOOK_S, now_s - work.since_s)
+        if self._worked_s <= work.limit_s:
+            return None
+        what = "one image (model.timeout)" if work.future is None else "one request"
+        reason = f"the model was given up after more than {work.limit_s:g} s of work on {what}"
+        return Fault(WorkerError(reason, code="MODEL_TIMEOUT"), worker.where())

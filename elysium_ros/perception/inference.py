@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from elysium_core.types import LoadOptions, ModelInfo, PerceptionModel
 from elysium_ros.perception.camera import Mailbox
-from elysium_ros.perception.faults import Fault, RestartBudget, find_fault
+from elysium_ros.perception.faults import Fault, FaultFinder, RestartBudget
 from elysium_ros.perception.model_loading import load_model, warm_up
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.requests import WorkerError
@@ -102,6 +102,7 @@ class Inference:
         self._outputs: Outputs | None = None
         self._restarting: WorkerError | None = None
         self._budget = RestartBudget()
+        self._faults = FaultFinder()
         self._worker: Worker | None = None
         self._model: PerceptionModel | None = None
         self._options: LoadOptions | None = None
@@ -202,7 +203,7 @@ class Inference:
         """
         with self._lock:
             worker = self._worker
-            fault = None if worker is None else find_fault(worker)
+            fault = None if worker is None else self._faults.look(worker)
             if worker is None or fault is None:
                 return None
             self._worker = None

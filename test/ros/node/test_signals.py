@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -75,3 +76,30 @@ def test_a_signal_at_any_moment_of_the_start_is_a_normal_end(tmp_path: Path, nam
         story = f"{how.name} after {delay_s:.3f} s: {output}"
         assert code == 0, story
         assert "Traceback" not in output, story
+
+
+# With torch in the process it ends without Python's own clean-up. A stand-in is enough for that, and quicker.
+WITH_TORCH = """
+import sys, types
+torch = sys.modules["torch"] = types.ModuleType("torch")
+torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+from elysium_ros.node.tracker_node import main
+sys.exit(main(sys.argv))
+"""
+
+
+def test_a_node_that_ends_leaves_no_shared_memory(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", WITH_TORCH, "--ros-args", "-p", "model.path:=identity"]
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        while "active, listening" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        own = {
+            Path(line.split()[-1]) for line in maps.splitlines() if re.search(r"/dev/shm/fastrtps_[0-9a-f]{16}$", line)
+        }
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60.0) == 0, log.read_text()
+    assert own, "Fast DDS keeps a file of its own in shared memory while the node runs"
+    assert [path for path in own if path.exists()] == []

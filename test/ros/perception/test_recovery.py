@@ -8,9 +8,9 @@ import pytest
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.types import LoadOptions, ModelInfo
 from elysium_ros.perception import inference as module
-from elysium_ros.perception.faults import RestartBudget
+from elysium_ros.perception.faults import FaultFinder, RestartBudget
 from elysium_ros.perception.inference import Inference
-from elysium_ros.perception.requests import WorkerError
+from elysium_ros.perception.requests import Work, WorkerError
 from elysium_ros.perception.targets import EndReason
 from elysium_ros.perception.types import InferenceSettings, StartRequest
 
@@ -211,16 +211,36 @@ def test_a_model_that_hangs_while_it_is_loaded_is_an_error_of_the_transition(lif
     inference.stop()
 
 
+class Clock:
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
 def test_a_few_restarts_in_a_row_are_allowed_and_never_on_a_gpu():
-    class Clock:
-        now_s = 0.0
-
-        def __call__(self):
-            return self.now_s
-
     clock = Clock()
     budget = RestartBudget(clock)
     assert [budget.allows(on_gpu=False) for _ in range(4)] == [True, True, True, False]
     clock.now_s = 61.0
     assert budget.allows(on_gpu=False)
+    assert budget.failures == 5
     assert not RestartBudget().allows(on_gpu=True)
+
+
+def test_only_time_in_which_the_process_ran_is_held_against_the_model():
+    clock = Clock()
+    finder, worker = FaultFinder(clock), SimpleNamespace(crash=None, work=None, where=lambda: "there")
+    clock.now_s = 100.0
+    assert finder.look(worker) is None
+    for work in (Work(100.0, 5.0), Work(200.0, 5.0)):
+        worker.work = work
+        clock.now_s = work.since_s + 60.0
+        assert finder.look(worker) is None, "the process was stopped for a minute"
+        for _ in range(43):
+            clock.now_s += 0.1
+            assert finder.look(worker) is None
+    for _ in range(3):
+        clock.now_s += 0.1
+        fault = finder.look(worker)
+    assert (fault.reason.code, fault.detail) == ("MODEL_TIMEOUT", "there")
