@@ -221,7 +221,7 @@ class Llama(nn.Module):
         """
         if mask is None and cache is not None and cache.length > 0 and embeddings.shape[1] > 1:
             raise ValueError("a mask is needed when new tokens follow cached ones")
-        cos, sin = self._rotary(positions, embeddings.dtype)
+        cos, sin = self.rotary(positions, embeddings.dtype)
         hidden, collected = embeddings, []
         for index, layer in enumerate(self.model.layers):
             hidden = layer(hidden, cos, sin, mask, cache, index)
@@ -245,7 +245,7 @@ class Llama(nn.Module):
         size, weight = self.size, self.model.embed_tokens.weight
         return KVShape(size.layers, size.kv_heads, size.head_dim, weight.device, weight.dtype)
 
-    def _rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the cosines and sines of the rotary embedding, each (B or 1, 1, T, d)."""
         size = self.size
         even = torch.arange(0, size.head_dim, 2, device=positions.device, dtype=torch.float32)

@@ -48,4 +48,4 @@ def ranking(scores: Tensor, is_present: Tensor) -> Mean:
     present, absent = scores[is_present], scores[~is_present]
     difference = present[:, None] - absent[None]
     wins = (difference > 0).float() + 0.5 * (difference == 0).float()
-    return Mean(wins.sum(), torch.tensor(float(wins.numel())))
+    return Mean(wins.sum(), wins.new_tensor(float(wins.numel())))

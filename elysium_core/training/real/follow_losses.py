@@ -15,14 +15,13 @@ from elysium_core.prompt.box_text import LEVELS
 from elysium_core.training.losses import Losses, Mean, place_visual_tokens
 from elysium_core.training.pointing import PointingHeads
 from elysium_core.training.real.box_measures import cell_distance, overlaps
-from elysium_core.training.real.follow_prompts import NO_FIELD, FollowPrompts, FollowRows, continuations, numbers_of
+from elysium_core.training.real.follow_prompts import FollowPrompts
+from elysium_core.training.real.marked_rows import MarkedRows, numbers_of
 
 # On the scale of cell_distance: cells that must be found, those that count neither way, those that are on the object.
 _FOUND, _NEAR, _ON = 0.3, 1.0, 0.6
 _POSITIVE_WEIGHT, _NEGATIVE_WEIGHT = 0.75, 0.5
 _SIDES_WEIGHT = 2.0
-# Numbers near the true one are nearly right: standard deviation of the wanted distribution, in steps.
-_BLUR = 0.7
 _LEAST_WEIGHT = 1e-8
 _ON_WEIGHT, _OFF_WEIGHT = 4.0, 0.5
 
@@ -140,34 +139,17 @@ class AnswerLosses:
         losses = self._written(logits, rows, live_box, is_present)
         return losses | self._pointed(dict(zip(self._pointing.collect, collected, strict=True)), rows, on)
 
-    def _written(self, logits: Tensor, rows: FollowRows, live_box: Tensor, is_present: Tensor) -> Losses:
-        wanted = self._wanted(rows, live_box, is_present, logits.shape[-1])
+    def _written(self, logits: Tensor, rows: MarkedRows, live_box: Tensor, is_present: Tensor) -> Losses:
+        wanted = self.prompts.marker.wanted(rows, live_box, is_present, logits.shape[-1])
         losses = -(wanted * logits.log_softmax(-1)).sum(-1)
-        counted = (rows.coordinate != NO_FIELD) & is_present[rows.row]
+        counted = rows.in_number & is_present[rows.answer]
         hits = (logits.detach().argmax(-1) == rows.label) & counted
         return {
             "answer": Mean(losses.sum(), losses.new_tensor(float(len(losses)))),
             "digit_accuracy": Mean(hits.sum(), counted.sum()),
         }
 
-    def _wanted(self, rows: FollowRows, live_box: Tensor, is_present: Tensor, vocabulary: int) -> Tensor:
-        """The wanted distribution (P, V) of each predicted token."""
-        device = live_box.device
-        inside = rows.coordinate != NO_FIELD
-        truth = live_box[rows.row[inside], rows.coordinate[inside]] * LEVELS
-        numbers = torch.arange(LEVELS + 1.0, device=device)
-        weight = torch.exp(-0.5 * ((numbers - truth[:, None]) / _BLUR) ** 2) + _LEAST_WEIGHT
-        weight = torch.where(is_present[rows.row[inside]][:, None], weight, 1.0)
-        shares = torch.einsum("pcn,pn->pc", continuations().to(device)[rows.state[inside]], weight)
-        shares = shares / shares.sum(-1, keepdim=True)
-        number = torch.zeros(len(shares), vocabulary, device=device)
-        number[:, self.prompts.digits.to(device)] = shares[:, :10]
-        number.scatter_(1, rows.ender[inside][:, None], shares[:, 10:])
-        wanted = F.one_hot(rows.label, vocabulary).float()
-        wanted[inside] = number
-        return wanted
-
-    def _pointed(self, hidden: dict[int, Tensor], rows: FollowRows, on: Tensor) -> Losses:
+    def _pointed(self, hidden: dict[int, Tensor], rows: MarkedRows, on: Tensor) -> Losses:
         """Where the answered box opens, its row must look at tokens on the object: one pointer of kind 0 a row."""
         pointers = torch.zeros(len(on), 5, dtype=torch.int64, device=on.device)
         pointers[:, 0], pointers[:, 1] = torch.arange(len(on), device=on.device), rows.opening

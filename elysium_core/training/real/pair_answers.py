@@ -17,7 +17,8 @@ from elysium_core.prompt.box_text import LEVELS
 from elysium_core.runtime import Runtime
 from elysium_core.training.losses import Losses, Mean
 from elysium_core.training.real.box_measures import overlaps, ranking
-from elysium_core.training.real.follow_prompts import FollowPrompts, numbers_of
+from elysium_core.training.real.follow_prompts import FollowPrompts
+from elysium_core.training.real.marked_rows import numbers_of
 from elysium_core.training.real.pair_features import PairFeatures
 from elysium_core.types import Grounding
 

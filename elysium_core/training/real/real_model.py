@@ -24,7 +24,8 @@ from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import TRAINING, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.pretrained_encoder import load_encoder
-from elysium_core.training.real.real_recipe import RealModelConfig, RealRecipe
+from elysium_core.training.real.real_recipe import RealRecipe
+from elysium_core.training.real.real_sizes import RealModelConfig
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_train
 from elysium_core.training.snapshots import find_weights
 
@@ -32,10 +33,11 @@ CHECKPOINT_FOLDER = "checkpoint"
 NOTICE_NAME = "NOTICE"
 
 _MOST_FRAMES = 32
+_PLACES = ("a thing on the left", "a thing on the right", "a thing at the top", "a thing at the bottom")
 _TIED = "llm.lm_head.weight"
 _NETWORK = "network."
-# The model was trained to follow, not to find things by their names.
-_VOCABULARY = ("object",)
+# What a model without words may be asked for: it was trained to follow, not to find things by their names.
+_NO_NAMES = ("object",)
 
 
 def texts_of_tasks(words: Sequence[str], system_text: str) -> Iterator[str]:
@@ -44,10 +46,10 @@ def texts_of_tasks(words: Sequence[str], system_text: str) -> Iterator[str]:
     yield format_track([Box(0.12, 0.34, 0.56, 0.78)] * _MOST_FRAMES)
     for questions in TRAINING.values():
         for question in questions:
-            yield question_piece(fill(question, expression=f"the {_VOCABULARY[0]}", box="[12,34,56,78]"))
-    for word in words:
-        # A word must become one entry, so it has to outweigh the questions' own words.
-        yield from [f"the {word}"] * max(len(words), len(TRAINING))
+            yield question_piece(fill(question, expression="the object", box="[12,34,56,78]"))
+    # A word must become one entry, so it has to outweigh the questions' own words.
+    for text in (*(f"the {word}" for word in words), *_PLACES):
+        yield from [text] * max(len(words), len(TRAINING))
 
 
 def run_tokenizer(recipe: RealRecipe, folder: Path) -> TextTokenizer:
@@ -99,7 +101,7 @@ def model_settings(model: RealModelConfig) -> ElysiumConfig:
         system_text=model.system_text,
         clip_length=2,
         window="anchor",
-        vocabulary=_VOCABULARY,
+        vocabulary=model.words or _NO_NAMES,
         crop=model.crop,
         follow="crop",
     )

@@ -1,4 +1,4 @@
-"""Recipes of ``kind: real``: sizes of the model, photos and pairs of them, stages."""
+"""Recipes of ``kind: real``: photos, what is drawn of them, stages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 
 from elysium_core.data.photos.pair_settings import PairSettings
 from elysium_core.errors import DataError
-from elysium_core.network.crop_config import CropConfig
-from elysium_core.network.efficientnet import FRAME_STRIDE_PX, EfficientNetConfig
+from elysium_core.training.real.real_sizes import RealModelConfig
 from elysium_core.training.recipe_file import (
     Amount,
     Count,
@@ -26,99 +25,13 @@ from elysium_core.training.recipe_file import (
     one_of,
     stage_problems,
 )
-from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
 KINDS = ("read", "select", "joint")
 """What a stage can train; :mod:`elysium_core.training.real.real_stages` has one step function for each."""
-POOL_FOLDER = "pairs"
+PAIRS_FOLDER, FRAMES_FOLDER = "pairs", "frames"
+"""Folders of a run that hold drawn pairs and frames; no stage has their names."""
 
 _PAIRS = PairSettings()
-_CROP = CropConfig()
-_SIDE_STEP_PX = 16
-_CutLength = Annotated[Whole, Field(ge=_SIDE_STEP_PX, le=512, multiple_of=_SIDE_STEP_PX)]
-_Width = Annotated[Whole, Field(ge=1, le=4096)]
-
-
-class RealModelConfig(RecipePart):
-    """Sizes of the model.
-
-    Attributes:
-        encoder: Kind of the vision encoder.
-        encoder_weights: File of its pretrained weights (:mod:`elysium_core.training.pretrained_encoder`).
-        frame_px: Side of a whole frame [px].
-        frame_tokens: Tokens kept of a whole frame.
-        contrast: See :class:`elysium_core.network.efficientnet.EfficientNetConfig`.
-        live_px: Side of a live crop [px]; this and the next six: :class:`elysium_core.network.crop_config.CropConfig`.
-        anchor_px: Side of an anchor crop [px].
-        live_tokens: Tokens kept of a live crop.
-        anchor_tokens: Tokens kept of an anchor crop.
-        neck: Channels that features are reduced to.
-        match: Width of the vectors that are compared.
-        trunk: Channels behind the comparison.
-        token_width: Width of a visual token.
-        llm_width: Width of the language model.
-        llm_layers: Its layers.
-        llm_heads: Its attention heads.
-        llm_mlp: Width of its MLP.
-        vocab_size: Most entries of the tokenizer.
-        words: Texts whose words the tokenizer shall know, beside those of the questions.
-        system_text: Opening of every prompt, with its closing blank.
-    """
-
-    encoder: Annotated[Text, one_of((EfficientNetConfig.model_type,))] = EfficientNetConfig.model_type
-    encoder_weights: Text = ""
-    frame_px: Annotated[Whole, Field(ge=32, le=2048, multiple_of=32)] = 256
-    frame_tokens: Count = 85
-    contrast: Annotated[Number, Field(ge=0, le=127)] = 40.0
-    live_px: _CutLength = _CROP.live_px
-    anchor_px: _CutLength = _CROP.anchor_px
-    live_tokens: Count = _CROP.live_tokens
-    anchor_tokens: Count = _CROP.anchor_tokens
-    neck: _Width = _CROP.neck
-    match: _Width = _CROP.match
-    trunk: _Width = _CROP.trunk
-    token_width: _Width = _CROP.num_features
-    llm_width: Count = 160
-    llm_layers: Count = 4
-    llm_heads: Count = 5
-    llm_mlp: Count = 400
-    vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
-    words: tuple[Text, ...] = ()
-    system_text: Text = ""
-
-    @property
-    def crop(self) -> CropConfig:
-        """Settings of the selector for crops."""
-        return CropConfig(
-            self.live_px,
-            self.anchor_px,
-            self.live_tokens,
-            self.anchor_tokens,
-            self.neck,
-            self.match,
-            self.trunk,
-            self.token_width,
-        )
-
-    @property
-    def frame_cells(self) -> int:
-        """Cells of a whole frame."""
-        return (self.frame_px // FRAME_STRIDE_PX) ** 2
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> RealModelConfig:
-        return checked(self, _model_problems(self))
-
-
-def _model_problems(model: RealModelConfig) -> Iterator[Problem]:
-    for key, side in (("live", model.live_px), ("anchor", model.anchor_px)):
-        cells = (side // 8) ** 2
-        if getattr(model, f"{key}_tokens") > cells:
-            yield (f"{key}_tokens",), f"must be at most {cells}, the cells of such a crop"
-    if model.frame_tokens > model.frame_cells:
-        yield ("frame_tokens",), f"must be at most {model.frame_cells}, the cells of a frame"
-    if model.llm_width % (2 * model.llm_heads):
-        yield ("llm_width",), f"is not a multiple of twice model.llm_heads = {model.llm_heads}"
 
 
 class PhotoDataConfig(RecipePart):
@@ -130,6 +43,8 @@ class PhotoDataConfig(RecipePart):
         cutouts: Cache folder of cut-outs; sprites alone if empty.
         held_out: Pairs of held-out photos that evaluations look at.
         pool: Number of pairs that are kept on disk and used again; 0 = every pair is drawn anew.
+        frame_pool: Likewise of whole frames.
+        held_out_frames: Held-out photos that evaluations look at.
         seed: Seed of everything.
         cutout_share: This and the following: see :class:`elysium_core.data.photos.pair_settings.PairSettings`.
     """
@@ -139,6 +54,8 @@ class PhotoDataConfig(RecipePart):
     cutouts: Text = ""
     held_out: Annotated[Whole, Field(ge=2)] = 256
     pool: NotNegative = 0
+    frame_pool: NotNegative = 0
+    held_out_frames: Count = 64
     seed: NotNegative = 1
     cutout_share: Share = _PAIRS.cutout_share
     true_box_share: Share = _PAIRS.true_box_share
@@ -175,13 +92,15 @@ class RealStageConfig(RecipePart):
     """One stage.
 
     Attributes:
-        kind: ``read``: the language model learns to read boxes off made-up tokens, without pictures. ``select``: the
-            selector learns to find the object. ``joint``: all of it.
+        kind: ``read``: the language model learns to read boxes and names off made-up tokens, without pictures.
+            ``select``: the selectors learn to find objects. ``joint``: all of it.
         steps: Optimiser steps.
         batch: Pairs a step.
+        frame_batch: Whole frames a step, of a model that knows names.
+        questions: Questions about each of them.
+        word_weight: Weight of the losses of whole frames.
         lr: Peak learning rate of language model and projector.
         selector_lr: Of the selector.
-        encoder_lr: Of the later blocks of the vision encoder; 0 = they stay as they are.
         warmup_steps: Steps of linear warm-up.
         decay_from: Share of the steps after which the rate falls linearly to ``final_lr`` of its peak, 0..1.
         final_lr: Last rate as a share of the peak.
@@ -201,9 +120,11 @@ class RealStageConfig(RecipePart):
     kind: Annotated[Text, one_of(KINDS)]
     steps: Count
     batch: Annotated[Whole, Field(ge=2, le=4096)] = 32
+    frame_batch: Annotated[Whole, Field(ge=2, le=4096)] = 16
+    questions: Annotated[Whole, Field(ge=2, le=64)] = 6
+    word_weight: Amount = 1.0
     lr: Amount = 1e-3
     selector_lr: Amount = 4e-4
-    encoder_lr: Amount = 0.0
     warmup_steps: NotNegative = 60
     decay_from: Share = 0.3
     final_lr: Share = 0.01
@@ -221,8 +142,8 @@ class RealStageConfig(RecipePart):
 
     @model_validator(mode="after")
     def _settings_fit(self) -> RealStageConfig:
-        idle = [key for key in ("encoder_lr", "distil_weight") if self.kind == "read" and getattr(self, key)]
-        return checked(self, [((key,), "has no effect in a stage of kind read: it has no pictures") for key in idle])
+        idle = self.kind == "read" and self.distil_weight > 0
+        return checked(self, [(("distil_weight",), "has no effect in a stage of kind read: it has no pictures")] * idle)
 
 
 class RealRecipe(RecipePart):
@@ -265,8 +186,8 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
                 yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
         if known and stage.distil_weight and not recipe.has_read(name):
             yield ("stages", name, "distil_weight"), "needs a stage of kind read in init, whose tokens are the model"
-        if name == POOL_FOLDER:
-            yield ("stages", name), "cannot be the name of a stage; it is the folder of the drawn pairs"
+        if name in (PAIRS_FOLDER, FRAMES_FOLDER):
+            yield ("stages", name), f"cannot be the name of a stage; it is the folder of the drawn {name}"
         before.append(name)
     if recipe.export in recipe.stages and recipe.stages[recipe.export].kind != "joint":
         yield ("export",), "is not a stage of kind joint; the others do not train everything that following needs"

@@ -1,9 +1,7 @@
-"""A stage of ``kind: real``: what :mod:`elysium_core.training.loop` runs on pairs of stills or on made-up readings."""
+"""A stage of ``kind: real``: what :mod:`elysium_core.training.loop` runs on photos or on made-up readings."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from elysium_core.checkpoint.integrity import hash_file
-from elysium_core.data.photos.cutout_cache import CutoutCache
-from elysium_core.data.photos.cutouts import CutoutLibrary
-from elysium_core.data.photos.pair_batches import PairBatches
-from elysium_core.data.photos.pair_generator import PairGenerator
-from elysium_core.data.photos.photo_set import PhotoSet
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.prompt.layout import PromptLayout
@@ -30,21 +22,21 @@ from elysium_core.training.losses import Losses
 from elysium_core.training.optimizer import BETAS, ScheduledAdamW, linear_factor
 from elysium_core.training.pointing import PointingHeads
 from elysium_core.training.real.follow_prompts import FollowPrompts
-from elysium_core.training.real.pair_answers import answer_pairs, answer_sheet
-from elysium_core.training.real.pair_features import BLOCK_PAIRS, FreshPairs, PairEncoder, PairFeatures, PooledPairs
-from elysium_core.training.real.readings import ReadingBatches, ReadingTokens
-from elysium_core.training.real.real_model import build_network, crop_encoder, run_tokenizer
-from elysium_core.training.real.real_recipe import POOL_FOLDER, RealRecipe
-from elysium_core.training.real.real_stages import TRAINED, RealTrainingModel, best_boxes, parameter_groups
-from elysium_core.training.sample_answers import training_runtime
+from elysium_core.training.real.frame_prompts import FramePrompts
+from elysium_core.training.real.frame_questions import QuestionDrawer
+from elysium_core.training.real.held_out_sheets import held_out_sheets
+from elysium_core.training.real.readings import ReadingTokens
+from elysium_core.training.real.real_model import build_network, run_tokenizer, vision_settings
+from elysium_core.training.real.real_recipe import RealRecipe
+from elysium_core.training.real.real_stages import TRAINED, RealTrainingModel, StepBatch, parameter_groups
+from elysium_core.training.real.stage_data import StageData
+from elysium_core.training.real.word_parts import WordParts
 from elysium_core.training.seeds import batch_seed
 from elysium_core.training.snapshots import WEIGHTS_NAME, load_weights
 from elysium_core.training.stage_work import LoopSettings
 
 _TIED = frozenset({"network.llm.lm_head.weight"})
-# Numbers of batches that no training reaches.
-_HELD_OUT = 1 << 40
-_PICTURED = 24
+_POINTING_LAYERS = (2, 3)
 
 
 class RealStageRun:
@@ -59,7 +51,7 @@ class RealStageRun:
         folder: Folder of the whole run.
 
     Raises:
-        DataError: The encoder's weights cannot be read.
+        DataError: The encoder's weights cannot be read, or a name that the model shall know is in no photo.
     """
 
     def __init__(self, recipe: RealRecipe, name: str, folder: Path) -> None:
@@ -82,7 +74,10 @@ class RealStageRun:
         )
         acceleration = Acceleration(recipe.device, find_unused=True)
         self.device = acceleration.device
-        self.model = build_training_model(recipe, name, folder).to(self.device)
+        self.data = StageData(recipe, name, folder)
+        # Only here are questions about photos drawn.
+        counts = self.data.photo_counts if recipe.model.words and stage.kind == "joint" else None
+        self.model = build_training_model(recipe, name, folder, counts).to(self.device)
         self.optimizer = ScheduledAdamW(parameter_groups(self.model, stage), stage.weight_decay, BETAS)
         self.loop = TrainingLoop(self, self.model, self.optimizer, acceleration, self.folder)
 
@@ -118,46 +113,8 @@ class RealStageRun:
 
     @cached_property
     def batches(self) -> Dataset[Any]:
-        """Readings, or pairs of photos that are trained on."""
-        stage, model, data = self.stage, self.recipe.model, self.recipe.data
-        if stage.kind == "read":
-            return ReadingBatches(model.crop.live_cells, stage.batch, batch_seed(data.seed, self.number))
-        generator, encoder = self._generator(held_out=False), self._pair_encoder
-        if not data.pool:
-            # Each stage has batches of its own; so many that no training reaches their end.
-            seed = batch_seed(data.seed, self.number) % (1 << 62)
-            return FreshPairs(PairBatches(generator, stage.batch, seed, _HELD_OUT), encoder)
-        blocks = PairBatches(generator, BLOCK_PAIRS, data.seed, max(1, data.pool // BLOCK_PAIRS))
-        seed = batch_seed(data.seed, self.number)
-        return PooledPairs(blocks, encoder, self._pool_folder, stage.batch, seed, self._drawn_before())
-
-    def _drawn_before(self) -> int:
-        """Blocks that earlier stages have drawn."""
-        before = list(self.recipe.stages.values())[: self.number]
-        return sum(stage.steps * stage.batch for stage in before if stage.kind != "read") // BLOCK_PAIRS
-
-    @property
-    def _pool_folder(self) -> Path:
-        """Where drawn pairs are kept: other data or another encoder have another folder."""
-        model = self.recipe.model
-        settings = self.recipe.data.model_dump(mode="json", exclude={"pool", "held_out"})
-        settings |= {key: getattr(model, key) for key in ("contrast", "live_px", "anchor_px")}
-        settings["encoder"] = hash_file(Path(model.encoder_weights))
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        return self.run_folder / POOL_FOLDER / name
-
-    @cached_property
-    def _pair_encoder(self) -> PairEncoder:
-        # A copy of its own on the CPU: worker processes must not hold the model that is trained.
-        network = build_network(self.recipe.model, self.model.tokenizer.vocab_size, self.recipe.data.seed)
-        return PairEncoder(crop_encoder(network).eval().requires_grad_(requires_grad=False))
-
-    def _generator(self, *, held_out: bool) -> PairGenerator:
-        data = self.recipe.data
-        teachers = [Path(path) if path else None for path in data.teachers]
-        photos = PhotoSet.open([Path(path) for path in data.photos], teachers).part(held_out=held_out)
-        library = CutoutLibrary(CutoutCache(Path(data.cutouts)) if data.cutouts else None).part(held_out=held_out)
-        return PairGenerator(photos, library, data.pair_settings(self.recipe.model))
+        """Readings, or pairs and whole photos that are trained on."""
+        return self.data.batches()
 
     def seed(self, number: int) -> int:
         """Seed of the noise in one batch."""
@@ -180,32 +137,19 @@ class RealStageRun:
         return losses
 
     @cached_property
-    def _looked_at(self) -> list[Any]:
-        count, data = self.recipe.data.held_out, self.recipe.data
-        if self.stage.kind == "read":
-            return [ReadingBatches(self.recipe.model.crop.live_cells, count, data.seed)[_HELD_OUT]]
-        pairs = PairBatches(self._generator(held_out=True), count, data.seed, 1)
-        return [self._pair_encoder.encode(pairs[0], keep_pixels=True)]
+    def _looked_at(self) -> StepBatch:
+        return self.data.held_out()
 
     def held_out(self) -> list[Any]:
-        """One batch of pairs of held-out photos, the same in every stage; of readings never trained on."""
-        return self._looked_at
+        """One batch of pairs and frames of held-out photos, the same in every stage; of readings never trained on."""
+        return [self._looked_at]
 
     @torch.no_grad()
     def pictures(self, model: nn.Module, batch: Any) -> dict[str, NDArray[np.uint8]]:
-        """A sheet of the first held-out pairs with what the model says about them."""
+        """Sheets of the first held-out pairs and frames with what the model says about them."""
         if not isinstance(model, RealTrainingModel):
             raise TypeError(f"the model became a {type(model).__name__}")
-        if not isinstance(batch, PairFeatures) or batch.live_pixels is None:
-            return {}
-        shown = batch.rows(torch.arange(min(_PICTURED, len(batch.live_box)), device=batch.live_box.device))
-        anchors, live, boxes = model.look(shown)
-        answers = None
-        if self.stage.kind == "joint":
-            told, seen = (model.network.llm_proj(tokens) for tokens in (anchors.tokens, live.tokens))
-            runtime = training_runtime(model.network, model.tokenizer)
-            answers = answer_pairs(runtime, model.prompts, told, seen, shown.anchor_box)
-        return {"pairs": answer_sheet(shown, best_boxes(live, boxes), answers)}
+        return {} if self.stage.kind == "read" else held_out_sheets(model, batch)
 
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write all weights."""
@@ -213,16 +157,31 @@ class RealStageRun:
             save_file(weights, temporary)
 
 
-def build_training_model(recipe: RealRecipe, name: str, folder: Path) -> RealTrainingModel:
+def build_training_model(
+    recipe: RealRecipe, name: str, folder: Path, counts: NDArray[np.int64] | None = None
+) -> RealTrainingModel:
     """Build network and training-only modules of a stage with their first weights.
+
+    Args:
+        recipe: The recipe.
+        name: The stage.
+        folder: Of the run.
+        counts: (V,) number of photos that show each name; the same for all if omitted.
 
     Raises:
         DataError: The encoder's weights cannot be read.
     """
     model, tokenizer = recipe.model, run_tokenizer(recipe, folder)
+    stage, layout = recipe.stages[name], PromptLayout(tokenizer, model.system_text)
     network = build_network(model, tokenizer.vocab_size, recipe.data.seed)
     reading = ReadingTokens(model.crop.live_cells, model.anchor_tokens, model.token_width, model.llm_width)
-    middle, late = max(1, model.llm_layers // 2), max(1, model.llm_layers - 1)
-    pointing = PointingHeads(model.llm_width, layers=(tuple(sorted({middle, late})),))
-    prompts = FollowPrompts(PromptLayout(tokenizer, model.system_text), model.anchor_tokens, model.live_tokens)
-    return RealTrainingModel(network, reading, pointing, prompts, tokenizer, recipe.stages[name])
+    layers = tuple(sorted({min(layer, model.llm_layers) for layer in _POINTING_LAYERS}))
+    pointing = PointingHeads(model.llm_width, layers=(layers,))
+    words = None
+    if model.words:
+        prompts = FramePrompts(layout, model.frame_tokens, model.words)
+        drawer = QuestionDrawer(model.words, np.ones(len(model.words), np.int64) if counts is None else counts)
+        grid = vision_settings(model).grid
+        words = WordParts(prompts, drawer, grid, stage.questions, model.token_width, model.llm_width)
+    follow = FollowPrompts(layout, model.anchor_tokens, model.live_tokens)
+    return RealTrainingModel(network, reading, pointing, words, follow, tokenizer, stage)

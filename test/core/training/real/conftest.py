@@ -23,6 +23,8 @@ from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.recipes import load_any_recipe
 
 COLORS = ((220, 40, 40), (40, 60, 220), (230, 210, 40), (200, 50, 200))
+WORDS = ("cherry", "deep sea", "lemon", "plum")
+"""Names of squares of these colours."""
 TINY: dict[str, Any] = {
     "kind": "real",
     "name": "tiny",
@@ -43,14 +45,24 @@ TINY: dict[str, Any] = {
         "llm_heads": 4,
         "llm_mlp": 128,
         "vocab_size": 512,
+        "words": list(WORDS),
     },
-    "data": {"held_out": 12, "seed": 3, "absent_share": 0.2, "cutout_share": 0.3, "true_box_share": 0.7},
+    "data": {
+        "held_out": 12,
+        "held_out_frames": 4,
+        "seed": 3,
+        "absent_share": 0.2,
+        "cutout_share": 0.3,
+        "true_box_share": 0.7,
+    },
     "stages": {
         "read": {"kind": "read", "steps": 3, "batch": 4},
         "select": {"kind": "select", "steps": 3, "batch": 4, "init": ["read"], "distil_weight": 1.0},
-        "joint": {"kind": "joint", "steps": 4, "batch": 4, "init": ["read", "select"], "encoder_lr": 1e-4},
+        "joint": {"kind": "joint", "steps": 4, "batch": 4, "init": ["read", "select"]},
     },
 }
+for _stage in TINY["stages"].values():
+    _stage |= {"frame_batch": 3, "questions": 4}
 
 
 def clouds(seed: int, width: int = 200, height: int = 160) -> np.ndarray:
@@ -63,16 +75,17 @@ def clouds(seed: int, width: int = 200, height: int = 160) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def square_photos(tmp_path_factory) -> Path:
-    """Eighty photos with ``annotations.jsonl``: one coloured square in each."""
+    """Eighty photos with ``annotations.jsonl``: one coloured square in each, named after its colour."""
     folder = tmp_path_factory.mktemp("squares")
     lines = []
     for number in range(80):
         image, rng = clouds(number), np.random.default_rng(number)
         side, (x, y) = int(rng.integers(26, 44)), rng.integers(20, 90, 2)
         image[y : y + side, x : x + side] = COLORS[number % len(COLORS)]
+        name = WORDS[number % len(COLORS)].replace(" ", "")
         write_image(folder / f"{number}.png", image)
         box = [x / 200, y / 160, (x + side) / 200, (y + side) / 160]
-        lines.append(json.dumps({"image": f"{number}.png", "objects": [{"name": "square", "box": box}]}))
+        lines.append(json.dumps({"image": f"{number}.png", "objects": [{"name": name, "box": box}]}))
     (folder / "annotations.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 

@@ -14,7 +14,8 @@ from elysium_core.prompt.layout import PromptLayout
 from elysium_core.training.losses import place_visual_tokens
 from elysium_core.training.pointing import PointingHeads
 from elysium_core.training.real.follow_losses import AnswerLosses
-from elysium_core.training.real.follow_prompts import NO_FIELD, FollowPrompts, continuations, numbers_of
+from elysium_core.training.real.follow_prompts import FollowPrompts
+from elysium_core.training.real.marked_rows import NO_FIELD, continuations, numbers_of
 
 BOXES = [Box(0.25, 0.0, 0.75, 1.0), Box(0.07, 0.31, 0.6, 0.99)]
 
@@ -97,12 +98,12 @@ def losses(model, prompts) -> AnswerLosses:
     return AnswerLosses(prompts, PointingHeads(model.runtime.family.network.llm.size.width, ((1, 2),)))
 
 
-def test_wanted_shares_are_those_of_the_numbers_near_the_truth(losses, prompts, model):
+def test_wanted_shares_are_those_of_the_numbers_near_the_truth(prompts, model):
     truth, vocabulary = as_tensor(*BOXES), model.runtime.tokenizer.vocab_size
     rows = prompts.rows(numbers_of(truth), numbers_of(truth))
-    wanted = losses._wanted(rows, truth, torch.tensor([True, False]), vocabulary)
+    wanted = prompts.marker.wanted(rows, truth, torch.tensor([True, False]), vocabulary)
     torch.testing.assert_close(wanted.sum(-1), torch.ones(len(wanted)))
-    digit = {str(d): int(prompts.digits[d]) for d in range(10)}
+    digit = {str(d): int(prompts.marker.digits[d]) for d in range(10)}
     for place in range(len(wanted)):
         coordinate, row = int(rows.coordinate[place]), int(rows.row[place])
         if coordinate == NO_FIELD:

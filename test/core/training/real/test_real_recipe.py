@@ -4,6 +4,7 @@ import pytest
 
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.training.real.real_recipe import KINDS, require_files
+from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.real_stages import STEPS, TRAINED
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run
@@ -34,7 +35,12 @@ def test_every_kind_of_stage_has_a_step():
         ("data.true_box_share=0.8", "data.cutout_share = 0.3 and data.true_box_share = 0.8 are more than 1 together"),
         ("data.teachers=[a, b]", r"data.teachers = ['a', 'b'] must have at most 1 entries"),
         ("data.picture=x", "unknown key data.picture"),
-        ("stages.read.encoder_lr=0.1", "stages.read.encoder_lr = 0.1 has no effect in a stage of kind read"),
+        ("stages.read.encoder_lr=0.1", "unknown key stages.read.encoder_lr"),
+        ("stages.read.distil_weight=1", "stages.read.distil_weight = 1.0 has no effect in a stage of kind read"),
+        ("model.llm_layers=2", "model.llm_layers = 2 must be at least 3 in a model that knows words"),
+        ("model.llm_heads=2", "model.llm_heads = 2 must be at least 4 in a model that knows words"),
+        ("model.frame_px=160", "model.frame_px = 160 must be at most 128 in a model that knows words"),
+        ("model.words=[red cup, plum, blue cup]", "has several names that end in 'cup'"),
         ("stages.select.kind=distil", "stages.select.kind = 'distil' is not one of read, select, joint"),
         ("stages.joint.init=[reed]", "stages.joint.init = ['reed'] names reed, which is not a stage before it"),
         ("stages.select.init=[]", "stages.select.distil_weight = 1.0 needs a stage of kind read in init"),
@@ -65,6 +71,23 @@ def test_the_paths_have_to_be_filled_in(real_file):
     recipe = load_any_recipe(real_file, ["model.encoder_weights=''", "data.photos=[]"])
     with pytest.raises(DataError, match=r"encoder_weights is not filled in.*photos is not filled in"):
         require_files(recipe)
+
+
+def test_a_stage_leaves_the_pools_their_folders(real_file):
+    said = problems_of(real_file, "stages.frames={kind: read, steps: 1}")
+    assert "stages.frames" in said
+    assert "it is the folder of the drawn frames" in said
+
+
+def test_a_model_without_words_may_be_smaller(real_file):
+    recipe = load_any_recipe(real_file, ["model.words=[]", "model.llm_layers=2", "model.frame_px=160"])
+    assert recipe.model.words == ()
+
+
+def test_a_name_that_no_photo_shows_is_told(real_file, tmp_path):
+    recipe = load_any_recipe(real_file, ["model.words=[plum, zeppelin, lemon]"])
+    with pytest.raises(DataError, match=r"no photo of data\.photos has an annotated zeppelin"):
+        RealStageRun(recipe, "joint", tmp_path)
 
 
 def test_a_stage_knows_what_it_has_learnt_to_read_from(real_recipe):
