@@ -6,8 +6,8 @@ trackers share one runtime. It keeps no state between calls except reusable memo
 
 from __future__ import annotations
 
+import logging
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
 from elysium_core.device import device_errors
 from elysium_core.engine.draft_tree import Drafter
 from elysium_core.engine.engine import Engine, EngineCounters, Generation, Request
@@ -25,7 +26,10 @@ from elysium_core.families.base import Anchor, Family, Seen, Steps
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.prompt.vocabulary import KnownWords, Vocabulary
 from elysium_core.types import Answer
+
+_LOG = logging.getLogger(__name__)
 
 Take = Callable[[], list[Seen]]
 """Returns encoded images for use on the CUDA stream that is current at the call."""
@@ -75,8 +79,6 @@ class SideStream:
         return take
 
 
-# Names in the message about an unknown expression.
-_EXAMPLES = 8
 # Images encoded in advance that are kept: the one that is used next, and the one after it.
 _MOST_AHEAD = 2
 
@@ -98,7 +100,8 @@ class Runtime:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self._known = _word_pattern(family.settings.vocabulary)
+        settings = family.settings
+        self._vocabulary = Vocabulary(settings.vocabulary, settings.words) if settings.vocabulary else None
         self._side = SideStream(family.device)
         self._ahead: deque[_Ahead] = deque(maxlen=_MOST_AHEAD)
 
@@ -121,14 +124,20 @@ class Runtime:
                 (``EXPR_UNKNOWN``).
         """
         words = clean_expression(expression)
-        if self._known is not None and self._known.search(words) is None:
-            names = self.family.settings.vocabulary
+        if self._vocabulary is None:
+            return words
+        known = self._vocabulary.translate(words)
+        if not known.text:
+            names = self._vocabulary.names
             raise ExpressionError(
-                f"{words!r} contains no object name of this model; it has {len(names)} names, among them "
-                f"{', '.join(names[:_EXAMPLES])} (`elysium info` lists them; for free language load a larger model)",
+                f"{words!r} contains no object name of this model, which knows {len(names)} names; the nearest are "
+                f"{', '.join(self._vocabulary.nearest(words))} (`elysium info` lists all; for free language load a "
+                "larger model)",
                 code="EXPR_UNKNOWN",
             )
-        return words
+        if known.ignored:
+            _LOG.warning("%r: this model was not trained on %s; it looks for %r", words, _said(known), known.text)
+        return known.text
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
@@ -237,18 +246,25 @@ class Runtime:
         prefix: Tensor | None = self.family.opening(seen) if seen else None
         return self.new_engine().answer([request], prefix)[0]
 
-    def read(self, generation: Generation, frame_count: int, steps: Steps) -> Answer:
+    def read(
+        self,
+        generation: Generation,
+        frame_count: int,
+        steps: Steps,
+        calibration: ScoreCalibration = UNCALIBRATED,
+    ) -> Answer:
         """Read the boxes of an answer about ``frame_count`` frames, and their scores.
 
         Args:
             generation: The generated answer.
             frame_count: Frames of the clip, >= 1.
             steps: Steps of box text in those frames.
+            calibration: Of the scores.
         """
         text = self.tokenizer.decode(generation.token_ids)
         parsed = self.family.grammar.read(text, frame_count, steps)
         digits = self.family.box_digits(generation.token_ids)
-        groups = [_confidence([generation.logprobs[place] for place in places]) for places in digits]
+        groups = [calibration(_confidence([generation.logprobs[place] for place in places])) for places in digits]
         scores = tuple(groups[group] if group is not None and group < len(groups) else 0.0 for group in parsed.groups)
         return Answer(text, parsed.boxes, scores, dict(parsed.problems))
 
@@ -258,7 +274,5 @@ def _confidence(logprobs: Sequence[float]) -> float:
     return math.exp(sum(logprobs) / len(logprobs)) if logprobs else 0.0
 
 
-def _word_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
-    if not names:
-        return None
-    return re.compile(r"\b(?:" + "|".join(re.escape(name) for name in names) + r")\b", re.IGNORECASE)
+def _said(known: KnownWords) -> str:
+    return ", ".join(repr(word) for word in known.ignored)

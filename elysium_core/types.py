@@ -21,6 +21,10 @@ MODES = ("stream", "clip")
 WINDOWS = ("auto", "anchor", "growing")
 
 
+SURE_FROM = 0.3
+"""Least score of a box that counts as found, if no other is set."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrackingConfig:
     """Settings of a tracker.
@@ -56,7 +60,7 @@ class TrackingConfig:
     window: str = "auto"
     clip_length: int | None = None
     max_targets: int = 4
-    score_threshold: float = 0.3
+    score_threshold: float = SURE_FROM
     lost_after_s: float = 2.0
     remove_after_s: float = 10.0
     reground_period_s: float = 5.0
@@ -290,6 +294,10 @@ class Grounding:
     score: float
     text: str = ""
     reason: str = ""
+
+    def is_sure(self, threshold: float = SURE_FROM) -> bool:
+        """Whether there is a box whose score is not below a threshold: one below it is hardly better than a guess."""
+        return self.box is not None and self.score >= threshold
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ def command(
             emit(fields)
         else:
             where = f"{fields['box_px']} px, score {grounding.score:.2f}" if grounding.box else "not found"
+            if grounding.box and not grounding.is_sure():
+                where = f"not found; the best guess is {where}"
             say(f"{text}: {where}")
     if render:
         write_image(render, draw_tracks(frame.image, _as_updates(expressions, groundings)))
@@ -67,6 +69,7 @@ def _fields(expression: str, grounding: Grounding, frame: Frame) -> dict[str, An
         "expression": expression,
         **box_fields(grounding.box, frame.width, frame.height),
         "score": round(grounding.score, 6),
+        "sure": grounding.is_sure(),
         "text": grounding.text,
     }
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import ParsedAnswer
@@ -112,11 +113,17 @@ class FamilySettings:
         clip_length: Frames of a clip in training.
         window: Recommended window in stream mode, ``anchor`` or ``growing``.
         vocabulary: Object names of a model with a closed vocabulary; empty for free language.
+        words: Other words that such a model was trained on; empty = not known.
+        find_scores: Calibration of the scores of boxes found by words.
+        follow_scores: Calibration of the scores of boxes followed in crops.
     """
 
     clip_length: int = 8
     window: str = "growing"
     vocabulary: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    find_scores: ScoreCalibration = UNCALIBRATED
+    follow_scores: ScoreCalibration = UNCALIBRATED
 
 
 class Family(Protocol):

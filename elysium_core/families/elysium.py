@@ -94,7 +94,14 @@ class ElysiumFamily:
         self.network, self.tokenizer, self.vision = network, tokenizer, vision
         self.decoder: StreamDecoder = decoder or build_decoder(network.llm)
         self.grammar = ElysiumGrammar()
-        self.settings = FamilySettings(config.clip_length, config.window, config.vocabulary)
+        self.settings = FamilySettings(
+            config.clip_length,
+            config.window,
+            config.vocabulary,
+            config.words,
+            config.find_scores,
+            config.follow_scores,
+        )
         self._layout = PromptLayout(tokenizer, config.system_text)
 
     @property

@@ -94,10 +94,11 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(hidden.dtype)
 
 
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary position embedding to (B, H, T, d) with cos, sin (B or 1, 1, T, d)."""
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cos + torch.cat((-second, first), dim=-1) * sin
+def rotate(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply rotary position embedding to (B, H, T, d) and (B, G, T, d) with cos, sin (B or 1, 1, T, d)."""
+    (q1, q2), (k1, k2) = query.chunk(2, dim=-1), key.chunk(2, dim=-1)
+    turned_query, turned_key = torch.cat((-q2, q1), dim=-1), torch.cat((-k2, k1), dim=-1)
+    return query * cos + turned_query * sin, key * cos + turned_key * sin
 
 
 class Attention(nn.Module):
@@ -119,7 +120,7 @@ class Attention(nn.Module):
         query = self.q_proj(hidden).view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
         value = self.v_proj(hidden).view(batch, tokens, self.kv_heads, self.head_dim).transpose(1, 2)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = rotate(query, key, cos, sin)
         if cache is not None:
             key, value = cache.update(layer, key, value)
         grouped = self.kv_heads != self.heads

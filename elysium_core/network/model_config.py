@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
 from elysium_core.errors import ModelFileError
 from elysium_core.network.crop_config import CropConfig
 
@@ -78,6 +79,10 @@ class ElysiumConfig:
         clip_length: Frames of the clips that the model was trained on.
         window: Stream window that suits the model best: ``anchor`` or ``growing``.
         vocabulary: Names that a small model was trained on; empty for a model of free language.
+        words: Other words that it was trained on; empty = not known, all are kept (see
+            :mod:`elysium_core.prompt.vocabulary`).
+        find_scores: Calibration of the scores of boxes found by words.
+        follow_scores: Calibration of the scores of boxes followed in crops.
         crop: Selector that follows an object in crops; None for a model that cannot.
         follow: One of :data:`FOLLOW_MODES`: what suits the model best.
     """
@@ -91,6 +96,9 @@ class ElysiumConfig:
     clip_length: int = 8
     window: str = "growing"
     vocabulary: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    find_scores: ScoreCalibration = UNCALIBRATED
+    follow_scores: ScoreCalibration = UNCALIBRATED
     crop: CropConfig | None = None
     follow: str = "frame"
 
@@ -131,6 +139,9 @@ class ElysiumConfig:
                 clip_length=int(extra.get("clip_length", 8)),
                 window=_text({"window": "growing"} | extra, "window"),
                 vocabulary=tuple(str(name) for name in extra.get("vocabulary", ())),
+                words=tuple(str(word) for word in extra.get("words", ())),
+                find_scores=_calibration(extra, "find_scores"),
+                follow_scores=_calibration(extra, "follow_scores"),
                 crop=crop,
                 follow=_text({"follow": FOLLOW_MODES[0]} | extra, "follow"),
             )
@@ -181,7 +192,18 @@ class ElysiumConfig:
             "vocabulary": list(self.vocabulary),
             "follow": self.follow,
         }
+        if self.words:
+            content["elysium"]["words"] = list(self.words)
+        for key in ("find_scores", "follow_scores"):
+            calibration: ScoreCalibration = getattr(self, key)
+            if calibration != UNCALIBRATED:
+                content["elysium"][key] = [calibration.scale, calibration.shift]
         return content
+
+
+def _calibration(extra: dict[str, Any], key: str) -> ScoreCalibration:
+    scale, shift = extra.get(key, (1.0, 0.0))
+    return ScoreCalibration(float(scale), float(shift))
 
 
 def _crop_config(raw: Any, source: str) -> CropConfig | None:

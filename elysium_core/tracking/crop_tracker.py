@@ -23,7 +23,7 @@ from elysium_core.families.base import Anchor, CropSizes, Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.crop import Crop
-from elysium_core.prompt.questions import RSOT, SOT
+from elysium_core.prompt.questions import SOT
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.find import find_by_words
@@ -171,18 +171,18 @@ class CropTracker(ModelTracker):
         self._count_pictures(len(pictures), started)
         requests = [self._request(name, crop, seen) for (name, crop), seen in zip(crops.items(), live, strict=True)]
         answers = self._runtime.new_engine(self._counters).answer(requests)
-        steps = [seen.steps for seen in live]
+        steps, scores = [seen.steps for seen in live], self._runtime.family.settings.follow_scores
         return {
-            name: self._runtime.read(answer, _FRAMES, step).at(1)
+            name: self._runtime.read(answer, _FRAMES, step, scores).at(1)
             for name, answer, step in zip(crops, answers, steps, strict=True)
         }
 
     def _request(self, name: str, crop: Crop, live: Seen) -> Request:
         """The anchor, the live crop, the question, and the known box of the anchor."""
-        family, followed, words = self._runtime.family, self._followed[name], self._targets[name].expression
+        family, followed = self._runtime.family, self._followed[name]
         anchor, grammar = followed.anchor, family.grammar
         box = grammar.write(anchor.box, anchor.seen.steps)
-        question = family.question(RSOT, words) if words else family.question(SOT, box=box)
+        question = family.question(SOT, box=box)
         guess = grammar.answer([anchor.box, crop.inside(followed.box) or anchor.box], live.steps)
         known = grammar.beginning([anchor.box], live.steps)
         draft = AnswerDraft(self._runtime.tokenizer, grammar, known, guess)
@@ -219,7 +219,7 @@ class CropTracker(ModelTracker):
         return ""
 
     def _is_sure(self, answer: Grounding) -> bool:
-        return answer.box is not None and answer.score >= self._config.score_threshold
+        return answer.is_sure(self._config.score_threshold)
 
     def _search(self, frame: Frame, now_s: float, seen: dict[str, Grounding]) -> None:
         """Look again for targets that are lost, and for those whose words are due to be asked again."""

@@ -43,4 +43,7 @@ def find_by_words(
         draft = AnswerDraft(runtime.tokenizer, family.grammar, "", guess)
         requests.append(runtime.request(family.question(REC, words), (), draft, _ANSWER_TOKENS))
     answers = runtime.new_engine(counters).answer(requests, family.opening([seen]))
-    return {key: runtime.read(answer, 1, seen.steps).at(0) for key, answer in zip(expressions, answers, strict=True)}
+    scores = family.settings.find_scores
+    return {
+        key: runtime.read(answer, 1, seen.steps, scores).at(0) for key, answer in zip(expressions, answers, strict=True)
+    }

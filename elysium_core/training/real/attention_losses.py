@@ -48,11 +48,13 @@ def attention_loss(
     rows, places = looks
     width, visible = attention.head_dim, mask[:, 0][rows, places]
     shape = (*normed.shape[:2], attention.heads, width)
-    queries, keys = attention.q_proj(normed).view(shape), attention.k_proj(normed).view(shape)
+    queries, keys = (
+        projection(normed).view(shape).transpose(1, 2) for projection in (attention.q_proj, attention.k_proj)
+    )
+    queries, keys = rotate(queries, keys, cos, sin)
     found = []
     for head in heads:
-        key = rotate(keys[:, :, head], cos[:, 0], sin[:, 0])[rows]
-        query = rotate(queries[:, :, head], cos[:, 0], sin[:, 0])[rows, places]
+        query, key = queries[:, head][rows, places], keys[:, head][rows]
         scores = torch.einsum("qd,qld->ql", query, key) * width**-0.5
         shares = scores.masked_fill(~visible, _HIDDEN_FROM).log_softmax(-1)
         found.append(-shares.masked_fill(~wanted, _HIDDEN_FROM).logsumexp(-1))

@@ -1,0 +1,123 @@
+"""The words of a model with a closed vocabulary: its names, synonyms of them, and the words around them.
+
+People say puppy, sofas or lorry; such a model was trained on one name for each thing. A synonym or plural becomes the
+trained name before the question is written. A checkpoint lists its names, and may list the other words it was trained
+on; then all further words are left out of the question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+
+_NEAREST = 4
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_ARTICLES = ("a", "an", "the")
+_IRREGULAR = {"person": "people", "man": "men", "woman": "women", "child": "children", "sheep": "sheep"}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """An expression in a model's own words.
+
+    Attributes:
+        text: The expression; empty if it contains no name that the model knows.
+        ignored: Words of the expression that were left out, because the model was not trained on them.
+        name: The name in it.
+    """
+
+    text: str
+    ignored: tuple[str, ...] = ()
+    name: str = ""
+
+
+class Vocabulary:
+    """The vocabulary of one model.
+
+    Args:
+        names: Its names, in lower case.
+        words: Other words it was trained on; empty = all other words are kept as they are.
+    """
+
+    def __init__(self, names: Sequence[str], words: Sequence[str] = ()) -> None:
+        self.names = tuple(names)
+        self._kept = {*_ARTICLES, *words} if words else None
+        self._spoken = dict(_spoken_forms(self.names))
+        # The longest form first: "dining table" before "table".
+        forms = sorted(self._spoken, key=len, reverse=True)
+        self._pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, forms)) + r")\b", re.IGNORECASE)
+
+    def translate(self, expression: str) -> KnownWords:
+        """Write a cleaned expression in the model's own words.
+
+        The last name in it counts: of "the man with a dog" that is wrong, of "the black car on the left" right, so an
+        expression with "with", "near", "in" and the like is cut before that word.
+        """
+        head = _without_tail(expression) if self._kept is not None else expression
+        found = list(self._pattern.finditer(head))
+        if not found:
+            return KnownWords("")
+        if self._kept is None:
+            match = found[0]
+            name = self._spoken[match[0].casefold()]
+            # A trained name stays as it was written, with its capital letters.
+            written = match[0] if match[0].casefold() == name.casefold() else name
+            return KnownWords(f"{head[: match.start()]}{written}{head[match.end() :]}", (), name)
+        match = found[-1]
+        name = self._spoken[match[0].casefold()]
+        before, after = _WORD.findall(head[: match.start()]), _WORD.findall(head[match.end() :])
+        kept = [[word for word in words if word.casefold() in self._kept] for words in (before, after)]
+        ignored = tuple(word for word in (*before, *after) if word.casefold() not in self._kept)
+        return KnownWords(" ".join([*kept[0], name, *kept[1]]), ignored, name)
+
+    def nearest(self, expression: str) -> tuple[str, ...]:
+        """Known names that are spelt like a word of the expression, at most four; the first ones if there is none."""
+        close = [
+            self._spoken[form]
+            for word in _WORD.findall(expression.casefold())
+            for form in get_close_matches(word, self._spoken, n=2, cutoff=0.6)
+        ]
+        return tuple(dict.fromkeys(close))[:_NEAREST] or self.names[:_NEAREST]
+
+
+def _without_tail(expression: str) -> str:
+    """The part of an expression that names the thing itself: "the man" of "the man with a dog"."""
+    return re.split(r"\s(?:with|near|next to|beside|behind|under|wearing|holding|riding|that|who|which)\s", expression)[
+        0
+    ]
+
+
+def _spoken_forms(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every form in which a name may be said, in lower case, with the name; trained names come last and win."""
+    for name, others in synonyms().items():
+        if name in names:
+            for other in others:
+                yield from ((form, name) for form in (other, plural(other)))
+    yield from ((plural(name.casefold()), name) for name in names)
+    yield from ((name.casefold(), name) for name in names)
+
+
+def plural(noun: str) -> str:
+    """The usual plural of a noun."""
+    head, _, last = noun.rpartition(" ")
+    if last in _IRREGULAR:
+        many = _IRREGULAR[last]
+    elif re.search(r"(?:s|x|z|ch|sh)$", last):
+        many = last + "es"
+    elif re.search(r"[^aeiou]y$", last):
+        many = last[:-1] + "ies"
+    else:
+        many = last + "s"
+    return f"{head} {many}".strip()
+
+
+@cache
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """Other words for names of common things, by name."""
+    table = json.loads(files("elysium_core.prompt").joinpath("synonyms.json").read_text(encoding="utf-8"))
+    return {name: tuple(others) for name, others in table.items()}

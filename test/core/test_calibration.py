@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elysium_core.calibration import UNCALIBRATED, ScoreCalibration, calibration_error, fit_calibration
+from elysium_core.errors import ModelFileError
+
+SCORES = st.floats(0, 1)
+
+
+@given(first=SCORES, second=SCORES, scale=st.floats(0.01, 20), shift=st.floats(-20, 20))
+def test_the_order_of_scores_stays(first, second, scale, shift):
+    calibration = ScoreCalibration(scale, shift)
+    low, high = sorted((first, second))
+    assert 0 <= calibration(low) <= calibration(high) <= 1
+    assert UNCALIBRATED(first) == first
+
+
+def test_no_box_stays_at_zero():
+    assert ScoreCalibration(2.0, 5.0)(0.0) == 0.0
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (1.0, float("inf"))])
+def test_numbers_that_are_no_calibration_are_refused(numbers):
+    with pytest.raises(ModelFileError):
+        ScoreCalibration(*numbers)
+
+
+def test_a_fit_finds_how_often_answers_are_right():
+    rng = np.random.default_rng(0)
+    raw = rng.uniform(0.05, 0.95, 4000)
+    truth = ScoreCalibration(2.5, -1.0)
+    right = (rng.random(4000) < [truth(score) for score in raw]).tolist()
+    fitted = fit_calibration(raw.tolist(), right)
+    assert fitted.scale == pytest.approx(2.5, abs=0.3)
+    assert fitted.shift == pytest.approx(-1.0, abs=0.15)
+    before = calibration_error(raw.tolist(), right)
+    after = calibration_error([fitted(score) for score in raw.tolist()], right)
+    assert after < 0.03 < before
+
+
+@pytest.mark.parametrize("right", [[True] * 4, [False] * 4, [True, True, False, False]])
+def test_what_cannot_be_fitted_changes_nothing(right):
+    assert fit_calibration([0.1, 0.2, 0.8, 0.9], right) == UNCALIBRATED
+
+
+def test_the_error_is_the_gap_between_score_and_share_of_right_answers():
+    assert calibration_error([0.95] * 4, [True, True, True, False]) == pytest.approx(0.2)
+    assert calibration_error([0.05, 0.95], [False, True]) == pytest.approx(0.05)
+    assert calibration_error([], []) == 0.0
