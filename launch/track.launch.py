@@ -17,12 +17,14 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
+    Shutdown,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from elysium_ros.node.launch_arguments import switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -44,14 +46,15 @@ ARGUMENTS = {
     "rviz_config": "configuration of rviz; that of the package if empty",
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
-    "fastdds": "true: send images through shared memory (config/fastdds.xml), for all processes started here",
+    "fastdds": "false: do not send images through shared memory (config/fastdds.xml) in the processes started here",
     "bag": "bag to play with --clock once the node is active",
+    "exit_at_end": "true: end everything started here when the bag, or the video of replay.launch.py, is over",
     "respawn": "true: start the node again when it ends",
     "log_level": "debug, info, warn, error or fatal",
 }
 SWITCHES = (
     *(name for name, spec in LOAD_ARGUMENTS.items() if spec.type_name == "bool"),
-    *("zoom", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds", "respawn"),
+    *("zoom", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds", "exit_at_end", "respawn"),
 )
 
 # Loading a large model from a slow disk takes minutes.
@@ -73,19 +76,14 @@ PARAMETERS = {
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments and start the processes that they select."""
-    declarations = [
-        DeclareLaunchArgument(
-            name, default_value="", description=text, choices=["", "true", "false"] if name in SWITCHES else None
-        )
-        for name, text in ARGUMENTS.items()
-    ]
+    declarations = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
     return LaunchDescription([*declarations, OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the processes that the arguments ask for."""
-    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    actions: list[LaunchDescriptionEntity] = fastdds() if given["fastdds"] == "true" else []
+    """Return the processes that the arguments ask for; a bad argument is an error before any of them has started."""
+    given = switches({name: context.launch_configurations[name] for name in ARGUMENTS}, SWITCHES)
+    actions: list[LaunchDescriptionEntity] = [] if given["fastdds"] == "false" else fastdds()
     actions.append(tracker(given))
     if given["rviz"] == "true":
         actions.append(if_installed("rviz2", rviz(given)))
@@ -108,13 +106,20 @@ def bag_once_active(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
     def play(event: ProcessExited, _: LaunchContext) -> LaunchDescriptionEntity:
         return bag if event.returncode == 0 else refusal
 
-    return [RegisterEventHandler(OnProcessExit(target_action=waiter, on_exit=play)), waiter]
+    actions: list[LaunchDescriptionEntity] = [
+        RegisterEventHandler(OnProcessExit(target_action=waiter, on_exit=play)),
+        waiter,
+    ]
+    if given["exit_at_end"] == "true":
+        end = Shutdown(reason="the bag is over")
+        actions.insert(0, RegisterEventHandler(OnProcessExit(target_action=bag, on_exit=[end])))
+    return actions
 
 
 def fastdds() -> list[LaunchDescriptionEntity]:
     """Return actions that set the packaged Fast DDS profile for later processes, unless the user has set one."""
     if any(name in os.environ for name in FASTDDS_VARIABLES):
-        return [LogInfo(msg="a file of Fast DDS profiles is set already, so fastdds:=true changes nothing")]
+        return [LogInfo(msg="a file of Fast DDS profiles is set already, so config/fastdds.xml is not used")]
     profile = Path(get_package_share_directory("elysium_ros")) / "config" / "fastdds.xml"
     return [SetEnvironmentVariable(name, str(profile)) for name in FASTDDS_VARIABLES]
 

@@ -23,9 +23,9 @@ from elysium_ros.perception.frame_statistics import Statistics
 from elysium_ros.perception.time_line import Verdict
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 _TYPES: Final = {"raw": Image, "compressed": CompressedImage}
 _FUTURE_NS: Final = 1_000_000_000
@@ -168,17 +168,26 @@ class CameraInput:
         # What rclpy calls sensor data; made anew each time because overrides are written into it.
         qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         overridable = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
-        self._subscriptions.append(
-            self._node.create_subscription(
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
+        if message_type is not CameraInfo:
+            events.message_lost = self._on_images_lost
+
+        def subscribe() -> Subscription:
+            return self._node.create_subscription(
                 message_type,
                 topic,
                 callback,
                 qos,
                 callback_group=self._group,
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+                event_callbacks=events,
                 qos_overriding_options=QoSOverridingOptions(overridable),
             )
-        )
+
+        try:
+            self._subscriptions.append(subscribe())
+        except UnsupportedEventTypeError:  # a middleware that does not count what it loses
+            events.message_lost = None
+            self._subscriptions.append(subscribe())
 
     def _on_image(self, message: Any) -> None:
         self._qos_problem = ""
@@ -220,6 +229,9 @@ class CameraInput:
 
     def _on_calibration(self, message: CameraInfo) -> None:
         self.calibration = message
+
+    def _on_images_lost(self, event: Any) -> None:
+        self._mailbox.record.images_lost(int(event.total_count_change))
 
     def _on_incompatible_qos(self, event: Any) -> None:
         self._qos_problem = str(qos_policy_name_from_kind(event.last_policy_kind))

@@ -25,6 +25,9 @@ from elysium_ros.perception.inference import Inference, InferenceState
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Reliable; whoever comes later gets the last message."""
 
+# A few lost images a second do no harm; more is worth a warning.
+_LOSS_SHARE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -147,6 +150,7 @@ def status_message(condition: Condition) -> TrackerStatus:
         output_rate=float(statistics.output_rate_hz),
         frames_received=int(inference.received),
         frames_dropped=int(inference.dropped),
+        frames_lost=sum(int(state.health.lost) for state in condition.inputs),
         parse_failures=int(inference.parse_failures),
         latency_p50=float(statistics.latency_p50_s),
         latency_p95=float(statistics.latency_p95_s),
@@ -199,6 +203,7 @@ def _input(state: InputState, condition: Condition) -> DiagnosticStatus:
         "silence_s": f"{state.health.silence_s:.2f}",
         "received": state.health.received,
         "answered": state.health.answered,
+        "lost": state.health.lost,
         **{code: count for code, count in condition.event_counts.items() if code.startswith(("IMG_", "STAMP_"))},
         **state.health.refusals,
     }
@@ -220,6 +225,10 @@ def _input_level(state: InputState, condition: Condition) -> tuple[bytes, str, s
     if health.refused and (health.waiting_s > condition.frame_timeout_s or not health.answered):
         level = DiagnosticStatus.ERROR if health.waiting_s > condition.frame_timeout_s else DiagnosticStatus.WARN
         return level, health.refusal_code, health.refusal_text
+    if health.loss_share > _LOSS_SHARE:
+        share = f"{health.loss_share:.0%} of the images of the last seconds were lost on the way"
+        remedy = "use config/fastdds.xml in the sender too, or reliable, or compressed images"
+        return DiagnosticStatus.WARN, "TRANSPORT_LOSS", f"{share}; {remedy} (docs/launch.md)"
     return DiagnosticStatus.OK, "OK", "images arrive"
 
 

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+# The share of lost images is that of the last one to two such periods.
+_LOSS_PERIOD_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class CameraHealth:
@@ -18,6 +21,8 @@ class CameraHealth:
         received: Images since the start, used or not.
         answered: Results since the start.
         result_age_s: Time since the last result [s]; 0 if there was none.
+        lost: Images that the middleware lost on the way here since the start.
+        loss_share: Share of the images of the last seconds that were lost, 0..1.
         waiting_s: Time since the first image after the last result [s]; 0 if none has come after it.
         refused: Images that could not be used since the last result, by code.
         last_refusal: Why the newest of them could not be used, starting with the code; empty if there is none.
@@ -28,6 +33,8 @@ class CameraHealth:
     received: int = 0
     answered: int = 0
     result_age_s: float = 0.0
+    lost: int = 0
+    loss_share: float = 0.0
     waiting_s: float = 0.0
     refused: Mapping[str, int] = field(default_factory=dict)
     last_refusal: str = ""
@@ -58,6 +65,9 @@ class CameraRecord:
         self._last_received_s = clock()
         self._received = self._answered = 0
         self._last_answered_s = 0.0
+        self._lost = 0
+        # What has come and what was lost, in the running and in the last period.
+        self._period_begin_s, self._period, self._last_period = self._last_received_s, [0, 0], [0, 0]
         self._waiting_since_s: float | None = None
         self._refused: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -68,8 +78,17 @@ class CameraRecord:
         with self._lock:
             self._received += 1
             self._last_received_s = self._clock()
+            self._roll_period(self._last_received_s)
+            self._period[0] += 1
             if self._waiting_since_s is None:
                 self._waiting_since_s = self._last_received_s
+
+    def images_lost(self, count: int) -> None:
+        """Note that the middleware has lost images on the way here."""
+        with self._lock:
+            self._lost += count
+            self._roll_period(self._clock())
+            self._period[1] += count
 
     def image_refused(self, reason: str) -> None:
         """Note that an image which has arrived cannot be used.
@@ -99,16 +118,27 @@ class CameraRecord:
         """Return the record now."""
         with self._lock:
             now_s = self._clock()
+            self._roll_period(now_s)
+            came, lost = (sum(counts) for counts in zip(self._period, self._last_period, strict=True))
             return CameraHealth(
                 silence_s=now_s - self._last_received_s,
                 received=self._received,
                 answered=self._answered,
                 result_age_s=now_s - self._last_answered_s if self._answered else 0.0,
+                lost=self._lost,
+                loss_share=lost / max(1, came + lost),
                 waiting_s=0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s,
                 refused=dict(self._refused.most_common()),
                 last_refusal=self._last_refusal,
                 refusals=dict(self._refusals),
             )
+
+    def _roll_period(self, now_s: float) -> None:
+        passed = (now_s - self._period_begin_s) // _LOSS_PERIOD_S
+        if passed >= 1:
+            self._last_period = self._period if passed == 1 else [0, 0]
+            self._period = [0, 0]
+            self._period_begin_s += passed * _LOSS_PERIOD_S
 
     def _wait_anew(self) -> None:
         self._waiting_since_s = None

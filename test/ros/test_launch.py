@@ -12,7 +12,9 @@ from types import ModuleType
 import pytest
 import yaml
 
+from elysium_core.errors import ConfigError
 from elysium_ros.client.node_process import PROFILE_VARIABLES
+from elysium_ros.node.launch_arguments import positive, switch, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
 
@@ -129,6 +131,37 @@ def test_the_foxglove_layout_shows_each_of_its_panels_once_with_a_topic_of_the_n
     assert sorted(shown) == sorted(panels)
     topics = {panel.get("topicPath") or panel["imageMode"]["imageTopic"] for panel in panels.values()}
     assert topics == {"/elysium/annotated/image", "/elysium/objects", "/elysium/status"}
+
+
+def test_a_switch_may_be_spelled_as_people_spell_it() -> None:
+    assert {switch("rviz", text) for text in ("true", "True", "TRUE", "1", "yes", " on ")} == {"true"}
+    assert {switch("rviz", text) for text in ("false", "False", "0", "no", "Off")} == {"false"}
+    assert switches({"rviz": "Yes", "zoom": "", "image": "yes"}, ["rviz", "zoom"]) == {
+        "rviz": "true",
+        "zoom": "",
+        "image": "yes",
+    }
+    with pytest.raises(ConfigError, match="rviz:=maybe"):
+        switch("rviz", "maybe")
+
+
+def test_a_rate_may_be_a_whole_number() -> None:
+    assert [positive("rate", text) for text in ("15", "29.97", "1e2")] == [15.0, 29.97, 100.0]
+    for text in ("0", "-1", "fast", "nan", "inf"):
+        with pytest.raises(ConfigError, match=f"rate:={text}"):
+            positive("rate", text)
+
+
+@pytest.mark.parametrize("name", ["track", "replay"])
+def test_the_values_of_switches_are_not_left_to_launch(name: str) -> None:
+    calls = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
+    assert "choices" not in {keyword.arg for call in calls for keyword in call.keywords}
+
+
+def test_a_replay_checks_its_arguments_before_anything_starts() -> None:
+    source = ast.unparse(tree_of("replay"))
+    order = [source.index(part) for part in ("function=check", "IncludeLaunchDescription(track)", "function=source")]
+    assert order == sorted(order)
 
 
 def load(name: str) -> ModuleType:
@@ -255,10 +288,29 @@ def test_a_video_is_sent_as_the_tracker_listens(given: str, sent: str | None) ->
 
 
 @pytest.mark.ros_install
+@pytest.mark.parametrize(("returncode", "wanted", "ends"), [(0, "", False), (0, "True", True), (2, "", True)])
+def test_a_video_that_ended_ends_the_launch_if_it_failed_or_that_is_wanted(
+    returncode: int, wanted: str, ends: bool
+) -> None:
+    from launch.actions import Shutdown
+    from launch.events.process import ProcessExited
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update(video="a.mp4", rate="15", loop="", exit_at_end=wanted)
+    registration, node = load("replay").source(context)
+    event = ProcessExited(action=node, name="", cmd=[], cwd=None, env=None, pid=1, returncode=returncode)
+    assert registration.event_handler.matches(event)
+    actions = registration.event_handler.handle(event, context) or []
+    assert [type(action) for action in actions] == ([Shutdown] if ends else [])
+
+
+@pytest.mark.ros_install
 def test_a_video_is_one_camera() -> None:
     from launch import LaunchContext
 
     context = LaunchContext()
     context.launch_configurations.update(video="a.mp4", cameras="front")
     with pytest.raises(RuntimeError, match="does not go with cameras:=front"):
-        load("replay").source(context)
+        load("replay").check(context)

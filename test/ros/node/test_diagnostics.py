@@ -40,6 +40,8 @@ def said(part, **condition):
         (input_state(silence_s=9.0), (ERROR, "CAM_TIMEOUT")),
         (input_state(silence_s=9.0, qos_problem="RELIABILITY"), (ERROR, "QOS_INCOMPATIBLE")),
         (input_state(qos_problem="RELIABILITY"), (OK, "OK")),
+        (input_state(lost=40, loss_share=0.3), (WARN, "TRANSPORT_LOSS")),
+        (input_state(lost=1, loss_share=0.01), (OK, "OK")),
         (refused(IMG_SHAPE=1), (WARN, "IMG_SHAPE")),
         (refused(waiting_s=9.0, IMG_SHAPE=1, IMG_ENCODING=40), (ERROR, "IMG_ENCODING")),
         (refused(waiting_s=9.0, answered=1, STAMP_ORDER=40), (ERROR, "STAMP_ORDER")),
@@ -123,7 +125,9 @@ def test_the_status_carries_every_number():
     inference = InferenceState(
         MODEL, paused=True, failures=3, parse_failures=1, received=9, dropped=2, active_ids=(3, 4)
     )
-    message = status_message(Condition("active", inference=inference, gpu_memory=2**33, statistics=snapshot))
+    inputs = [input_state("front", lost=4), input_state("rear", lost=5)]
+    message = status_message(Condition("active", "", (), inputs, 1.0, True, inference, 2**33, snapshot))
+    assert message.frames_lost == 9
     assert (message.model, message.backend, message.device, message.precision) == ("nano", "torch", "cpu", "float32")
     assert (message.coordinate_levels, message.clip_length, message.paused) == (100, 8, True)
     assert list(message.active_ids) == [3, 4]

@@ -1,7 +1,9 @@
 """The node through its lifecycle: every state, every end, several cameras. Each node is a process of its own."""
 
+import os
 import signal
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from diagnostic_msgs.srv import SelfTest
@@ -12,6 +14,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 
+from elysium_ros.client.node_process import PROFILE_VARIABLES
 from elysium_ros.convert.messages import jpeg_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackerStatus
 from elysium_ros.srv import Track
@@ -181,6 +184,28 @@ def test_the_image_is_remapped_with_its_transports_and_words_given_at_the_start_
     assert (message.image_width, message.image_height) == (64, 48)
     assert [o.expression for o in message.objects] == ["the red mug"]
     tester.node.destroy_publisher(publisher)
+    tester.end()
+
+
+@pytest.mark.skipif(any(name in os.environ for name in PROFILE_VARIABLES), reason="Fast DDS is set up not to lose any")
+def test_images_that_the_middleware_loses_are_counted_and_told(start_tracker):
+    tester = start_tracker(**{"qos_overrides./image.subscription.reliability": "best_effort"})
+    status, diagnostics = tester.inbox(TrackerStatus, "status"), tester.inbox(DiagnosticArray, "/diagnostics")
+    tester.wait_state("active")
+    camera = tester.cameras[""]
+    camera.wait_matched()
+    camera.picture = np.zeros((1080, 1920, 3), np.uint8)
+
+    def told():
+        camera.send()
+        said = [s for m in list(diagnostics.messages) for s in m.status if s.name.endswith("input")]
+        return [s for s in said if "TRANSPORT_LOSS" in {pair.value for pair in s.values}]
+
+    [first, *_] = tester.until(told, "a warning of lost images")
+    assert first.level == b"\x01"
+    status.wait(lambda message: message.frames_lost > 0)
+    status.close()
+    diagnostics.close()
     tester.end()
 
 

@@ -72,3 +72,15 @@ def test_questions_about_an_image_say_why_there_is_none(scene):
     with pytest.raises(TargetError) as caught:
         scene.start(place=lambda width, height: None)
     assert caught.value.code == "FRAME_AGE"
+
+
+def test_lost_images_are_counted_and_their_share_is_that_of_the_last_seconds(record, clock):
+    for _ in range(30):
+        clock.now_s += 0.1
+        record.image_received()
+    record.images_lost(10)
+    assert (record.health().lost, record.health().loss_share) == (10, 0.25)
+    for _ in range(120):
+        clock.now_s += 0.1
+        record.image_received()
+    assert (record.health().lost, record.health().loss_share) == (10, 0.0)

@@ -1,0 +1,59 @@
+"""Values of launch arguments, which are all text: booleans and numbers, and what is neither. Imports no ROS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from elysium_core.errors import ConfigError
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def switch(name: str, text: str) -> str:
+    """Return a boolean in one spelling: ``"true"``, ``"false"``, or ``""`` if it is not given.
+
+    Args:
+        name: The argument's name, for the message.
+        text: Its value, in capitals or not.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    word = text.strip().lower()
+    if word in _TRUE:
+        return "true"
+    if word in _FALSE:
+        return "false"
+    if word:
+        raise ConfigError(f"{name}:={text} is neither true nor false; use true, yes, on, 1, or false, no, off, 0")
+    return ""
+
+
+def switches(given: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return all arguments, the booleans among them (``names``) in one spelling.
+
+    Raises:
+        ConfigError: As for :func:`switch`.
+    """
+    return {**given, **{name: switch(name, given[name]) for name in names}}
+
+
+def positive(name: str, text: str) -> float:
+    """Return a number > 0.
+
+    Args:
+        name: The argument's name, for the message.
+        text: Its value, such as ``"15"`` or ``"29.97"``.
+
+    Raises:
+        ConfigError: It is not a number, or not positive.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number <= 0:
+        raise ConfigError(f"{name}:={text} is not a number above 0, such as 15 or 29.97")
+    return number
