@@ -204,9 +204,9 @@ class Engine:
         trees: list[tuple[int, DraftTree]] = []
         for branch in branches:
             self._draft(branch)
-            draft_start = branch.position + branch.pending
-            drafted = len(owners) + branch.pending
-            owners += [branch.owner] * (branch.pending + len(branch.draft))
+            pending = branch.pending
+            draft_start, drafted = branch.position + pending, len(owners) + pending
+            owners += [branch.owner] * (pending + len(branch.draft))
             positions += [*range(branch.position, draft_start), *branch.draft.depths(draft_start)]
             wanted += range(drafted - 1, len(owners))
             if not branch.draft.is_chain:
@@ -284,16 +284,17 @@ class Engine:
         chosen = best.tolist()
         row = 0
         for branch in branches:
-            count = len(branch.draft) + 1
-            kept = self._accept(branch, chosen[row : row + count], logprob[row : row + count])
-            drafted = start + branch.pending
-            start = drafted + len(branch.draft)
+            pending, count = branch.pending, len(branch.draft)
+            end = row + count + 1
+            kept = self._accept(branch, chosen[row:end], logprob[row:end])
+            drafted = start + pending
+            start = drafted + count
             # Rejected tokens stay in the cache, but are masked from now on.
             self._owner[drafted:start] = _REJECTED
             self._owner[[drafted + index for index in kept]] = branch.owner
-            branch.position += branch.pending + len(kept)
+            branch.position += pending + len(kept)
             branch.question, branch.newest = branch.question[:0], branch.result.token_ids[-1:]
-            row += count
+            row = end
 
     def _accept(self, branch: _Branch, chosen: list[int], logprob: list[float]) -> list[int]:
         """Append the accepted part of the draft and the model's next token to the answer.
@@ -309,7 +310,7 @@ class Engine:
         result, way = branch.result, branch.draft.follow(chosen)
         branch.said = () if branch.is_cut else chosen[1:]
         result.passes += 1
-        result.drafted += len(branch.draft)
+        result.drafted += len(chosen) - 1
         for step, at in enumerate((ROOT, *way)):
             token = chosen[at + 1]
             result.accepted += step < len(way)

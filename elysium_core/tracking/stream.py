@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from elysium_core.errors import BackendError
 from elysium_core.families.base import Seen
@@ -56,7 +58,7 @@ class StreamTracker(ModelTracker):
         # By target id: the first frame of a new window, for targets that are in no window.
         self._anchors: dict[str, _Anchor] = {}
         self._windows: list[Window] = []
-        self._residuals: dict[str, Residuals] = {}
+        self._residuals: dict[str, Residuals] = defaultdict(partial(Residuals, runtime.family.grammar.levels))
         self._newest: Frame | None = None
         self._newest_seen: Seen | None = None
         self._zoom_follow = ZoomFollow(runtime, self._encode, self._counters)
@@ -65,7 +67,8 @@ class StreamTracker(ModelTracker):
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         super().reset()
-        self._anchors, self._windows, self._residuals = {}, [], {}
+        self._anchors, self._windows = {}, []
+        self._residuals.clear()
         self._newest = self._newest_seen = None
         self._zoom_follow.clear()
 
@@ -171,11 +174,9 @@ class StreamTracker(ModelTracker):
         seen: dict[str, Grounding] = {}
         budget = self._tree_budget()
         for window in self._windows:
-            guesses = {name: box for name in window.members if (box := self._targets[name].last_box) is not None}
-            residuals = {
-                name: self._residuals.setdefault(name, Residuals(self._runtime.family.grammar.levels))
-                for name in window.members
-            }
+            members = window.members
+            guesses = {name: box for name in members if (box := self._targets[name].last_box) is not None}
+            residuals = {name: self._residuals[name] for name in members}
             seen |= window.look(live, guesses, residuals, budget)
         self._windows = [window for window in self._windows if window.members]
         return seen | {name: Grounding(box, 1.0) for name, box in self._given.items()}
