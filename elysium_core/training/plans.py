@@ -13,7 +13,8 @@ from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStag
 from elysium_core.training.nano.nano_model import build_tokenizer, export_stage
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import StageRun
-from elysium_core.training.real.real_model import export_run, run_tokenizer
+from elysium_core.training.real.real_export import export_run
+from elysium_core.training.real.real_model import run_tokenizer
 from elysium_core.training.real.real_recipe import RealRecipe, require_files
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.recipes import AnyRecipe

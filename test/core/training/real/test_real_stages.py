@@ -13,7 +13,7 @@ from elysium_core.errors import DataError, ExpressionError
 from elysium_core.training.optimizer import ScheduledAdamW
 from elysium_core.training.real.box_measures import overlaps, ranking
 from elysium_core.training.real.readings import draw_readings
-from elysium_core.training.real.real_model import export_run
+from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.real_stages import TRAINED, StepBatch, parameter_groups
 from elysium_core.training.real.stage_data import StepBatches

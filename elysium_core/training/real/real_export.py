@@ -1,0 +1,100 @@
+"""The checkpoint of a run of ``kind: real``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from elysium_core.checkpoint.checkpoint import save_checkpoint
+from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
+from elysium_core.errors import DataError
+from elysium_core.io.files import atomic_path
+from elysium_core.training.real.real_model import llm_settings, model_settings, vision_settings
+from elysium_core.training.real.real_recipe import RealRecipe
+from elysium_core.training.real.real_run import RealStageRun
+from elysium_core.training.real.score_fit import ScoreFit, find_answers, fit_scores, follow_answers
+from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
+from elysium_core.training.snapshots import find_weights, load_weights
+
+CHECKPOINT_FOLDER = "checkpoint"
+NOTICE_NAME = "NOTICE"
+
+_LOG = logging.getLogger(__name__)
+
+
+def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
+    """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
+
+    Its scores are calibrated on the held-out pairs and photos.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        target: The checkpoint's folder; ``<folder>/checkpoint`` if omitted.
+
+    Raises:
+        DataError: The stage has left no weights, or not those of this recipe.
+    """
+    target = target or folder / CHECKPOINT_FOLDER
+    path = find_weights(folder / recipe.export)
+    if path is None:
+        raise DataError(f"stage {recipe.export} has left no weights in {folder / recipe.export}; run the recipe first")
+    run = RealStageRun(recipe, recipe.export, folder)
+    model = run.model.eval()
+    load_weights(model, path)
+    fits = _fit_all(run)
+    _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
+    settings = replace(
+        model_settings(recipe.model), follow_scores=fits["follow"].calibration, find_scores=fits["find"].calibration
+    )
+    save_checkpoint(
+        target,
+        model.network,
+        settings,
+        llm_settings(recipe.model, model.tokenizer.vocab_size),
+        vision_settings(recipe.model).to_dict(),
+        dtype=torch.float16,
+        llm_folder=folder / TOKENIZER_FOLDER,
+    )
+    _write_notice(recipe, target)
+    return target
+
+
+def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:
+    """Calibrations of followed and of found boxes."""
+    (batch,) = run.held_out()
+    batch, words = batch.to(run.device), run.model.words
+    found = fit_scores(find_answers(run.model, words, batch.frames)) if words is not None else ScoreFit()
+    return {"follow": fit_scores(follow_answers(run.model, batch.pairs)), "find": found}
+
+
+def _write_notice(recipe: RealRecipe, folder: Path) -> None:
+    """Say beside the weights where they come from, and list that file in the manifest, too."""
+    with atomic_path(folder / NOTICE_NAME) as temporary:
+        temporary.write_text(notice(recipe), encoding="utf-8")
+    listed = [line.split(maxsplit=1)[1] for line in (folder / MANIFEST_NAME).read_text(encoding="utf-8").splitlines()]
+    write_manifest(folder, {folder / name for name in (*listed, NOTICE_NAME)})
+
+
+def notice(recipe: RealRecipe) -> str:
+    """Where the weights come from: the encoder's file and terms, and what was trained on."""
+    weights = Path(recipe.model.encoder_weights)
+    try:
+        with safe_open(weights, "pt") as stored:
+            metadata = stored.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read the encoder's weights {weights}: {error}") from error
+    source, terms = metadata.get("source", "an unnamed source"), metadata.get("license", "unknown")
+    lines = [
+        f"Vision encoder: {recipe.model.encoder}, started from weights of {source}; licence {terms}.",
+        f"sha256 of that file: {hash_file(weights)}",
+        f"Trained on photos of {', '.join(Path(path).name for path in recipe.data.photos)}, which are not part of it.",
+    ]
+    if recipe.data.cutouts:
+        lines.append("Cut-outs were made of the same photos.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,91 @@
+"""Calibration of a trained model's scores on held-out pairs and photos.
+
+Shapes: B pairs or frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elysium_core.calibration import UNCALIBRATED, ScoreCalibration, calibration_error, fit_calibration
+from elysium_core.training.real.box_measures import overlaps
+from elysium_core.training.real.frame_features import FrameFeatures, FrameObjects
+from elysium_core.training.real.pair_answers import answer_pairs
+from elysium_core.training.real.pair_features import PairFeatures
+from elysium_core.training.real.real_stages import RealTrainingModel
+from elysium_core.training.real.word_answers import answer_names
+from elysium_core.training.real.word_parts import WordParts
+from elysium_core.training.sample_answers import training_runtime
+from elysium_core.types import Grounding
+
+_RIGHT_FROM = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFit:
+    """A calibration and what it is worth.
+
+    Attributes:
+        calibration: Fitted to all answers.
+        answers: Their number.
+        before: ECE of the raw scores of every second answer.
+        after: ECE of the same answers with a calibration that was fitted to the other ones.
+    """
+
+    calibration: ScoreCalibration = UNCALIBRATED
+    answers: int = 0
+    before: float = 0.0
+    after: float = 0.0
+
+
+def fit_scores(answers: list[tuple[float, bool]]) -> ScoreFit:
+    """Fit the calibration of answers, each with its raw score and whether it is right."""
+    scores, right = [score for score, _ in answers], [hit for _, hit in answers]
+    half = fit_calibration(scores[::2], right[::2])
+    rest, hits = scores[1::2], right[1::2]
+    return ScoreFit(
+        fit_calibration(scores, right),
+        len(answers),
+        calibration_error(rest, hits),
+        calibration_error([half(score) for score in rest], hits),
+    )
+
+
+@torch.no_grad()
+def follow_answers(model: RealTrainingModel, pairs: PairFeatures) -> list[tuple[float, bool]]:
+    """Score and rightness of what the model writes about pairs; an answer about an absent object is wrong."""
+    anchors, live, _ = model.look(pairs)
+    told, seen = (model.network.llm_proj(tokens) for tokens in (anchors.tokens, live.tokens))
+    runtime = training_runtime(model.network, model.tokenizer)
+    answers = answer_pairs(runtime, model.prompts, told, seen, pairs.anchor_box)
+    rows = zip(answers, pairs.live_box, pairs.is_present.tolist(), strict=True)
+    return [(answer.score, present and _fits(answer, box)) for answer, box, present in rows]
+
+
+@torch.no_grad()
+def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> list[tuple[float, bool]]:
+    """Likewise about whole frames: names that are shown once, and some that are not shown."""
+    visual = model.network.llm_proj(words.seen(model.adapter, frames).kept)
+    runtime = training_runtime(model.network, model.tokenizer)
+    found = answer_names(runtime, words.prompts.names, visual, frames.objects)
+    return [answer for row, answers in enumerate(found) for answer in _judged(row, answers, frames.objects)]
+
+
+def _judged(row: int, answers: dict[int, Grounding], objects: FrameObjects) -> list[tuple[float, bool]]:
+    judged = []
+    for name, answer in answers.items():
+        (members,) = (objects.names[row] == name).nonzero(as_tuple=True)
+        if len(members) and not objects.is_usable[row, members[0]]:
+            continue
+        judged.append((answer.score, bool(len(members)) and _fits(answer, objects.boxes[row, members[0]])))
+    return judged
+
+
+def _fits(answer: Grounding, truth: Tensor) -> bool:
+    if answer.box is None:
+        return False
+    iou, _ = overlaps(torch.tensor(list(answer.box), device=truth.device), truth)
+    return bool(iou >= _RIGHT_FROM)
