@@ -220,7 +220,7 @@ def wrong_in_command(words: list[str]) -> list[str]:
         if module.startswith("bench"):
             return wrong_in_bench([*module.split(".")[1:], *rest])
         if module == "elysium_ros.demo":
-            return wrong_options(rest, source_options("elysium_ros/demo/__main__.py"))
+            return wrong_options(rest, source_options("elysium_ros/demo/demo.py"))
     return []
 
 

@@ -18,7 +18,7 @@ from elysium_core.types import TrackState
 from elysium_ros.client.node_process import NodeProcess, NodeProcessError, claim_domain
 from elysium_ros.client.tracker_client import wait_until
 from elysium_ros.demo import stage
-from elysium_ros.demo.__main__ import BAD_INPUT, FAILED, main
+from elysium_ros.demo.demo import BAD_INPUT, FAILED, main
 from elysium_ros.demo.report import TRUTH_NAME, VIDEO_NAME
 
 FRAMES, FPS, WIDTH, HEIGHT, SIDE = 20, 20, 160, 120, 24

@@ -63,6 +63,19 @@ def test_a_signal_while_an_installed_node_imports_is_a_normal_end(tmp_path: Path
         assert (process.communicate(timeout=50.0)[0], process.returncode) == ("", 0)
 
 
+def test_ctrl_c_while_an_installed_command_imports_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "slow_command.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
+    template = Path(__file__).resolve().parents[3] / "tools" / "command.py.in"
+    script = tmp_path / "command.py"
+    script.write_text(template.read_text().replace("@ELYSIUM_MODULE@", "slow_command"))
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout.readline() == "imports\n"
+        os.kill(process.pid, signal.SIGINT)
+        assert (process.communicate(timeout=50.0)[0], process.returncode) == ("", 130)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tracker_node", "video_node"])
