@@ -36,6 +36,7 @@ from elysium_core.evaluation.tracking_benchmark import WORDS
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.types import MODES, LoadOptions, PerceptionModel
 
+_MOST_REASONS = 5
 _KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"
 
 ProtocolsOption = Annotated[
@@ -124,7 +125,7 @@ def run(
 ) -> None:
     """Run one model or several over a benchmark and report the scores.
 
-    All annotations are read before the run starts, so damaged data are found at once.
+    All annotations are read before the run starts. Damaged entries are left out and named.
     The same command continues a run that was stopped. Under torchrun the processes
     share the work.
     """
@@ -149,6 +150,7 @@ def run(
         frames=frames,
     )
     prepared = prepare(request, ranks)
+    _say_left_out(prepared.benchmark.left_out)
     base = out or _default_folder(request, models)
     folders = {name: base if len(models) == 1 else base / _as_file_name(name) for name in models}
     for name, folder in folders.items():
@@ -189,6 +191,13 @@ def report(
     for folder in folders:
         _judge(folder, judge_url, judge_model)
     _report(folders, where, tuple(protocol or ()), json)
+
+
+def _say_left_out(reasons: Sequence[str]) -> None:
+    for reason in reasons[:_MOST_REASONS]:
+        sys.stderr.write(f"elysium: left out: {reason}\n")
+    if len(reasons) > _MOST_REASONS:
+        sys.stderr.write(f"elysium: left out: {len(reasons) - _MOST_REASONS} more\n")
 
 
 def _load(load: LoadOptions) -> PerceptionModel:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import ConfigError, DataError
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.run_folder import Manifest, Ranks, read_answers
 from elysium_core.types import PerceptionModel
@@ -73,6 +73,16 @@ class Benchmark(ABC):
 
     def __init__(self, request: EvalRequest) -> None:
         self.request = request
+        self._left_out: dict[str, None] = {}
+
+    def skip(self, error: DataError) -> None:
+        """Leave an entry out: note the reason, which names it."""
+        self._left_out[str(error)] = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Why each entry that cannot be used is left out, as found by :meth:`entries`."""
+        return tuple(self._left_out)
 
     @property
     def data(self) -> Path:
@@ -94,8 +104,10 @@ class Benchmark(ABC):
     def entries(self) -> Iterator[tuple[str, int]]:
         """Read all annotations; yield the name of each entry and its number of frames (1 for single images).
 
+        An entry that is damaged is left out, see :attr:`left_out`.
+
         Raises:
-            DataError: Something is missing or damaged; the message names file and line.
+            DataError: The files are missing, or none can be read.
             ConfigError: The data set has no such split.
         """
 
@@ -107,11 +119,10 @@ class Benchmark(ABC):
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
         """Answer the entries of this process that have no answer yet, and write each answer at once.
 
+        An entry whose images turn out to be damaged is left out.
+
         Yields:
             The name of each entry, including those answered by an earlier run.
-
-        Raises:
-            DataError: A frame or an entry is damaged.
         """
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from elysium_core.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ KINDS: tuple[type[Benchmark], ...] = (
 )
 BENCHMARKS = tuple(dict.fromkeys(name for kind in KINDS for name in kind.names))
 """Names of all data sets."""
+_MOST_REASONS = 10
 ALL_TASKS = tuple(task for kind in KINDS for task in kind.tasks)
 """Tasks on tracking data sets."""
 
@@ -73,7 +74,7 @@ class PreparedRun:
 
         Raises:
             ConfigError: The run folder holds another run.
-            DataError: A frame or an entry is damaged.
+            DataError: A result file of an earlier run does not fit.
         """
         request = self.benchmark.request
         manifest = Manifest(
@@ -86,6 +87,7 @@ class PreparedRun:
             data=str(request.data or ""),
             device=asdict(model.info),
             entries=self.entries,
+            left_out=self.benchmark.left_out,
             **self.benchmark.settings(model),
         )
         open_run(folder, manifest)
@@ -93,10 +95,10 @@ class PreparedRun:
 
 
 def prepare(request: EvalRequest, ranks: Ranks | None = None) -> PreparedRun:
-    """Read all annotations of a benchmark once.
+    """Read all annotations of a benchmark once. Damaged entries are left out; ``benchmark.left_out`` names them.
 
     Raises:
-        DataError: Something is missing or damaged; the message names file and line.
+        DataError: The files are missing, or no entry can be used; the message names file and line.
         ConfigError: A name is unknown, or the data set has no such split.
     """
     benchmark = open_benchmark(request)
@@ -105,6 +107,9 @@ def prepare(request: EvalRequest, ranks: Ranks | None = None) -> PreparedRun:
         if name in entries:
             raise DataError(f"two entries of {request.benchmark} are called {name!r}; rename one")
         entries[name] = frames
+    if not entries and (reasons := benchmark.left_out):
+        others = f"; {len(reasons) - 1} more entries cannot be used either" if len(reasons) > 1 else ""
+        raise DataError(reasons[0] + others)
     if not entries:
         raise DataError(f"split {benchmark.split!r} of {request.benchmark} is empty in {str(request.data)!r}")
     return PreparedRun(benchmark, entries, ranks or Ranks())
@@ -117,7 +122,9 @@ def make_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
         DataError: The folder holds no run, or a file of it is damaged.
         ConfigError: A protocol is unknown.
     """
-    return _kind_of(folder, read_manifest(folder)).report(folder, protocols)
+    manifest = read_manifest(folder)
+    _require_entries(folder, manifest)
+    return _with_left_out(_kind_of(folder, manifest).report(folder, protocols), manifest.left_out)
 
 
 def make_reports(folders: Sequence[Path], out: Path, protocols: Sequence[str] = ()) -> Iterator[tuple[Path, Report]]:
@@ -138,10 +145,30 @@ def make_reports(folders: Sequence[Path], out: Path, protocols: Sequence[str] = 
     kinds = {_kind_of(folder, read_manifest(folder)) for folder in folders}
     compared = kinds.pop().compare(folders, out, protocols) if len(kinds) == 1 and len(folders) > 1 else None
     if compared is not None:
-        yield out, compared
+        reasons = dict.fromkeys(reason for folder in folders for reason in read_manifest(folder).left_out)
+        yield out, _with_left_out(compared, tuple(reasons))
         return
     for folder in folders:
         yield folder, make_report(folder, protocols)
+
+
+def _require_entries(folder: Path, manifest: Manifest) -> None:
+    if not manifest.entries and manifest.left_out:
+        raise DataError(
+            f"none of the {len(manifest.left_out)} entries of the run in {str(folder)!r} could be used; the first: "
+            f"{manifest.left_out[0]}"
+        )
+
+
+def _with_left_out(report: Report, reasons: Sequence[str]) -> Report:
+    """Return a report that names the damaged entries that are not in its figures."""
+    if not reasons:
+        return report
+    more = f" ... and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    warning = f"Damaged entries are left out, the figures are those of the others: {'; '.join(reasons[:_MOST_REASONS])}"
+    facts = {**report.facts, "Left out": str(len(reasons))}
+    scores = {**report.scores, "left_out": list(reasons)}
+    return replace(report, facts=facts, warnings=[warning + more, *report.warnings], scores=scores)
 
 
 def unanswered(folder: Path) -> int:

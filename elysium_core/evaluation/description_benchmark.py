@@ -145,7 +145,7 @@ class VideoDescription(Benchmark):
 
     def _recordings(self) -> Iterable[LabelledRecording]:
         data_set = get_tracking_benchmark(self.request.benchmark)
-        return islice(data_set.read(self.data, self.split), self.request.limit)
+        return islice(data_set.read(self.data, self.split, self.skip), self.request.limit)
 
 
 def describe_recording(

@@ -73,7 +73,7 @@ class ImageGrounding(Benchmark):
         return grounding_report(folder)
 
     def _samples(self) -> Iterable[GroundingSample]:
-        return islice(read_refcoco(self.data, self.request.benchmark, self.split), self.request.limit)
+        return islice(read_refcoco(self.data, self.request.benchmark, self.split, self.skip), self.request.limit)
 
 
 def ground_sample(sample: GroundingSample, model: PerceptionModel, root: Path, *, zoom: bool = False) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from elysium_core.geometry import pairwise_iou
 
 Floats = NDArray[np.float64]
 
+FrameSize = tuple[int, int] | Floats
+"""Width and height of all frames [px], or of each frame: shape (N, 2)."""
+
 Singles = NDArray[np.float32]
 
 _LEVELS = 100
@@ -123,7 +126,7 @@ def repeat_previous_for_empty(boxes_xywh: Floats) -> Floats:
     return boxes
 
 
-def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
+def clamp_to_frame(boxes_xywh: Floats, frame_size: FrameSize) -> Floats:
     """Clamp boxes to the frame as the GOT-10k toolkit does: first the corner, then the size.
 
     The size is limited from the *clamped* corner. A box that starts left of the frame
@@ -131,37 +134,37 @@ def clamp_to_frame(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Floats:
 
     Args:
         boxes_xywh: Shape (N, 4) [px].
-        frame_size: Width and height of the frame [px].
+        frame_size: See :data:`FrameSize`.
     """
     size = np.asarray(frame_size, dtype=np.float64)
     corner = np.clip(boxes_xywh[:, :2], 0, size)
     return np.concatenate([corner, np.clip(boxes_xywh[:, 2:], 0, size - corner)], axis=1)
 
 
-def round_to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int = _LEVELS) -> Floats:
+def round_to_text(boxes_xywh: Floats, frame_size: FrameSize, levels: int = _LEVELS) -> Floats:
     """Round the boxes to the grid of text coordinates ``0..levels``.
 
     Args:
         boxes_xywh: Shape (N, 4) [px]; NaN rows stay NaN.
-        frame_size: Width and height [px].
+        frame_size: See :data:`FrameSize`.
         levels: Steps of the text grid along each side.
 
     Returns:
         Shape (N, 4) [px].
     """
-    scale = np.asarray([*frame_size, *frame_size], dtype=np.float64)
+    scale = np.tile(np.asarray(frame_size, dtype=np.float64), 2)
     return xyxy_to_xywh(_to_text(boxes_xywh, frame_size, levels) * (scale / levels))
 
 
-def _to_text(boxes_xywh: Floats, frame_size: tuple[int, int], levels: int) -> Floats:
+def _to_text(boxes_xywh: Floats, frame_size: FrameSize, levels: int) -> Floats:
     """Return the whole numbers of the text: left, top, right, bottom in ``0..levels``; shape (N, 4)."""
-    scale = np.asarray([*frame_size, *frame_size], dtype=np.float64)
+    scale = np.tile(np.asarray(frame_size, dtype=np.float64), 2)
     # numpy and Python both round halves to even, as the reference's int(round(value * 100)) does.
     return np.asarray(np.round(xywh_to_xyxy(boxes_xywh) / scale * levels))
 
 
 def reference_errors(
-    predicted_xywh: Floats, truth_xywh: Floats, frame_size: tuple[int, int]
+    predicted_xywh: Floats, truth_xywh: Floats, frame_size: FrameSize
 ) -> tuple[Floats, Floats, Floats]:
     """Return overlap, centre error [px] and normalised centre error as the released scorer computes them.
 
@@ -172,26 +175,28 @@ def reference_errors(
     Args:
         predicted_xywh: Shape (N, 4) [px]; a NaN row is a frame without an answer.
         truth_xywh: Shape (N, 4) [px].
-        frame_size: Width and height [px].
+        frame_size: See :data:`FrameSize`.
 
     Returns:
         Three arrays of shape (N,).
     """
-    answers = _limited(predicted_xywh[np.isfinite(predicted_xywh).all(axis=1)], frame_size)
+    answered = np.isfinite(predicted_xywh).all(axis=1)
+    sizes = np.broadcast_to(np.asarray(frame_size, dtype=np.float64), (len(truth_xywh), 2))
+    answers = _limited(predicted_xywh[answered], sizes[answered])
     # Boxes are matched by order; the zeros that fill the end come after the limit and stay zeros.
     by_order = np.zeros((len(truth_xywh), 4), dtype=np.float32)
     by_order[: len(answers)] = answers
-    truth = _limited(np.nan_to_num(truth_xywh, nan=0.0), frame_size)
+    truth = _limited(np.nan_to_num(truth_xywh, nan=0.0), sizes)
     size: Singles = truth[:, 2:]
     found, true = _centres(by_order), _centres(truth)
     pixels, fractions = found - true, found / size - true / size
     return _overlaps(by_order, truth), _lengths(pixels), _lengths(fractions)
 
 
-def _limited(boxes_xywh: Floats, frame_size: tuple[int, int]) -> Singles:
+def _limited(boxes_xywh: Floats, sizes: Floats) -> Singles:
     """Return the boxes as text, scaled to pixels and then limited to 1..100; shape (N, 4)."""
-    scale = np.asarray([*frame_size, *frame_size], dtype=np.float32)
-    text = _to_text(boxes_xywh, frame_size, _LEVELS).astype(np.float32)
+    scale = np.tile(sizes, 2).astype(np.float32)
+    text = _to_text(boxes_xywh, sizes, _LEVELS).astype(np.float32)
     corners = text * (scale / np.float32(_LEVELS))
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).clip(1, 100)
 

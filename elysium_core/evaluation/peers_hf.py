@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto import modeling_auto
 
 from elysium_core.checkpoint.locations import cached_folder
+from elysium_core.device import device_name, dtype_name, resolve_device
 from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileError, TargetError
 from elysium_core.evaluation.peers import HF, PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
@@ -60,7 +61,7 @@ class HfModel(PeerModel):
 
     Raises:
         ModelFileError: The model is missing or cannot be read.
-        BackendError: It belongs to neither family.
+        BackendError: It belongs to neither family, or there is no such device.
         ConfigError: The name does not have the form above.
     """
 
@@ -68,13 +69,13 @@ class HfModel(PeerModel):
         match = _NAME.fullmatch(name)
         if match is None or match["scale"] == "0":
             raise ConfigError(f"{HF}{name} is not hf:ID or hf:ID?scale=N with N > 0")
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        place = resolve_device(device)
         self._grounder, network = _load(match["id"], place, int(match["scale"] or _DEFAULT_SCALE))
         info = ModelInfo(
             name=HF + name,
             backend="transformers",
-            device=place,
-            precision=str(network.dtype).removeprefix("torch."),
+            device=device_name(place),
+            precision=dtype_name(network.dtype),
             coordinate_levels=int(match["scale"] or _DEFAULT_SCALE),
             clip_length=1,
             parameters=sum(p.numel() for p in network.parameters()),
@@ -209,7 +210,7 @@ def parse_written_box(text: str, scale: int) -> Box | None:
         return None
 
 
-def _load(name: str, device: str, scale: int) -> tuple[Grounder, Any]:
+def _load(name: str, device: torch.device, scale: int) -> tuple[Grounder, Any]:
     """Load config, weights and processor from disk only, without remote code and without pickle files."""
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not Path(name).is_dir() and name.startswith(("/", ".")):

@@ -60,7 +60,7 @@ class VideoQuestions(Benchmark):
         return questions_report(folder)
 
     def _questions(self) -> Iterable[VideoQuestion]:
-        return islice(read_video_qa(self.data, self.request.benchmark, self.split), self.request.limit)
+        return islice(read_video_qa(self.data, self.request.benchmark, self.split, self.skip), self.request.limit)
 
 
 def answer_question(item: VideoQuestion, model: PerceptionModel, frame_count: int = QUESTION_FRAMES) -> dict[str, Any]:

@@ -6,7 +6,9 @@ again by any protocol without the data set.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elysium_core.errors import DataError
-from elysium_core.evaluation.metrics import Floats
+from elysium_core.evaluation.metrics import Floats, FrameSize
 from elysium_core.io.files import atomic_path
 
 RESULT_FOLDER = "recordings"
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class TrackResult:
         predicted_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a box.
         truth_xywh_px: Shape (N, 4) [px], 0-based; a NaN row is a frame without a true box.
         absent: Shape (N,); frames where the data set marks the target as absent.
-        frame_size: Width and height [px].
+        frame_size: Width and height of the first frame [px].
         first_box_given: Whether the tracker got the first true box (SOT) or only words (RSOT).
         pixel_origin: 1 if the data set counts pixels from 1 (MATLAB), else 0.
         first_box_only: Whether the truth is only the first box (test servers), so nothing can be scored.
@@ -40,6 +43,7 @@ class TrackResult:
         failures: Frames without a box, by reason.
         parse_failures: Answers of the model without a usable box, by reason.
         seconds: Wall time of the tracker, without reading frames [s].
+        frame_sizes: Shape (N, 2) [px], if not all frames have ``frame_size``; None if they have.
 
     Raises:
         DataError: The arrays differ in length.
@@ -57,6 +61,7 @@ class TrackResult:
     failures: dict[str, int] = field(default_factory=dict)
     parse_failures: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    frame_sizes: Floats | None = None
 
     def __post_init__(self) -> None:
         frames = len(self.truth_xywh_px)
@@ -71,6 +76,11 @@ class TrackResult:
     def frame_count(self) -> int:
         """Number of frames N."""
         return len(self.truth_xywh_px)
+
+    @property
+    def sizes(self) -> FrameSize:
+        """Width and height of the frames [px]."""
+        return self.frame_size if self.frame_sizes is None else self.frame_sizes
 
     @property
     def unanswered(self) -> int:
@@ -92,6 +102,7 @@ class TrackResult:
             "name": self.name,
             "expression": self.expression,
             "frame_size": list(self.frame_size),
+            **({} if self.frame_sizes is None else {"frame_sizes": self.frame_sizes.astype(int).tolist()}),
             "frames": self.frame_count,
             "first_box_given": self.first_box_given,
             "first_box_only": self.first_box_only,
@@ -118,6 +129,7 @@ class TrackResult:
             truth_xywh_px=_rows_from_json(value["truth_xywh_px"]),
             absent=np.asarray(value["absent"], dtype=bool),
             frame_size=(int(width), int(height)),
+            frame_sizes=_sizes_from_json(value.get("frame_sizes"), len(value["absent"])),
             first_box_given=bool(value["first_box_given"]),
             pixel_origin=int(value["pixel_origin"]),
             first_box_only=bool(value["first_box_only"]),
@@ -130,7 +142,12 @@ class TrackResult:
 
 def file_name(name: str, ending: str) -> str:
     """Return a valid and unique file name for a recording with any name."""
-    return quote(name, safe=" ()+,=@") + ending
+    quoted = quote(os.fsencode(name), safe=" ()+,=@")
+    if len(quoted) + len(ending) > _LONGEST_NAME:
+        # A letter of other scripts becomes nine characters; the hash keeps names with one beginning apart.
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        quoted = f"{quoted[: _LONGEST_NAME - len(ending) - len(digest) - 1]}-{digest}"
+    return quoted + ending
 
 
 def result_path(run_folder: Path, name: str) -> Path:
@@ -170,6 +187,10 @@ def _counts(value: dict[str, int]) -> dict[str, int]:
 def same_rows(written: Floats, boxes: Floats) -> bool:
     """Return whether boxes (N, 4) read from a result file equal ``boxes`` after rounding as in the file."""
     return np.array_equal(written, _rows_from_json(_rows_to_json(boxes)), equal_nan=True)
+
+
+def _sizes_from_json(rows: list[list[int]] | None, frames: int) -> Floats | None:
+    return None if rows is None else np.asarray(rows, dtype=np.float64).reshape(frames, 2)
 
 
 def _rows_to_json(boxes: Floats) -> list[list[float] | None]:

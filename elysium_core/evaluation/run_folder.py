@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from elysium_core import __version__
-from elysium_core.errors import ConfigError, DataError
+from elysium_core.errors import ConfigError, DataError, ImageError, VideoError
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_json
 
 MANIFEST = "run.json"
-_MAY_CHANGE = {"protocols", "limit", "entries", "version", "data", "device"}
+_MAY_CHANGE = {"protocols", "limit", "entries", "version", "data", "device", "left_out"}
 # The fields of ``device`` that change the answers.
 _MUST_STAY = ("backend", "precision", "weights")
+_LEFT_OUT = "left-out"
 _ANSWER_FILES = "{kind}-rank-*.jsonl"
 _RANK_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
@@ -49,6 +50,7 @@ class Manifest:
         data: Folder of the data set.
         device: Fields of the model's ``ModelInfo``, such as name, device, precision and weights.
         entries: Name of every entry -> its number of frames (1 for single images).
+        left_out: Why each damaged entry of the data set is left out.
         version: Version of elysium that wrote it.
     """
 
@@ -69,6 +71,7 @@ class Manifest:
     device: Mapping[str, Any] = field(default_factory=dict)
     entries: Mapping[str, int] = field(default_factory=dict)
     version: str = __version__
+    left_out: tuple[str, ...] = ()
 
 
 def open_run(folder: Path, manifest: Manifest) -> None:
@@ -101,14 +104,45 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        value["protocols"] = tuple(value["protocols"])
-        return Manifest(**value)
+        value["protocols"], value["left_out"] = tuple(value["protocols"]), tuple(value.get("left_out", ()))
+        return _without_left_out(folder, Manifest(**value))
     except FileNotFoundError as error:
         below = ", ".join(repr(str(found)) for found in run_folders_below(folder))
         remedy = f"it is a comparison of {below}; give these" if below else "give the folder that elysium eval wrote"
         raise DataError(f"{str(folder)!r} holds no {MANIFEST}; {remedy}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{str(path)!r} cannot be read ({error!r}); run elysium eval again") from error
+
+
+def _without_left_out(folder: Path, manifest: Manifest) -> Manifest:
+    """Return the manifest without the entries that turned out to be damaged in the run."""
+    found = read_answers(folder, _LEFT_OUT)
+    answered = read_answers(folder, "answers") if found else {}
+    damaged = {
+        name: str(record["reason"])
+        for name, record in found.items()
+        if name in manifest.entries and name not in answered and not result_path(folder, name).is_file()
+    }
+    entries = {name: frames for name, frames in manifest.entries.items() if name not in damaged}
+    reasons = [f"{name}: {reason}" for name, reason in damaged.items()]
+    return replace(manifest, entries=entries, left_out=(*manifest.left_out, *reasons)) if damaged else manifest
+
+
+def left_out_log(folder: Path, rank: int) -> AnswerLog:
+    """Open a new log of the entries that this process has to leave out; those of an earlier run are tried again."""
+    (folder / f"{_LEFT_OUT}-rank-{rank}.jsonl").unlink(missing_ok=True)
+    return AnswerLog(folder, _LEFT_OUT, rank)
+
+
+def require_some(left_out: AnswerLog, is_answered: bool) -> None:
+    """Check at the end of a run that not every entry was left out.
+
+    Raises:
+        DataError: There is no answer, because every entry is damaged.
+    """
+    if left_out.done and not is_answered:
+        reason = next(iter(left_out.done.values()))["reason"]
+        raise DataError(f"{reason}; none of the {len(left_out.done)} entries can be used")
 
 
 def run_folders_below(folder: Path) -> list[Path]:
@@ -152,19 +186,23 @@ class AnswerLog:
         path = folder / f"{kind}-rank-{rank}.jsonl"
         _cut_damaged_end(path)
         self.done = read_answers(folder, kind)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file: TextIO | None = None
 
     def append(self, item_id: str, answer: Mapping[str, Any]) -> None:
         """Write one answer and make sure that it is on disk."""
         record = {"id": item_id, **answer}
+        if self._file is None:
+            self._file = self._path.open("a", encoding="utf-8")
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.done[item_id] = record
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, if an answer was written."""
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> AnswerLog:
         return self
@@ -254,16 +292,21 @@ def answer_missing(
         ranks: This process among all processes of the run.
         items: All items of the run, the same and in the same order in every process.
         name: Returns the name of an item.
-        answer: Returns the record for the answer file.
+        answer: Returns the record for the answer file; raises DataError, ImageError or VideoError for an item whose
+            images are missing or damaged: it is left out.
 
     Yields:
         The name of each item of this process, including those answered by an earlier run.
     """
-    with AnswerLog(folder, "answers", ranks.rank) as log:
+    with AnswerLog(folder, "answers", ranks.rank) as log, left_out_log(folder, ranks.rank) as left_out:
         for item in ranks.share(items):
             if name(item) not in log.done:
-                log.append(name(item), answer(item))
+                try:
+                    log.append(name(item), answer(item))
+                except (DataError, ImageError, VideoError) as error:
+                    left_out.append(name(item), {"reason": str(error)})
             yield name(item)
+        require_some(left_out, bool(log.done))
 
 
 def _has_cuda() -> bool:

@@ -173,7 +173,7 @@ def _frame_errors(result: TrackResult, protocol: Protocol) -> _FrameErrors:
 def _plain_errors(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats, Floats]:
     """Return overlap, centre error [px] and normalised centre error, shape (N,) each, before the verdicts on frames."""
     if protocol.reference_text:
-        return reference_errors(result.predicted_xywh_px, result.truth_xywh_px, result.frame_size)
+        return reference_errors(result.predicted_xywh_px, result.truth_xywh_px, result.sizes)
     predicted, truth = _prepare(result, protocol)
     return (
         overlaps(predicted, truth),
@@ -195,7 +195,7 @@ def _prepare(result: TrackResult, protocol: Protocol) -> tuple[Floats, Floats]:
     if protocol.round_boxes:
         predicted, truth = np.round(predicted), np.round(truth)
     if protocol.clamp_boxes:
-        predicted, truth = clamp_to_frame(predicted, result.frame_size), clamp_to_frame(truth, result.frame_size)
+        predicted, truth = clamp_to_frame(predicted, result.sizes), clamp_to_frame(truth, result.sizes)
     return predicted, truth
 
 
@@ -224,13 +224,13 @@ def frozen(result: TrackResult) -> Floats:
 
 def centre(result: TrackResult) -> Floats:
     """Answer with a centred box of half the width and height of the frame."""
-    width, height = result.frame_size
-    return np.tile([width / 4, height / 4, width / 2, height / 2], (result.frame_count, 1))
+    sizes = np.broadcast_to(np.asarray(result.sizes, dtype=np.float64), (result.frame_count, 2))
+    return np.concatenate([sizes / 4, sizes / 2], axis=1)
 
 
 def rounded(result: TrackResult) -> Floats:
     """Answer with the truth rounded to text coordinates 0..100."""
-    return round_to_text(result.truth_xywh_px, result.frame_size)
+    return round_to_text(result.truth_xywh_px, result.sizes)
 
 
 BASELINES: dict[str, Callable[[TrackResult], Floats]] = {

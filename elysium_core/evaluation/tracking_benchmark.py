@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from elysium_core.data.readers.annotation_files import usable
 from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionError
@@ -19,8 +20,15 @@ from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
 from elysium_core.evaluation.report import Report
-from elysium_core.evaluation.results import TrackResult, read_result, result_path, same_rows, write_result
-from elysium_core.evaluation.run_folder import Manifest, Ranks
+from elysium_core.evaluation.results import (
+    RESULT_FOLDER,
+    TrackResult,
+    read_result,
+    result_path,
+    same_rows,
+    write_result,
+)
+from elysium_core.evaluation.run_folder import Manifest, Ranks, left_out_log, require_some
 from elysium_core.evaluation.tracking_report import TRACKING, comparison_report, tracking_report
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -70,8 +78,8 @@ class TrackingTask:
             )
         return words
 
-    def check(self, recording: LabelledRecording) -> None:
-        """Raise DataError if the recording lacks the first box or the words that the task needs."""
+    def checked(self, recording: LabelledRecording) -> LabelledRecording:
+        """Return the recording; raise DataError if it lacks the first box or the words that the task needs."""
         if self.task == "rsot":
             self.expression_of(recording)
         elif not np.isfinite(recording.boxes_xywh_px[0]).all():
@@ -79,6 +87,7 @@ class TrackingTask:
                 f"the first line of {str(recording.truth_file)!r} has no box for {recording.name!r}; "
                 "task sot starts there, so cut the recording or use --task rsot"
             )
+        return recording
 
 
 class SingleObjectTracking(Benchmark):
@@ -110,9 +119,7 @@ class SingleObjectTracking(Benchmark):
 
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yield the name of each recording and its number of frames."""
-        for recording in self._recordings():
-            self.task.check(recording)
-            yield recording.name, recording.frame_count
+        yield from ((recording.name, recording.frame_count) for recording in self._recordings())
 
     def settings(self, model: PerceptionModel) -> dict[str, Any]:
         """Return the task, the settings of the tracker and the protocols."""
@@ -129,13 +136,18 @@ class SingleObjectTracking(Benchmark):
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:
         """Track every recording that has no result yet; yield its name."""
         config = self._resolved(model)
-        for recording in ranks.share(self._recordings()):
-            if (path := result_path(folder, recording.name)).is_file():
-                _require_same_truth(read_result(path), recording, path)
-            else:
-                tracker = model.tracker(mode=config.mode, config=config)
-                write_result(folder, track_recording(recording, tracker, self.task))
-            yield recording.name
+        with left_out_log(folder, ranks.rank) as left_out:
+            for recording in ranks.share(self._recordings()):
+                if (path := result_path(folder, recording.name)).is_file():
+                    _require_same_truth(read_result(path), recording, path)
+                else:
+                    tracker = model.tracker(mode=config.mode, config=config)
+                    try:
+                        write_result(folder, track_recording(recording, tracker, self.task))
+                    except DataError as error:
+                        left_out.append(recording.name, {"reason": str(error)})
+                yield recording.name
+            require_some(left_out, any((folder / RESULT_FOLDER).glob("*.json")))
 
     @staticmethod
     def report(folder: Path, protocols: Sequence[str] = (), /) -> Report:
@@ -154,7 +166,8 @@ class SingleObjectTracking(Benchmark):
 
     def _recordings(self) -> Iterable[LabelledRecording]:
         data_set = get_tracking_benchmark(self.request.benchmark)
-        return islice(data_set.read(self.data, self.split), self.request.limit)
+        recordings = usable(data_set.read(self.data, self.split, self.skip), self.task.checked, self.skip)
+        return islice(recordings, self.request.limit)
 
     def _resolved(self, model: PerceptionModel) -> TrackingConfig:
         return self._config.resolved(model.info.clip_length)
@@ -185,33 +198,34 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
     Raises:
         DataError: A frame cannot be read, or there are more or fewer frames than true boxes.
     """
-    task.check(recording)
-    answers = _Answers(recording.frame_count)
-    seconds, size = 0.0, recording.frame_size
+    task.checked(recording)
+    answers = _Answers(recording)
+    seconds = 0.0
 
     def start(frame: Frame) -> None:
-        _start_target(tracker, recording, task, size or (frame.width, frame.height))
+        size = answers.note_size(frame)
+        recording.require_px(*size)
+        _start_target(tracker, recording, task, size)
 
     try:
         for step in follow_recording(tracker, _frames(recording), start):
             if step.frame is not None:
-                size = size or (step.frame.width, step.frame.height)
-            if size is not None:
-                answers.store(step.updates, size)
+                answers.note_size(step.frame)
+            answers.store(step.updates)
             seconds += step.seconds
     except ExpressionError as error:
         # A sentence that the model refuses is a failure of the model, not of the data.
         answers.refuse(f"the model refuses the words ({error.code})")
         for frame in _frames(recording):
-            size = size or (frame.width, frame.height)
-    if size is None:
-        raise _wrong_length(recording, "fewer")
+            answers.note_size(frame)
+    sizes = answers.sizes
     return TrackResult(
         name=recording.name,
         predicted_xywh_px=answers.boxes,
         truth_xywh_px=recording.boxes_xywh_px,
         absent=recording.absent,
-        frame_size=size,
+        frame_size=(int(sizes[0, 0]), int(sizes[0, 1])),
+        frame_sizes=sizes if (sizes != sizes[0]).any() else None,
         first_box_given=task.task == "sot",
         pixel_origin=recording.pixel_origin,
         first_box_only=recording.first_box_only,
@@ -223,18 +237,35 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
 
 
 class _Answers:
-    """Boxes by frame. In clip mode the answer for a frame may come some frames later."""
+    """Boxes by frame. In clip mode the answer for a frame may come some frames later.
 
-    def __init__(self, frame_count: int) -> None:
+    Pictures may change their size inside a recording; boxes are in pixels of their own picture.
+
+    Attributes:
+        boxes: Shape (N, 4), x, y, w, h [px].
+        sizes: Width and height of each frame, shape (N, 2) [px].
+    """
+
+    def __init__(self, recording: LabelledRecording) -> None:
+        frame_count = recording.frame_count
         self.boxes: Floats = np.full((frame_count, 4), np.nan)
+        self.sizes: Floats = np.ones((frame_count, 2))
+        self._annotated = recording.frame_size
         self._reasons = [_NO_UPDATE] * frame_count
 
-    def store(self, updates: Sequence[TrackUpdate], frame_size: tuple[int, int]) -> None:
+    def note_size(self, frame: Frame) -> tuple[int, int]:
+        """Note and return the size that the boxes of a frame refer to."""
+        size = self._annotated or (frame.width, frame.height)
+        self.sizes[frame.index] = size
+        return size
+
+    def store(self, updates: Sequence[TrackUpdate]) -> None:
         for update in updates:
             if 0 <= update.frame_index < len(self.boxes):
                 self._reasons[update.frame_index] = update.reason or update.state.value
                 if update.box is not None:
-                    self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(*frame_size)])[0]
+                    width, height = (int(side) for side in self.sizes[update.frame_index])
+                    self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(width, height)])[0]
 
     def refuse(self, reason: str) -> None:
         """Record one reason for all frames without a box."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,48 @@ from numpy.typing import NDArray
 from elysium_core.errors import DataError
 
 _MAX_SHOWN = 60
+
+Skip = Callable[[DataError], None]
+"""Called with the error of each entry of a data set that is left out."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def usable(items: Iterable[Item], make: Callable[[Item], Made], skip: Skip | None) -> Iterator[Made]:
+    """Make something of each item, and leave out those of which nothing can be made.
+
+    Args:
+        items: The items.
+        make: Makes something of one; raises DataError if it is damaged.
+        skip: Told about each item that is left out; None = the first damaged one ends the reading.
+
+    Raises:
+        DataError: An item is damaged, and there is no ``skip``.
+    """
+    for item in items:
+        try:
+            made = make(item)
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(error)
+        else:
+            yield made
+
+
+def text_field(item: dict[str, Any], name: str, place: str) -> str:
+    """Return a text of a JSON object; a number is taken as text, but null, a list or an object never is.
+
+    Raises:
+        DataError: It is missing, empty or of another kind.
+    """
+    value = item.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        if name not in item:
+            raise DataError(f"{place} lacks {name}")
+        raise DataError(f"{place} has {_shown(json.dumps(value, default=str))} where the text {name!r} is needed")
+    return str(value)
 
 
 def read_text(path: Path) -> str:
@@ -93,33 +136,46 @@ def read_json(path: Path) -> Any:
     return _parse_json(read_text(path), f"{str(path)!r}")
 
 
-def iterate_json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iterate_json_objects(path: Path, skip: Skip | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream ``(line number, object)`` out of a file with one JSON object a line.
 
     The file is read line by line, so that a file of 3 GB needs little memory. A file that is
     one JSON list is accepted too, and numbered by item. Empty lines are skipped.
 
+    Args:
+        path: The file.
+        skip: See :func:`usable`.
+
     Raises:
         DataError: The file is missing, or a line is not a JSON object.
     """
+
+    def parse(numbered: tuple[int, str]) -> tuple[int, dict[str, Any]]:
+        number, line = numbered
+        return number, _object(_parse_json(line, _place(path, number)), _place(path, number))
+
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if number == 1 and line.lstrip().startswith("["):
-                    yield from _list_items(path)
-                    return
-                if line.strip():
-                    yield number, _object(_parse_json(line, _place(path, number)), _place(path, number))
+            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            first = next(filled, None)
+            if first is not None and first[1].lstrip().startswith("["):
+                yield from usable(enumerate(_json_list(path), 1), lambda pair: _list_item(*pair, path), skip)
+            elif first is not None:
+                yield from usable(chain([first], filled), parse, skip)
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{str(path)!r} is not UTF-8 text; convert it first") from error
 
 
-def _list_items(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    items = read_json(path)
-    for number, item in enumerate(items, 1):
-        yield number, _object(item, f"item {number} of {str(path)!r}")
+def _json_list(path: Path) -> list[Any]:
+    content = read_json(path)
+    # The file begins with a bracket, so there is nothing else that it could be.
+    return list(content)
+
+
+def _list_item(number: int, item: Any, path: Path) -> tuple[int, dict[str, Any]]:
+    return number, _object(item, f"item {number} of {str(path)!r}")
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:

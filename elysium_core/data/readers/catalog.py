@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from elysium_core.data.readers.annotation_files import Skip
 from elysium_core.data.readers.davis import read_davis
 from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
 from elysium_core.data.readers.folder import read_folder
@@ -22,14 +23,15 @@ class TrackingBenchmark:
     Attributes:
         name: Name on the command line.
         title: Name in reports.
-        read: Yields the recordings of a split, given the data set's folder and the split.
+        read: Yields the recordings of a split, given the data set's folder, the split, and what is told about
+            recordings that are left out (None = a damaged one ends the reading).
         default_split: Split if none is given; empty if there are no splits.
         sizes: Number of entries of each complete split, where it is fixed.
     """
 
     name: str
     title: str
-    read: Callable[[Path, str], Iterator[LabelledRecording]]
+    read: Callable[[Path, str, Skip | None], Iterator[LabelledRecording]]
     default_split: str = ""
     sizes: dict[str, int] | None = None
 

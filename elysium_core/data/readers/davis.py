@@ -8,13 +8,14 @@ columns. In a frame without its pixels the target is absent.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elysium_core.data.readers.annotation_files import read_text
+from elysium_core.data.readers.annotation_files import Skip, read_text, usable
 from elysium_core.data.readers.frame_sources import PictureFrames, list_pictures
 from elysium_core.data.readers.labelled_recording import LabelledRecording, subfolders
 from elysium_core.errors import DataError
@@ -22,12 +23,15 @@ from elysium_core.errors import DataError
 _SINGLE_OBJECT = 255
 
 
-def read_davis(root: Path, split: str = "val", resolution: str = "480p") -> Iterator[LabelledRecording]:
+def read_davis(
+    root: Path, split: str = "val", skip: Skip | None = None, resolution: str = "480p"
+) -> Iterator[LabelledRecording]:
     """Yield one recording for each object of each sequence.
 
     Args:
         root: The folder of ``JPEGImages`` and ``Annotations``.
         split: Name of a list ``ImageSets/{2016,2017,480p}/<split>.txt``; without one, all sequences are read.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
         resolution: Name of the subfolders with frames and masks.
 
     Raises:
@@ -35,8 +39,8 @@ def read_davis(root: Path, split: str = "val", resolution: str = "480p") -> Iter
     """
     masks = root / "Annotations" / resolution
     names = _listed(root, split) or [folder.name for folder in subfolders(masks)]
-    for name in names:
-        yield from _recordings(root / "JPEGImages" / resolution / name, masks / name)
+    frames = root / "JPEGImages" / resolution
+    yield from chain.from_iterable(usable(names, lambda name: _recordings(frames / name, masks / name), skip))
 
 
 def _listed(root: Path, split: str) -> list[str]:
@@ -49,7 +53,7 @@ def _listed(root: Path, split: str) -> list[str]:
     return []
 
 
-def _recordings(frames: Path, masks: Path) -> Iterator[LabelledRecording]:
+def _recordings(frames: Path, masks: Path) -> list[LabelledRecording]:
     mask_files = [masks / name for name in list_pictures(masks)]
     labels = _read_mask(mask_files[0])
     objects = [int(value) for value in np.unique(labels) if value > 0]
@@ -57,9 +61,9 @@ def _recordings(frames: Path, masks: Path) -> Iterator[LabelledRecording]:
         raise DataError(f"{str(mask_files[0])!r} marks no object in the first frame")
     boxes = _boxes(mask_files, objects)
     source = PictureFrames(frames, list_pictures(frames), (labels.shape[1], labels.shape[0]))
-    for number, value in enumerate(objects, 1):
-        name = frames.name if objects == [_SINGLE_OBJECT] else f"{frames.name}.{number}"
-        yield LabelledRecording(name, source, boxes[value], masks)
+    names = [f"{frames.name}.{number}" for number in range(1, len(objects) + 1)]
+    names = [frames.name] if objects == [_SINGLE_OBJECT] else names
+    return [LabelledRecording(name, source, boxes[value], masks) for name, value in zip(names, objects, strict=True)]
 
 
 def _boxes(mask_files: list[Path], objects: list[int]) -> dict[int, NDArray[np.float64]]:

@@ -17,19 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.readers.annotation_files import iterate_json_objects
+from elysium_core.data.readers.annotation_files import Skip, iterate_json_objects, usable
 from elysium_core.data.readers.frame_sources import FrameSource, PictureFrames, ZipFrames, require_pictures
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import DataError
 from elysium_core.io.image import Size
 
+# Boxes may reach over the edge of the frame by this share of its side; in pixels they would reach much further.
+_LARGEST_OVERHANG = 0.5
 
-def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRecording]:
+
+def read_elysiumtrack(root: Path, split: str = "val500", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield the targets of ``<root>/ElysiumTrack-<split>.json``, line by line.
 
     Args:
         root: The folder of the JSON file and of ``frames/`` or ``frames.zip``.
         split: ``val500``, ``1M``, or the name of another such file.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         DataError: The file, a field or a frame is missing or damaged.
@@ -38,11 +42,15 @@ def read_elysiumtrack(root: Path, split: str = "val500") -> Iterator[LabelledRec
     if not path.is_file():
         raise DataError(f"there is no {path.name!r} in {str(root)!r}; check --data and --split")
     seen: set[str] = set()
-    for number, item in iterate_json_objects(path):
-        place = f"line {number} of {str(path)!r}"
+
+    def make(numbered: tuple[int, dict[str, Any]]) -> LabelledRecording:
+        number, item = numbered
         name = _unique_name(item, number, seen)
+        recording = recording_of_line(root, path, item, name, f"line {number} of {str(path)!r}")
         seen.add(name)
-        yield recording_of_line(root, path, item, name, place)
+        return recording
+
+    yield from usable(iterate_json_objects(path, skip), make, skip)
 
 
 def _unique_name(item: dict[str, Any], number: int, seen: set[str]) -> str:
@@ -106,6 +114,11 @@ def _box(row: Any, place: str, index: int) -> list[float]:
     numbers = row if isinstance(row, list) and all(isinstance(v, (int, float)) for v in row) else []
     if len(numbers) != 4 or not all(math.isfinite(v) for v in numbers):
         raise DataError(f"{place} has box {row!r} at frame {index}; it needs four finite numbers in 0..1")
+    if min(numbers) < -_LARGEST_OVERHANG or max(numbers) > 1 + _LARGEST_OVERHANG:
+        raise DataError(
+            f"{place} has box {row!r} at frame {index}, which is not in fractions of the frame; divide x by its width "
+            "and y by its height"
+        )
     if numbers[2] < numbers[0] or numbers[3] < numbers[1]:
         raise DataError(f"{place} has the reversed box {row!r} at frame {index}; it needs x1 <= x2 and y1 <= y2")
     return [float(v) for v in numbers]
@@ -113,7 +126,8 @@ def _box(row: Any, place: str, index: int) -> list[float]:
 
 def _safe_paths(frames: list[Any], place: str) -> list[str]:
     for frame in frames:
-        if not isinstance(frame, str) or not frame or PurePosixPath(frame).is_absolute() or ".." in PurePosixPath(frame).parts:
+        path = PurePosixPath(frame if isinstance(frame, str) else "")
+        if not path.name or path.is_absolute() or ".." in path.parts:
             raise DataError(f"{place} names the frame {frame!r}; a path below the data folder is needed")
     return frames
 

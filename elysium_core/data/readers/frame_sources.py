@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from elysium_core.errors import DataError, ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from elysium_core.errors import DataError, ImageError, VideoError
 from elysium_core.frames import MAX_PIXELS, Frame
-from elysium_core.io.image import Size, decode_image, read_image
+from elysium_core.io.image import Size, decode_image, image_size, read_image
 from elysium_core.io.recording import DEFAULT_FPS, pictures_in
 from elysium_core.io.video import open_video
 
@@ -160,6 +163,25 @@ def list_pictures(folder: Path) -> list[str]:
     if not names:
         raise DataError(f"frame folder {str(folder)!r} holds no picture; unpack the data set's frames there")
     return names
+
+
+def frame_sizes(source: FrameSource) -> NDArray[np.float64]:
+    """Return widths and heights of frames [px], without decoding pictures: shape (N, 2), or (1, 2) if all are equal.
+
+    Raises:
+        DataError: A frame is missing or damaged.
+    """
+    try:
+        if isinstance(source, PictureFrames):
+            sizes = [image_size(source.folder / name, source.annotated) for name in source.names]
+            return np.asarray(sizes[:1] if len(set(sizes)) == 1 else sizes, np.float64)
+        if isinstance(source, VideoFrames):
+            with open_video(source.path) as recording:
+                return np.asarray([[recording.width, recording.height]], np.float64)
+    except (ImageError, VideoError) as error:
+        raise DataError(f"{source.name!r}: {error}") from error
+    first = next(iter(source))
+    return np.asarray([[first.width, first.height]], np.float64)
 
 
 def require_pictures(folder: Path, names: Sequence[str], annotated: Size | None = None) -> PictureFrames:

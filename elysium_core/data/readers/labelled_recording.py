@@ -12,6 +12,9 @@ from elysium_core.data.readers.annotation_files import read_boxes
 from elysium_core.data.readers.frame_sources import FrameSource
 from elysium_core.errors import DataError
 
+# Some boxes of real data sets are wrong; of boxes in other units, most are.
+_MOST_OUTSIDE = 0.5
+
 
 def _no_flags(count: int) -> NDArray[np.bool_]:
     return np.zeros(count, dtype=bool)
@@ -59,6 +62,34 @@ class LabelledRecording:
                 f"{str(self.truth_file)!r} holds {boxes} boxes but {self.frames.name!r} {self.frames.count} frames; "
                 "they must be equal: is a frame missing?"
             )
+        shown = self._shown_boxes()
+        if len(shown) and shown.max() <= 1 and (shown != shown.round()).any():
+            raise DataError(
+                f"{str(self.truth_file)!r} has boxes in fractions, the first is {shown[0].tolist()}; they must be in px"
+            )
+
+    def require_px(self, width: int, height: int) -> None:
+        """Check that the boxes fit into frames of that size, so that they are x, y, w, h in pixels of these frames.
+
+        Raises:
+            DataError: Most boxes reach far outside.
+        """
+        shown = self._shown_boxes()
+        ends = shown[:, :2] + shown[:, 2:]
+        outside = (ends > 1.25 * np.asarray([width, height])).any(axis=1)
+        outside |= (ends < 0).any(axis=1) | (shown[:, :2] > [width, height]).any(axis=1)
+        if len(shown) and outside.mean() > _MOST_OUTSIDE:
+            first = shown[np.argmax(outside)].tolist()
+            raise DataError(
+                f"most boxes of {self.name!r} in {str(self.truth_file)!r}, such as {first}, lie outside the frames of "
+                f"{width}x{height} px; they must be x,y,w,h in px"
+            )
+
+    def _shown_boxes(self) -> NDArray[np.float64]:
+        """Return the boxes that have an area, shape (M, 4)."""
+        boxes = self.boxes_xywh_px
+        with np.errstate(invalid="ignore"):
+            return np.asarray(boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)])
 
     @property
     def frame_count(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.readers.annotation_files import read_boxes, read_flags, read_text
+from elysium_core.data.readers.annotation_files import Skip, read_boxes, read_flags, read_text, usable
 from elysium_core.data.readers.frame_sources import PictureFrames, list_pictures
 from elysium_core.data.readers.labelled_recording import LabelledRecording, subfolders
 from elysium_core.errors import ConfigError, DataError
@@ -43,12 +43,13 @@ def names_of_test_split() -> list[str]:
     return [f"{words[0]}-{number}" for words in entries for number in words[1:]]
 
 
-def read_lasot(root: Path, split: str = "test") -> Iterator[LabelledRecording]:
+def read_lasot(root: Path, split: str = "test", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield the recordings of a split that are in ``root``, ordered by class and number.
 
     Args:
         root: The folder of the class folders.
         split: ``test`` (280 names), ``train`` (all others) or ``all``.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         ConfigError: There is no such split.
@@ -61,8 +62,7 @@ def read_lasot(root: Path, split: str = "test") -> Iterator[LabelledRecording]:
     folders = [f for f in folders if (f / "groundtruth.txt").is_file() and _wanted(f.name in test, split)]
     if not folders:
         raise DataError(f"{str(root)!r} holds no recording of LaSOT's split {split!r}; give the folder of its classes")
-    for folder in sorted(folders, key=lambda f: _by_number(f.name)):
-        yield _recording(folder)
+    yield from usable(sorted(folders, key=lambda f: _by_number(f.name)), _recording, skip)
 
 
 def _wanted(is_test: bool, split: str) -> bool:

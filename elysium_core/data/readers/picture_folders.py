@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.readers.annotation_files import read_boxes, read_flags, read_text
+from elysium_core.data.readers.annotation_files import Skip, read_boxes, read_flags, read_text, usable
 from elysium_core.data.readers.frame_sources import PictureFrames, list_pictures, require_pictures
 from elysium_core.data.readers.labelled_recording import LabelledRecording, first_box_for_all, subfolders
 from elysium_core.errors import ConfigError, DataError
@@ -69,8 +69,13 @@ _GOT10K_SPLITS = ("val", "test", "train")
 _TRACKINGNET_SPLIT = re.compile(r"TEST|TRAIN_(?:[0-9]|1[01])")
 
 
-def read_otb(root: Path, split: str = "") -> Iterator[LabelledRecording]:
+def read_otb(root: Path, split: str = "", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield OTB's entries; a folder with two targets gives ``Name.1`` and ``Name.2``.
+
+    Args:
+        root: The folder of the sequences.
+        split: There is only one.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         DataError: ``root`` holds no annotated sequence, or a sequence is incomplete.
@@ -79,10 +84,10 @@ def read_otb(root: Path, split: str = "") -> Iterator[LabelledRecording]:
     found = False
     for folder in subfolders(root):
         truth_files = [f for f in sorted(folder.glob("groundtruth_rect*.txt")) if read_text(f).strip()]
-        for truth_file in truth_files:
-            found = True
-            target = truth_file.name.removeprefix("groundtruth_rect").removesuffix(".txt")
-            yield _otb_recording(folder, truth_file, folder.name + (target if len(truth_files) > 1 else ""))
+        found = found or bool(truth_files)
+        targets = [(f, f.name.removeprefix("groundtruth_rect").removesuffix(".txt")) for f in truth_files]
+        named = [(folder, f, folder.name + (target if len(targets) > 1 else "")) for f, target in targets]
+        yield from usable(named, lambda entry: _otb_recording(*entry), skip)
     if not found:
         raise DataError(
             f"no subfolder of {str(root)!r} holds a groundtruth_rect.txt; give the folder of OTB's sequences"
@@ -111,8 +116,13 @@ def _otb_pictures(folder: Path) -> list[str]:
     return [name for number, name in numbered if number >= first and (last is None or number <= last)]
 
 
-def read_uav123(root: Path, split: str = "") -> Iterator[LabelledRecording]:
+def read_uav123(root: Path, split: str = "", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield UAV123's entries, in order of their names.
+
+    Args:
+        root: The folder of ``anno`` and ``data_seq``.
+        split: There is only one.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         DataError: There are no annotations, or frames of an entry are missing.
@@ -121,12 +131,15 @@ def read_uav123(root: Path, split: str = "") -> Iterator[LabelledRecording]:
     truth_files = sorted((root / "anno" / "UAV123").glob("*.txt"))
     if not truth_files:
         raise DataError(f"{str(root)!r} holds no anno/UAV123/*.txt; give the folder that holds anno and data_seq")
-    for truth_file in truth_files:
-        folder_name, start = _uav123_part(truth_file.stem)
-        folder = root / "data_seq" / "UAV123" / folder_name
-        boxes = read_boxes(truth_file, negative_is_empty=True)
-        names = [f"{number:06d}.jpg" for number in range(start, start + len(boxes))]
-        yield LabelledRecording(truth_file.stem, require_pictures(folder, names), boxes, truth_file)
+    pictures = root / "data_seq" / "UAV123"
+    yield from usable(truth_files, lambda truth_file: _uav123_recording(pictures, truth_file), skip)
+
+
+def _uav123_recording(pictures: Path, truth_file: Path) -> LabelledRecording:
+    folder, start = _uav123_part(truth_file.stem)
+    boxes = read_boxes(truth_file, negative_is_empty=True)
+    names = [f"{number:06d}.jpg" for number in range(start, start + len(boxes))]
+    return LabelledRecording(truth_file.stem, require_pictures(pictures / folder, names), boxes, truth_file)
 
 
 def _uav123_part(name: str) -> tuple[str, int]:
@@ -138,12 +151,13 @@ def _uav123_part(name: str) -> tuple[str, int]:
     return name, 1
 
 
-def read_got10k(root: Path, split: str = "val") -> Iterator[LabelledRecording]:
+def read_got10k(root: Path, split: str = "val", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield the recordings that ``<root>/<split>/list.txt`` names, in its order.
 
     Args:
         root: The folder of the split folders.
         split: ``val``, ``test`` or ``train``.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         ConfigError: There is no such split.
@@ -154,8 +168,7 @@ def read_got10k(root: Path, split: str = "val") -> Iterator[LabelledRecording]:
     names = read_text(root / split / "list.txt").split()
     if not names:
         raise DataError(f"{str(root / split / 'list.txt')!r} names no recording")
-    for name in names:
-        yield _got10k_recording(root / split / name)
+    yield from usable([root / split / name for name in names], _got10k_recording, skip)
 
 
 def _got10k_recording(folder: Path) -> LabelledRecording:
@@ -188,12 +201,13 @@ def _got10k_absent(folder: Path, count: int) -> NDArray[np.bool_]:
     return np.zeros(count, dtype=bool)
 
 
-def read_trackingnet(root: Path, split: str = "TEST") -> Iterator[LabelledRecording]:
+def read_trackingnet(root: Path, split: str = "TEST", skip: Skip | None = None) -> Iterator[LabelledRecording]:
     """Yield the videos of one split folder, in order of their names.
 
     Args:
         root: The folder of ``TEST`` and ``TRAIN_*``.
         split: ``TEST`` or ``TRAIN_0`` to ``TRAIN_11``.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         ConfigError: There is no such split.
@@ -204,8 +218,12 @@ def read_trackingnet(root: Path, split: str = "TEST") -> Iterator[LabelledRecord
     truth_files = sorted((root / split / "anno").glob("*.txt"))
     if not truth_files:
         raise DataError(f"{str(root / split / 'anno')!r} holds no .txt files; give the folder that holds {split}")
-    for truth_file in truth_files:
-        folder = root / split / "frames" / truth_file.stem
-        frames = PictureFrames(folder, list_pictures(folder))
-        boxes, first_only = first_box_for_all(truth_file, frames.count)
-        yield LabelledRecording(truth_file.stem, frames, boxes, truth_file, first_box_only=first_only)
+    pictures = root / split / "frames"
+    yield from usable(truth_files, lambda truth_file: _trackingnet_recording(pictures, truth_file), skip)
+
+
+def _trackingnet_recording(pictures: Path, truth_file: Path) -> LabelledRecording:
+    folder = pictures / truth_file.stem
+    frames = PictureFrames(folder, list_pictures(folder))
+    boxes, first_only = first_box_for_all(truth_file, frames.count)
+    return LabelledRecording(truth_file.stem, frames, boxes, truth_file, first_box_only=first_only)

@@ -12,10 +12,11 @@ import math
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
-from elysium_core.data.readers.annotation_files import iterate_json_objects, read_json
+from elysium_core.data.readers.annotation_files import Skip, iterate_json_objects, read_json, text_field, usable
 from elysium_core.errors import ConfigError, DataError
 
 
@@ -77,13 +78,14 @@ class GroundingSample:
     split: str
 
 
-def read_refcoco(root: Path, name: str, split: str) -> Iterator[GroundingSample]:
+def read_refcoco(root: Path, name: str, split: str, skip: Skip | None = None) -> Iterator[GroundingSample]:
     """Yield the expressions of one split.
 
     Args:
         root: The folder of ``<name>.jsonl`` or ``<name>/``.
         name: ``refcoco``, ``refcoco+`` or ``refcocog``.
         split: See :data:`SPLITS`.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         ConfigError: There is no such data set or split.
@@ -96,9 +98,9 @@ def read_refcoco(root: Path, name: str, split: str) -> Iterator[GroundingSample]
     lines = root / f"{name}.jsonl"
     refs = root / name / _REF_FILES[name]
     if lines.is_file():
-        samples: Iterable[GroundingSample] = _from_lines(lines)
+        samples: Iterable[GroundingSample] = _from_lines(lines, skip)
     elif refs.is_file():
-        samples = _from_refs(refs, root / name / "instances.json")
+        samples = _from_refs(refs, root / name / "instances.json", skip)
     else:
         raise DataError(f"{str(root)!r} holds neither {name}.jsonl nor {name}/{_REF_FILES[name]}; check --data")
     return (sample for sample in samples if sample.split == split)
@@ -117,9 +119,12 @@ def find_image(root: Path, image: str) -> Path:
     raise DataError(f"image {image!r} is in none of {', '.join(_IMAGE_FOLDERS)} under {str(root)!r}; unpack COCO there")
 
 
-def _from_lines(path: Path) -> Iterator[GroundingSample]:
-    for number, item in iterate_json_objects(path):
-        yield sample_of_line(item, number, f"line {number} of {str(path)!r}")
+def _from_lines(path: Path, skip: Skip | None) -> Iterator[GroundingSample]:
+    def make(numbered: tuple[int, dict[str, Any]]) -> GroundingSample:
+        number, item = numbered
+        return sample_of_line(item, number, f"line {number} of {str(path)!r}")
+
+    yield from usable(iterate_json_objects(path, skip), make, skip)
 
 
 def sample_of_line(item: dict[str, Any], number: int, place: str) -> GroundingSample:
@@ -135,36 +140,44 @@ def sample_of_line(item: dict[str, Any], number: int, place: str) -> GroundingSa
     """
     try:
         box, width, height = item["bbox"], int(item["width"]), int(item["height"])
-        sample = GroundingSample(
-            str(number), str(item["image"]), str(item["sent"]), _box(box), width, height, str(item["split"])
-        )
+        image, words, split = (text_field(item, name, place) for name in ("image", "sent", "split"))
+        sample = GroundingSample(str(number), image, words, _box(box), width, height, split)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{place} lacks or misspells a field ({error!r})") from error
     _require_inside(sample, place)
     return sample
 
 
-def _from_refs(refs_path: Path, instances_path: Path) -> Iterator[GroundingSample]:
+def _from_refs(refs_path: Path, instances_path: Path, skip: Skip | None) -> Iterator[GroundingSample]:
     boxes, images = _instances(instances_path)
-    for number, ref in enumerate(read_plain_pickle(refs_path)):
+
+    def make(numbered: tuple[int, Any]) -> list[GroundingSample]:
+        number, ref = numbered
         place = f"entry {number} of {str(refs_path)!r}"
         try:
             x, y, w, h = boxes[ref["ann_id"]]
             image = images[ref["image_id"]]
-            for sentence in ref["sentences"]:
-                sample = GroundingSample(
+            samples = [
+                GroundingSample(
                     sample_id=f"{ref['ref_id']}-{sentence['sent_id']}",
                     # The entry's own file_name has an extra suffix.
-                    image=str(image["file_name"]),
-                    expression=str(sentence["sent"]),
+                    image=text_field(image, "file_name", place),
+                    expression=text_field(sentence, "sent", place),
                     box_xyxy_px=_box([x, y, x + w, y + h]),
                     width=int(image["width"]),
                     height=int(image["height"]),
-                    split=str(ref["split"]),
+                    split=text_field(ref, "split", place),
                 )
-                yield sample
-        except (KeyError, TypeError, ValueError) as error:
+                for sentence in ref["sentences"]
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{place} does not fit {str(instances_path)!r} ({error!r})") from error
+        for sample in samples[:1]:
+            _require_inside(sample, place)
+        return samples
+
+    entries = enumerate(read_plain_pickle(refs_path))
+    yield from chain.from_iterable(usable(entries, make, skip))
 
 
 def _instances(path: Path) -> tuple[dict[Any, list[float]], dict[Any, dict[str, Any]]]:
@@ -187,6 +200,8 @@ def _box(values: Any) -> tuple[float, float, float, float]:
 def _require_inside(sample: GroundingSample, place: str) -> None:
     # Some boxes of the annotators reach over the edge by a pixel or two; boxes in other units reach much further.
     x1, y1, x2, y2 = sample.box_xyxy_px
+    if x2 <= 1 and y2 <= 1 and (x2, y2) != (1, 1):
+        raise DataError(f"{place} has bbox {list(sample.box_xyxy_px)} in fractions; it must be x1,y1,x2,y2 in px")
     if x1 < -2 or y1 < -2 or x2 > sample.width + 2 or y2 > sample.height + 2:
         raise DataError(
             f"{place} has bbox {list(sample.box_xyxy_px)}, outside its {sample.width}x{sample.height} px image; "

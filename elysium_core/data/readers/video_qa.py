@@ -7,11 +7,13 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from elysium_core.data.readers.annotation_files import read_json, read_text
+from elysium_core.data.readers.annotation_files import Skip, read_json, read_text, text_field, usable
 from elysium_core.data.readers.frame_sources import VIDEO_SUFFIXES
 from elysium_core.errors import ConfigError, DataError
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ class VideoQuestion:
     kind: str = ""
 
 
-def read_video_qa(root: Path, name: str, split: str = "test") -> Iterator[VideoQuestion]:
+def read_video_qa(root: Path, name: str, split: str = "test", skip: Skip | None = None) -> Iterator[VideoQuestion]:
     """Yield the questions of one data set.
 
     Args:
         root: The folder of the question files; videos may be anywhere below it.
         name: ``msvd-qa``, ``msrvtt-qa``, ``tgif-qa`` or ``activitynet-qa``.
         split: ``test``, ``val`` or ``train``.
+        skip: See :func:`~elysium_core.data.readers.annotation_files.usable`.
 
     Raises:
         ConfigError: There is no such data set.
@@ -47,18 +50,20 @@ def read_video_qa(root: Path, name: str, split: str = "test") -> Iterator[VideoQ
     """
     if name not in READERS:
         raise ConfigError(f"{name!r} is not one of {', '.join(READERS)}")
-    return READERS[name](root, split)
+    return READERS[name](root, split, skip)
 
 
-def _msvd(root: Path, split: str) -> Iterator[VideoQuestion]:
+def _msvd(root: Path, split: str, skip: Skip | None) -> Iterator[VideoQuestion]:
     """``test_qa.json`` with video_id N = ``vidN``; a mapping file gives the name of the video file."""
     own_names = _msvd_mapping(root)
     videos = _VideoIndex(root)
-    path = root / f"{split}_qa.json"
-    for place, item in _items(path):
+
+    def make(place: str, item: dict[str, Any]) -> VideoQuestion:
         question_id, question, answer, number = _fields(item, ("id", "question", "answer", "video_id"), place)
         name = f"vid{number}"
-        yield VideoQuestion(question_id, videos.find((name, own_names.get(name, name)), place), question, answer)
+        return VideoQuestion(question_id, videos.find((name, own_names.get(name, name)), place), question, answer)
+
+    yield from usable(_items(root / f"{split}_qa.json"), _checked(make), skip)
 
 
 def _msvd_mapping(root: Path) -> dict[str, str]:
@@ -70,43 +75,55 @@ def _msvd_mapping(root: Path) -> dict[str, str]:
     return {}
 
 
-def _msrvtt(root: Path, split: str) -> Iterator[VideoQuestion]:
+def _msrvtt(root: Path, split: str, skip: Skip | None) -> Iterator[VideoQuestion]:
     """``test_qa.json`` with video_id N = ``videoN.mp4``; category_id is the kind."""
     videos = _VideoIndex(root)
-    for place, item in _items(root / f"{split}_qa.json"):
+
+    def make(place: str, item: dict[str, Any]) -> VideoQuestion:
         question_id, question, answer, number = _fields(item, ("id", "question", "answer", "video_id"), place)
         video = videos.find((f"video{number}",), place)
-        yield VideoQuestion(question_id, video, question, answer, str(item.get("category_id", "")))
+        return VideoQuestion(question_id, video, question, answer, _kind(item, "category_id"))
+
+    yield from usable(_items(root / f"{split}_qa.json"), _checked(make), skip)
 
 
-def _tgif(root: Path, split: str) -> Iterator[VideoQuestion]:
+def _tgif(root: Path, split: str, skip: Skip | None) -> Iterator[VideoQuestion]:
     """``Test_frameqa_question.csv``, which is tab-separated with a header line; the videos are GIF files."""
     path = root / f"{split.capitalize()}_frameqa_question.csv"
     videos = _VideoIndex(root)
     rows = csv.DictReader(io.StringIO(read_text(path)), delimiter="\t")
-    for number, row in enumerate(rows, 2):
+
+    def make(numbered: tuple[int, dict[str, Any]]) -> VideoQuestion:
+        number, row = numbered
         place = f"line {number} of {str(path)!r}"
         gif, question, answer = _fields(row, ("gif_name", "question", "answer"), place)
-        yield VideoQuestion(str(number - 1), videos.find((gif,), place), question, answer, str(row.get("type") or ""))
+        return VideoQuestion(str(number - 1), videos.find((gif,), place), question, answer, _kind(row, "type"))
+
+    yield from usable(enumerate(rows, 2), make, skip)
 
 
-def _activitynet(root: Path, split: str) -> Iterator[VideoQuestion]:
+def _activitynet(root: Path, split: str, skip: Skip | None) -> Iterator[VideoQuestion]:
     """``test_q.json`` and ``test_a.json``, joined by question_id; the videos are ``v_<name>``."""
     answers_path = root / f"{split}_a.json"
-    answers = {}
-    for place, item in _items(answers_path):
+
+    def make_answer(place: str, item: dict[str, Any]) -> tuple[str, tuple[str, str]]:
         question_id, answer = _fields(item, ("question_id", "answer"), place)
-        answers[question_id] = (answer, str(item.get("type", "")))
+        return question_id, (answer, _kind(item, "type"))
+
+    answers = dict(usable(_items(answers_path), _checked(make_answer), skip))
     videos = _VideoIndex(root)
-    for place, item in _items(root / f"{split}_q.json"):
+
+    def make(place: str, item: dict[str, Any]) -> VideoQuestion:
         question_id, question, name = _fields(item, ("question_id", "question", "video_name"), place)
         if question_id not in answers:
             raise DataError(f"{place} asks {question_id!r}, which {str(answers_path)!r} does not answer")
         answer, kind = answers[question_id]
-        yield VideoQuestion(question_id, videos.find((f"v_{name}", name), place), question, answer, kind)
+        return VideoQuestion(question_id, videos.find((f"v_{name}", name), place), question, answer, kind)
+
+    yield from usable(_items(root / f"{split}_q.json"), _checked(make), skip)
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[VideoQuestion]]] = {
+READERS: dict[str, Callable[[Path, str, Skip | None], Iterator[VideoQuestion]]] = {
     "msvd-qa": _msvd,
     "msrvtt-qa": _msrvtt,
     "tgif-qa": _tgif,
@@ -129,19 +146,31 @@ class _VideoIndex:
         raise DataError(f"{place} asks about video {stems[0]!r}, which is not below {str(self._root)!r}")
 
 
-def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the place and content of each item of a JSON list."""
     content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{str(path)!r} is a JSON {type(content).__name__} where a list of questions is needed")
     for number, item in enumerate(content, 1):
-        place = f"item {number} of {str(path)!r}"
+        yield f"item {number} of {str(path)!r}", item
+
+
+def _checked(make: Callable[[str, dict[str, Any]], Made]) -> Callable[[tuple[str, Any]], Made]:
+    """Return a function that makes something of one of :func:`_items`, if that is an object."""
+
+    def checked(placed: tuple[str, Any]) -> Made:
+        place, item = placed
         if not isinstance(item, dict):
             raise DataError(f"{place} is a JSON {type(item).__name__} where an object {{...}} is needed")
-        yield place, item
+        return make(place, item)
+
+    return checked
+
+
+def _kind(item: dict[str, Any], name: str) -> str:
+    value = item.get(name)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _fields(item: dict[str, Any], names: tuple[str, ...], place: str) -> tuple[str, ...]:
-    missing = [name for name in names if not isinstance(item.get(name), (str, int)) or item.get(name) == ""]
-    if missing:
-        raise DataError(f"{place} lacks {', '.join(missing)}")
-    return tuple(str(item[name]) for name in names)
+    return tuple(text_field(item, name, place) for name in names)

@@ -6,19 +6,27 @@ is drawn.
 
 from __future__ import annotations
 
+import codecs
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.readers.annotation_files import read_json
+from elysium_core.data.readers.annotation_files import read_json, text_field
 from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS
 from elysium_core.data.readers.elysiumtrack import recording_of_line
-from elysium_core.data.readers.frame_sources import VIDEO_SUFFIXES, FrameSource, PictureFrames, VideoFrames
+from elysium_core.data.readers.frame_sources import (
+    VIDEO_SUFFIXES,
+    FrameSource,
+    PictureFrames,
+    VideoFrames,
+    frame_sizes,
+)
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco, sample_of_line
 from elysium_core.data.readers.video_qa import READERS as VIDEO_QA
@@ -28,8 +36,17 @@ from elysium_core.geometry import Box
 from elysium_core.training.finetune.finetune_recipe import SourceConfig
 from elysium_core.training.finetune.samples import LabelledObject, Sample
 
+_LOG = logging.getLogger(__name__)
+_BLOCK_BYTES = 1 << 12
 _IMAGE_SLOT = re.compile("<image>|<video>")
-_ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
+# Names that data sets in LLaVA's layout give to the two sides, to text and speaker, and to the list of turns.
+_ROLES = {
+    **dict.fromkeys(("human", "user"), "question"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "answer"),
+    "system": "system",
+}
+_LISTS = ("conversations", "conversation", "messages")
+_BOMS_16_32 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class SampleSource(Protocol):
@@ -63,8 +80,8 @@ class LineFile:
         try:
             with path.open("rb") as file:
                 self._items: list[Any] | None = None
-                if file.read(1).strip() == b"[":
-                    self._items = read_json(path)
+                if _begins_list(file, path):
+                    self._items = list(read_json(path))
                 file.seek(0)
                 lengths = [(number, len(line), bool(line.strip())) for number, line in enumerate(file, 1)]
         except OSError as error:
@@ -101,9 +118,19 @@ class LineFile:
         with self.path.open("rb") as file:
             file.seek(int(self._starts[index]))
             try:
-                return json.loads(file.readline())
+                return json.loads(file.readline().decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{self.place(index)} is not valid JSON ({error}); repair or delete it") from error
+
+
+def _begins_list(file: BinaryIO, path: Path) -> bool:
+    """Return whether the content of a file begins with a bracket, behind blanks and a byte order mark."""
+    head = file.read(_BLOCK_BYTES)
+    if head.startswith(_BOMS_16_32):
+        raise DataError(f"{str(path)!r} is UTF-16 or UTF-32 text; convert it to UTF-8 first")
+    while head and not head.removeprefix(codecs.BOM_UTF8).strip():
+        head = file.read(_BLOCK_BYTES)
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 class LineSource:
@@ -157,8 +184,15 @@ class ListSource:
 
 
 def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
-    """Parse LLaVA's layout: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``."""
-    turns = [(_ROLES[turn["from"]], _IMAGE_SLOT.sub("", str(turn["value"])).strip()) for turn in item["conversations"]]
+    """Parse LLaVA's layout: ``image``, ``video`` or ``frames``, and ``conversations`` of ``from`` and ``value``.
+
+    ``messages`` of ``role`` and ``content`` are read, too. A system text at the start is left out.
+    """
+    listed = next((item[name] for name in _LISTS if name in item), None)
+    if not isinstance(listed, list):
+        raise DataError(f"{place} has {listed!r:.60} where a list 'conversations' is needed")
+    turns = [_turn(turn, place) for turn in listed]
+    turns = turns[1:] if turns and turns[0][0] == "system" else turns
     turns = turns[1:] if turns and turns[0][0] == "answer" else turns
     questions, answers = turns[0::2], turns[1::2]
     if not answers or any(q[0] != "question" for q in questions) or any(a[0] != "answer" for a in answers):
@@ -167,30 +201,54 @@ def parse_conversation(item: dict[str, Any], media: Path, place: str) -> Sample:
     return Sample(place, _media(item, media, place), rounds)
 
 
+def _turn(turn: Any, place: str) -> tuple[str, str]:
+    """Return the side, ``question``, ``answer`` or ``system``, and the words of one turn."""
+    if not isinstance(turn, dict):
+        raise DataError(f"{place} has {turn!r:.60} where an object of 'from' and 'value' is needed")
+    role = turn.get("from", turn.get("role"))
+    side = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+    if side is None:
+        raise DataError(f"{place} misspells the side of a turn: {role!r:.60} is neither human nor gpt")
+    words = text_field(turn, "value" if "value" in turn else "content", place)
+    return side, _IMAGE_SLOT.sub("", words).strip()
+
+
 def parse_grounding(item: dict[str, Any], media: Path, place: str) -> Sample:
     """Parse an item with ``image``, and ``objects`` of ``expression`` and ``box`` (x1, y1, x2, y2 in 0..1)."""
-    objects = tuple(LabelledObject(_words(entry["expression"]), Box(*entry["box"])) for entry in item["objects"])
+    objects = tuple(LabelledObject(_expression(entry, place), Box(*entry["box"])) for entry in item["objects"])
     if not objects:
         raise DataError(f"{place} names no objects")
-    return Sample(place, _picture(media, str(item["image"]), place), objects=objects)
+    return Sample(place, _picture(media, text_field(item, "image", place), place), objects=objects)
 
 
-def _words(value: Any) -> str:
-    words = " ".join(str(value).split())
-    if not words:
-        raise ValueError("an expression is empty")
-    return words
+def _expression(entry: Any, place: str) -> str:
+    if not isinstance(entry, dict):
+        raise DataError(f"{place} has {entry!r:.60} where an object of 'expression' and 'box' is needed")
+    return " ".join(text_field(entry, "expression", place).split())
 
 
 def _media(item: dict[str, Any], media: Path, place: str) -> FrameSource | None:
+    # A key without a value is one that is not there: "image": null stands in lines of text alone.
+    item = {name: value for name, value in item.items() if value not in (None, "", [])}
     if "frames" in item:
-        return PictureFrames(media, [str(name) for name in item["frames"]])
+        names = item["frames"] if isinstance(item["frames"], list) else []
+        if not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{place} has {item['frames']!r:.60} where a list of file names 'frames' is needed")
+        return PictureFrames(media, names)
     if "video" in item:
-        path = media / str(item["video"])
+        path = media / text_field(_single(item, "video"), "video", place)
         if not path.is_file() or path.suffix.lower() not in VIDEO_SUFFIXES:
             raise DataError(f"{place} names the video {str(path)!r}, which is missing or not a video")
         return VideoFrames(path)
-    return _picture(media, str(item["image"]), place) if "image" in item else None
+    if "image" not in item:
+        return None
+    return _picture(media, text_field(_single(item, "image"), "image", place), place)
+
+
+def _single(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an item whose list of one name is that name, as some data sets write it."""
+    value = item[name]
+    return {**item, name: value[0]} if isinstance(value, list) and len(value) == 1 else item
 
 
 def _picture(media: Path, name: str, place: str) -> PictureFrames:
@@ -208,11 +266,15 @@ def sample_of_recording(recording: LabelledRecording) -> Sample:
     place = f"{recording.name} of {str(recording.truth_file)!r}"
     if recording.first_box_only:
         raise DataError(f"{place} has only its first box; choose a training split")
-    size = recording.frame_size
-    if size is None:
-        first = next(iter(recording.frames))
-        size = (first.width, first.height)
-    track = tuple(_box_or_none(row, size) for row in recording.boxes_xywh_px)
+    if recording.frame_size is None:
+        # Pictures may change their size inside a recording; boxes are in pixels of their own picture.
+        sizes = frame_sizes(recording.frames)
+        recording.require_px(*(int(side) for side in sizes.max(axis=0)))
+        sizes = np.broadcast_to(sizes, (recording.frame_count, 2))
+    else:
+        sizes = np.broadcast_to(recording.frame_size, (recording.frame_count, 2))
+    rows = zip(recording.boxes_xywh_px, sizes, strict=True)
+    track = tuple(_box_or_none(row, (int(size[0]), int(size[1]))) for row, size in rows)
     return Sample(place, recording.frames, track=track, expression=recording.expression)
 
 
@@ -242,7 +304,7 @@ def _refcoco(config: SourceConfig) -> SampleSource:
 
     lines = root / f"{config.reader}.jsonl"
     if not lines.is_file():
-        return ListSource(list(read_refcoco(root, config.reader, split)), convert)
+        return ListSource(list(read_refcoco(root, config.reader, split, _warn)), convert)
     file = LineFile(lines)
     # Bad lines stay in the list: their errors are raised when they are drawn.
     wanted = [index for index in range(len(file)) if _split_of(file, index) in (split, None)]
@@ -267,12 +329,16 @@ def _elysiumtrack(config: SourceConfig) -> SampleSource:
 
 def _tracking(config: SourceConfig) -> SampleSource:
     benchmark = TRACKING_BENCHMARKS[config.reader]
-    recordings = list(benchmark.read(Path(config.path), config.split or benchmark.default_split))
+    recordings = list(benchmark.read(Path(config.path), config.split or benchmark.default_split, _warn))
     return ListSource(recordings, sample_of_recording)
 
 
+def _warn(error: DataError) -> None:
+    _LOG.warning("left out: %s", error)
+
+
 def _video_qa(config: SourceConfig) -> SampleSource:
-    questions = list(read_video_qa(Path(config.path), config.reader, config.split or "train"))
+    questions = list(read_video_qa(Path(config.path), config.reader, config.split or "train", _warn))
     return ListSource(
         questions,
         lambda item: Sample(

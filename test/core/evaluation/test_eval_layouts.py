@@ -215,13 +215,40 @@ def test_splits_that_only_their_server_can_score(elysium, tmp_path, name, split)
         ("davis", "Annotations/480p/libby/00003.png", "no picture", "mask .*00003.png' cannot be read"),
     ],
 )
-def test_damaged_truth_is_refused_by_file_and_line(elysium, tmp_path, name, file, text, complaint):
+def test_damaged_truth_is_named_by_file_and_line(elysium, tmp_path, name, file, text, complaint):
     LAYOUTS[name](tmp_path / "data")
     (tmp_path / "data" / file).write_text(text)
     result = elysium(name, "--data", tmp_path / "data", "--out", tmp_path / "run")
-    assert result.exit_code == 2, result.output
-    assert re.search(complaint, result.stderr), result.stderr
-    assert not (tmp_path / "run/report.md").exists()
+    if result.exit_code == 2:  # there is no other recording
+        assert re.search(complaint, result.stderr), result.stderr
+        assert not (tmp_path / "run/report.md").exists()
+    else:
+        assert result.exit_code == 0, result.output
+        (reason,) = json.loads((tmp_path / "run/scores.json").read_text())["left_out"]
+        assert re.search(complaint, reason)
+        assert "Left out" in result.stdout
+
+
+def test_one_bad_recording_does_not_stop_the_others(elysium, tmp_path):
+    LAYOUTS["folder"](tmp_path / "data")
+    whole = elysium("folder", "--data", tmp_path / "data", "--out", tmp_path / "whole")
+    shutil.copytree(tmp_path / "data/pictures", tmp_path / "data/more")  # found damaged before the run
+    (tmp_path / "data/more/frames/5.png").unlink()
+    shutil.copytree(tmp_path / "data/pictures", tmp_path / "data/other")  # found damaged in the run
+    (tmp_path / "data/other/frames/5.png").write_bytes(b"no picture")
+    result = elysium("folder", "--data", tmp_path / "data", "--out", tmp_path / "run", "--json")
+    assert (whole.exit_code, result.exit_code) == (0, 0), result.output
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert len(report["left_out"]) == 2
+    assert "more/frames" in report["left_out"][0]
+    assert re.search(r"other: frame 5 of .*5\.png", report["left_out"][1])
+    assert report["facts"]["Left out"] == "2"
+    assert "left out: " in result.stderr
+    assert report["protocols"] == json.loads((tmp_path / "whole/scores.json").read_text())["protocols"]
+    # Repaired, it takes part when the run is continued.
+    shutil.copy(tmp_path / "data/pictures/frames/5.png", tmp_path / "data/other/frames/5.png")
+    again = elysium("folder", "--data", tmp_path / "data", "--out", tmp_path / "run", "--json")
+    assert len(json.loads(again.stdout.splitlines()[-1])["left_out"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -236,13 +263,13 @@ def test_damaged_truth_is_refused_by_file_and_line(elysium, tmp_path, name, file
         ("folder", "", "pictures/frames/5.png"),
     ],
 )
-def test_a_missing_frame_is_refused_before_anything_runs(elysium, tmp_path, name, split, frame):
+def test_a_missing_frame_is_said_before_anything_runs(elysium, tmp_path, name, split, frame):
     LAYOUTS[name](tmp_path / "data")
     (tmp_path / "data" / frame).unlink()
     result = elysium(name, "--data", tmp_path / "data", "--split", split, "--out", tmp_path / "run")
-    assert result.exit_code == 2
     assert "missing" in result.stderr
-    assert not (tmp_path / "run").exists()
+    assert result.exit_code == 2 or "left out: " in result.stderr
+    assert (tmp_path / "run").exists() == (result.exit_code == 0)
 
 
 def test_descriptions_of_elysiumtrack(elysium, tmp_path, monkeypatch):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from elysium_core.data.readers import folder
 from elysium_core.data.readers.folder import read_folder
@@ -13,8 +16,10 @@ from elysium_core.data.readers.frame_sources import VideoFrames
 from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.benchmark import EvalRequest
 from elysium_core.evaluation.benchmarks import prepare
+from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_result
 from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.evaluation.scoring import run_baseline, score_recording
 from elysium_core.evaluation.tracking_benchmark import TrackingTask, track_recording
 from elysium_core.geometry import Box
 from elysium_core.types import ModelInfo
@@ -189,3 +194,48 @@ def test_clips_of_the_protocol_and_of_the_training_are_two_settings(
     execute(make_recording(), model, tmp_path / "run", mode=mode, clip_length=asked)
     assert [config.clip_length for config in configs] == [used]
     assert read_manifest(tmp_path / "run").clip_length == used
+
+
+@pytest.mark.parametrize("task", ["sot", "rsot"])
+def test_boxes_are_in_pixels_of_their_own_picture(make_recording, scripted_tracker, tmp_path, task):
+    root = make_recording()
+    for index in (3, 4, 5):
+        path = root / "mug/frames" / f"{index}.png"
+        with Image.open(path) as picture:
+            picture.resize((128, 96)).save(path)
+    lines = (root / "mug/gt.txt").read_text().splitlines()
+    lines[3:] = [",".join(str(2 * int(value)) for value in line.split(",")) for line in lines[3:]]
+    (root / "mug/gt.txt").write_text("\n".join(lines))
+    result = track(root, scripted_tracker(), task=task)
+    assert np.allclose(result.predicted_xywh_px, result.truth_xywh_px)
+    assert result.sizes.tolist() == [[64, 48]] * 3 + [[128, 96]] * 3
+    for protocol in PROTOCOLS.values():
+        scores = score_recording(result, protocol)
+        perfect = score_recording(result.with_predictions(result.truth_xywh_px), protocol)
+        assert scores.success.tolist() == perfect.success.tolist()
+    write_result(tmp_path, result)
+    again = read_result(result_path(tmp_path, result.name))
+    assert again.sizes.tolist() == result.sizes.tolist()
+    assert run_baseline("centre", [again])[0].predicted_xywh_px[-1].tolist() == [32, 24, 64, 48]
+
+
+def test_boxes_of_another_unit_do_not_start_a_track(make_recording, scripted_tracker):
+    root = make_recording()
+    source = next(read_folder(root))
+    wrong = replace(source, boxes_xywh_px=source.boxes_xywh_px * 10)
+    with pytest.raises(DataError, match="64x48 px"):
+        track_recording(wrong, scripted_tracker(), TrackingTask())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["厨房里的机器人正在寻找红色杯子并把它递给坐在桌边的老人第一段", "a" * 255, "🦊" * 60, "mug", "a/b %", "\udce4"],
+)
+def test_any_name_of_a_folder_is_a_file_name(tmp_path, name):
+    names = [name, name[:-1] + "x"]
+    paths = {result_path(tmp_path, each) for each in names}
+    assert len(paths) == 2
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+        assert len(os.fsencode(path.name)) <= 255

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from elysium_core.errors import DataError
 from elysium_core.prompt.box_text import parse_answer
@@ -55,6 +56,21 @@ class TestLines:
         lines = LineFile(path)
         assert (len(lines), lines[1]["a"]) == (2, 2)
 
+    @pytest.mark.parametrize(
+        "text", ['\ufeff[{"a": 1}, {"a": 2}]', '\n\n [{"a": 1},\n{"a": 2}]', '\ufeff{"a": 1}\n{"a": 2}']
+    )
+    def test_marks_and_blanks_in_front_are_ignored(self, tmp_path, text):
+        path = tmp_path / "a.json"
+        path.write_text(text, encoding="utf-8")
+        lines = LineFile(path)
+        assert [lines[index]["a"] for index in range(len(lines))] == [1, 2]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+    def test_other_encodings_are_refused_by_name(self, tmp_path, encoding):
+        (tmp_path / "a.json").write_text('[{"a": 1}]', encoding=encoding)
+        with pytest.raises(DataError, match="convert it to UTF-8"):
+            LineFile(tmp_path / "a.json")
+
     @pytest.mark.parametrize("content", ["", "\n\n"])
     def test_an_empty_file_is_told(self, tmp_path, content):
         path = tmp_path / "empty.jsonl"
@@ -79,6 +95,73 @@ class TestLines:
         with pytest.raises(DataError, match=reason) as told:
             source[1]
         assert "line 2 of" in str(told.value)
+
+    @staticmethod
+    def conversation(data_folder, tmp_path, **line):
+        path = tmp_path / "a.jsonl"
+        path.write_text(json.dumps(line))
+        return open_source(SourceConfig(reader="conversation", path=str(path), media=str(data_folder / "pictures")))[0]
+
+    @pytest.mark.parametrize("value", [None, [], {}, ["a"], {"text": "a"}, True, ""])
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_what_is_no_text_is_never_learnt_as_words(self, data_folder, tmp_path, side, value):
+        turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A mug."}]
+        turns[side]["value"] = value
+        with pytest.raises(DataError, match="line 1 of"):
+            self.conversation(data_folder, tmp_path, image="000.png", conversations=turns)
+
+    @pytest.mark.parametrize("missing", [{}, {"image": None}, {"video": None, "image": ""}, {"frames": []}])
+    def test_a_conversation_without_images_has_none(self, data_folder, tmp_path, missing):
+        turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
+        sample = self.conversation(data_folder, tmp_path, conversations=turns, **missing)
+        assert (sample.frames, sample.rounds) == (None, (("Hi", "Hello."),))
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            {"conversations": [{"from": "USER", "value": "Hi<image>"}, {"from": "ASSISTANT", "value": "Hello."}]},
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]},
+            {"conversation": [{"from": "human", "value": "Hi"}, {"from": "chatgpt", "value": "Hello."}]},
+            {
+                "conversations": [
+                    {"from": "system", "value": "Be kind."},
+                    {"from": "human", "value": "Hi"},
+                    {"from": "gpt", "value": "Hello."},
+                ]
+            },
+        ],
+    )
+    @pytest.mark.parametrize("image", ["000.png", ["000.png"]])
+    def test_dialects_of_the_layout_are_read(self, data_folder, tmp_path, line, image):
+        sample = self.conversation(data_folder, tmp_path, image=image, **line)
+        assert sample.rounds == (("Hi", "Hello."),)
+        assert sample.frames.count == 1
+
+    @pytest.mark.parametrize(
+        "line", [{"conversations": None}, {"conversations": "Hi"}, {"conversations": [None]}, {"frames": [None]}]
+    )
+    def test_other_kinds_are_named(self, data_folder, tmp_path, line):
+        turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
+        with pytest.raises(DataError, match="line 1 of"):
+            self.conversation(data_folder, tmp_path, **{"conversations": turns, **line})
+
+    @pytest.mark.parametrize("words", [None, ["mug"], {}, True, " "])
+    def test_expressions_are_words(self, data_folder, tmp_path, words):
+        path = tmp_path / "boxes.jsonl"
+        path.write_text(
+            json.dumps({"image": "000.png", "objects": [{"expression": words, "box": [0.1, 0.1, 0.5, 0.5]}]})
+        )
+        source = open_source(SourceConfig(reader="grounding", path=str(path), media=str(data_folder / "pictures")))
+        with pytest.raises(DataError, match="expression"):
+            source[0]
+
+    def test_labels_follow_the_size_of_each_picture(self, tmp_path):
+        (tmp_path / "mug/frames").mkdir(parents=True)
+        for index, width in enumerate([64, 64, 128]):
+            Image.new("RGB", (width, 48)).save(tmp_path / "mug/frames" / f"{index}.png")
+        (tmp_path / "mug/gt.txt").write_text("16,12,16,12\n16,12,16,12\n32,12,32,12\n")
+        sample = open_source(SourceConfig(reader="folder", path=str(tmp_path)))[0]
+        assert [box.as_list() for box in sample.track] == [[0.25, 0.25, 0.5, 0.5]] * 3
 
 
 class TestQuestions:
