@@ -1,7 +1,7 @@
 """The live tracker of models that follow in crops.
 
 Each target has an anchor crop, made where it was given or found. In every frame the model is shown the anchor and a
-live crop around the target's last sure box, and writes the box in the live crop. Crops bind a frame to the one before:
+live crop around the target's last box, and writes the box in the live crop. Crops bind a frame to the one before:
 a box cannot leave for a look-alike at the other end of the picture. The crops of all targets are encoded in one batch
 and asked about in one packed pass.
 
@@ -37,6 +37,9 @@ _GROWTH = 1.1
 _WIDEST = 1.6
 # How fast the size follows a sure answer: sizes change slowly, and a step of box text is 4 % of a target's side.
 _SIZE_RATE = 0.4
+# The live crop also follows an answer that is not sure, down to this share of the threshold: a target that turns or is
+# half hidden goes on moving.
+_FOLLOWED_FROM = 0.5
 # Live crops of a target that is lost, each of them in its turn: their length over that of a usual one.
 _SEARCH_TIMES = (1.0, 2.0, 4.0)
 # Two targets whose boxes overlap more than this share one object.
@@ -51,7 +54,7 @@ class _Followed:
 
     Attributes:
         anchor: Made where it was given or found.
-        box: Its last sure box.
+        box: Its last box that was followed.
         wide: Length of its live crop over that of a usual one.
         turn: Number of times it was looked for while it was lost.
     """
@@ -153,7 +156,7 @@ class CropTracker(ModelTracker):
         self._followed[name] = _Followed(anchor, box)
 
     def _follow(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
-        """Where targets are in live crops around their last sure boxes."""
+        """Where targets are in live crops around their last boxes."""
         crops = {name: self._live_crop(frame, self._followed[name]) for name in names}
         answers = self._look(frame, crops)
         return {name: self._take(name, crops[name], answers[name], frame) for name in names}
@@ -194,12 +197,17 @@ class CropTracker(ModelTracker):
         """An answer about a live crop as one about the frame; a sure one moves the target."""
         followed = self._followed[name]
         box = None if answer.box is None else crop.to_frame(answer.box)
-        if box is None or answer.score < self._config.score_threshold:
+        sure = self._config.score_threshold
+        if box is None or answer.score < sure * _FOLLOWED_FROM:
             followed.wide = min(_WIDEST, followed.wide * _GROWTH)
             reason = answer.reason or ("" if box is not None else "its box lies outside the frame")
             return Grounding(box, answer.score if box is not None else 0.0, answer.text, reason)
-        followed.wide = max(1.0, followed.wide / _GROWTH)
-        followed.box, followed.turn = _resized(followed.box, box), 0
+        rate = _SIZE_RATE
+        if answer.score >= sure:
+            followed.wide, followed.turn = max(1.0, followed.wide / _GROWTH), 0
+        else:
+            rate *= answer.score / sure
+        followed.box = _resized(followed.box, box, rate)
         return Grounding(followed.box, answer.score, answer.text)
 
     def _exclude(self, seen: dict[str, Grounding]) -> dict[str, Grounding]:
@@ -284,10 +292,10 @@ class CropTracker(ModelTracker):
         self._stats.vision_encodes += count
 
 
-def _resized(last: Box, new: Box) -> Box:
-    """The place of a new box with a size between that of the last box and its own, cut to the frame."""
-    width = last.width + _SIZE_RATE * (new.width - last.width)
-    height = last.height + _SIZE_RATE * (new.height - last.height)
+def _resized(last: Box, new: Box, rate: float) -> Box:
+    """The place of a new box with a size between that of the last box (rate 0) and its own (1), cut to the frame."""
+    width = last.width + rate * (new.width - last.width)
+    height = last.height + rate * (new.height - last.height)
     x, y = new.center
     left, top = max(0.0, x - width / 2), max(0.0, y - height / 2)
     return Box(left, top, min(1.0, x + width / 2), min(1.0, y + height / 2))

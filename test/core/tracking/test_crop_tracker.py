@@ -223,3 +223,14 @@ def test_settings_may_change_while_it_runs(follower):
     tracker.step(paint((START, RED)))
     tracker.configure(replace(tracker.config, score_threshold=0.99))
     assert tracker.step(paint((START, RED), index=1))[0].state is TrackState.UNCERTAIN
+
+
+@pytest.mark.parametrize(("certainty", "follows"), [(22, True), (12, False)])
+def test_the_crop_follows_answers_that_are_nearly_sure(follower, monkeypatch, certainty, follows):
+    monkeypatch.setitem(globals(), "found", lambda crop, color, look=found: (look(crop, color)[0], certainty))
+    tracker = follower(lost_after_s=60.0)
+    tracker.add(box=truth(START))
+    for step in range(25):
+        (update,) = tracker.step(paint((moved(START, step), RED), index=step))
+    assert update.state is TrackState.UNCERTAIN
+    assert (tracker._followed["1"].box.iou(truth(moved(START, 24))) > 0.7) is follows
