@@ -1,15 +1,15 @@
 """A managed node whose lifecycle services always answer.
 
 rclpy's own ``LifecycleNode`` raises on a transition that is not possible now, which ends the process or loses the
-reply; it answers nothing while a transition runs; and it swallows the exception of a transition. This class keeps its
-state machine and services and repairs these three.
+reply; it answers nothing while a transition runs; it swallows the exception of a transition; and its services lose a
+burst of calls. This class keeps its state machine and repairs these four.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import rclpy
 from lifecycle_msgs.msg import Transition
@@ -20,9 +20,12 @@ from rclpy.node import Node
 
 from elysium_core.errors import ElysiumError
 from elysium_ros.node.guard import EventLog, Guard
+from elysium_ros.node.lifecycle_services import AnnouncedStateMachine, create_services
 
 Step = Callable[[], None]
-ChangeStateCallback = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+
+# The transitions that may be asked for; the state machine has others, for the outcome of these.
+_REQUESTS: Final = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
 EXIT_RESTART = 75
 """Exit code of a process that cannot go on but can be started again (EX_TEMPFAIL of sysexits.h)."""
@@ -49,16 +52,16 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
     def __init__(self, name: str, **options: Any) -> None:
         Node.__init__(self, name, **options)
-        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        LifecycleNodeMixin.__init__(self, enable_communication_interface=False)
+        machine: Any = vars(self)["_state_machine"]
+        self._state_machine: Any = AnnouncedStateMachine(self, machine)
         self.events = EventLog(self.get_logger())
         self.guard = Guard(self.events, is_shutting_down=lambda: self.is_shutting_down)
         self.failure = ""
         self.exit_code = 0
         self._transition_lock = threading.Lock()
-        # rclpy's own callback becomes a part of ours; the attribute is public, and there is no hook for this.
-        service = self._service_change_state
-        self._change_state_by_rclpy: ChangeStateCallback = service.callback
-        service.callback = self.guard.service(self._change_state, _refuse_transition)
+        change_state = self.guard.service(self._change_state, _refuse_transition)
+        create_services(self, self._state_machine, change_state, ReentrantCallbackGroup())
 
     @property
     def state(self) -> str:
@@ -165,16 +168,20 @@ class ManagedNode(LifecycleNodeMixin, Node):
         if not self._transition_lock.acquire(blocking=False):
             return self._refuse(request, response, f"the node is {self.state}")
         try:
-            if not self._is_possible(request):
+            transition = self._find_transition(request.transition)
+            if transition is None:
                 return self._refuse(request, response, f"that is not possible while it is {self.state}")
-            return self._change_state_by_rclpy(request, response)
+            response.success = getattr(self, f"trigger_{transition}")() == TransitionCallbackReturn.SUCCESS
+            return response
         finally:
             self._transition_lock.release()
 
-    def _is_possible(self, request: ChangeState.Request) -> bool:
-        wanted = request.transition
-        possible = self._state_machine.available_transitions
-        return any(label == wanted.label if wanted.label else id_ == wanted.id for id_, label, *_ in possible)
+    def _find_transition(self, wanted: Transition) -> str | None:
+        """Return the name of a transition that is possible now, None if it is not; a label goes before an id."""
+        for number, label, *_ in self._state_machine.available_transitions:
+            if label in _REQUESTS and (label == wanted.label if wanted.label else number == wanted.id):
+                return str(label)
+        return None
 
     def _refuse(self, request: ChangeState.Request, response: ChangeState.Response, why: str) -> ChangeState.Response:
         if request.transition.label != GREETING:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -15,7 +18,48 @@ from elysium_core.errors import ConfigError
 from elysium_ros.node.parameter_spec import Change, Spec
 from elysium_ros.node.parameters import SPECS, Settings
 
+_VALUE_TYPES = {kind.value for kind in Parameter.Type}
 _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+
+
+def answer_every_request(node: Node) -> None:
+    """Have ``~/set_parameters`` refuse a parameter of an unknown type, where rclpy raises and never replies.
+
+    Args:
+        node: A node with parameter services.
+    """
+    for service in node.services:
+        if service.srv_type is SetParameters:
+            service.callback = partial(_set_parameters, service.callback)
+        elif service.srv_type is SetParametersAtomically:
+            service.callback = partial(_set_parameters_atomically, service.callback)
+
+
+def _set_parameters(
+    callback: Callable[..., Any], request: SetParameters.Request, response: SetParameters.Response
+) -> SetParameters.Response:
+    for parameter in request.parameters:
+        if parameter.value.type in _VALUE_TYPES:
+            single = callback(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
+            response.results += single.results
+        else:
+            response.results.append(_refused(parameter))
+    return response
+
+
+def _set_parameters_atomically(
+    callback: Callable[..., Any], request: SetParametersAtomically.Request, response: SetParametersAtomically.Response
+) -> SetParametersAtomically.Response:
+    unknown = [parameter for parameter in request.parameters if parameter.value.type not in _VALUE_TYPES]
+    if not unknown:
+        return cast("SetParametersAtomically.Response", callback(request, response))
+    response.result = _refused(unknown[0])
+    return response
+
+
+def _refused(parameter: ParameterMessage) -> SetParametersResult:
+    reason = f"{parameter.name!r} has a value of the type {parameter.value.type}, which ROS does not have"
+    return SetParametersResult(successful=False, reason=reason)
 
 
 class ParameterServer:
@@ -45,6 +89,7 @@ class ParameterServer:
             self.settings = Settings(autostart=accepted["autostart"])
             self.problems["*"] = str(error)
         node.add_on_set_parameters_callback(self._on_set)
+        answer_every_request(node)
         self._node = node
 
     def check(self) -> None:

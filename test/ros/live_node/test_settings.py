@@ -3,6 +3,10 @@
 import threading
 
 from diagnostic_msgs.srv import SelfTest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from elysium_ros.msg import Box2D, ObjectDescription
@@ -61,3 +65,15 @@ def test_a_burst_of_calls_is_answered_call_by_call(tracker):
     assert len(replies) == 200
     assert {reply.message.split(":")[0] for reply in replies} == {"TARGET_UNKNOWN"}
     tracker.node.destroy_client(client)
+
+
+def test_a_parameter_of_an_unknown_type_is_refused_and_the_others_are_set(tracker):
+    strange = ParameterMessage(name="frame_timeout", value=ParameterValue(type=77))
+    known = Parameter("publish.jpeg_quality", value=80).to_parameter_msg()
+    request = SetParameters.Request(parameters=[strange, known])
+    results = tracker.client.call(SetParameters, "set_parameters", request).results
+    assert [result.successful for result in results] == [False, True]
+    assert "77" in results[0].reason
+    request = SetParametersAtomically.Request(parameters=[known, strange])
+    result = tracker.client.call(SetParametersAtomically, "set_parameters_atomically", request).result
+    assert (result.successful, "77" in result.reason) == (False, True)

@@ -1,15 +1,17 @@
 """A managed node in this process: what it answers while a transition runs, fails or is not possible."""
 
 import threading
+import time
 
 import pytest
 import rclpy
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from elysium_core.errors import ModelFileError
+from elysium_ros.node.executors import SERVICE_QOS
 from elysium_ros.node.lifecycle import ManagedNode
 
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
@@ -109,6 +111,23 @@ def test_the_state_is_told_and_other_transitions_are_refused_while_one_runs(harn
     assert done.wait(30.0)
     assert future.result().success
     assert harness.state() == "inactive"
+
+
+def test_a_burst_of_calls_is_answered_and_changes_of_the_state_are_announced(harness):
+    caller, events = harness.caller, []
+    caller.create_subscription(TransitionEvent, "/subject/transition_event", events.append, SERVICE_QOS)
+    deadline_s = time.monotonic() + 30.0
+    while not caller.count_publishers("/subject/transition_event"):
+        assert time.monotonic() < deadline_s
+    client = caller.create_client(GetState, "/subject/get_state", qos_profile=SERVICE_QOS)
+    assert client.wait_for_service(30.0)
+    futures = [client.call_async(GetState.Request()) for _ in range(300)]
+    while not all(future.done() for future in futures):
+        assert time.monotonic() < deadline_s, f"{sum(not future.done() for future in futures)} replies are lost"
+    assert harness.change(CONFIGURE)
+    while [event.goal_state.label for event in list(events)][-2:] != ["configuring", "inactive"]:
+        assert time.monotonic() < deadline_s, events
+    assert (events[-2].start_state.label, events[-2].transition.label) == ("unconfigured", "configure")
 
 
 @pytest.mark.parametrize("transition", [CLEANUP, ACTIVATE, DEACTIVATE, 10, 97, 200])
