@@ -33,6 +33,7 @@ _RARITY_POWER, _NAMELESS_SHARE = -0.4, 0.03
 _GONE_BELOW, _USABLE_FROM = 0.06, 0.35
 _LEAST_SIDE = 0.04
 _SHRINK_BELOW = 0.6
+_USUAL_CAMERA = CameraSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,13 +60,16 @@ class FrameViews:
         photos: Annotated photos; those without objects are not used.
         names: The known names. Case and blanks do not count: "diningtable" in the photos is "dining table".
         side_px: S.
+        camera: What some of the views are taken with.
 
     Raises:
         DataError: No photo has an object of a known name.
     """
 
-    def __init__(self, photos: PhotoSet, names: Sequence[str], side_px: int) -> None:
-        self._photos, self._side_px, self._camera = photos, side_px, CameraSettings()
+    def __init__(
+        self, photos: PhotoSet, names: Sequence[str], side_px: int, camera: CameraSettings = _USUAL_CAMERA
+    ) -> None:
+        self._photos, self._side_px, self._camera = photos, side_px, camera
         numbers = {_plain(name): number for number, name in enumerate(names)}
         table = photos.objects
         known = np.array([numbers.get(_plain(name), OTHER_NAME) for name in photos.names], np.int64)
