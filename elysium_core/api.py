@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,26 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from elysium_core.checkpoint.checkpoint import Checkpoint
-from elysium_core.checkpoint.quantization import (
-    check_quantization,
-    check_unquantized,
-    count_parameters,
-    load_quantized,
-    precision_of,
-)
-from elysium_core.checkpoint.weight_files import fingerprint
-from elysium_core.device import check_gpu, device_name, resolve_device, resolve_dtype
-from elysium_core.engine.recorded_decoder import build_decoder
-from elysium_core.errors import BackendError, BoxError, ImageError
+from elysium_core.checkpoint.quantization import check_unquantized
+from elysium_core.device import resolve_dtype
+from elysium_core.errors import BackendError, BoxError, ExpressionError, ImageError
 from elysium_core.families.base import Seen
-from elysium_core.families.elysium import ElysiumFamily
+from elysium_core.families.elysium import as_elysium
+from elysium_core.families.elysium_loader import from_checkpoint
+from elysium_core.families.loaders import LoadedModel, load_model
 from elysium_core.frames import Clip, Frame
 from elysium_core.geometry import Box
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question
 from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
-from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
@@ -41,9 +33,6 @@ from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
 from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, TrackingConfig
-from elysium_core.vision.vision_choice import build_vision, check_backend
-
-_LOG = logging.getLogger(__name__)
 
 _TORCH_VISION = LoadOptions(vision_backend="torch")
 
@@ -54,21 +43,16 @@ class Elysium:
     """A loaded model. It keeps no state between calls. Only one thread may use it at a time.
 
     Args:
-        runtime: The runtime of the model.
-        network: The network with its weights.
-        info: Description of the model.
-        checkpoint: The checkpoint it was loaded from.
+        loaded: A model of any family.
 
     Attributes:
         info: Description of the model.
     """
 
-    def __init__(self, runtime: Runtime, network: ElysiumNetwork, info: ModelInfo, checkpoint: Checkpoint) -> None:
-        self._runtime: Runtime | None = runtime
-        self._network: ElysiumNetwork | None = network
-        self._checkpoint: Checkpoint | None = checkpoint
-        self.info = info
-        self._warned: set[str] = set()
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._runtime: Runtime | None = Runtime(loaded.family)
+        self._checkpoint: Checkpoint | None = loaded.checkpoint
+        self.info: ModelInfo = loaded.info
 
     @classmethod
     def from_pretrained(cls, model: str | Path | LoadOptions = "nano", **options: Any) -> Elysium:
@@ -85,15 +69,7 @@ class Elysium:
             BackendError: Device, dtype, quantisation or backend cannot be used on this machine.
         """
         load = (model if isinstance(model, LoadOptions) else LoadOptions(str(model))).with_options(**options)
-        device = resolve_device(load.device)
-        check_gpu(device)
-        dtype = resolve_dtype(load.dtype, device)
-        check_backend(load.vision_backend, device)
-        check_quantization(load.quantization, device, dtype)
-        checkpoint = load_quantized(
-            load.model, load.quantization, device, dtype, allow_pickle_weights=load.allow_pickle_weights
-        )
-        return cls.from_checkpoint(checkpoint, load)
+        return cls(load_model(load))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, load: LoadOptions = _TORCH_VISION) -> Elysium:
@@ -106,30 +82,7 @@ class Elysium:
             load: Options of the vision encoder and the decoder; ``model``, ``device``, ``dtype`` and
                 ``quantization`` are not used.
         """
-        network = checkpoint.network.eval()
-        tokenizer = TextTokenizer.from_folder(checkpoint.llm_folder)
-        tokenizer.check_fits(network.llm.size.vocab)
-        vision = build_vision(
-            load.vision_backend,
-            network,
-            checkpoint.folder,
-            fast_resize=load.fast_resize,
-            cuda_graphs=load.cuda_graphs,
-        )
-        decoder = build_decoder(network.llm, cuda_graphs=load.cuda_graphs)
-        family = ElysiumFamily(network, tokenizer, vision, decoder)
-        runtime = Runtime(family)
-        info = ModelInfo(
-            name=checkpoint.name,
-            backend=vision.name,
-            device=device_name(runtime.device),
-            precision=precision_of(network.llm),
-            coordinate_levels=family.grammar.levels,
-            clip_length=network.config.clip_length,
-            parameters=count_parameters(network),
-            weights=fingerprint({tensor.file for tensor in checkpoint.stored.values()}),
-        )
-        return cls(runtime, network, info, checkpoint)
+        return cls(from_checkpoint(checkpoint, load))
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | None = None, max_shard_bytes: int | None = None
@@ -149,10 +102,10 @@ class Elysium:
             ModelFileError: The folder cannot be written.
             BackendError: The data type is unknown, or the model has been closed.
         """
-        if self._checkpoint is None:
-            raise self._closed()
         kind = None if dtype is None else resolve_dtype(dtype, self.runtime.device)
         check_unquantized(self.network.llm)
+        if self._checkpoint is None:
+            raise BackendError(f"the model {self.info.name!r} has no checkpoint of the published layout to save")
         self._checkpoint.save(folder, dtype=kind, max_shard_bytes=max_shard_bytes)
 
     @property
@@ -171,11 +124,9 @@ class Elysium:
         """The network with its weights, for saving and measurements.
 
         Raises:
-            BackendError: The model has been closed.
+            BackendError: The model has been closed, or is of another family than Elysium.
         """
-        if self._network is None:
-            raise self._closed()
-        return self._network
+        return as_elysium(self.runtime.family).network
 
     def _closed(self) -> BackendError:
         return BackendError(f"the model {self.info.name!r} has been closed; load it again")
@@ -256,11 +207,11 @@ class Elysium:
 
         Raises:
             ExpressionError: A question is empty, too long or contains a part of the prompt format, or
-                an answer is too long.
+                an answer is too long; or the model was not trained for questions (``TASK``).
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
         words = clean_question(question)
-        self._warn_untrained("questions")
+        self._require_trained("questions")
         rounds = [(clean_question(asked), clean_answer(answer)) for asked, answer in history]
         return self._write(self._encode(frames), words, max_new_tokens, rounds)
 
@@ -268,19 +219,18 @@ class Elysium:
         """Describe a whole image or a clip of 1..32 frames. The model gets all the frames.
 
         Raises:
+            ExpressionError: The model was not trained for captions (``TASK``).
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
-        self._warn_untrained("captions")
+        self._require_trained("captions")
         return self._write(self._encode(frames), self.runtime.family.question(CAPTION), max_new_tokens)
 
-    def _warn_untrained(self, task: str) -> None:
-        """Warn once for each task that a model with a closed vocabulary was not trained for it."""
-        if self.runtime.family.settings.vocabulary and task not in self._warned:
-            self._warned.add(task)
-            _LOG.warning(
-                "this model was trained to find, follow and name things, not for %s: its answer means nothing "
-                "(load a larger model)",
-                task,
+    def _require_trained(self, task: str) -> None:
+        if self.runtime.family.settings.vocabulary:
+            raise ExpressionError(
+                f"the model {self.info.name!r} was trained to find, follow and name things, not for {task}; "
+                "load a larger model",
+                code="TASK",
             )
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
@@ -322,7 +272,7 @@ class Elysium:
 
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""
-        self._runtime = self._network = self._checkpoint = None
+        self._runtime = self._checkpoint = None
         # Some parts refer to each other, so reference counting alone does not free them.
         gc.collect()
         if torch.cuda.is_available():

@@ -102,23 +102,19 @@ WITH_TORCH = """
 import json, sys
 import numpy as np
 from elysium_core import Box, Elysium, Frame
-from elysium_core.families.thousandths import ThousandthsFamily
-from elysium_core.runtime import Runtime
-from elysium_core.tracking.stream import StreamTracker
-from elysium_core.types import TrackingConfig
 
 images = np.random.default_rng(2).integers(0, 256, (3, 60, 80, 3), dtype=np.uint8)
 ways = {"torch": ("nano", "torch"), "half": ("nano", "half"), "mean": (sys.argv[1], "torch")}
 models = {name: Elysium.from_pretrained(path, vision_backend=way) for name, (path, way) in ways.items()}
 scores = {name: model.ground(images[0], "apple").score for name, model in models.items()}
 
-base = models["torch"].runtime.family
-family = ThousandthsFamily(base.network, base.tokenizer, base.vision, base.decoder)
+model = Elysium.from_pretrained(sys.argv[2])
+family = model.runtime.family
 boxes = [Box(0.125, 0.25, 0.5, 0.751), Box(0.126, 0.25, 0.5, 0.751)]
 read = family.grammar.read(family.grammar.answer(boxes, (1000, 1000)), 2, (1000, 1000))
 asked, conversation = [], family.conversation
 family.conversation = lambda question, *rest, **more: asked.append(question) or conversation(question, *rest, **more)
-tracker = StreamTracker(Runtime(family), TrackingConfig())
+tracker = model.tracker()
 tracker.add(box=boxes[0])
 states = [tracker.step(Frame(image, index=index))[0].state for index, image in enumerate(images)]
 print(json.dumps({"scores": scores, "same": list(read.boxes) == boxes, "asked": asked, "states": states}))
@@ -134,7 +130,10 @@ def with_torch(sources, tmp_path_factory) -> dict[str, Any]:
     config["adapter_config"] |= {"type": "mean", "out_token_num": 32}
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (model / "SHA256SUMS").unlink()
-    return json.loads(run_python(sources, model.parent, "-c", WITH_TORCH, model))
+    thousandths = model.with_name("thousandths")
+    thousandths.mkdir()
+    (thousandths / "config.json").write_text('{"model_type": "thousandths"}', encoding="utf-8")
+    return json.loads(run_python(sources, model.parent, "-c", WITH_TORCH, model, thousandths))
 
 
 def test_a_token_adapter(with_torch):

@@ -8,6 +8,7 @@ import pytest
 
 from elysium_core.api import Elysium
 from elysium_core.errors import BackendError, ConfigError
+from elysium_core.families.loaders import LoadedModel
 from elysium_core.geometry import Box
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.types import ModelInfo, TrackingConfig, TrackState
@@ -32,7 +33,7 @@ def in_frame(room):
 
 @pytest.fixture
 def model(eyes):
-    return Elysium(eyes(), None, ModelInfo(name="eyes"), None)
+    return Elysium(LoadedModel(eyes().family, ModelInfo(name="eyes")))
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""The model families that can be loaded from a folder, by the ``model_type`` of its ``config.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from elysium_core.checkpoint.locations import checkpoint_folder
+from elysium_core.errors import ModelFileError
+from elysium_core.families.base import Family
+from elysium_core.network.model_config import CONFIG_NAME
+from elysium_core.types import LoadOptions, ModelInfo
+
+if TYPE_CHECKING:
+    from elysium_core.checkpoint.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model of any family.
+
+    Attributes:
+        family: The model.
+        info: Its description.
+        checkpoint: The checkpoint, if it is of the published layout; only such a model can be saved.
+    """
+
+    family: Family
+    info: ModelInfo
+    checkpoint: Checkpoint | None = None
+
+
+Loader = Callable[[LoadOptions], LoadedModel]
+"""Loads a model from the disk; raises errors as :meth:`elysium_core.api.Elysium.from_pretrained`."""
+
+_ELYSIUM = "elysium"
+
+LOADERS: dict[str, str] = {
+    _ELYSIUM: "elysium_core.families.elysium_loader:load_elysium",
+}
+"""Module and function of each family's loader, by model type. A module is imported when a model needs it."""
+
+
+def load_model(options: LoadOptions) -> LoadedModel:
+    """Load a model of the family that its ``config.json`` names.
+
+    An unknown or unreadable ``config.json`` is left to the Elysium family, whose loader says what is wrong with it.
+    """
+    module, _, function = LOADERS.get(_model_type(options.model), LOADERS[_ELYSIUM]).partition(":")
+    loader: Loader = getattr(import_module(module), function)
+    return loader(options)
+
+
+def _model_type(model: str) -> str:
+    """The ``model_type`` of a model's ``config.json``; empty if there is none."""
+    try:
+        config = json.loads((checkpoint_folder(model) / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (ModelFileError, OSError, ValueError, RecursionError):
+        return ""
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
