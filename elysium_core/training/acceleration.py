@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from elysium_core.device import resolve_device
 from elysium_core.errors import BackendError, ConfigError
 from elysium_core.training.losses import Sums
 from elysium_core.training.recipe_file import one_line
@@ -22,27 +23,6 @@ PRECISIONS = ("float32", "bfloat16")
 
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
 _DISTRIBUTED_VARIABLE = "WORLD_SIZE"
-
-
-def training_device(name: str) -> torch.device:
-    """Return the device to train on.
-
-    Args:
-        name: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        BackendError: There is no such device.
-    """
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if cards else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BackendError(f"{name!r} is not a device; use auto, cpu, cuda or cuda:N", code="DEVICE") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= cards):
-        raise BackendError(f"there is no device {name!r} to train on; this machine has {cards} CUDA devices", "DEVICE")
-    return device
 
 
 def process_count() -> int:
@@ -58,7 +38,7 @@ class Acceleration:
     ZeRO-3 and FSDP also the weights. All processes save sharded states together.
 
     Args:
-        device: As in :func:`training_device`.
+        device: As in :func:`elysium_core.device.resolve_device`.
         precision: One of :data:`PRECISIONS`.
         accumulate: Batches whose gradients are summed in a step.
         find_unused: Whether some trained weights may be unused in a step (data-parallel only).
@@ -70,7 +50,7 @@ class Acceleration:
     def __init__(
         self, device: str = "auto", precision: str = "float32", accumulate: int = 1, *, find_unused: bool = False
     ) -> None:
-        place = training_device(device)
+        place = resolve_device(device)
         require_packages(deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true")
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs

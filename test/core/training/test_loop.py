@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from elysium_core.errors import BackendError, DataError
-from elysium_core.training.acceleration import training_device
+from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.nano.clip_batches import ClipBatches, step_seed
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import StageRun
@@ -273,18 +273,12 @@ class TestSnapshots:
 
 
 class TestDevice:
-    def test_auto_is_the_gpu_where_there_is_one(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert training_device("auto").type == "cpu"
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-        assert training_device("auto").type == "cuda"
-
     @pytest.mark.parametrize("name", ["cuda:7", "toaster", "meta"])
     def test_a_device_that_is_not_there_is_told(self, monkeypatch, name):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(BackendError, match=name):
-            training_device(name)
+        with pytest.raises(BackendError, match=name) as caught:
+            Acceleration(name)
+        assert caught.value.code == "DEVICE"
 
     @pytest.mark.gpu
     def test_a_stage_learns_on_a_gpu_and_goes_on(self, short, tmp_path):
