@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from elysium_core.network.image_encoder import ImageEncoder
 from elysium_core.network.image_transform import ChannelNormalization
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionConfig
 
 
 class VisionEncoder(ImageEncoder):
@@ -25,6 +27,9 @@ class VisionEncoder(ImageEncoder):
     """
 
     def __init__(self, config: CLIPVisionConfig, feature_layer: int = -2) -> None:
+        # It imports a large part of transformers, which models on other encoders do without.
+        from transformers import CLIPVisionModel
+
         super().__init__()
         layers = int(config.num_hidden_layers)
         if not -layers <= feature_layer <= -1:
