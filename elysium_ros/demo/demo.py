@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elysium_core.errors import ConfigError, ElysiumError, VideoError
-from elysium_core.geometry import parse_box
+from elysium_core.geometry import Box, parse_box
 from elysium_core.io.files import atomic_path
 from elysium_core.io.render import FrameWriter, open_writer
 from elysium_core.io.tracks import TrackWriter
@@ -24,6 +24,7 @@ from elysium_ros.demo.stage import DemoError, Outcome, Play, Wish, perform, say
 PICTURES = ("annotated.mp4", "annotated.gif", "contact_sheet.png")
 TRACKS_NAME, REPORT_NAME = "tracks.jsonl", "report.json"
 
+PHOTOS, DRAWINGS = "photos", "drawings"
 # The demo asks for this many of the recording's objects, one after the other.
 _ASKED = 2
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="nano", help="nano, a checkpoint folder, or identity (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=0.0, help="frames a second; as recorded if omitted")
+    parser.add_argument(
+        "--scene", choices=(PHOTOS, DRAWINGS), help="of the generated recording (default: what the model knows)"
+    )
     parser.add_argument("--seed", type=int, default=7, help="of the generated recording (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo/out"), help="folder (default: %(default)s)")
     return parser
@@ -88,28 +92,38 @@ def _scene(args: argparse.Namespace) -> _Scene:
     if args.video is None:
         if args.expression or args.box:
             raise ConfigError("--expression and --box need --video; the generated recording has sentences of its own")
-        folder = args.recording or _generated(args.out / "recording", args.seed)
+        folder = args.recording or _generated(args.out / "recording", args.seed, args.scene or _scene_for(args.model))
         truth = read_truth(folder / TRUTH_NAME)
-        return _opened(folder / VIDEO_NAME, [item.expression for item in truth.objects[:_ASKED]], args, truth)
+        asked = truth.objects[:_ASKED]
+        first_box = None if asked[0].expression else asked[0].boxes[0]
+        return _opened(folder / VIDEO_NAME, [item.expression for item in asked], args, truth, first_box)
     if not args.expression and not args.box:
         raise ConfigError("--video needs --expression 'what to follow', or --box")
-    return _opened(Path(args.video), args.expression or [""], args, None)
+    return _opened(Path(args.video), args.expression or [""], args, None, None)
 
 
-def _generated(folder: Path, seed: int) -> Path:
+def _scene_for(model: str) -> str:
+    """The recording that shows what a model knows."""
+    return DRAWINGS if model == "nano" else PHOTOS
+
+
+def _generated(folder: Path, seed: int, scene: str) -> Path:
+    from elysium_core.data.photos.photo_recording import write_photo_recording
     from elysium_core.data.synthetic.demo_clip import write_demo_recording
 
     say(f"generating a recording with known truth in {folder}")
-    write_demo_recording(folder, seed)
+    (write_photo_recording if scene == PHOTOS else write_demo_recording)(folder, seed)
     return folder
 
 
-def _opened(video: Path, expressions: Sequence[str], args: argparse.Namespace, truth: Truth | None) -> _Scene:
+def _opened(
+    video: Path, expressions: Sequence[str], args: argparse.Namespace, truth: Truth | None, first_box: Box | None
+) -> _Scene:
     with open_video(video) as recording:
         if recording.is_live:
             raise VideoError(f"{recording.name} is a camera, which has no end; play a file")
         width, height, fps, count = recording.width, recording.height, recording.fps, recording.frame_count or 0
-    box = parse_box(args.box, width, height) if args.box else None
+    box = parse_box(args.box, width, height) if args.box else first_box
     words = [clean_expression(text) if text or box is None else "" for text in expressions]
     wishes = [
         Wish(text, box if number == 0 else None, number * count // (len(words) + 1))

@@ -34,7 +34,8 @@ class TruthObject:
 
     Attributes:
         name: For the reader.
-        expression: Words that name this object and no other of the recording.
+        expression: Words that name this object and no other of the recording; empty for the first one if it is given
+            by its box.
         boxes: Where it is in each frame, None where it cannot be seen.
     """
 
@@ -209,7 +210,7 @@ def summarize_target(
     seen = [update for update in updates if truth.box_at(update.frame_index) is not None]
     boxes = [truth.box_at(update.frame_index) for update in seen]
     answers = [update.box for update in seen]
-    elsewhere = {item.expression: [item.box_at(update.frame_index) for update in seen] for item in others}
+    elsewhere = {item.expression or item.name: [item.box_at(update.frame_index) for update in seen] for item in others}
     wrong = {name: _mean_iou(answers, places) for name, places in elsewhere.items()}
     wrong_name = max(wrong, key=lambda name: wrong[name], default="")
     return TargetReport(
