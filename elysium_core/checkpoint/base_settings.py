@@ -94,7 +94,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ModelFileError: It is missing, is not a JSON object, or names code to run (``MODEL_UNSAFE``).
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -32,12 +32,14 @@ from elysium_core.checkpoint.integrity import MANIFEST_NAME, verify_manifest
 from elysium_core.checkpoint.locations import base_settings, checkpoint_folder, tokenizer_folder
 from elysium_core.checkpoint.save import Origin, save_checkpoint
 from elysium_core.checkpoint.weight_files import (
+    DTYPES,
     PICKLED_ENDING,
     PICKLED_STEM,
     StoredTensor,
     find_weight_files,
     open_weights,
     read_headers,
+    refuse_pointer,
 )
 from elysium_core.device import dtype_name, free_bytes, resolve_device
 from elysium_core.errors import ModelFileError
@@ -52,6 +54,7 @@ _logger = logging.getLogger(__name__)
 _EMBEDDINGS = "llm.model.embed_tokens.weight"
 _HEAD = "llm.lm_head.weight"
 _LONGEST_LIST = 20
+_TEXT_SUFFIXES = (".json", ".model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ def load_checkpoint(
     """
     target = resolve_device(device)
     folder = checkpoint_folder(name_or_path)
+    _refuse_pointers(folder)
     config = ElysiumConfig.from_file(folder / CONFIG_NAME)
     vision_settings, vision_source = base_settings(config.vision, folder)
     llm_settings, llm_source = base_settings(config.llm, folder)
@@ -155,6 +159,13 @@ def load_checkpoint(
         dtype = dtype or stored[_EMBEDDINGS].dtype
         _check_memory(network, target, dtype)
         _fill(network, stored, target, dtype)
+        if network.llm.size.tied and _differing_head(stored):
+            _logger.warning(
+                "%s holds an output head that differs from the embeddings, but its settings say tie_word_embeddings: "
+                "the head is not used; to use it, set tie_word_embeddings to false in the language model's %s",
+                folder,
+                CONFIG_NAME,
+            )
     if unused:
         _logger.warning("%s holds weights that are not part of the network: %s", folder, _shorten(unused))
     return Checkpoint(
@@ -217,7 +228,12 @@ def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: P
     expected = _learned_tensors(network)
     missing = [name for name in expected if name not in stored]
     if missing:
-        raise ModelFileError(f"the weights in {folder} lack {_shorten(missing)}")
+        raise ModelFileError(f"the weights in {folder} lack {_shorten(missing)}{_where_they_are(missing, stored)}")
+    others = [stored[name] for name in expected if not stored[name].is_weight]
+    if others:
+        raise ModelFileError(
+            f"{others[0].file} stores {others[0].key} as {others[0].type_name}; only {', '.join(DTYPES)} can be read"
+        )
     wrong = [
         f"{name} {list(stored[name].shape)} instead of {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -227,6 +243,32 @@ def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: P
         raise ModelFileError(f"the weights in {folder} do not fit its {CONFIG_NAME}: {_shorten(wrong)}")
     known = {*expected, _HEAD}
     return [tensor.key for name, tensor in stored.items() if name not in known]
+
+
+def _where_they_are(missing: list[str], stored: dict[str, StoredTensor]) -> str:
+    """Return a remedy if the missing weights are stored in another form; an empty string if they are not."""
+    if any(".lora_A." in name or ".lora_B." in name for name in stored):
+        return "; they are those of a LoRA: merge it into its base model first"
+    ends = [name.removesuffix(missing[0]) for name in stored if name.endswith("." + missing[0])]
+    prefixes = [prefix for prefix in ends if all(prefix + name in stored for name in missing)]
+    return f"; they are there under the prefix {prefixes[0]!r}: remove it from the names" if prefixes else ""
+
+
+def _differing_head(stored: dict[str, StoredTensor]) -> bool:
+    """Return whether the files hold an output head that is not the embeddings."""
+    if _HEAD not in stored:
+        return False
+    head, embeddings = stored[_HEAD], stored[_EMBEDDINGS]
+    if head.shape != embeddings.shape or not head.is_weight:
+        return True
+    with open_weights(head.file) as of_head, open_weights(embeddings.file) as of_embeddings:
+        return not torch.equal(of_head.get_tensor(head.key), of_embeddings.get_tensor(embeddings.key))
+
+
+def _refuse_pointers(folder: Path) -> None:
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.suffix in _TEXT_SUFFIXES or path.name == MANIFEST_NAME:
+            refuse_pointer(path)
 
 
 def _learned_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elysium_core.errors import ModelFileError
-from elysium_core.io.files import atomic_path
+from elysium_core.io.files import atomic_path, lfs_pointer
 
 MANIFEST_NAME = "SHA256SUMS"
 _MANIFEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
@@ -74,6 +74,8 @@ def verify_manifest(manifest: Path, folder: Path, needed: Iterable[Path]) -> Non
                 code="MODEL_HASH",
             ) from error
         if found != expected:
+            if lfs_pointer(folder / name):
+                raise ModelFileError(f"{folder / name} is a Git LFS pointer, not the file itself; run git lfs pull")
             raise ModelFileError(
                 f"{folder / name} is damaged or another version: its sha256 is {found[:12]}..., and {manifest.name} "
                 f"lists {expected[:12]}...; fetch it again",
@@ -84,7 +86,7 @@ def verify_manifest(manifest: Path, folder: Path, needed: Iterable[Path]) -> Non
 def _read_manifest(manifest: Path) -> dict[str, str]:
     """Return the listed hashes by file name."""
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
+        lines = manifest.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ModelFileError(f"cannot read {manifest}: {error}") from error
     listed: dict[str, str] = {}

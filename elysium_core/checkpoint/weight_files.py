@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from elysium_core.checkpoint.integrity import MANIFEST_NAME
 from elysium_core.errors import ModelFileError
+from elysium_core.io.files import lfs_pointer
 
 SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
@@ -25,6 +26,9 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 _DERIVED = re.compile(r"llm\.(.+\.)?rotary_emb\.inv_freq|visual_encoder\.(.+\.)?embeddings\.position_ids")
 # Parts of a CLIP vision encoder that transformers 5 saves without the prefix of their class.
 _BARE_CLIP = re.compile(r"visual_encoder\.(?=(embeddings|pre_layrnorm|encoder|post_layernorm)\.)")
+# Names of wrappers around a model or a part of it: torch.compile, DistributedDataParallel, FSDP, checkpointing.
+_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_OTHER_DTYPES = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool}
 _INNER_VISION = "visual_encoder.vision_model."
 
 
@@ -36,13 +40,20 @@ class StoredTensor:
         file: The file that holds it.
         key: Its name in the file.
         shape: Its shape.
-        dtype: Its floating point type.
+        dtype: Its type; of one that this program cannot read, bytes.
+        type_name: Its type as the file names it.
     """
 
     file: Path
     key: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    type_name: str
+
+    @property
+    def is_weight(self) -> bool:
+        """It is of a floating point type that can be read as a weight."""
+        return self.type_name in DTYPES
 
 
 def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_ENDING) -> list[Path]:
@@ -69,7 +80,7 @@ def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_EN
 
 def _indexed_names(index: Path) -> list[str]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()
         return sorted({str(name) for name in names})
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{index} is not an index of weight files: {type(error).__name__} {error}") from error
@@ -94,6 +105,16 @@ def _check_inside(file: Path, folder: Path) -> None:
         raise ModelFileError(f"{file} is a link out of its folder; put the file itself there")
 
 
+def refuse_pointer(file: Path) -> None:
+    """Refuse a file that Git has left as the stand-in for a large one.
+
+    Raises:
+        ModelFileError: It is a pointer of Git LFS.
+    """
+    if lfs_pointer(file):
+        raise ModelFileError(f"{file} is a Git LFS pointer, not the file itself; run git lfs pull in its folder")
+
+
 @contextmanager
 def open_weights(file: Path) -> Iterator[Any]:
     """Open a safetensors file.
@@ -105,6 +126,7 @@ def open_weights(file: Path) -> Iterator[Any]:
         with safe_open(file, framework="pt", device="cpu") as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
+        refuse_pointer(file)
         raise ModelFileError(f"cannot read the weights in {file}: {error}; fetch the file again") from error
 
 
@@ -117,16 +139,18 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
         The stored tensors by their names in the network.
 
     Raises:
-        ModelFileError: A file is damaged, a name occurs twice, or a tensor is not floating point.
+        ModelFileError: A file is damaged, or a name occurs twice.
     """
     stored: dict[str, StoredTensor] = {}
     for file in files:
         with open_weights(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118  # not a mapping
-                if _DERIVED.fullmatch(key):
+                if _DERIVED.fullmatch(network_name(key)):
                     continue
                 piece = tensors.get_slice(key)
-                tensor = StoredTensor(file, key, tuple(piece.get_shape()), _dtype(piece.get_dtype(), key, file))
+                type_name = str(piece.get_dtype())
+                dtype = DTYPES.get(type_name, _OTHER_DTYPES.get(type_name, torch.uint8))
+                tensor = StoredTensor(file, key, tuple(piece.get_shape()), dtype, type_name)
                 name = network_name(key)
                 if name in stored:
                     raise ModelFileError(f"{file} holds {key}, which is also in {stored[name].file.name}")
@@ -137,15 +161,11 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
 def network_name(key: str) -> str:
     """Return the name in the network of a stored tensor.
 
-    Checkpoints saved by transformers 5 lack the inner ``vision_model.`` of the published ones.
+    Checkpoints saved by transformers 5 lack the inner ``vision_model.`` of the published ones; those saved from a
+    compiled or distributed model have the names of its wrappers.
     """
+    key = _WRAPPERS.sub("", key)
     return _BARE_CLIP.sub(_INNER_VISION, key, count=1) if _BARE_CLIP.match(key) else key
-
-
-def _dtype(name: str, key: str, file: Path) -> torch.dtype:
-    if name not in DTYPES:
-        raise ModelFileError(f"{file} stores {key} as {name}; only {', '.join(DTYPES)} can be read")
-    return DTYPES[name]
 
 
 def fingerprint(files: Iterable[Path]) -> str:

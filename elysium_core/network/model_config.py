@@ -164,7 +164,7 @@ class ElysiumConfig:
             ModelFileError: The file is missing or is not such a config.
         """
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = json.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ModelFileError(f"cannot read {path}: {error.strerror}; is this a model folder?") from error
         except (ValueError, RecursionError) as error:
