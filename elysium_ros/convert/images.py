@@ -255,7 +255,8 @@ def _announced_size(data: memoryview) -> tuple[int, int]:
     if width * height > MAX_PIXELS:
         raise _too_large(f"{width}x{height} px")
     # OpenCV fills the missing part of a cut JPEG with grey; a packet lost on the way must not become pixels.
-    if not is_png and bytes(data[-_LONGEST_PADDING:]).rfind(_JPEG_END) < 0:
+    # Buffers of drivers are filled up with zeros, often many more than the picture has bytes.
+    if not is_png and bytes(data).rstrip(b"\0")[-_LONGEST_PADDING:].rfind(_JPEG_END) < 0:
         raise _damaged("is a JPEG without its end")
     return width, height
 

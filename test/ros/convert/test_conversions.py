@@ -275,9 +275,10 @@ def test_other_formats_are_refused_and_their_first_bytes_are_named(data):
     assert repr(data[:8]) in str(caught.value)
 
 
-def test_a_jpeg_that_a_camera_has_padded_is_decoded():
+@pytest.mark.parametrize("padding", [bytes(2000), bytes(5000), bytes(1_000_000), b"\x5a" * 2000 + bytes(9000)])
+def test_a_jpeg_that_a_camera_has_padded_is_decoded(padding):
     jpeg = bytes(jpeg_message(picture(), Image().header).data)
-    padded = jpeg[:2] + b"\xff" * 3 + jpeg[2:] + bytes(2000)
+    padded = jpeg[:2] + b"\xff" * 3 + jpeg[2:] + padding
     np.testing.assert_array_equal(compressed_to_rgb(compressed(padded)), compressed_to_rgb(compressed(jpeg)))
 
 
