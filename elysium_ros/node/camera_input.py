@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from elysium_core.errors import ConfigError
 from elysium_ros.convert.messages import StampError, stamp_to_ns
+from elysium_ros.node.camera_hints import IMAGE_TYPES, InputState, silence_hint, type_name
 from elysium_ros.node.executors import CameraGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
@@ -27,36 +27,16 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-_TYPES: Final = {"raw": Image, "compressed": CompressedImage}
 _FUTURE_NS: Final = 1_000_000_000
 # A hint about a camera that stays silent is repeated this often.
 _HINT_PERIOD_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class InputState:
-    """State of the images of one camera.
-
-    Attributes:
-        camera: Name of the camera.
-        topic: Resolved topic that is or will be subscribed to.
-        publishers: Publishers of it.
-        health: What became of the images since activation.
-        qos_problem: Policy in which a publisher did not match since the last image, empty if all do.
-    """
-
-    camera: str
-    topic: str
-    publishers: int
-    health: CameraHealth = field(default_factory=CameraHealth)
-    qos_problem: str = ""
 
 
 class CameraInput:
     """Stores the images of one camera in its mailbox; nothing is decoded or copied in a callback.
 
     Exceptions of its callbacks are reported by the camera thread (:func:`elysium_ros.node.executors.spin`).
-    With the transport ``auto``, :meth:`poll` subscribes once somebody publishes.
+    With the transport ``auto``, :meth:`poll` subscribes to what is published, and follows a camera that changes it.
 
     Attributes:
         calibration: Newest calibration of the camera; None if none has come.
@@ -80,7 +60,9 @@ class CameraInput:
         # One group for each camera keeps its images in order.
         self._group = CameraGroup()
         self._subscriptions: list[Subscription] = []
-        self._transport = parameters.settings.image_transport
+        self._images: Subscription | None = None
+        self._is_auto = parameters.settings.image_transport == "auto"
+        self._transport = "raw" if self._is_auto else parameters.settings.image_transport
         self._qos_problem = ""
         self._hinted_at_s = float("-inf")
 
@@ -92,23 +74,33 @@ class CameraInput:
         """
         try:
             self._create(CameraInfo, self._node.resolve_topic_name(f"{self._prefix}camera_info"), self._on_calibration)
-            if self._transport != "auto":
+            if not self._is_auto:
                 self._subscribe(self._transport)
         except (InvalidQosOverridesError, RuntimeError) as error:
             raise ConfigError(f"the QoS of an image subscription cannot be used: {error}") from error
 
     def poll(self) -> None:
-        """With the transport ``auto``: subscribe to the first topic that has a publisher, raw images before others."""
-        if self._transport != "auto":
+        """With the transport ``auto``: subscribe to a topic that has a publisher, raw images before others.
+
+        One that is subscribed to is kept for as long as somebody publishes there.
+        """
+        if not self._is_auto:
             return
-        if published := [name for name in _TYPES if self._node.count_publishers(self.topic(name))]:
-            self._subscribe(published[0])
+        published = [name for name in IMAGE_TYPES if self._published_types(self.topic(name), name)]
+        if not published or (self._images is not None and self._transport in published):
+            return
+        if self._images is not None:
+            self._subscriptions.remove(self._images)
+            self._node.destroy_subscription(self._images)
+            self._node.get_logger().info(f"the images now come as {self.topic(published[0])}")
+        self._subscribe(published[0])
 
     def close(self) -> None:
         """End the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        self._images = None
 
     def topic(self, transport: str) -> str:
         """Return the resolved topic of a transport, ``raw`` or ``compressed``.
@@ -125,14 +117,11 @@ class CameraInput:
 
     def state(self) -> InputState:
         """Return the state now."""
-        topic = self.topic(self._transport)
-        return InputState(
-            self._mailbox.camera,
-            topic,
-            self._node.count_publishers(topic),
-            self._mailbox.record.health(),
-            self._qos_problem,
-        )
+        topic, health = self.topic(self._transport), self._mailbox.record.health()
+        publishers = self._node.count_publishers(topic)
+        is_silent = health.silence_s >= self._parameters.settings.frame_timeout_s
+        other_type = self._other_type(topic) if publishers and is_silent else ""
+        return InputState(self._mailbox.camera, topic, publishers, health, self._qos_problem, other_type)
 
     def warn_if_silent(self) -> None:
         """Log a hint, not too often, if no image has come for longer than ``frame_timeout``."""
@@ -141,30 +130,28 @@ class CameraInput:
         if is_silent and now_s - self._hinted_at_s >= _HINT_PERIOD_S:
             self._hinted_at_s = now_s
             code = "CAM_TIMEOUT" if state.health.received else "CAM_NOT_RECEIVED"
+            code = "TOPIC_TYPE" if state.other_type else code
             self._node.get_logger().warning(f"{code}: {self.hint()}")
 
     def hint(self) -> str:
         """Return a sentence about why no image may be coming and what to do."""
-        state = self.state()
-        type_name = f"sensor_msgs/msg/{_TYPES.get(self._transport, Image).__name__}"
-        start = f"no image on {state.topic} ({type_name}) for {state.health.silence_s:.0f} s: "
-        publishers = [_publisher_text(info) for info in self._node.get_publishers_info_by_topic(state.topic)]
-        if publishers and state.qos_problem:
-            parameter = f"qos_overrides.{state.topic}.subscription.{state.qos_problem.lower()}"
-            names = "; ".join(publishers)
-            return f"{start}its publisher does not match in {state.qos_problem} ({names}); set {parameter}"
-        if publishers:
-            return f"{start}it is published by {'; '.join(publishers)}, but nothing arrives"
-        others = _other_topics(self._node, type_name)
-        if others:
-            return f"{start}nobody publishes it; there is {', '.join(others)} (remap {self._prefix}image:={others[0]})"
-        return f"{start}nobody publishes it, and there is no other topic of that type"
+        return silence_hint(self._node, self.state(), self._transport, self._prefix)
+
+    def _published_types(self, topic: str, transport: str) -> list[str]:
+        """Return the publishers' types of a topic that are those of a transport."""
+        types = [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
+        return [name for name in types if name == type_name(transport)]
+
+    def _other_type(self, topic: str) -> str:
+        """Return the type that is published on a topic if nobody publishes the expected one."""
+        types = [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
+        return types[0] if types and type_name(self._transport) not in types else ""
 
     def _subscribe(self, transport: str) -> None:
-        self._transport = transport
-        self._create(_TYPES[transport], self.topic(transport), self._on_image)
+        self._transport, self._qos_problem = transport, ""
+        self._images = self._create(IMAGE_TYPES[transport], self.topic(transport), self._on_image)
 
-    def _create(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
+    def _create(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> Subscription:
         # What rclpy calls sensor data; made anew each time because overrides are written into it.
         qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         overridable = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
@@ -184,10 +171,12 @@ class CameraInput:
             )
 
         try:
-            self._subscriptions.append(subscribe())
+            subscription = subscribe()
         except UnsupportedEventTypeError:  # a middleware that does not count what it loses
             events.message_lost = None
-            self._subscriptions.append(subscribe())
+            subscription = subscribe()
+        self._subscriptions.append(subscription)
+        return subscription
 
     def _on_image(self, message: Any) -> None:
         self._qos_problem = ""
@@ -297,15 +286,3 @@ class CameraInputs:
         """Return a sentence about why no image of a camera may be coming."""
         camera_input = self._inputs.get(camera)
         return "the node is not active" if camera_input is None else camera_input.hint()
-
-
-def _other_topics(node: ManagedNode, type_name: str) -> list[str]:
-    """Return topics of a type that somebody else publishes, sorted."""
-    own = node.get_fully_qualified_name() + "/"
-    names = [name for name, types in node.get_topic_names_and_types() if type_name in types]
-    return sorted(name for name in names if not name.startswith(own) and node.count_publishers(name))
-
-
-def _publisher_text(info: Any) -> str:
-    name, qos = f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile
-    return f"{name} ({qos.reliability.name.lower()}, {qos.durability.name.lower()})"

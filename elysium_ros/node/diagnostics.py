@@ -15,7 +15,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from elysium_ros.msg import StageLatency, TrackerStatus
-from elysium_ros.node.camera_input import CameraInputs, InputState
+from elysium_ros.node.camera_hints import InputState
+from elysium_ros.node.camera_input import CameraInputs
 from elysium_ros.node.executors import SERVICE_QOS
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
@@ -44,6 +45,7 @@ class Condition:
         gpu_memory: GPU memory of this process [bytes].
         statistics: Rates and latencies.
         event_counts: How often each event code was reported.
+        namesakes: Other nodes with the same name.
     """
 
     lifecycle: str
@@ -56,6 +58,7 @@ class Condition:
     gpu_memory: int = 0
     statistics: Snapshot = field(default_factory=Snapshot)
     event_counts: dict[str, int] = field(default_factory=dict)
+    namesakes: int = 0
 
 
 class StatusReporter:
@@ -108,6 +111,7 @@ class StatusReporter:
             gpu_memory=_gpu_memory_used() if state.model else 0,
             statistics=self._statistics.snapshot(),
             event_counts=node.events.counts(),
+            namesakes=node.namesakes,
         )
 
     def publish(self) -> None:
@@ -217,6 +221,8 @@ def _input_level(state: InputState, condition: Condition) -> tuple[bytes, str, s
         return DiagnosticStatus.WARN, "NO_CLOCK", "use_sim_time is set, but no /clock has come"
     if silent and state.qos_problem:
         return DiagnosticStatus.ERROR, "QOS_INCOMPATIBLE", f"a publisher does not match in {state.qos_problem}"
+    if state.other_type:
+        return DiagnosticStatus.ERROR, "TOPIC_TYPE", f"what is published on the topic is {state.other_type}"
     if not health.received:
         level = DiagnosticStatus.ERROR if silent else DiagnosticStatus.WARN
         return level, "CAM_NOT_RECEIVED", f"no image has come; the topic has {state.publishers} publishers"
@@ -247,6 +253,8 @@ def _model(condition: Condition) -> DiagnosticStatus:
         return _status("model", DiagnosticStatus.ERROR, code, f"it is being loaded again: {reason}", values)
     if info is None:
         return _status("model", DiagnosticStatus.OK, "NOT_ACTIVE", f"not loaded while {condition.lifecycle}", values)
+    if condition.namesakes:
+        return _status("model", DiagnosticStatus.WARN, "NODE_NAME", "another node has the name of this one", values)
     return _status("model", DiagnosticStatus.OK, "OK", f"{info.name} on {info.device}", values)
 
 

@@ -73,6 +73,13 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Whether the process is ending; nobody waits for an answer then."""
         return not self.context.ok()
 
+    @property
+    def namesakes(self) -> int:
+        """How many other nodes have the same name and namespace: callers would reach any one of them."""
+        own = (self.get_name(), self.get_namespace())
+        names: list[tuple[str, str]] = self.get_node_names_and_namespaces()
+        return max(0, names.count(own) - 1)
+
     def destroy_node(self) -> None:
         """Take the node down, and with it the participant in DDS, whose last user is the state machine."""
         super().destroy_node()

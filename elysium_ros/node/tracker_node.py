@@ -124,6 +124,9 @@ class TrackerNode(ManagedNode):
         self._status_reporter.publish()
         if self.state == "active":
             self._cameras.check()
+        if self.namesakes:
+            name = self.get_fully_qualified_name()
+            self.events.report("NODE_NAME", f"another node is named {name} too; give one another name or namespace")
 
     def _on_parameters(self, settings: Settings, changed: set[str]) -> None:
         if not self._inference.is_open:

@@ -4,7 +4,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from elysium_core.types import ModelInfo
-from elysium_ros.node.camera_input import InputState
+from elysium_ros.node.camera_hints import InputState
 from elysium_ros.node.diagnostics import Condition, diagnose, status_message
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
@@ -38,6 +38,7 @@ def said(part, **condition):
         (input_state(received=0, answered=0), (WARN, "CAM_NOT_RECEIVED")),
         (input_state(received=0, answered=0, silence_s=9.0), (ERROR, "CAM_NOT_RECEIVED")),
         (input_state(silence_s=9.0), (ERROR, "CAM_TIMEOUT")),
+        (InputState("", "/image", 1, other_type="std_msgs/msg/String"), (ERROR, "TOPIC_TYPE")),
         (input_state(silence_s=9.0, qos_problem="RELIABILITY"), (ERROR, "QOS_INCOMPATIBLE")),
         (input_state(qos_problem="RELIABILITY"), (OK, "OK")),
         (input_state(lost=40, loss_share=0.3), (WARN, "TRANSPORT_LOSS")),
@@ -68,6 +69,7 @@ def test_every_camera_has_a_status_of_its_own():
     ("condition", "expected"),
     [
         ({"lifecycle": "active", "inference": InferenceState(MODEL)}, (OK, "OK")),
+        ({"lifecycle": "active", "inference": InferenceState(MODEL), "namesakes": 1}, (WARN, "NODE_NAME")),
         ({"lifecycle": "unconfigured"}, (OK, "NOT_ACTIVE")),
         ({"lifecycle": "unconfigured", "failure": "MODEL_FILE: it is gone"}, (ERROR, "MODEL_FILE")),
         ({"lifecycle": "unconfigured", "parameter_problems": ["odd"]}, (ERROR, "CONFIG")),

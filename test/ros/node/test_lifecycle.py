@@ -130,6 +130,15 @@ def test_a_burst_of_calls_is_answered_and_changes_of_the_state_are_announced(har
     assert (events[-2].start_state.label, events[-2].transition.label) == ("unconfigured", "configure")
 
 
+def test_a_node_of_the_same_name_is_noticed(harness):
+    assert harness.subject.namesakes == 0
+    twin = Node("subject", context=harness.subject.context)
+    deadline_s = time.monotonic() + 30.0
+    while harness.subject.namesakes != 1:
+        assert time.monotonic() < deadline_s
+    twin.destroy_node()
+
+
 @pytest.mark.parametrize("transition", [CLEANUP, ACTIVATE, DEACTIVATE, 10, 97, 200])
 def test_an_impossible_transition_is_refused_and_runs_nothing(harness, transition):
     assert not harness.change(transition)

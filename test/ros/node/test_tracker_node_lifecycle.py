@@ -12,10 +12,10 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from elysium_ros.client.node_process import PROFILE_VARIABLES
-from elysium_ros.convert.messages import jpeg_message
+from elysium_ros.convert.messages import image_message, jpeg_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackerStatus
 from elysium_ros.srv import Track
 
@@ -184,6 +184,15 @@ def test_the_image_is_remapped_with_its_transports_and_words_given_at_the_start_
     assert (message.image_width, message.image_height) == (64, 48)
     assert [o.expression for o in message.objects] == ["the red mug"]
     tester.node.destroy_publisher(publisher)
+    raw = tester.node.create_publisher(Image, "/webcam/color", 5)
+
+    def answer_to_raw():
+        header = camera.header()
+        raw.publish(image_message(camera.picture, header))
+        return [message for message in list(objects.messages) if message.header.stamp == header.stamp]
+
+    tester.until(answer_to_raw, "an answer after the camera has changed to raw images")
+    tester.node.destroy_publisher(raw)
     tester.end()
 
 

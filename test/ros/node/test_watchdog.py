@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from elysium_ros.node.camera_input import InputState
+from elysium_ros.node.camera_hints import InputState
 from elysium_ros.node.watchdog import Watchdog
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.faults import Fault
