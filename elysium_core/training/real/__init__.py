@@ -1,1 +1,1 @@
-"""Training of the model that follows objects in real video."""
+"""Training of the model that follows objects in real video and finds named things in it."""
