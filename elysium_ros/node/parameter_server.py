@@ -14,7 +14,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import ConfigError, ElysiumError
 from elysium_ros.node.parameter_spec import Change, Spec
 from elysium_ros.node.parameters import SPECS, Settings
 
@@ -72,13 +72,19 @@ class ParameterServer:
         node: The node to declare on.
         is_active: Whether the node is active now, for parameters that cannot change then.
         on_change: Called with the new settings and the ROS names that changed, after they were accepted.
+        check: Called with the same before; raises an ``ElysiumError`` to refuse them.
     """
 
     def __init__(
-        self, node: Node, is_active: Callable[[], bool], on_change: Callable[[Settings, set[str]], None]
+        self,
+        node: Node,
+        is_active: Callable[[], bool],
+        on_change: Callable[[Settings, set[str]], None],
+        check: Callable[[Settings, set[str]], None] = lambda settings, changed: None,
     ) -> None:
         self._is_active = is_active
         self._on_change = on_change
+        self._check = check
         self.problems: dict[str, str] = _unknown_overrides(node)
         accepted = {spec.name: _declare(node, spec, self.problems) for spec in SPECS.values()}
         try:
@@ -107,7 +113,8 @@ class ParameterServer:
             return SetParametersResult(successful=True)
         try:
             settings, changed = self._checked(ours)
-        except ConfigError as error:
+            self._check(settings, changed)
+        except ElysiumError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.settings = settings
         self.problems = {k: v for k, v in self.problems.items() if k not in ours and k != "*"}

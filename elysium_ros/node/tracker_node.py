@@ -40,7 +40,10 @@ class TrackerNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("elysium")
         self._parameter_server = ParameterServer(
-            self, lambda: self.state in ("activating", "active"), self.guard.callback(self._on_parameters)
+            self,
+            lambda: self.state in ("activating", "active"),
+            self.guard.callback(self._on_parameters),
+            self._check_parameters,
         )
         self._statistics = Statistics()
         self._inference = Inference(self)
@@ -71,6 +74,7 @@ class TrackerNode(ManagedNode):
         """Check the parameters and load the model."""
         self._parameter_server.check()
         self._load()
+        self._inference.check_words(self._parameter_server.settings.initial_expression)
         self._status_reporter.publish_status()
 
     def activate(self) -> None:
@@ -127,6 +131,10 @@ class TrackerNode(ManagedNode):
         if self.namesakes:
             name = self.get_fully_qualified_name()
             self.events.report("NODE_NAME", f"another node is named {name} too; give one another name or namespace")
+
+    def _check_parameters(self, settings: Settings, changed: set[str]) -> None:
+        if "tracking.initial_expression" in changed:
+            self._inference.check_words(settings.initial_expression)
 
     def _on_parameters(self, settings: Settings, changed: set[str]) -> None:
         if not self._inference.is_open:

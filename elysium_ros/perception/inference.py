@@ -31,6 +31,7 @@ MODEL_TIMEOUT_S = 30.0
 """How long a caller waits for the model unless it says otherwise [s]."""
 
 _STOP_TIMEOUT_S = 3.0
+_WORDS_TIMEOUT_S = 2.0
 
 # Large weights come from slow disks, and an engine may be built: only what takes longer hangs.
 _LOAD_LIMIT_S = 1800.0
@@ -269,6 +270,18 @@ class Inference:
                 perception.report(error)
 
         worker.post(lambda: function(perception)).add_done_callback(report)
+
+    def check_words(self, expression: str) -> None:
+        """Raise if the loaded model does not take these words; without a model, and while it is busy, any are fine.
+
+        Raises:
+            ExpressionError: The model does not know them.
+        """
+        model, worker = self._model, self._worker
+        if model is None or worker is None or not expression:
+            return
+        with suppress(WorkerError):
+            worker.call(lambda: model.clean_words(expression), _WORDS_TIMEOUT_S)
 
     def configure(self, settings: InferenceSettings) -> None:
         """Take new settings from the next frame on; cameras, buffers and warm-up stay as they are.

@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from elysium_core.errors import GPU_LOST, BackendError
+from elysium_core.errors import GPU_LOST, BackendError, ExpressionError
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_ros.client.tracker_client import TrackerClient
 from elysium_ros.convert.messages import header_at, image_message
@@ -83,6 +83,22 @@ def test_a_lost_gpu_ends_the_process_with_a_code_for_whoever_watches_it(made):
     assert (made.node.exit_code, rclpy.ok()) == (0, True)
     made.node._outputs.report(BackendError("the vision encoder failed: CUDA error", code=GPU_LOST))
     assert (made.node.exit_code, rclpy.ok()) == (EXIT_RESTART, False)
+
+
+def test_words_that_the_model_does_not_know_are_refused_when_they_are_set(made, monkeypatch):
+    def clean_words(words):
+        if words == "gadget":
+            raise ExpressionError("'gadget' is none of its names", code="EXPR_UNKNOWN")
+        return words
+
+    monkeypatch.setattr(made.model, "clean_words", clean_words)
+    [refused] = made.node.set_parameters([Parameter("tracking.initial_expression", value="gadget")])
+    assert (refused.successful, refused.reason) == (False, "'gadget' is none of its names")
+    assert verdicts(made.node, tracking__initial_expression="mug") == [True]
+    made.node.trigger_cleanup()
+    assert verdicts(made.node, tracking__initial_expression="gadget") == [True], "no model can say so now"
+    assert made.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert made.node.failure == "EXPR_UNKNOWN: 'gadget' is none of its names"
 
 
 class HangingModel(IdentityModel):
