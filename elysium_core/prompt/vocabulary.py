@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -85,11 +85,32 @@ class Vocabulary:
         return tuple(dict.fromkeys(close))[:_NEAREST] or self.names[:_NEAREST]
 
 
+_TAIL = re.compile(r"\s(?:with|near|next to|beside|behind|under|wearing|holding|riding|that|who|which)\s")
+_PLACE = re.compile(r"\s(?:on|in|at|to|from|of)\s")
+_LONGEST_NAME_WORDS = 4
+
+
 def _without_tail(expression: str) -> str:
     """The part of an expression that names the thing itself: "the man" of "the man with a dog"."""
-    return re.split(r"\s(?:with|near|next to|beside|behind|under|wearing|holding|riding|that|who|which)\s", expression)[
-        0
-    ]
+    return _TAIL.split(expression)[0]
+
+
+def extended_names(names: Sequence[str], expressions: Iterable[str]) -> tuple[str, ...]:
+    """The names of a vocabulary, and those of the expressions that it does not know: what a model is taught.
+
+    A new name is the expression without its article and without what follows "on", "with" and the like: "black hound"
+    of "the black hound on the left". Expressions of more than four such words are sentences, not names.
+    """
+    found = list(names)
+    for expression in dict.fromkeys(" ".join(text.split()).casefold() for text in expressions):
+        words = _PLACE.split(_without_tail(expression))[0].split()
+        if words and words[0] in _ARTICLES:
+            words = words[1:]
+        name = " ".join(words)
+        is_known = any(f" {name}".endswith(f" {known}") for known in found)
+        if 0 < len(words) <= _LONGEST_NAME_WORDS and _WORD.search(name) and not is_known:
+            found.append(name)
+    return tuple(found)
 
 
 def _spoken_forms(names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ Shapes: B samples, F frames of all samples together, K visual tokens per frame, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elysium_core.errors import DataError, ElysiumError
+from elysium_core.io.sampling import even_positions
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.prompt.layout import AnswerWeights, PromptLayout, TokenRow, row_tensors
 from elysium_core.prompt.tokenizer import TextTokenizer
@@ -77,6 +78,8 @@ def _slots(shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
 
 
 _MOST_SKIPS = 100
+# Samples of a data set whose words are looked through for new names.
+_MOST_READ = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,18 @@ class DataBatches(Dataset[FineTuneBatch]):
             DataError: One cannot be read.
         """
         return {name: len(source) for name, source in self._open().sources.items()}
+
+    def expressions(self) -> Iterator[str]:
+        """Yield the expressions of all data sets, of large ones a part that is spread over them."""
+        for source in self._open().sources.values():
+            for index in even_positions(len(source), _MOST_READ):
+                try:
+                    sample = source[index]
+                except DataError:  # told when it is drawn
+                    continue
+                yield from (thing.expression for thing in sample.objects)
+                if sample.expression:
+                    yield sample.expression
 
     def __getitem__(self, number: int) -> FineTuneBatch:
         first = number * self._stage.batch

@@ -15,6 +15,7 @@ from elysium_core.device import DTYPES
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.prompt.vocabulary import extended_names
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.finetune.base_model import (
     FineTuneModel,
@@ -142,8 +143,11 @@ class FineTuneStageRun:
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write the checkpoint."""
         network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
-        longest = max(self.start.config.clip_length, self.stage.frames[1])
-        start = replace(self.start, config=replace(self.start.config, clip_length=longest))
+        config = self.start.config
+        # A model of few names knows afterwards those that it was taught.
+        names = extended_names(config.vocabulary, self.batches.expressions()) if config.vocabulary else ()
+        longest = max(config.clip_length, self.stage.frames[1])
+        start = replace(self.start, config=replace(config, clip_length=longest, vocabulary=names))
         start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[self.recipe.stored_as])
 
 

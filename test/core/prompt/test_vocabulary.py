@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_core.prompt.vocabulary import Vocabulary, plural, synonyms
+from elysium_core.prompt.vocabulary import Vocabulary, extended_names, plural, synonyms
 
 NAMES = ("person", "dog", "dining table", "sofa", "bus", "sheep", "car")
 TRAINED = Vocabulary(NAMES, ("on", "at", "left", "right", "top", "bottom"))
@@ -72,3 +72,21 @@ def test_no_synonym_stands_for_two_things():
 def test_any_text_is_translated_or_not(text):
     known = TRAINED.translate(text)
     assert known.text == "" or known.name in known.text
+
+
+@pytest.mark.parametrize(
+    ("expression", "taught"),
+    [
+        ("the black hound", ("black hound",)),
+        ("The  Black Hound on the left", ("black hound",)),
+        ("a red dog", ()),
+        ("the dining table", ()),
+        ("a wooden dining table", ()),
+        ("a forklift with a box", ("forklift",)),
+        ("the one we talked about yesterday", ()),
+        ("the", ()),
+        ("!?", ()),
+    ],
+)
+def test_a_vocabulary_grows_by_what_is_taught(expression, taught):
+    assert extended_names(NAMES, [expression, expression]) == (*NAMES, *taught)

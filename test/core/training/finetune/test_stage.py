@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
-from elysium_core.errors import ConfigError, DataError
+from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.finetune.stage import FineTuneStageRun
 from elysium_core.training.recipes import load_any_recipe
@@ -223,3 +224,24 @@ def test_a_stage_that_is_not_finished_is_named(settings, write_recipe, tmp_path)
     settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
     with pytest.raises(DataError, match="stage more starts from all, which is not finished"):
         run_stage(load_any_recipe(write_recipe(settings)), "more", tmp_path)
+
+
+def test_a_model_of_few_names_knows_what_it_was_taught(settings, write_recipe, closed_folder, tmp_path):
+    settings["base"] = {"checkpoint": str(closed_folder)}
+    settings["stages"]["all"]["steps"] = 1
+    before = load_checkpoint(closed_folder).config.vocabulary
+    recipe = load_any_recipe(write_recipe(settings))
+    run_stage(recipe, "all", tmp_path)
+    folder = tmp_path / "all" / "checkpoint"
+    assert set(load_checkpoint(folder).config.vocabulary) >= {*before, "apple", "mug"}
+    hound = {"image": "000.png", "objects": [{"expression": "the black hound", "box": [0.1, 0.2, 0.5, 0.6]}]}
+    lines = tmp_path / "hound.jsonl"
+    lines.write_text(json.dumps(hound) + "\n")
+    settings["base"] = {"checkpoint": str(folder)}
+    settings["data"] = {"own": {"reader": "grounding", "path": str(lines), "media": settings["data"]["boxes"]["media"]}}
+    settings["stages"]["all"]["mixture"] = {"own": 1}
+    run_stage(load_any_recipe(write_recipe(settings, "own.yaml")), "all", tmp_path / "own")
+    model = Elysium.from_pretrained(tmp_path / "own" / "all" / "checkpoint", device="cpu")
+    assert model.clean_words("the black hound") == "the black hound"
+    with pytest.raises(ExpressionError):
+        model.clean_words("the white cat")
