@@ -27,10 +27,11 @@ _POSITIVE_WEIGHT, _NEGATIVE_WEIGHT = 0.75, 0.5
 _FIRST_GATE, _FIRST_NAME, _FIRST_SIDE = -3.0, -4.5, 1.0
 # Only the first digit has to know which object is meant: behind it, the digits already written give it away.
 _FIRST_DIGIT_WEIGHT = 3.0
-# The norms of these losses' gradients in the decoder differ by a factor of 20; these weights make them alike.
+# Unweighted, the norms of these losses' gradients in the decoder differ by a factor of 20.
 _NUMBER_WEIGHT, _FORM_WEIGHT, _NAME_WEIGHT, _READOUT_WEIGHT = 4.0, 0.3, 0.06, 0.1
 _FETCH_WEIGHT, _LOOK_WEIGHT, _POINT_WEIGHT = 0.3, 0.6, 0.5
 _BOX_WEIGHT, _DISTANCE_WEIGHT = 0.3, 2.0
+# Factor of cosines of tokens and names, before a softmax over names.
 _SHARPNESS = 16.0
 # Heads that are taught: in the first layer to fetch the asked name, in the next two to look at the object.
 _FETCHING: tuple[int, ...] = (1, 3)

@@ -25,6 +25,7 @@ _SAME_NAME_SHARE = 0.2
 _MOST_COVERED = 0.5
 _TRIES = 40
 _BOX_NOISE = 0.12
+# Chances that cells give to wrong names, at most, and to the right one.
 _MOST_DOUBT, _SURE = 0.25, (0.4, 0.95)
 
 

@@ -24,10 +24,11 @@ from elysium_core.training.real.frame_readings import FrameReadings
 from elysium_core.training.real.frame_truth import CellTruth, assign_cells
 from elysium_core.training.real.readings import ReadingTokens
 
-# Told names are stretched, so that they are as large in a token as its box.
+# Told names are enlarged, so that in a token they count as much as the box.
 _NAME_SCALE = 2.0
-# Of the true name, in the tokens that a selector is to make.
+# Chance of the true name in the tokens that a selector is to make.
 _SURE = 0.9
+# Share of the encoder's channels that are left out in training, against learning photos by heart.
 _DROPPED_CHANNELS = 0.1
 
 
@@ -90,8 +91,8 @@ class WordParts(nn.Module):
     def told_of_readings(self, reading: ReadingTokens, batch: FrameReadings, kept: int) -> tuple[Tensor, Tensor]:
         """Tokens (B, K, D) of made-up readings, and their cells (B, K)."""
         index = best_tokens(batch.gate, kept)
-        gate, boxes, chances = (gather_tokens(part, index) for part in _as_tokens(batch))
-        exact = self.told(reading, gate[..., 0], boxes, chances, index)
+        boxes, chances = gather_tokens(batch.read_boxes, index), gather_tokens(batch.chances, index)
+        exact = self.told(reading, batch.gate.gather(1, index), boxes, chances, index)
         return reading.noisy(exact), index
 
     def seen(self, adapter: ConvTSelectorAdapter, batch: FrameFeatures) -> SeenFrames:
@@ -139,7 +140,3 @@ class WordParts(nn.Module):
         return [
             self._drawer.draw(rng, names[row], boxes[row], usable[row], self._questions) for row in range(len(names))
         ]
-
-
-def _as_tokens(batch: FrameReadings) -> tuple[Tensor, Tensor, Tensor]:
-    return batch.gate[..., None], batch.read_boxes, batch.chances

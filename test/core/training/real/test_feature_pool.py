@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from elysium_core.data.photos.frame_views import FrameViews
+from elysium_core.data.photos.photo_set import PhotoSet
+from elysium_core.errors import DataError
 from elysium_core.training.real.feature_pool import Features, PooledFeatures
+from elysium_core.training.real.frame_features import EncodedFrames
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.stage_data import StageData
 from elysium_core.training.recipes import load_any_recipe
@@ -89,6 +93,14 @@ def test_other_data_have_another_pool(real_file, tmp_path, change, folder):
 
     assert pool_name("data.pool=64", "data.held_out_frames=3", "data.frame_pool=64") == pool_name()
     assert pool_name(change) != pool_name()
+
+
+def test_held_out_photos_that_cannot_be_read_are_told(real_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(PhotoSet, "read", lambda photos, index: None)
+    data = StageData(real_recipe, "select", tmp_path)
+    views = EncodedFrames(FrameViews(data._photos.part(held_out=True), real_recipe.model.words, 64), data._encoder)
+    with pytest.raises(DataError, match="annotated photos can be used"):
+        views.photos(4)
 
 
 def test_pairs_and_frames_keep_their_truth(real_recipe, tmp_path):
