@@ -80,7 +80,7 @@ class ParameterServer:
         node: Node,
         is_active: Callable[[], bool],
         on_change: Callable[[Settings, set[str]], None],
-        check: Callable[[Settings, set[str]], None] = lambda settings, changed: None,
+        check: Callable[[Settings, set[str]], None] = lambda *_: None,
     ) -> None:
         self._is_active = is_active
         self._on_change = on_change

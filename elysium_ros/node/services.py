@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,14 @@ from elysium_core.errors import ImageError
 from elysium_core.frames import Frame
 from elysium_core.types import Grounding
 from elysium_ros.convert.images import decode_image
-from elysium_ros.convert.messages import box_from_message, box_to_message, is_no_box, object_to_message, stamp_to_ns
+from elysium_ros.convert.messages import (
+    box_from_message,
+    box_to_message,
+    is_no_box,
+    object_to_message,
+    resize,
+    stamp_to_ns,
+)
 from elysium_ros.node.camera_input import CameraInputs
 from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.executors import SERVICE_QOS, BoundedCallbackGroup
@@ -29,6 +37,9 @@ from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
 from elysium_ros.perception.types import Answer, Incoming
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
+
+# A picture with more pixels is searched at a smaller size; the model sees parts of about 300 px a side.
+_LARGEST_PICTURE_PX = 4_000_000
 
 MAX_WAITING_CALLS = 8
 """Calls of ``~/track`` that may wait for a box, and calls of ``~/describe`` and ``~/ground`` that may wait for the
@@ -64,6 +75,7 @@ class Services:
         self._places = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         tracking, asking = BoundedCallbackGroup(MAX_WAITING_CALLS + 1), BoundedCallbackGroup(MAX_WAITING_CALLS)
         quick = BoundedCallbackGroup(2)
+        self._decoding = threading.Lock()
         _create(node, Track, "track", self._track, tracking)
         _create(node, Describe, "describe", self._describe, asking)
         _create(node, Ground, "ground", self._ground, asking)
@@ -131,14 +143,16 @@ class Services:
 
     def _describe(self, request: Describe.Request, response: Describe.Response) -> Describe.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        answer = self._inference.call(partial(_answer, request), timeout_s)
+        answer = self._inference.call(partial(_answer, request), timeout_s, question=True)
         response.description = self._publishers.publish_description(answer)
         response.success, response.message = True, _age(answer.image)
         return response
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        found, frame, image, least = self._inference.call(partial(_search, request), timeout_s)
+        given = self._given_picture(request)
+        search = partial(_search, request, given)
+        found, frame, image, least = self._inference.call(search, timeout_s, question=True)
         response.header = request.image.header if image is None else image.payload.header
         if found.box is None:
             response.message = "NOT_FOUND: the model's answer has no box"
@@ -149,9 +163,25 @@ class Services:
             response.message = (
                 f"NOT_SURE: the best box scores {found.score:.2f}, below tracking.score_threshold {least:g}"
             )
-        response.boxes = [box_to_message(found.box, frame.width, frame.height)]
+        # A large picture was searched at a smaller size.
+        width, height = (request.image.width, request.image.height) if given else (frame.width, frame.height)
+        response.boxes = [box_to_message(found.box, width, height)]
         response.scores = [float(found.score)]
         return response
+
+    def _given_picture(self, request: Ground.Request) -> Frame | None:
+        """Decode the picture of a request here, so that the inference thread need not; None if there is none."""
+        message = request.image
+        if len(message.data) == 0:
+            if message.width or message.height:
+                raise ImageError("the image has a size but no data; leave it out to search the newest one")
+            return None
+        with self._decoding:  # one at a time: each takes several hundred megabytes at most
+            picture = decode_image(message)
+            scale = math.sqrt(_LARGEST_PICTURE_PX / max(1, picture.shape[0] * picture.shape[1]))
+            if scale < 1:
+                picture = resize(picture, max(1, int(message.width * scale)), max(1, int(message.height * scale)))
+        return Frame(picture, stamp_to_ns(message.header.stamp))
 
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._inference.pause(bool(request.data))
@@ -185,16 +215,14 @@ def _answer(request: Describe.Request, perception: Perception) -> Answer:
     return describe_place(model, stream, place, request.question, zoom=zoom, max_age_s=max_age_s)
 
 
-def _search(request: Ground.Request, perception: Perception) -> tuple[Grounding, Frame, Incoming | None, float]:
-    if len(request.image.data) == 0 and (request.image.width or request.image.height):
-        raise ImageError("the image has a size but no data; leave it out to search the newest one")
-    if len(request.image.data) == 0:
+def _search(
+    request: Ground.Request, given: Frame | None, perception: Perception
+) -> tuple[Grounding, Frame, Incoming | None, float]:
+    image, frame = None, given
+    if frame is None:
         stream = perception.stream(request.camera)
         image = check_age(stream.remembered(0), perception.max_answer_age_s)
         frame = stream.frame_of(image)
-    else:
-        image = None
-        frame = Frame(decode_image(request.image), stamp_to_ns(request.image.header.stamp))
     found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
     return found, frame, image, perception.config.score_threshold
 

@@ -230,6 +230,8 @@ class Inference:
         function: Callable[[Perception], Result],
         timeout_s: float = MODEL_TIMEOUT_S,
         abandon: Callable[[Perception, Result], object] | None = None,
+        *,
+        question: bool = False,
     ) -> Result:
         """Run ``function`` in the inference thread, between two images.
 
@@ -237,6 +239,7 @@ class Inference:
             function: What to run.
             timeout_s: Longest wait [s].
             abandon: Undoes a result that comes after the wait has ended.
+            question: It takes long and changes nothing; see :meth:`Worker.post`.
 
         Raises:
             WorkerError: The node is not active (``NOT_ACTIVE``), or there is no answer in time (``TIMEOUT``, ``BUSY``).
@@ -252,6 +255,7 @@ class Inference:
             lambda: function(perception),
             timeout_s,
             limit_s=max(worker.limit_s, min(timeout_s, MODEL_TIMEOUT_S)),
+            question=question,
             abandon=undo,
             give_up=lambda: self._life.is_shutting_down,
         )

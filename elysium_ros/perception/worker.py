@@ -35,6 +35,9 @@ DEFAULT_LIMIT_S = 5.0
 _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
 
+# A camera that has sent an image so recently sends more, which are not to wait for one question after the other.
+_LIVE_S = 1.0
+
 Result = TypeVar("Result")
 
 
@@ -68,6 +71,8 @@ class Worker:
         self.crash: BaseException | None = None
         self._handler: ImageHandler | None = None
         self._requests: deque[Request] = deque()
+        self._questions: deque[Request] = deque()
+        self._questions_from_s = self._looked_at_s = float("-inf")
         self._mailboxes: Sequence[Mailbox] = ()
         self._next_mailbox = 0
         self._paused = False
@@ -155,12 +160,15 @@ class Worker:
         """The present request or image; None when idle."""
         return self._work
 
-    def post(self, function: Callable[[], Result], limit_s: float | None = None) -> Future[Result]:
+    def post(
+        self, function: Callable[[], Result], limit_s: float | None = None, *, question: bool = False
+    ) -> Future[Result]:
         """Run ``function`` in the thread, between two images.
 
         Args:
             function: What to run.
             limit_s: How long it may run before the model counts as hung [s]; None for the worker's limit.
+            question: It takes long and changes nothing: while images come, questions get half of the time.
 
         Raises:
             WorkerError: The thread is ending (``NOT_ACTIVE``) or was given up, or too many requests wait (``BUSY``).
@@ -169,9 +177,9 @@ class Worker:
         with self.arrivals:
             if self._stopping:
                 raise self._refusal
-            if len(self._requests) >= MAX_REQUESTS:
+            if len(self._requests) + len(self._questions) >= MAX_REQUESTS:
                 raise WorkerError(f"{MAX_REQUESTS} requests are waiting already; try again later", code="BUSY")
-            self._requests.append(Request(future, function, limit_s))
+            (self._questions if question else self._requests).append(Request(future, function, limit_s))
             self.arrivals.notify_all()
         return future
 
@@ -181,6 +189,7 @@ class Worker:
         timeout_s: float,
         *,
         limit_s: float | None = None,
+        question: bool = False,
         abandon: Callable[[Result], None] | None = None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Result:
@@ -190,6 +199,7 @@ class Worker:
             function: What to run.
             timeout_s: Longest wait [s].
             limit_s: As for :meth:`post`.
+            question: As for :meth:`post`.
             abandon: Undoes a result that comes after the caller has gone; runs in the thread.
             give_up: Polled while waiting; true ends the wait early.
 
@@ -197,7 +207,7 @@ class Worker:
             WorkerError: ``TIMEOUT`` no answer in time; ``NOT_ACTIVE`` the thread is ending; ``BUSY``.
             Exception: Any that ``function`` raised.
         """
-        future = self.post(function, limit_s)
+        future = self.post(function, limit_s, question=question)
         deadline_s = time.monotonic() + timeout_s
         while not wait([future], timeout=max(0.0, min(_POLL_S, deadline_s - time.monotonic()))).done:
             if give_up():
@@ -219,8 +229,10 @@ class Worker:
         future.add_done_callback(undo)
 
     def _refuse_waiting(self) -> None:
-        while self._requests:
-            future = self._requests.popleft().future
+        waiting = [*self._requests, *self._questions]
+        self._requests.clear()
+        self._questions.clear()
+        for future in (request.future for request in waiting):
             if future.set_running_or_notify_cancel():
                 settle(future, error=self._refusal)
 
@@ -240,15 +252,18 @@ class Worker:
             image: Incoming | None = None
             with self.arrivals:
                 # An image is taken when no request waits: after them, which may take long, there may be a newer one.
-                while not self._stopping and not self._requests and (image := self._next_image()) is None:
-                    self.arrivals.wait()
+                while not self._stopping and not self._requests and not self._is_question_due():
+                    if (image := self._next_image()) is not None:
+                        break
+                    self.arrivals.wait(self._question_wait_s())
                 if self._stopping:
                     return
             if image is None:
                 image = self._answer_requests()
             handler = self._handler
             if image is not None and handler is not None:
-                self._work = Work(time.monotonic(), self.limit_s)
+                self._looked_at_s = time.monotonic()
+                self._work = Work(self._looked_at_s, self.limit_s)
                 try:
                     handler.look_at(image)
                 except Exception as error:  # noqa: BLE001 - the thread must outlive any image
@@ -266,16 +281,36 @@ class Worker:
                 return image
         return None
 
+    def _is_question_due(self) -> bool:
+        return bool(self._questions) and time.monotonic() >= self._questions_from_s
+
+    def _question_wait_s(self) -> float | None:
+        return max(0.0, self._questions_from_s - time.monotonic()) if self._questions else None
+
     def _answer_requests(self) -> Incoming | None:
-        """Answer a few requests; return the newest image after that, None if there is none."""
+        """Answer a few requests, or one question; return the newest image after that, None if there is none."""
         for _ in range(_REQUESTS_A_TURN):
             with self.arrivals:
                 if not self._requests:
                     break
                 request = self._requests.popleft()
-            limit_s = self.limit_s if request.limit_s is None else request.limit_s
-            self._work = Work(time.monotonic(), limit_s, request.future)
-            answer(request.future, request.function)
-            self._work = None
+            self._answer(request)
+        else:
+            with self.arrivals:
+                return self._next_image()
+        with self.arrivals:
+            question = self._questions.popleft() if self._is_question_due() else None
+        if question is not None:
+            begin_s = time.monotonic()
+            self._answer(question)
+            end_s = time.monotonic()
+            if begin_s - self._looked_at_s < _LIVE_S:
+                self._questions_from_s = 2 * end_s - begin_s
         with self.arrivals:
             return self._next_image()
+
+    def _answer(self, request: Request) -> None:
+        limit_s = self.limit_s if request.limit_s is None else request.limit_s
+        self._work = Work(time.monotonic(), limit_s, request.future)
+        answer(request.future, request.function)
+        self._work = None

@@ -86,3 +86,10 @@ def test_a_reset_ends_all_targets_and_forgets_the_images(tracker):
     assert tracker.client.ground("it").message.startswith("NO_IMAGE: ")
     assert [state for _, state in tracker.states(tracker.see())] == [TrackedObject.STATE_REMOVED]
     assert tracker.see().objects == []
+
+
+def test_a_large_picture_is_searched_smaller_and_the_box_is_in_its_own_pixels(tracker):
+    given = image_message(np.zeros((2100, 2000, 3), np.uint8), tracker.camera.header())
+    reply = tracker.client.ground("the red mug", given)
+    assert reply.success, reply.message
+    assert list(reply.boxes) == [Box2D(x_max=2000.0, y_max=2100.0)]

@@ -1,6 +1,7 @@
 """Descriptions, questions and one-shot grounding, and when a description is due."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from elysium_core.errors import ExpressionError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
+from elysium_ros.perception import perception as perception_module
 from elysium_ros.perception.answers import (
     DescriptionSchedule,
     describe_place,
@@ -18,6 +20,7 @@ from elysium_ros.perception.answers import (
     describe_target,
     ground,
 )
+from elysium_ros.perception.types import InferenceSettings
 
 
 def test_a_target_is_described_where_it_was_seen_last(scene):
@@ -149,3 +152,19 @@ def test_the_text_of_a_model_becomes_one_line(make_scene):
     scene = make_scene(model=Model())
     scene.see(1)
     assert describe_scene(scene.perception.model, scene.perception.stream("")).text == "a red mug"
+
+
+def test_descriptions_without_being_asked_leave_half_of_the_time_to_boxes(make_scene, monkeypatch):
+    scene, now = make_scene(), [100.0]
+    monkeypatch.setattr(perception_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        scene.perception.model, "describe", lambda *_, **__: now.__setitem__(0, now[0] + 2.0) or "a mug"
+    )
+    scene.perception.configure(InferenceSettings(describe_period_s=0.1))
+    scene.start("one")
+    described = []
+    for stamp in range(1, 8):
+        scene.see(stamp)
+        described.append(len(scene.outputs.answers))
+        now[0] += 0.5
+    assert described == [1, 1, 1, 1, 2, 2, 2]

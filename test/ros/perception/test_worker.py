@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -175,6 +176,38 @@ def test_a_flood_of_requests_lets_images_pass_and_the_newest_is_taken_after_them
     go.set()
     until(lambda: len(order) == 7)
     assert order == [0, 1, 2, "image 4", 3, 4, "image 6"], "the first four requests, one image, the others, one image"
+
+
+def test_questions_get_half_of_the_time_while_images_come_and_requests_do_not_wait_for_them(watching, until):
+    order = []
+
+    def look(image):
+        order.append("image")
+        time.sleep(0.005)
+        mailbox.put(image.stamp_ns + 1, None, 1)
+
+    def ask(name):
+        order.append(name)
+        time.sleep(0.1)
+
+    worker, mailbox = watching(Watch(look))
+    mailbox.put(1, None, 1)
+    until(lambda: "image" in order)
+    questions = [worker.post(lambda n=n: ask(n), question=True) for n in range(3)]
+    until(lambda: 0 in order)
+    worker.call(lambda: order.append("request"), 5.0)
+    until(lambda: all(question.done() for question in questions))
+    worker.unwatch()
+    assert order.index("request") < order.index(1)
+    for earlier, later in ((0, 1), (1, 2)):
+        assert order[order.index(earlier) : order.index(later)].count("image") >= 2
+
+
+def test_questions_do_not_wait_for_images_that_nobody_sends(start):
+    worker, order = start(), []
+    for n in range(3):
+        worker.post(lambda n=n: order.append(n), question=True)
+    assert worker.call(lambda: list(order), 5.0, question=True) == [0, 1, 2]
 
 
 def test_a_paused_worker_answers_but_does_not_look(watching, until):
