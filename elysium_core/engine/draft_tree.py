@@ -59,11 +59,12 @@ class DraftTree:
         return depths
 
     def within(self, depth: int) -> DraftTree:
-        """The part of the tree whose branches are at most ``depth`` tokens long."""
-        if len(self) <= depth:
+        """The part of the tree whose branches are at most ``depth`` tokens long; the tree itself if that is all."""
+        depths = self.depths()
+        if max(depths, default=ROOT) < depth:
             return self
         kept: dict[int, int] = {ROOT: ROOT}
-        for index, before in enumerate(self.depths()):
+        for index, before in enumerate(depths):
             if before < depth:
                 kept[index] = len(kept) - 1
         chosen = [index for index in kept if index != ROOT]

@@ -221,7 +221,7 @@ class Engine:
         guess = drafter(written, branch.said)
         tree = guess if isinstance(guess, DraftTree) else DraftTree.chain(guess)
         branch.draft = tree.within(max(0, branch.request.max_new_tokens - len(written) - 1))
-        branch.is_cut = len(branch.draft) < len(tree)
+        branch.is_cut = branch.draft is not tree
 
     def _fed(self, branches: Sequence[_Branch], prefix: Tensor | None) -> Tensor:
         """Embeddings of one pass: the prefix, then question, newest token and draft of each branch."""

@@ -44,7 +44,9 @@ def test_a_token_sees_itself_and_what_stands_before_it(guesses):
 
 @given(GUESSES, st.integers(0, 6))
 def test_a_tree_is_cut_at_a_depth(guesses, depth):
-    cut = planted(guesses).within(depth)
+    whole = planted(guesses)
+    cut = whole.within(depth)
+    assert (cut is whole) == (len(cut) == len(whole))
     assert sorted(map(tuple, ways(cut))) == sorted(
         {tuple(guess[:end]) for guess in guesses for end in range(1, min(depth, len(guess)) + 1)}
     )
