@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import ConfigError, pip_line
 from elysium_core.io.files import atomic_path
 
 if TYPE_CHECKING:
@@ -163,6 +163,6 @@ def _figure_class() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(
-            "--plot needs matplotlib, which is not installed: pip install 'elysium-core[eval]'", code="PACKAGE_MISSING"
+            f"--plot needs matplotlib, which is not installed: {pip_line('matplotlib')}", code="PACKAGE_MISSING"
         ) from error
     return Figure

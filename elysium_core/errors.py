@@ -6,6 +6,11 @@ a stable identifier for programs; ROS replies, diagnostics and ``--json`` output
 
 from __future__ import annotations
 
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+
 GPU_LOST = "GPU_LOST"
 """Code of the error after which this process cannot use its GPU any more. A new process can."""
 
@@ -78,6 +83,47 @@ class DataError(ElysiumError):
     """A data set line, folder or recipe cannot be read."""
 
     code = "DATA"
+
+
+PACKAGES = {
+    "av": "av",
+    "cv2": "opencv-python-headless",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "psutil": "psutil",
+    "pydantic": "pydantic",
+    "torch": "torch",
+    "transformers": "transformers",
+    "typer": "typer",
+    "yaml": "PyYAML",
+}
+"""The Python packages that elysium cannot do without: name of the module -> name for pip."""
+
+
+def pip_line(*packages: str) -> str:
+    """Return the command that installs packages for the Python that runs now."""
+    python, here = Path(sys.executable), Path.cwd()
+    python = python.relative_to(here) if python.is_relative_to(here) else python
+    options = ""
+    if sys.prefix == sys.base_prefix and Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
+        # Debian and Ubuntu refuse a plain install for their own Python, and ROS uses that.
+        options = "--user --break-system-packages "
+    return f"{python} -m pip install {options}{' '.join(packages)}"
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return one sentence about a Python package that is not installed, with the command that installs all of them.
+
+    Raises:
+        ModuleNotFoundError: The missing module is a part of elysium itself.
+    """
+    module = str(error.name).partition(".")[0]
+    if module in ("elysium_core", "elysium_ros"):
+        raise error
+    wanted = [package for name, package in PACKAGES.items() if find_spec(name) is None]
+    name = PACKAGES.get(module, module)
+    line = pip_line(*(wanted if name in wanted else [name, *wanted]))
+    return f"the Python package {name!r} is not installed for {sys.executable}; run: {line}"
 
 
 def printable(text: str, limit: int) -> str:

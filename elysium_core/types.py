@@ -158,10 +158,15 @@ class LoadOptions:
         Raises:
             ConfigError: An option is unknown.
         """
+        options = {_OTHER_NAMES.get(name, name): value for name, value in options.items()}
         known = [entry.name for entry in fields(self)]
         if unknown := [name for name in options if name not in known]:
             raise ConfigError(f"{unknown[0]!r} is not an option of loading a model; there are: {', '.join(known)}")
         return replace(self, **options)
+
+
+# What other projects call these options; the command line takes the same.
+_OTHER_NAMES = {"precision": "dtype", "backend": "vision_backend", "quantize": "quantization"}
 
 
 class TrackState(str, Enum):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.device import device_errors, dtype_name, free_bytes, total_bytes
-from elysium_core.errors import BackendError
+from elysium_core.errors import BackendError, pip_line
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.kv_cache import CAPACITY
 from elysium_core.network.llama import Llama
@@ -304,6 +304,6 @@ def _bitsandbytes(kind: str) -> Any:
         reason = str(error).strip().partition("\n")[0]
         raise BackendError(
             f"quantization {kind!r} needs the package 'bitsandbytes', which is not installed or does not work "
-            f"({reason}); pip install 'elysium-core[quantize]'",
+            f"({reason}); run: {pip_line('bitsandbytes')}",
             code="QUANTIZATION",
         ) from error

@@ -15,14 +15,11 @@ import typer
 
 from elysium_core import __version__
 from elysium_core.cli.output import configure_logging, emit
-from elysium_core.cli.registry import CONTEXT_SETTINGS, VERBS, LazyGroup
+from elysium_core.cli.registry import CONTEXT_SETTINGS, VERBS, LazyGroup, UsageError
 from elysium_core.errors import ElysiumError
 
 BAD_INPUT = 2
 """Exit code when the input cannot be used."""
-
-# Typer's base class of errors on the command line, such as an unknown option. Typer does not export it.
-_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class ErrorGroup(LazyGroup):
@@ -34,7 +31,7 @@ class ErrorGroup(LazyGroup):
         extra["standalone_mode"] = False
         try:
             result = super().main(arguments, *rest, **extra)
-        except _UsageError as error:
+        except UsageError as error:
             _fail(error.format_message(), "USAGE", arguments)
         except ElysiumError as error:
             _fail(str(error), error.code, arguments)
@@ -61,7 +58,7 @@ class MainGroup(ErrorGroup):
     verbs = VERBS
 
 
-app = typer.Typer(cls=MainGroup, add_completion=False, context_settings=CONTEXT_SETTINGS)
+app = typer.Typer(cls=MainGroup, context_settings=CONTEXT_SETTINGS)
 
 
 def main() -> None:

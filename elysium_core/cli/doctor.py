@@ -16,7 +16,7 @@ import typer
 import elysium_core
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
-from elysium_core.errors import BackendError, ModelFileError
+from elysium_core.errors import PACKAGES, BackendError, ModelFileError, pip_line
 
 _MISSING = 1
 
@@ -63,21 +63,23 @@ def _python_and_core() -> Iterator[Check]:
     yield Check("elysium", True, f"{elysium_core.__version__} in {Path(elysium_core.__file__).parent}", required=True)
     recent = sys.version_info >= (3, 10)
     yield Check("python", recent, platform.python_version(), "install Python 3.10 or newer", required=True)
-    for package in ("numpy", "opencv-python-headless", "av", "pillow", "transformers", "safetensors"):
-        yield _package(package, "pip install elysium-core", required=True)
+    for package in (*(each for each in PACKAGES.values() if each != "torch"), "safetensors"):
+        yield _package(package, pip_line(package), required=True)
 
 
 def _extras() -> Iterator[Check]:
-    yield _package("sentencepiece", "pip install sentencepiece protobuf, for tokenizers that are a tokenizer.model")
-    yield _package("accelerate", "pip install accelerate tensorboard, to train")
-    yield _package("matplotlib", "pip install 'elysium-core[eval]' for the plots of evaluations")
-    yield _package("pycocoevalcap", "pip install 'elysium-core[eval]' for METEOR and CIDEr")
+    yield _package(
+        "sentencepiece", pip_line("sentencepiece", "protobuf") + ", for tokenizers that are a tokenizer.model"
+    )
+    yield _package("accelerate", pip_line("accelerate", "tensorboard") + ", to train")
+    yield _package("matplotlib", pip_line("matplotlib") + ", for the plots of evaluations")
+    yield _package("pycocoevalcap", pip_line("pycocoevalcap") + ", for METEOR and CIDEr")
     java = shutil.which("java")
     yield Check("java", java is not None, java or "not found", "METEOR and CIDEr need a Java runtime")
 
 
 def _torch() -> Iterator[Check]:
-    check = _package("torch", "pip install torch", required=True)
+    check = _package("torch", pip_line("torch"), required=True)
     yield check
     if not check.ok:
         return
@@ -106,14 +108,14 @@ def _programs(name: str) -> tuple[bool, str, str]:
 
 
 def _backends() -> Iterator[Check]:
-    yield _package("onnxruntime", "pip install 'elysium-core[onnx]' for the ONNX vision backend")
+    yield _package("onnxruntime", pip_line("onnxruntime") + ", for the ONNX vision backend")
     yield _tensorrt()
-    yield _package("bitsandbytes", "pip install 'elysium-core[quantize]' for int8 and nf4 language models")
+    yield _package("bitsandbytes", pip_line("bitsandbytes") + ", for int8 and nf4 language models")
 
 
 def _tensorrt() -> Check:
     """Check for either of the two packages that contain TensorRT."""
-    remedy = "pip install 'elysium-core[tensorrt]' on a machine with an NVIDIA GPU"
+    remedy = pip_line("tensorrt") + ", on a machine with an NVIDIA GPU"
     check = _package("tensorrt", remedy)
     rtx = _package("tensorrt-rtx-cu13-bindings", remedy)
     return Check("tensorrt", True, f"RTX {rtx.found}") if rtx.ok and not check.ok else check

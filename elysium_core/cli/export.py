@@ -37,7 +37,7 @@ _DtypeOption = Annotated[
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the graphs or the engine.")],
     model: _ModelOption = DEFAULT_MODEL,
-    backend: Annotated[str, typer.Option("--backend", help="onnx or tensorrt.")] = "onnx",
+    backend: Annotated[str, typer.Option("--vision-backend", "--backend", help="onnx or tensorrt.")] = "onnx",
     precision: _PrecisionOption = "auto",
     dtype: _DtypeOption = "auto",
     allow_pickle_weights: PickleOption = False,

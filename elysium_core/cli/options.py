@@ -24,7 +24,7 @@ def _help(name: str) -> str:
 
 
 DeviceOption = Annotated[str, typer.Option("--device", help=_help("device"), rich_help_panel="Model")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help=_help("dtype"), rich_help_panel="Model")]
+DtypeOption = Annotated[str, typer.Option("--dtype", "--precision", help=_help("dtype"), rich_help_panel="Model")]
 PickleOption = Annotated[
     bool, typer.Option("--allow-pickle-weights", help=_help("allow_pickle_weights"), rich_help_panel="Model")
 ]
@@ -47,8 +47,13 @@ VideoArgument = Annotated[
 ]
 
 
-# Options whose names differ from the name of their field.
-_FLAGS = {"model": ("--model", "-m"), "quantization": ("--quantization", "--quantize")}
+# The first name is that of the field; the others are short, or were used before and in other places.
+_FLAGS = {
+    "model": ("--model", "-m"),
+    "dtype": ("--dtype", "--precision"),
+    "vision_backend": ("--vision-backend", "--backend"),
+    "quantization": ("--quantization", "--quantize"),
+}
 
 
 def with_load_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:

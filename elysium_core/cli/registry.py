@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -16,7 +17,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as build_command
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import ConfigError, missing_package
+
+UsageError: Any = typer.BadParameter.__bases__[0]
+"""Base class of Typer's errors on the command line, such as an unknown option. Typer does not export it."""
+
+_LEAST_RESEMBLANCE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,18 @@ class LazyGroup(TyperGroup):
                 return TyperCommand(verb.name, help=verb.help) if self._listing else load_verb(verb)
         return None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb that the arguments begin with; for a misspelt one, name those that it resembles."""
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            close = get_close_matches(args[0], self.list_commands(ctx), cutoff=_LEAST_RESEMBLANCE)
+            if close:
+                error.message = (
+                    f"{error.message.rstrip('.')}; did you mean {' or '.join(repr(name) for name in close)}?"
+                )
+            raise
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of verbs from the table above, without importing any of them."""
         self._listing = True
@@ -91,12 +109,8 @@ def load_verb(verb: Verb) -> Any:
     try:
         module = importlib.import_module(verb.module)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] in ("elysium_core", "elysium_ros"):
-            raise
-        raise ConfigError(
-            f"'{verb.name}' needs the package {error.name!r}, which is not installed; see: elysium doctor",
-            code="PACKAGE_MISSING",
-        ) from error
+        sentence = missing_package(error)
+        raise ConfigError(f"'{verb.name}' needs the package {error.name!r}: {sentence}", "PACKAGE_MISSING") from error
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False, context_settings=CONTEXT_SETTINGS)

@@ -18,7 +18,7 @@ import numpy as np
 
 from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
 from elysium_core.data.readers.labelled_recording import LabelledRecording
-from elysium_core.errors import BackendError, BoxError, DataError
+from elysium_core.errors import BackendError, BoxError, DataError, pip_line
 from elysium_core.evaluation.benchmark import Benchmark
 from elysium_core.evaluation.metrics import Floats
 from elysium_core.evaluation.report import PAPER, Report, Table, published_rows
@@ -62,7 +62,7 @@ class CaptionScorer:
             from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
         except ImportError as error:
             raise BackendError(
-                "METEOR and CIDEr need pycocoevalcap, which is not installed: pip install 'elysium-core[eval]'"
+                f"METEOR and CIDEr need pycocoevalcap, which is not installed: {pip_line('pycocoevalcap')}"
             ) from error
         self._tokenizer: Any = PTBTokenizer()
         self._meteor: Any = Meteor()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elysium_core.errors import ConfigError
+from elysium_core.errors import ConfigError, pip_line
 from elysium_core.evaluation.metrics import Floats
 from elysium_core.evaluation.protocols import Protocol, Summary
 from elysium_core.evaluation.scoring import Scores
@@ -140,6 +140,6 @@ def _figure_class() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(
-            "plots need matplotlib, which is not installed: pip install 'elysium-core[eval]'", code="PACKAGE_MISSING"
+            f"plots need matplotlib, which is not installed: {pip_line('matplotlib')}", code="PACKAGE_MISSING"
         ) from error
     return Figure

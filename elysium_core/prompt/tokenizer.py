@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from elysium_core.errors import ModelFileError
+from elysium_core.errors import ModelFileError, pip_line
 from elysium_core.prompt.conversation import Prompt
 
 # Number of texts whose tokens are cached: the questions and labels of many targets, and their latest answers.
@@ -123,7 +123,7 @@ def _check_files(folder: Path) -> None:
         if missing := [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]:
             raise ModelFileError(
                 f"{folder / 'tokenizer.model'} needs {' and '.join(missing)} to be read; run "
-                "`pip install sentencepiece protobuf`, or put a tokenizer.json beside it"
+                f"`{pip_line('sentencepiece', 'protobuf')}`, or put a tokenizer.json beside it"
             )
     if _declares_code(folder / "tokenizer_config.json"):
         raise ModelFileError(

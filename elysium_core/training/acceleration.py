@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from elysium_core.device import resolve_device
-from elysium_core.errors import BackendError, ConfigError
+from elysium_core.errors import BackendError, ConfigError, pip_line
 from elysium_core.training.losses import Sums
 from elysium_core.training.recipe_file import one_line
 
@@ -215,11 +215,11 @@ def require_packages(*, deepspeed: bool = False) -> None:
         BackendError: One of them is not; the message has the command to install it.
     """
     if find_spec("accelerate") is None:
-        raise BackendError("training needs the package accelerate; run `pip install 'elysium-core[train]'`")
+        raise BackendError(f"training needs the package accelerate; run: {pip_line('accelerate', 'tensorboard')}")
     if deepspeed and find_spec("deepspeed") is None:
         raise BackendError(
             "the launcher's config asks for DeepSpeed, which is not installed; run "
-            "`pip install 'elysium-core[deepspeed]'`, or choose training/accelerate/fsdp.yaml"
+            f"`{pip_line('deepspeed')}`, or choose training/accelerate/fsdp.yaml"
         )
 
 

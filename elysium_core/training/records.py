@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.errors import pip_line
 from elysium_core.io.files import atomic_path
 from elysium_core.io.image import write_image
 
@@ -111,7 +112,7 @@ class StageRecords:
         if self._board is None and not self._boardless:
             self._boardless = find_spec("tensorboard") is None
             if self._boardless:
-                _LOG.warning("no curves for TensorBoard are written; run `pip install 'elysium-core[train]'`")
+                _LOG.warning("no curves for TensorBoard are written; run: %s", pip_line("tensorboard"))
                 return None
             from torch.utils.tensorboard import SummaryWriter
 

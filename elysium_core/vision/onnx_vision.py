@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elysium_core.errors import BackendError
+from elysium_core.errors import BackendError, pip_line
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.vision.onnx_export import INPUT_NAME, OUTPUT_NAME
 from elysium_core.vision.torch_crops import CropBackend, CropCalls, NoCrops
@@ -36,7 +36,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("the onnx backend needs ONNX Runtime: pip install 'elysium-core[onnx]'") from error
+        raise BackendError(f"the onnx backend needs ONNX Runtime; run: {pip_line('onnxruntime')}") from error
     # For a program that has imported it before: nothing is sent from now on.
     onnxruntime.disable_telemetry_events()
     return onnxruntime

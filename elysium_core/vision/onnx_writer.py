@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from elysium_core.checkpoint.integrity import described_file
-from elysium_core.errors import BackendError
+from elysium_core.errors import BackendError, pip_line
 from elysium_core.network.elysium_network import ElysiumNetwork
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -50,7 +50,7 @@ def check_export(precision: str) -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise BackendError(
-                f"ONNX export needs the package {package!r}; install it with: pip install 'elysium-core[onnx]'",
+                f"ONNX export needs the package {package!r}; run: {pip_line('onnx', 'onnxruntime', 'onnxscript')}",
                 code="EXPORT",
             ) from error
 

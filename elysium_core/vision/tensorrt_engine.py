@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason
-from elysium_core.errors import BackendError
+from elysium_core.errors import BackendError, pip_line
 from elysium_core.vision.onnx_export import INPUT_NAME
 
 ENGINE_NAME = "vision.engine"
@@ -53,7 +53,7 @@ def import_tensorrt() -> Any:
     if broken:
         raise BackendError(f"TensorRT is installed but does not work ({broken}); install it again")
     raise BackendError(
-        "TensorRT is not installed: pip install 'elysium-core[tensorrt]', or use the torch or onnx vision backend"
+        f"TensorRT is not installed; run: {pip_line('tensorrt')}, or use the torch or onnx vision backend"
     )
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from elysium_core.geometry import Box
-from elysium_core.types import TrackState, TrackUpdate
+from elysium_core.types import LoadOptions, TrackState, TrackUpdate
 
 
 def test_a_track_line_is_the_contract():
@@ -27,3 +27,8 @@ def test_no_box_is_null_and_never_the_last_box(state):
     assert line["box"] is None
     assert line["box_px"] is None
     assert line["state"] == state.value
+
+
+def test_other_names_of_an_option_are_taken():
+    load = LoadOptions().with_options(precision="float16", backend="torch", quantize="nf4")
+    assert (load.dtype, load.vision_backend, load.quantization) == ("float16", "torch", "nf4")

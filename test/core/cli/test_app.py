@@ -91,6 +91,42 @@ def test_a_mistyped_command_is_one_line_and_code_2(elysium, arguments):
     assert outcome.out == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trak", "track"), ("grund", "ground"), ("Describe", "describe"), ("evel", "eval")]
+)
+def test_a_misspelt_verb_is_answered_with_the_right_one(elysium, typed, meant):
+    outcome = elysium(typed, "v.mp4")
+    assert outcome.code == 2
+    assert repr(meant) in outcome.err
+
+
+def test_a_verb_that_resembles_none_is_answered_with_none(elysium):
+    assert "mean" not in elysium("xyzzy").err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("--precision", "--dtype"), ("--backend", "--vision-backend"), ("--quantize", "--quantization")]
+)
+def test_other_names_of_an_option_are_taken(elysium, image, old, new):
+    ground = ("ground", image, "-e", "the hat")
+    outcomes = [elysium(*ground, name, "nonsense") for name in (old, new)]
+    assert [outcome.code for outcome in outcomes] == [2, 2]
+    assert "nonsense" in outcomes[0].err
+    assert outcomes[0].err == outcomes[1].err
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("elysium tra", ["track", "train"]), ("elysium track --exp", ["--expression"])]
+)
+def test_a_shell_completes_verbs_and_options(words, completed):
+    environment = {"_ELYSIUM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv[0] = 'elysium'\nfrom elysium_core.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.stdout.split() == completed
+
+
 def test_with_json_the_reason_is_an_object_too(elysium):
     outcome = elysium("ground", "/no/such.png", "-e", "mug", "--json")
     assert outcome.code == 2

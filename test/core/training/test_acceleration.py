@@ -32,7 +32,7 @@ class TestLauncher:
     @pytest.mark.parametrize("name", ["zero2", "zero3"])
     def test_without_deepspeed_one_sentence_says_so(self, monkeypatch, name):
         without(monkeypatch, "deepspeed")
-        with pytest.raises(BackendError, match="DeepSpeed, which is not installed; run `pip install"):
+        with pytest.raises(BackendError, match=r"DeepSpeed, which is not installed; run `.*pip install"):
             check_launcher(TRAINING / "accelerate" / f"{name}.yaml")
         check_launcher(TRAINING / "accelerate" / "fsdp.yaml")
 
@@ -56,7 +56,7 @@ class TestProcess:
 
     def test_without_accelerate_one_sentence_says_so(self, monkeypatch):
         without(monkeypatch, "accelerate")
-        with pytest.raises(BackendError, match=r"accelerate; run `pip install 'elysium-core\[train\]'`") as told:
+        with pytest.raises(BackendError, match=r"accelerate; run: .* -m pip install accelerate") as told:
             Acceleration("cpu")
         assert told.value.code == "BACKEND"
 
@@ -90,7 +90,7 @@ class TestCommand:
         outcome = CliRunner().invoke(app, ["train", str(TRAINING / "nano.yaml"), "--out", str(tmp_path / "run")])
         assert outcome.exit_code == 2
         assert outcome.stderr.count("\n") == 1
-        assert "elysium-core[train]" in outcome.stderr
+        assert "pip install accelerate" in outcome.stderr
         assert not (tmp_path / "run").exists()
 
     def test_unfilled_paths_end_the_command_with_one_line(self, tmp_path):
