@@ -168,7 +168,8 @@ class Elysium:
         """Describe the object in a box (REG for one image, Video-REG for a clip).
 
         The model gets all the frames. It was trained with the box in Frame 1 of a clip, so the order is:
-        the frame of the box, the frames after it, and then the frames before it, backwards.
+        the frame of the box, the frames after it, and then the frames before it, backwards. A model that was
+        trained on single images gets the frame of the box alone.
 
         Args:
             frames: One image, or 1..32 frames in order of time.
@@ -180,6 +181,7 @@ class Elysium:
 
         Raises:
             BoxError: ``frame_index`` is out of range.
+            ExpressionError: The model was not trained for descriptions (``TASK``).
             ImageError: There is no frame, or there are too many (``FRAMES``).
         """
         clip = _frames_for_prompt(frames)
@@ -187,6 +189,11 @@ class Elysium:
             raise BoxError(f"frame_index {frame_index} is outside a clip of {len(clip)} frames")
         first = frame_index % len(clip)
         images = [frame.image for frame in [*clip[first:], *clip[:first][::-1]]]
+        described = self.runtime.family.settings.describe
+        if described == "none":
+            raise self._untrained("descriptions")
+        if described == "frame":
+            images = images[:1]
         if zoom:
             images, box = zoomed_pictures(images, box)
         seen, family = self.runtime.encode_frames(images), self.runtime.family
@@ -227,11 +234,10 @@ class Elysium:
 
     def _require_trained(self, task: str) -> None:
         if self.runtime.family.settings.vocabulary:
-            raise ExpressionError(
-                f"the model {self.info.name!r} was trained to find, follow and name things, not for {task}; "
-                "load a larger model",
-                code="TASK",
-            )
+            raise self._untrained(task)
+
+    def _untrained(self, task: str) -> ExpressionError:
+        return ExpressionError(f"the model {self.info.name!r} was not trained for {task}; load a larger model", "TASK")
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
         """Make a tracker for one stream.

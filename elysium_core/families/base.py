@@ -114,6 +114,7 @@ class FamilySettings:
         window: Recommended window in stream mode, ``anchor`` or ``growing``.
         vocabulary: Object names of a model with a closed vocabulary; empty for free language.
         words: Other words that such a model was trained on; empty = not known.
+        describe: What it can describe an object from: ``clip``, ``frame`` or ``none``.
         find_scores: Calibration of the scores of boxes found by words.
         follow_scores: Calibration of the scores of boxes followed in crops.
     """
@@ -122,6 +123,7 @@ class FamilySettings:
     window: str = "growing"
     vocabulary: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    describe: str = "clip"
     find_scores: ScoreCalibration = UNCALIBRATED
     follow_scores: ScoreCalibration = UNCALIBRATED
 

@@ -99,6 +99,7 @@ class ElysiumFamily:
             config.window,
             config.vocabulary,
             config.words,
+            config.describe,
             config.find_scores,
             config.follow_scores,
         )

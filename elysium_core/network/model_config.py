@@ -15,6 +15,8 @@ CONFIG_NAME = "config.json"
 CONV_SELECTOR = "conv_t_selector"
 FOLLOW_MODES = ("frame", "crop")
 """What a model follows given objects in: whole frames, or crops around them."""
+DESCRIBE_MODES = ("clip", "frame", "none")
+"""What a model can describe an object from: a clip or one frame, one frame, or nothing."""
 # The published config names the code that was released with it, which this package replaces: the names are accepted
 # and ignored. A config that names other code is refused.
 _PUBLISHED_CODE = {
@@ -85,6 +87,7 @@ class ElysiumConfig:
         follow_scores: Calibration of the scores of boxes followed in crops.
         crop: Selector that follows an object in crops; None for a model that cannot.
         follow: One of :data:`FOLLOW_MODES`: what suits the model best.
+        describe: One of :data:`DESCRIBE_MODES`: what it can describe an object from.
     """
 
     llm: str
@@ -101,6 +104,7 @@ class ElysiumConfig:
     follow_scores: ScoreCalibration = UNCALIBRATED
     crop: CropConfig | None = None
     follow: str = "frame"
+    describe: str = "clip"
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = CONFIG_NAME) -> ElysiumConfig:
@@ -144,15 +148,18 @@ class ElysiumConfig:
                 follow_scores=_calibration(extra, "follow_scores"),
                 crop=crop,
                 follow=_text({"follow": FOLLOW_MODES[0]} | extra, "follow"),
+                describe=_text({"describe": DESCRIBE_MODES[0]} | extra, "describe"),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
-        config._check_follow(source)
+        config._check_modes(source)
         return config
 
-    def _check_follow(self, source: str) -> None:
+    def _check_modes(self, source: str) -> None:
         if self.follow not in FOLLOW_MODES:
             raise ModelFileError(f"{source}: follow {self.follow!r} is not one of {', '.join(FOLLOW_MODES)}")
+        if self.describe not in DESCRIBE_MODES:
+            raise ModelFileError(f"{source}: describe {self.describe!r} is not one of {', '.join(DESCRIBE_MODES)}")
         if self.follow == "crop" and self.crop is None:
             raise ModelFileError(f"{source}: follow 'crop' needs a crop_config; add one or set follow to 'frame'")
 
@@ -192,6 +199,8 @@ class ElysiumConfig:
             "vocabulary": list(self.vocabulary),
             "follow": self.follow,
         }
+        if self.describe != DESCRIBE_MODES[0]:
+            content["elysium"]["describe"] = self.describe
         if self.words:
             content["elysium"]["words"] = list(self.words)
         for key in ("find_scores", "follow_scores"):

@@ -290,3 +290,19 @@ def test_the_type_of_the_weights_can_be_chosen(tiny_folder, frames, dtype):
 def test_pictures_of_any_size(tiny):
     for height, width in ((1, 1), (7, 300), (64, 32)):
         assert isinstance(tiny.caption(Frame(np.full((height, width, 3), 9, np.uint8)), max_new_tokens=2), str)
+
+
+@pytest.mark.parametrize("mode", ["frame", "none"])
+def test_a_model_describes_only_what_it_was_trained_to(tiny_folder, tmp_path, frames, mode):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    settings["elysium"]["describe"] = mode
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    model = Elysium.from_pretrained(folder, device="cpu")
+    if mode == "frame":
+        assert model.describe(frames[:4], BOX, 2, 8) == model.describe(frames[2], BOX, 0, 8)
+        return
+    with pytest.raises(ExpressionError) as caught:
+        model.describe(frames[:4], BOX)
+    assert caught.value.code == "TASK"

@@ -94,6 +94,7 @@ def model_settings(model: RealModelConfig) -> ElysiumConfig:
         words=_PLACE_WORDS if model.words else (),
         crop=model.crop,
         follow="crop",
+        describe="frame" if model.words else "none",
     )
 
 
