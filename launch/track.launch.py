@@ -41,6 +41,7 @@ ARGUMENTS = {
     "expression": "what to track from the start, such as 'the red mug'",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
+    "allow_model_change": "true: accept another model at run time, from anyone who reaches the node",
     "autostart": "false: leave configuring and activating to a lifecycle manager",
     "rviz": "true: open rviz",
     "rviz_config": "configuration of rviz; that of the package if empty",
@@ -54,7 +55,17 @@ ARGUMENTS = {
 }
 SWITCHES = (
     *(name for name, spec in LOAD_ARGUMENTS.items() if spec.type_name == "bool"),
-    *("zoom", "use_sim_time", "autostart", "rviz", "foxglove", "fastdds", "exit_at_end", "respawn"),
+    *(
+        "zoom",
+        "use_sim_time",
+        "allow_model_change",
+        "autostart",
+        "rviz",
+        "foxglove",
+        "fastdds",
+        "exit_at_end",
+        "respawn",
+    ),
 )
 
 # Loading a large model from a slow disk takes minutes.
@@ -70,6 +81,7 @@ PARAMETERS = {
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
     "use_sim_time": "use_sim_time",
+    "allow_model_change": "allow_model_change",
     "autostart": "autostart",
 }
 

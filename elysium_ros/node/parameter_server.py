@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_ros.node.parameter_spec import Change, Spec
-from elysium_ros.node.parameters import SPECS, Settings
+from elysium_ros.node.parameters import GUARDED, SPECS, Settings
 
 _VALUE_TYPES = {kind.value for kind in Parameter.Type}
 _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")
@@ -128,6 +128,12 @@ class ParameterServer:
         fixed = sorted(name for name in changed if SPECS[name].change is Change.INACTIVE)
         if fixed and self._is_active():
             raise ConfigError(f"{', '.join(fixed)} can only be set while the node is not active; deactivate it first")
+        guarded = sorted(changed & {*GUARDED})
+        if guarded and not settings.allow_model_change:
+            raise ConfigError(
+                f"{', '.join(guarded)} can only be set when the node is started; "
+                "start it with allow_model_change:=true to accept them at run time"
+            )
         return settings, changed
 
     def _current_values(self) -> dict[str, Any]:

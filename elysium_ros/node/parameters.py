@@ -43,6 +43,10 @@ class Settings:
     autostart: bool = parameter(
         "autostart", True, Change.READ_ONLY, "Configure and activate by itself, without a lifecycle manager."
     )
+    allow_model_change: bool = parameter(
+        "allow_model_change", False, Change.READ_ONLY,
+        "Accept other values of model.path and model.allow_pickle_weights at run time, from whoever reaches the node.",
+    )  # fmt: skip
     frame_timeout_s: float = parameter(
         "frame_timeout", 1.0, Change.ANY_TIME,
         "Without an image, or a result of those that arrive, for this long, targets are STALE and diagnostics report "
@@ -284,6 +288,9 @@ def _specs() -> Iterator[Spec]:
 
 SPECS: dict[str, Spec] = {spec.name: spec for spec in _specs()}
 """The table by ROS name, in the order of :class:`Settings`."""
+
+GUARDED = ("model.path", "model.allow_pickle_weights")
+"""Parameters that choose which files are read and how; they are as at the start unless ``allow_model_change``."""
 
 LOAD_ARGUMENTS: dict[str, Spec] = {
     "model" if spec.attribute == "load.model" else spec.name.removeprefix("model."): spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elysium_core.errors import ModelFileError
+from elysium_core.errors import ModelFileError, packages_needed
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, PerceptionModel
 
@@ -14,7 +14,8 @@ def load_model(options: LoadOptions) -> PerceptionModel:
 
     Raises:
         ModelFileError: The folder or a file in it is missing, damaged or unsafe to read.
-        BackendError: The device, backend or quantisation cannot be used on this machine.
+        BackendError: The device, backend or quantisation cannot be used on this machine, or a Python package is not
+            installed (``PACKAGE_MISSING``).
     """
     name = options.model
     if name == "identity":
@@ -25,8 +26,9 @@ def load_model(options: LoadOptions) -> PerceptionModel:
         if not folder.is_dir():
             raise ModelFileError(f"there is no model folder {str(folder)!r}; set model.path to a checkpoint or 'nano'")
         options = options.with_options(model=str(folder))
-    from elysium_core.api import Elysium
-    from elysium_core.device import fit_threads
+    with packages_needed():
+        from elysium_core.api import Elysium
+        from elysium_core.device import fit_threads
 
     model: PerceptionModel = Elysium.from_pretrained(options)
     fit_threads(model.info.parameters)

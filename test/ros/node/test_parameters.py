@@ -237,7 +237,7 @@ def test_two_values_that_only_fit_together_are_set_at_once(make):
 
 
 def test_a_parameter_that_is_fixed_while_active_says_so(make):
-    harness = make()
+    harness = make(allow_model_change=True)
     harness.active = True
     result = harness.set(model__path="identity")
     assert not result.successful
@@ -248,6 +248,16 @@ def test_a_parameter_that_is_fixed_while_active_says_so(make):
     assert harness.set(model__path="nano").successful, "the value it has already"
     harness.active = False
     assert harness.set(model__path="identity").successful
+
+
+def test_which_model_is_loaded_and_how_is_not_changed_over_the_network_unless_that_was_allowed(make):
+    harness = make()
+    for change in ({"model__path": "identity"}, {"model__allow_pickle_weights": True}):
+        result = harness.set(**change)
+        assert (result.successful, "allow_model_change" in result.reason) == (False, True)
+    assert not harness.set(allow_model_change=True).successful
+    assert harness.set(model__device="cpu").successful
+    assert harness.server.settings.load.model == "nano"
 
 
 def test_a_whole_number_in_a_file_is_taken_for_a_real_one(make):

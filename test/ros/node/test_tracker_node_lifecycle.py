@@ -102,7 +102,12 @@ def set_parameter(tester, name, value):
 @pytest.mark.parametrize(
     ("parameters", "reason", "state", "remedy"),
     [
-        ({"model.path": "/no/such/model"}, "/no/such/model", "unconfigured", ("model.path", "identity")),
+        (
+            {"model.path": "/no/such/model", "allow_model_change": True},
+            "/no/such/model",
+            "unconfigured",
+            ("model.path", "identity"),
+        ),
         ({"qos_overrides./image.subscription.reliability": "perfect"}, "perfect", "inactive", None),
         (
             {"frame_timeout": -1.0, "model.pth": "x"},
