@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,6 +126,19 @@ def missing_package(error: ModuleNotFoundError) -> str:
     name = PACKAGES.get(module, module)
     line = pip_line(*(wanted if name in wanted else [name, *wanted]))
     return f"the Python package {name!r} is not installed for {sys.executable}; run: {line}"
+
+
+@contextmanager
+def packages_needed() -> Iterator[None]:
+    """Turn the failed import of a Python package in the block into one sentence with the command that installs it.
+
+    Raises:
+        BackendError: A package is not installed (``PACKAGE_MISSING``).
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BackendError(missing_package(error), code="PACKAGE_MISSING") from error
 
 
 def printable(text: str, limit: int) -> str:

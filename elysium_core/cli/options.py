@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elysium_core.errors import packages_needed
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, PerceptionModel
@@ -100,8 +101,9 @@ def load_model(load: LoadOptions) -> PerceptionModel:
     if load.model == "identity":
         return IdentityModel()
     # Imported here because torch and transformers take seconds, and the identity model does not need them.
-    from elysium_core.api import Elysium
-    from elysium_core.device import fit_threads
+    with packages_needed():
+        from elysium_core.api import Elysium
+        from elysium_core.device import fit_threads
 
     model = Elysium.from_pretrained(load)
     fit_threads(model.info.parameters)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from elysium_core import errors
-from elysium_core.errors import PACKAGES, missing_package, pip_line
+from elysium_core.errors import PACKAGES, BackendError, missing_package, packages_needed, pip_line
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +56,25 @@ def test_nothing_says_to_install_what_is_on_no_index(folder):
     for path in (ROOT / folder).glob(pattern):
         if path.suffix in (".py", ".md"):
             assert not re.search(r"pip install (?:-\S+ )*'?elysium", path.read_text(encoding="utf-8")), path
+
+
+def test_a_missing_package_is_one_sentence_where_a_model_is_loaded(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    picture = "from PIL import Image; Image.new('RGB', (8, 8)).save('a.png')"
+    command = "import sys; sys.argv[1:] = ['ground', 'a.png', '-e', 'x']; main()"
+    code = f"{picture}\nfrom elysium_core.cli.app import main; {command}"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install torch" in done.stderr
+
+
+def test_only_missing_packages_are_turned_into_a_sentence():
+    with pytest.raises(BackendError) as told, packages_needed():
+        raise ModuleNotFoundError(name="torch")
+    assert told.value.code == "PACKAGE_MISSING"
+    with pytest.raises(ImportError), packages_needed():
+        raise ImportError("libcudart")
