@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -194,6 +195,7 @@ def test_the_image_is_remapped_with_its_transports_and_words_given_at_the_start_
     def answer_to_raw():
         header = camera.header()
         raw.publish(image_message(camera.picture, header))
+        time.sleep(0.05)  # Long enough for the answer to this very image.
         return [message for message in list(objects.messages) if message.header.stamp == header.stamp]
 
     tester.until(answer_to_raw, "an answer after the camera has changed to raw images")

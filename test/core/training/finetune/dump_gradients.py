@@ -12,9 +12,11 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from accelerate import Accelerator  # noqa: F401  # imported once here, not in every process
+# The first and the last are imported once here, not in every process.
+from accelerate import Accelerator  # noqa: F401
 from safetensors.torch import save_file
 from torch.multiprocessing import start_processes
+from transformers import CLIPVisionModel  # noqa: F401
 
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
 from elysium_core.training.finetune.stage import FineTuneStageRun
