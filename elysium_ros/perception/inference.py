@@ -157,7 +157,7 @@ class Inference:
         with self._lock:
             self._settings, self._outputs = settings, outputs
             self._perception, self._mailboxes = perception, mailboxes
-            worker.limit_s = settings.model_timeout_s
+            worker.allow(settings.model_timeout_s)
             worker.watch(mailboxes, perception)
         return mailboxes
 
@@ -296,7 +296,7 @@ class Inference:
         worker, _ = self._opened()
         with self._lock:
             self._settings = settings
-            worker.limit_s = settings.model_timeout_s
+            worker.allow(settings.model_timeout_s)
         self.post(lambda perception: perception.configure(settings))
 
     def pause(self, paused: bool) -> None:
@@ -353,8 +353,7 @@ class Inference:
         return worker.call(function, float("inf"), limit_s=limit_s, give_up=lambda: self._life.is_shutting_down)
 
     def _start_worker(self, arrivals: threading.Condition | None = None) -> Worker:
-        worker = Worker(arrivals)
-        worker.limit_s = self._settings.model_timeout_s
+        worker = Worker(arrivals, self._settings.model_timeout_s)
         worker.start()
         return worker
 
