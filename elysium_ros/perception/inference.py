@@ -102,6 +102,8 @@ class Inference:
         self._settings = InferenceSettings()
         self._outputs: Outputs | None = None
         self._restarting: WorkerError | None = None
+        # What was followed when the model failed, until it is loaded again.
+        self._handover = Handover()
         self._budget = RestartBudget()
         self._faults = FaultFinder()
         self._worker: Worker | None = None
@@ -166,10 +168,13 @@ class Inference:
         with self._lock:
             perception, self._perception = self._perception, None
             worker, restarting, self._restarting = self._worker, self._restarting, None
+            handover, self._handover = self._handover, Handover()
             if restarting is not None:
                 self._worker = None
         if worker is not None and restarting is not None:
             worker.abandon(WorkerError("the node was deactivated"))
+            for target in handover.targets:
+                target.tell_end(EndReason.INACTIVE)
         if worker is None or perception is None:
             return
         worker.unwatch()
@@ -370,7 +375,7 @@ class Inference:
             with self._lock:
                 if self._worker is worker:
                     self._model, self._options, self._perception = model, options, perception
-                    self._restarting = None
+                    self._restarting, self._handover = None, Handover()
                     worker.watch(mailboxes, perception)
                     return
             model.close()
@@ -384,4 +389,5 @@ class Inference:
             if self._restarting is None:
                 return  # the node was deactivated in the meantime
             worker = self._worker = self._start_worker(old.arrivals)
+            self._handover = handover
         worker.post(load, _LOAD_LIMIT_S).add_done_callback(end_if_failed)
