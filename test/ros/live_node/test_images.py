@@ -36,7 +36,7 @@ def test_an_image_that_cannot_be_used_is_counted_and_the_next_one_answered(track
     diagnostics.close()
     assert tracker.see().dropped == 1
     assert header not in [m.header for m in tracker.objects[""].messages]
-    assert f"{code}: " in tracker.process.output()
+    tracker.until(lambda: f"{code}: " in tracker.process.output(), "its cause in the log")
 
 
 def test_an_image_whose_stamp_is_no_time_is_counted_and_the_next_one_answered(tracker):
@@ -44,7 +44,8 @@ def test_an_image_whose_stamp_is_no_time_is_counted_and_the_next_one_answered(tr
     message.header.stamp = Time(sec=1, nanosec=4_000_000_000)
     tracker.camera.send(message)
     assert tracker.see().dropped == 1
-    assert "STAMP_INVALID: the stamp 1 s 4000000000 ns is not a time" in tracker.process.output()
+    cause = "STAMP_INVALID: the stamp 1 s 4000000000 ns is not a time"
+    tracker.until(lambda: cause in tracker.process.output(), "its cause in the log")
 
 
 def count_of(code, message):
@@ -80,7 +81,7 @@ def test_late_images_are_dropped_and_after_a_jump_back_what_has_words_is_followe
 
     states = tracker.until(earlier, "a result after the jump back in time")
     assert states[0] == [(boxed.id, TrackedObject.STATE_REMOVED), followed[0]]
-    assert "TIME_JUMP" in tracker.process.output()
+    tracker.until(lambda: "TIME_JUMP" in tracker.process.output(), "a word of the jump in the log")
 
 
 def no_encoding(message):
