@@ -141,7 +141,7 @@ class Runtime:
                 code="EXPR_UNKNOWN",
             )
         if known.ignored:
-            _LOG.warning("%r: this model was not trained on %s; it looks for %r", words, _said(known), known.text)
+            _LOG.warning("%r: looking for %r; this model cannot use %s", words, known.text, _said(known))
         return known.text
 
     @torch.inference_mode()
