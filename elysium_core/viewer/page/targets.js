@@ -34,6 +34,11 @@ export class Targets {
     }
   }
 
+  /** Nothing is known about the targets any more, because the tracker says nothing. */
+  lose() {
+    for (const card of this.cards.values()) card.update({ ...card.last, state: "STALE", box: null, reason: "" });
+  }
+
   clear() {
     this.show([]);
   }
@@ -89,6 +94,7 @@ class Card {
   }
 
   update(target) {
+    this.last = target;
     const { dataset } = this.element;
     dataset.state = target.state;
     dataset.box = target.box ? target.box.join(",") : "";

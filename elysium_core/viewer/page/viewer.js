@@ -70,6 +70,7 @@ function drawPending() {
   document.body.dataset.pictures = Number(document.body.dataset.pictures ?? 0) + 1;
   picture.show(header, image);
   if (header.results) targets.show(header.targets);
+  else targets.lose();
   at("no-targets").hidden = targets.ids.length > 0;
   at("stop-all").hidden = targets.ids.length < 2;
   showWaiting();
