@@ -81,7 +81,10 @@ class Access:
         """Whether a page of this site may connect: only our own page, and programs, which state no origin."""
         if origin is None:
             return True
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host_header.lower()
 
     def address(self, port: int, name: str = "") -> str:

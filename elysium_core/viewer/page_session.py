@@ -145,7 +145,10 @@ class PageSession:
                 await asyncio.sleep(STATUS_PERIOD_S)
                 continue
             self._sent.add(shown)
-            await self._socket.send_bytes(message)
+            try:
+                await self._socket.send_bytes(message)
+            except ConnectionError:
+                return  # the page has gone; the loop of run() sees it, too
 
     async def _send_status(self) -> None:
         while True:

@@ -97,7 +97,7 @@ class ViewerServer:
         for camera in self._watched - watched:
             self.feed.forget(camera)
         self._watched = watched
-        self._watching.submit(self.backend.watch, watched)
+        self._watching.submit(self._watch, watched)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         if not self.access.allows_host(request.host):
@@ -118,6 +118,14 @@ class ViewerServer:
             self.sessions.discard(session)
             self.cameras_changed()
         return socket
+
+    def _watch(self, cameras: frozenset[str]) -> None:
+        try:
+            self.backend.watch(cameras)
+        except Exception:  # noqa: BLE001 - nobody else would see it
+            _log.exception("the cameras %s cannot be watched", sorted(cameras))
+            for camera in cameras:
+                self._tell(camera, "INTERNAL", "the camera cannot be watched; the log of the viewer says why")
 
     def _tell(self, camera: str, code: str, text: str) -> None:
         """Send a fault to all pages that show a camera; from any thread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from elysium_ros.viewer.picture_pairs import PicturePairs
 _SENSOR_DATA = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _RESULTS = QoSProfile(depth=10)
 _LARGEST_PASSED_ON = 2 << 20
+_COMPLAINT_PERIOD_S = 5.0
 
 
 class CameraFeed:
@@ -56,6 +59,7 @@ class CameraFeed:
         self._deliver = deliver
         self._tell = tell
         self.pairs = PicturePairs(self._show)
+        self._told_at_s: dict[str, float] = {}
         self._prefix = f"{camera}/" if camera else ""
         self._objects_topic = f"{tracker}/{self._prefix}objects"
         self._subscriptions: list[Subscription] = []
@@ -108,11 +112,18 @@ class CameraFeed:
         base = str(self._node.resolve_topic_name(f"{self._prefix}image"))
         return base if transport == "raw" else f"{base}/compressed"
 
+    def _complain(self, error: ElysiumError) -> None:
+        """Tell a fault, the same one not too often: it may come with every image."""
+        now_s = time.monotonic()
+        if now_s - self._told_at_s.get(error.code, float("-inf")) >= _COMPLAINT_PERIOD_S:
+            self._told_at_s[error.code] = now_s
+            self._tell(error.code, str(error))
+
     def _on_image(self, message: Any) -> None:
         try:
             stamp_ns = stamp_to_ns(message.header.stamp)
         except StampError as error:
-            self._tell(error.code, str(error))
+            self._complain(error)
             return
         self.pairs.image(stamp_ns, message, len(message.data))
 
@@ -133,7 +144,7 @@ class CameraFeed:
             try:
                 pixels = decode_image(image)
             except ElysiumError as error:
-                self._tell(error.code, str(error))
+                self._complain(error)
                 return
             (height, width), encode = pixels.shape[:2], partial(encode_jpeg, pixels)
         self.size = width, height
@@ -165,11 +176,12 @@ def target_view(tracked: TrackedObject, width: int, height: int) -> TargetView:
     """
     box = tracked.box
     corners = (box.x_min / width, box.y_min / height, box.x_max / width, box.y_max / height)
+    is_box = box.x_max > box.x_min and box.y_max > box.y_min and all(map(math.isfinite, corners))
     return TargetView(
         id=str(tracked.id),
         words=tracked.expression,
         state=STATE_NAMES.get(tracked.state, "STALE"),
-        box=corners if box.x_max > box.x_min and box.y_max > box.y_min else None,
-        score=float(tracked.score),
+        box=corners if is_box else None,
+        score=float(tracked.score) if math.isfinite(tracked.score) else 0.0,
         text=tracked.description,
     )

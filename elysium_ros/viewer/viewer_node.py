@@ -15,8 +15,8 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from elysium_core.errors import ElysiumError, packages_needed
@@ -95,7 +95,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         node = ViewerNode()
         executor.add_node(node)
-        thread = threading.Thread(target=_spin, args=(executor,), name="viewer_spin", daemon=True)
+        thread = threading.Thread(target=_spin, args=(executor, node), name="viewer_spin", daemon=True)
         thread.start()
         serve(node.backend, node.access, node.port, node.announce)
     except (ElysiumError, ParameterException) as error:
@@ -109,11 +109,18 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
+def _spin(executor: SingleThreadedExecutor, node: Node) -> None:
+    while executor.context.ok():
+        try:
+            executor.spin_once()
+        except (ExternalShutdownException, ShutdownException):
+            return
+        except InvalidHandle:
+            # A subscription was destroyed, because nobody looks any more, while the executor was waiting for it.
+            continue
+        except Exception as error:  # noqa: BLE001 - a message that cannot be used must not end the others
+            if executor.context.ok():
+                node.get_logger().error(f"a message was not used: {error}", throttle_duration_sec=5.0)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ let isPaused = false;
 let lastPictureMs = 0;
 let fault = "";
 let pending = null;
+let owed = [];
 
 const picture = new Picture(at("picture"), {
   box: (box, stamp) => follow({ box, stamp }),
@@ -47,24 +48,33 @@ function take(message) {
 async function takePicture(header, blob) {
   let image = null;
   try {
-    image = await createImageBitmap(blob);
+    image = await decode(blob);
   } catch {
     link.ack(header.sequence);
     return;
   }
-  if (pending) {
-    pending.image.close();
-    link.ack(pending.header.sequence);
-  }
   const isScheduled = pending !== null;
+  pending?.image.close();
   pending = { header, image };
+  owed.push(header.sequence);
   if (!isScheduled) requestAnimationFrame(drawPending);
+}
+
+/** Boxes are in pixels of the picture as it was sent, so an orientation in the file is ignored. */
+async function decode(blob) {
+  try {
+    return await createImageBitmap(blob, { imageOrientation: "none" });
+  } catch (error) {
+    if (error instanceof TypeError) return createImageBitmap(blob); // a browser that does not know this option
+    throw error;
+  }
 }
 
 function drawPending() {
   const { header, image } = pending;
   pending = null;
-  link.ack(header.sequence);
+  for (const sequence of owed) link.ack(sequence);
+  owed = [];
   if (header.camera !== link.camera) return image.close();
   lastPictureMs = performance.now();
   document.body.dataset.pictures = Number(document.body.dataset.pictures ?? 0) + 1;

@@ -48,6 +48,7 @@ def test_a_host_that_is_no_address_is_named(host: str):
         ("http://localhost:9999", "localhost:8420", False),
         ("http://evil.org", "localhost:8420", False),
         ("null", "localhost:8420", False),
+        ("http://[", "localhost:8420", False),
         ("file://", "localhost:8420", False),
         ("http://localhost:8420.evil.org", "localhost:8420", False),
     ],

@@ -317,6 +317,25 @@ def test_the_script_knows_every_element_of_the_page():
     assert used - ids == set()
 
 
+def test_the_example_of_the_documentation_shows_the_targets(backend, serving):
+    page = (Path(__file__).parents[3] / "docs" / "viewer.md").read_text("utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "viewer.md", "exec"), names)
+    backend.track("front", "the cup", None, 0, True)
+
+    async def play(address: str) -> list[str]:
+        async def show() -> None:
+            await until(lambda: backend.watched)
+            backend.show(1, "front")
+
+        shown, _ = await asyncio.gather(names["first_picture"](address), show())
+        return shown
+
+    with serving(backend, LOCAL) as port:
+        assert asyncio.run(play(f"http://127.0.0.1:{port}/ws")) == ["the cup"]
+
+
 def test_a_port_in_use_is_one_sentence(backend, serving):
     with serving(backend, LOCAL) as port, pytest.raises(ConfigError) as caught:
         serve(type(backend)(), LOCAL, port, lambda port: None)

@@ -97,6 +97,26 @@ def test_nothing_is_subscribed_while_nobody_looks(backend, test_node, tester):
     tester.until(lambda: test_node.count_subscribers("/image") == before, "no subscription")
 
 
+def test_a_node_may_start_late_and_end(test_node, start_tracker, tester, screen):
+    backend = NodeBackend(test_node, "elysium1")
+    backend.start(screen.deliver, screen.tell)
+    try:
+        backend.watch(HERE)
+        with tester.camera.streaming():
+            tester.until(lambda: screen.pictures, "a picture without a tracker")
+            assert not screen.pictures[-1].has_results
+            assert backend.status("").fault == "NODE_MISSING"
+            late = start_tracker()
+            assert late.name == "elysium1"
+            tester.until(lambda: screen.pictures[-1].has_results, "a result")
+            tester.until(lambda: backend.status("").fault == "", "no fault")
+            late.end()
+            tester.until(lambda: not screen.pictures[-1].has_results, "a picture without a tracker")
+            tester.until(lambda: backend.status("").fault == "NODE_MISSING", "the fault")
+    finally:
+        backend.close()
+
+
 def test_a_missing_node_and_a_missing_camera_are_said(test_node, screen):
     backend = NodeBackend(test_node, "/nowhere/tracker", ("side",))
     backend.start(screen.deliver, screen.tell)
