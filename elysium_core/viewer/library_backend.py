@@ -65,7 +65,6 @@ class LibraryBackend:
     ) -> None:
         # A folder on this machine is nobody's business.
         self.source = Path(recording.name).name or recording.name
-        self._is_live = recording.is_live
         self._model = model
         self._targets = FollowedTargets(partial(model.tracker, "stream", config))
         for words in expressions:
@@ -98,8 +97,8 @@ class LibraryBackend:
 
     def status(self, camera: str) -> CameraStatus:
         """Return rates and latencies of the last frames."""
-        latencies = np.array(self._latencies_s) if self._latencies_s else np.zeros(1)
-        p50, p95 = (float(value) * 1e3 for value in np.percentile(latencies, (50, 95)))
+        # Copied at once: the model's thread appends to it.
+        p50, p95 = (float(value) * 1e3 for value in np.percentile(list(self._latencies_s) or [0.0], (50, 95)))
         fault, player, info = self._fault, self._player, self._model.info
         return CameraStatus(
             model=Path(info.name).name,

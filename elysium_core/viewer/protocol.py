@@ -26,6 +26,9 @@ VERSION = 1
 LARGEST_MESSAGE_BYTES = 16 * 1024
 """Longest message that the server takes from a page."""
 
+MOST_PAGES = 32
+"""Pages that a server serves at the same time."""
+
 _WORDS = 512
 _NAME = 256
 

@@ -22,10 +22,7 @@ from elysium_core.viewer.access import Access
 from elysium_core.viewer.backend import Backend
 from elysium_core.viewer.page_session import PageSession
 from elysium_core.viewer.picture_feed import PictureFeed
-from elysium_core.viewer.protocol import LARGEST_MESSAGE_BYTES
-
-MOST_PAGES = 32
-"""Pages at the same time."""
+from elysium_core.viewer.protocol import LARGEST_MESSAGE_BYTES, MOST_PAGES
 
 _HEARTBEAT_S = 15.0
 _REQUEST_THREADS = 16

@@ -15,11 +15,12 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.exceptions import InvalidHandle, InvalidTopicNameException, ParameterException
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from elysium_core.errors import ElysiumError, packages_needed
+from elysium_core.errors import ConfigError, ElysiumError, packages_needed
 from elysium_core.viewer.access import DEFAULT_HOST, DEFAULT_PORT, Access
 from elysium_ros.node.executors import NO_HANDLERS
 from elysium_ros.node.parameter_spec import Change, Spec
@@ -64,6 +65,7 @@ class ViewerNode(Node):
         self.port: int = values["port"]
         tracker = values["tracker"]
         name = tracker if tracker.startswith("/") else f"{self.get_namespace().rstrip('/')}/{tracker}"
+        _check_names(name, values["cameras"])
         self.backend = NodeBackend(self, name, values["cameras"], values["image_transport"])
 
     def announce(self, port: int) -> None:
@@ -75,6 +77,17 @@ class ViewerNode(Node):
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
         value = self.declare_parameter(spec.name, default, descriptor).value
         return spec.coerce(value)
+
+
+def _check_names(tracker: str, cameras: Sequence[str]) -> None:
+    if not cameras:
+        raise ConfigError("cameras is empty; leave it out for one camera without a name")
+    for camera in cameras:
+        try:
+            validate_full_topic_name(f"{tracker}/{camera}/objects" if camera else f"{tracker}/objects")
+        except InvalidTopicNameException as error:
+            named = f"camera {camera!r}" if camera else f"tracker {tracker!r}"
+            raise ConfigError(f"{named} cannot be a name in ROS; use letters, digits, _ and, for nodes, /") from error
 
 
 def main(args: Sequence[str] | None = None) -> int:

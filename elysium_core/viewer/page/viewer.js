@@ -16,6 +16,7 @@ let lastPictureMs = 0;
 let fault = "";
 let pending = null;
 let owed = [];
+let newest = 0;
 
 const picture = new Picture(at("picture"), {
   box: (box, stamp) => follow({ box, stamp }),
@@ -34,6 +35,7 @@ const link = new Connection({ link: showLink, message: take, picture: takePictur
 function take(message) {
   if (message.type === "welcome") {
     cameras = message.cameras;
+    newest = 0; // another server counts anew
     at("source").textContent = message.source;
     document.title = `${message.source} – elysium`;
     at("camera").replaceChildren(...cameras.map((name) => new Option(name || "camera", name)));
@@ -53,6 +55,13 @@ async function takePicture(header, blob) {
     link.ack(header.sequence);
     return;
   }
+  if (header.sequence < newest) {
+    // Decoding overtook it.
+    image.close();
+    link.ack(header.sequence);
+    return;
+  }
+  newest = header.sequence;
   const isScheduled = pending !== null;
   pending?.image.close();
   pending = { header, image };

@@ -17,8 +17,8 @@ from elysium_core.errors import ConfigError
 from elysium_core.viewer import page_session
 from elysium_core.viewer.access import Access
 from elysium_core.viewer.page_session import WRONG_TOKEN
-from elysium_core.viewer.protocol import FrameHeader, unpack_picture
-from elysium_core.viewer.server import MOST_PAGES, ViewerServer, serve
+from elysium_core.viewer.protocol import MOST_PAGES, FrameHeader, unpack_picture
+from elysium_core.viewer.server import ViewerServer, serve
 
 LOCAL = Access("127.0.0.1", "")
 TOKEN = "a1b2c3d4e5f6"

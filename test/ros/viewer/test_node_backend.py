@@ -141,7 +141,7 @@ def test_the_node_serves_its_page_and_ends_on_a_signal(tester):
         assert process.stop() == 0
 
 
-@pytest.mark.parametrize(("parameter", "named"), [("host:=robot", "'robot'"), ("port:=99999", "99999")])
+@pytest.mark.parametrize(("parameter", "named"), [("host:=robot", "'robot'"), ("tracker:=no blanks", "'/no blanks'")])
 def test_bad_parameters_are_one_sentence(parameter: str, named: str):
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra `viewer`)")
     command = [sys.executable, "-m", "elysium_ros.viewer.viewer_node", "--ros-args", "-p", parameter]
