@@ -25,6 +25,7 @@ from elysium_core.viewer.picture_feed import PictureFeed
 from elysium_core.viewer.protocol import LARGEST_MESSAGE_BYTES, MOST_PAGES
 
 _HEARTBEAT_S = 15.0
+_CLOSE_S = 2.0
 _REQUEST_THREADS = 16
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -94,7 +95,8 @@ class ViewerServer:
         for camera in self._watched - watched:
             self.feed.forget(camera)
         self._watched = watched
-        self._watching.submit(self._watch, watched)
+        with suppress(RuntimeError):  # the server ends
+            self._watching.submit(self._watch, watched)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         if not self.access.allows_host(request.host):
@@ -143,8 +145,9 @@ class ViewerServer:
         await self._loop.run_in_executor(None, self.backend.start, self.feed.offer, self._tell)
 
     async def _close_pages(self, _: web.Application) -> None:
-        for session in list(self.sessions):
-            await session.close(WSCloseCode.GOING_AWAY, "the viewer ends")
+        closing = (session.close(WSCloseCode.GOING_AWAY, "the viewer ends") for session in list(self.sessions))
+        with suppress(asyncio.TimeoutError):  # a page that does not answer is left behind
+            await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _CLOSE_S)
 
     async def _stop(self, _: web.Application) -> None:
         self._watching.shutdown(cancel_futures=True)

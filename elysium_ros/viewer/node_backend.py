@@ -45,7 +45,8 @@ class NodeBackend:
     def __init__(self, node: Node, tracker: str, cameras: Sequence[str] = ("",), transport: str = "auto") -> None:
         self.cameras = tuple(cameras)
         self._node = node
-        self._client = TrackerClient(node, tracker, timeout_s=_SERVICE_TIMEOUT_S)
+        self._is_closed = False
+        self._client = TrackerClient(node, tracker, _SERVICE_TIMEOUT_S, self._check_open)
         self.source = self._client.tracker
         self._transport = transport
         self._lock = threading.Lock()
@@ -129,12 +130,17 @@ class NodeBackend:
         _checked(self._client.pause(paused))
 
     def close(self) -> None:
-        """End the subscriptions."""
+        """End the subscriptions, and the waiting for answers."""
+        self._is_closed = True
         self.watch(frozenset())
         self._node.destroy_timer(self._timer)
 
     def _show(self, picture: Picture) -> None:
         self._deliver(picture)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ViewerError("the viewer ends", code="VIEWER_CLOSED")
 
     def _on_status(self, message: TrackerStatus) -> None:
         self._status, self._status_at_s = message, time.monotonic()

@@ -117,6 +117,15 @@ def test_a_node_may_start_late_and_end(test_node, start_tracker, tester, screen)
         backend.close()
 
 
+def test_waiting_for_a_node_ends_with_the_viewer(test_node, screen):
+    backend = NodeBackend(test_node, "/nowhere/tracker")
+    backend.start(screen.deliver, screen.tell)
+    backend.close()
+    with pytest.raises(ElysiumError) as caught:
+        backend.pause(True)
+    assert caught.value.code == "VIEWER_CLOSED"
+
+
 def test_a_missing_node_and_a_missing_camera_are_said(test_node, screen):
     backend = NodeBackend(test_node, "/nowhere/tracker", ("side",))
     backend.start(screen.deliver, screen.tell)
