@@ -97,7 +97,15 @@ setup(
     # 3.10 is the Python of ROS 2 Humble.
     python_requires=">=3.10",
     packages=find_packages(include=["elysium_core", "elysium_core.*"]),
-    package_data={"elysium_core": ["py.typed", "weights/**/*", "data/synthetic/assets/**/*", "prompt/synonyms.json", "viewer/page/*"]},
+    package_data={
+        "elysium_core": [
+            "py.typed",
+            "weights/**/*",
+            "data/synthetic/assets/**/*",
+            "prompt/synonyms.json",
+            "viewer/page/*",
+        ]
+    },
     # transformers brings huggingface_hub, safetensors and tokenizers along, typer brings rich.
     install_requires=[
         "av>=12.0",

@@ -167,6 +167,9 @@ def read_message(text: str) -> FromPage:
 # -------------------------------------------------------------------------------------------------- from server to page
 
 
+State = Literal["TRACKED", "UNCERTAIN", "LOST", "REMOVED", "STALE"]
+
+
 class TargetView(_Message):
     """A target in one frame.
 
@@ -182,7 +185,7 @@ class TargetView(_Message):
 
     id: str
     words: str
-    state: Literal["TRACKED", "UNCERTAIN", "LOST", "REMOVED", "STALE"]
+    state: State
     box: tuple[float, float, float, float] | None
     score: float
     reason: str = ""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from elysium_core.errors import ElysiumError
 from elysium_core.viewer.backend import Picture, encode_jpeg
-from elysium_core.viewer.protocol import TargetView
+from elysium_core.viewer.protocol import State, TargetView
 from elysium_ros.client.command import STATE_NAMES
 from elysium_ros.convert.images import decode_image
 from elysium_ros.convert.messages import StampError, stamp_to_ns
@@ -180,7 +180,7 @@ def target_view(tracked: TrackedObject, width: int, height: int) -> TargetView:
     return TargetView(
         id=str(tracked.id),
         words=tracked.expression,
-        state=STATE_NAMES.get(tracked.state, "STALE"),
+        state=cast("State", STATE_NAMES.get(tracked.state, "STALE")),
         box=corners if is_box else None,
         score=float(tracked.score) if math.isfinite(tracked.score) else 0.0,
         text=tracked.description,

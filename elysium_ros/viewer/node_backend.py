@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class NodeBackend:
                 self.source,
                 self._transport,
                 self._show,
-                lambda code, text, c=camera: tell(c, code, text),
+                partial(tell, camera),
             )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._node.create_subscription(TrackerStatus, f"{self.source}/status", self._on_status, latched)

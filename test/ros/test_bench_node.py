@@ -59,7 +59,15 @@ def test_pictures_have_the_size_and_differ(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--size", "big"], ["--size", "0x5"], ["--size", "99999x1"], ["--rate", "0"], ["--seconds", "-1"], ["--pages", "99"]]
+    "arguments",
+    [
+        ["--size", "big"],
+        ["--size", "0x5"],
+        ["--size", "99999x1"],
+        ["--rate", "0"],
+        ["--seconds", "-1"],
+        ["--pages", "99"],
+    ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == BAD_INPUT

@@ -110,7 +110,9 @@ def test_the_parameters_of_the_video_node_are_documented() -> None:
 
 def test_the_parameters_of_the_viewer_are_documented() -> None:
     page = (ROOT / "docs" / "viewer.md").read_text("utf-8").split("## Parameters of viewer_node\n", 1)[1]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
     assert [row[0].strip("`") for row in rows] == list(VIEWER_SPECS)
     for row, spec in zip(rows, VIEWER_SPECS.values(), strict=True):
         default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
