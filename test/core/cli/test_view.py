@@ -19,7 +19,7 @@ from elysium_core.viewer.access import TOKEN_VARIABLE
     [
         (["--host", "robot"], "VIEWER_HOST", "'robot'"),
         (["--expression", "<image>"], "EXPR_RESERVED", "<image>"),
-        (["--port", "70000"], "USAGE", "70000"),
+        (["--port", "70000"], "USAGE", "--port"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_served(elysium, video, arguments, code, named):
