@@ -48,7 +48,7 @@ class ScriptedBackend:
         self.watched.append(cameras)
 
     def status(self, camera: str) -> CameraStatus:
-        return CameraStatus(model="nano", device="cpu", input_hz=30.0)
+        return CameraStatus(model="real", device="cpu", input_hz=30.0)
 
     def show(self, stamp_ns: int = 1, camera: str = "", shade: int = 90) -> None:
         image = np.full((HEIGHT, WIDTH, 3), shade, np.uint8)

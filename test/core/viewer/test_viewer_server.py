@@ -87,7 +87,7 @@ def test_pictures_come_with_their_boxes_and_requests_are_answered(backend):
     async def story(client, connect, server):
         page = await connect()
         status = await page.next("status")
-        assert (status["model"], status["input_hz"]) == ("nano", 30.0)
+        assert (status["model"], status["input_hz"]) == ("real", 30.0)
         await until(lambda: backend.watched == [{"front"}])
         backend.show(stamp_ns=2**60 + 1, camera="front")
         header = await page.next("frame")
