@@ -100,7 +100,10 @@ export class Picture {
     context.rect(...place);
     context.clip();
     for (const target of this.header.targets) this.drawTrail(target, place);
-    for (const target of this.header.targets) this.drawTarget(target, place);
+    const shown = this.header.targets.filter((target) => target.box);
+    for (const target of shown) this.drawTarget(target, place);
+    // Above all boxes, so that no line crosses the words.
+    for (const target of shown) this.drawName(target, place);
     const box = this.keyBox ?? (this.drag && this.dragBox());
     if (box) this.drawBox(box, place, "#ffffff", [6, 4], 2);
     context.restore();
@@ -123,15 +126,18 @@ export class Picture {
   }
 
   drawTarget(target, place) {
-    if (!target.box) return;
     const dashes = { TRACKED: [], UNCERTAIN: [10, 6] }[target.state] ?? [2, 6];
-    const isSure = target.state === "TRACKED";
-    this.context.globalAlpha = isSure || target.state === "UNCERTAIN" ? 1 : 0.65;
+    this.context.globalAlpha = opacityOf(target);
     this.drawBox(target.box, place, hueOf(target.id), dashes, target.id === this.chosen ? 4 : 2.5);
+    this.context.globalAlpha = 1;
+  }
+
+  drawName(target, place) {
     const note = { UNCERTAIN: " ?", LOST: " lost", STALE: " no news" }[target.state] ?? "";
-    const words = target.words.length > 28 ? `${target.words.slice(0, 27)}…` : target.words;
-    const score = isSure ? ` ${target.score.toFixed(2)}` : "";
-    this.drawLabel(`${target.id} ${words}`.trim() + note + score, target.box, place, hueOf(target.id));
+    const words = target.words.length > 28 ? `${target.words.slice(0, 27)}…` : target.words || "box";
+    const score = target.state === "TRACKED" ? ` ${target.score.toFixed(2)}` : "";
+    this.context.globalAlpha = opacityOf(target);
+    this.drawLabel(`${target.id} ${words}${note}${score}`, target.box, place, hueOf(target.id));
     this.context.globalAlpha = 1;
   }
 
@@ -259,5 +265,6 @@ export class Picture {
   }
 }
 
+const opacityOf = ({ state }) => (state === "TRACKED" || state === "UNCERTAIN" ? 1 : 0.65);
 const clamp = (value) => Math.min(1, Math.max(0, value));
 const isInside = ([x, y]) => x >= 0 && x <= 1 && y >= 0 && y <= 1;

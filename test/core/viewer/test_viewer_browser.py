@@ -23,6 +23,8 @@ pytestmark = pytest.mark.browser
 LOCAL = Access("127.0.0.1", "")
 TOKEN = "a1b2c3d4e5f6"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE_S = 60.0
+"""Longest wait on a busy machine [s]."""
 
 
 class BrightTracker(IdentityTracker):
@@ -51,7 +53,7 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         path = next(found for name in BROWSERS if (found := shutil.which(name)))
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        opened = playwright.chromium.launch(executable_path=path, args=options)
+        opened = playwright.chromium.launch(executable_path=path, args=options, timeout=PATIENCE_S * 1e3)
         yield opened
         opened.close()
 
@@ -64,7 +66,7 @@ def open_page(browser) -> Iterator[Callable]:
     def open_one(address: str, **settings: Any) -> Any:
         contexts.append(browser.new_context(viewport={"width": 1200, "height": 800}, **settings))
         page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_S * 1e3)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url))
         page.goto(address)
@@ -76,7 +78,7 @@ def open_page(browser) -> Iterator[Callable]:
     assert problems == []
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
     deadline_s = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline_s, what
@@ -128,6 +130,7 @@ def test_a_person_types_and_the_box_moves_with_the_thing(shown, open_page):
     assert page.is_visible("#no-targets")
 
 
+@pytest.mark.slow
 def test_a_box_is_dragged_clicked_and_set_by_keys(backend, serving, open_page):
     with serving(backend, LOCAL) as port:
         page = open_page(f"http://127.0.0.1:{port}/")
@@ -158,6 +161,7 @@ def test_a_box_is_dragged_clicked_and_set_by_keys(backend, serving, open_page):
         assert tuple(backend.calls[2][3]) == pytest.approx((0.38, 0.4, 0.58, 0.62), abs=0.001)
 
 
+@pytest.mark.slow
 def test_the_page_comes_back_by_itself_and_text_is_only_text(backend, serving, open_page):
     with serving(backend, LOCAL) as port:
         page = open_page(f"http://127.0.0.1:{port}/")
@@ -182,6 +186,7 @@ def test_the_page_comes_back_by_itself_and_text_is_only_text(backend, serving, o
         assert page.query_selector("img[src=x]") is None
 
 
+@pytest.mark.slow
 def test_the_token_is_asked_for_and_kept_out_of_the_address(backend, serving, open_page):
     with serving(backend, Access("127.0.0.1", TOKEN)) as port:
         page = open_page(f"http://127.0.0.1:{port}/")
@@ -197,6 +202,7 @@ def test_the_token_is_asked_for_and_kept_out_of_the_address(backend, serving, op
         assert TOKEN not in other.url
 
 
+@pytest.mark.slow
 def test_a_phone_in_the_dark_and_in_the_light(backend, serving, open_page):
     with serving(backend, LOCAL) as port:
         for scheme in ("dark", "light"):
