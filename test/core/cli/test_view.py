@@ -35,7 +35,7 @@ def test_a_weak_token_is_refused(elysium, video, monkeypatch):
     assert json.loads(outcome.out)["error"]["code"] == "VIEWER_TOKEN"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_page_is_served_until_a_signal(video, number):
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra `viewer`)")
     code = "from elysium_core.cli.app import main; main()"
@@ -46,8 +46,8 @@ def test_the_page_is_served_until_a_signal(video, number):
     ) as process:
         address = json.loads(process.stdout.readline())["address"]
         assert address.startswith("http://localhost:")
-        with urlopen(address, timeout=20) as answer:
+        with urlopen(address, timeout=60) as answer:
             assert b"viewer.js" in answer.read()
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""

@@ -97,6 +97,7 @@ def test_nothing_is_subscribed_while_nobody_looks(backend, test_node, tester):
     tester.until(lambda: test_node.count_subscribers("/image") == before, "no subscription")
 
 
+@pytest.mark.slow
 def test_a_node_may_start_late_and_end(test_node, start_tracker, tester, screen):
     backend = NodeBackend(test_node, "elysium1")
     backend.start(screen.deliver, screen.tell)
@@ -145,16 +146,17 @@ def test_the_node_serves_its_page_and_ends_on_a_signal(tester):
     with NodeProcess("elysium_ros.viewer.viewer_node", {"port": 0}, os.environ) as process:
         line = tester.until(lambda: "open http://" in process.output() and process.output(), "the address")
         address = line.split("open ", 1)[1].split()[0]
-        with urlopen(address, timeout=10) as answer:
+        with urlopen(address, timeout=60) as answer:
             assert b"elysium" in answer.read()
         assert process.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parameter", "named"), [("host:=robot", "'robot'"), ("tracker:=no blanks", "'/no blanks'")])
 def test_bad_parameters_are_one_sentence(parameter: str, named: str):
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra `viewer`)")
     command = [sys.executable, "-m", "elysium_ros.viewer.viewer_node", "--ros-args", "-p", parameter]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
     assert finished.returncode == 2
     assert named in finished.stderr
     assert "Traceback" not in finished.stderr
