@@ -14,9 +14,10 @@ import yaml
 
 from elysium_core.errors import ConfigError
 from elysium_ros.client.node_process import PROFILE_VARIABLES
-from elysium_ros.node.launch_arguments import positive, switch, switches
+from elysium_ros.node.launch_arguments import port, positive, switch, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
+from elysium_ros.viewer.viewer_node import VIEWER_SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = ("track", "replay", "multi_camera")
@@ -107,6 +108,17 @@ def test_the_parameters_of_the_video_node_are_documented() -> None:
         assert rows[name][:2] == [spec.type_name, f"`{yaml.safe_dump(spec.default).splitlines()[0]}`"]
 
 
+def test_the_parameters_of_the_viewer_are_documented() -> None:
+    page = (ROOT / "docs" / "viewer.md").read_text("utf-8").split("## Parameters of viewer_node\n", 1)[1]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    assert [row[0].strip("`") for row in rows] == list(VIEWER_SPECS)
+    for row, spec in zip(rows, VIEWER_SPECS.values(), strict=True):
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        assert row[1:] == [spec.type_name, f"`{json.dumps(default)}`", spec.description]
+
+
 def test_rviz_shows_topics_that_the_node_has() -> None:
     config = yaml.safe_load((ROOT / "rviz" / "track.rviz").read_text("utf-8"))
     displays = config["Visualization Manager"]["Displays"]
@@ -150,6 +162,14 @@ def test_a_rate_may_be_a_whole_number() -> None:
     for text in ("0", "-1", "fast", "nan", "inf"):
         with pytest.raises(ConfigError, match=f"rate:={text}"):
             positive("rate", text)
+
+
+def test_a_port_is_a_whole_number_in_its_range() -> None:
+    assert [port("viewer_port", text) for text in ("0", "8420", "65535")] == [0, 8420, 65535]
+    for text in ("-1", "65536", "84.5", "http", "", "9" * 5000):
+        with pytest.raises(ConfigError) as caught:
+            port("viewer_port", text)
+        assert f"viewer_port:={text}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["track", "replay"])
