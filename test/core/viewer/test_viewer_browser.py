@@ -18,7 +18,8 @@ from elysium_core.types import TrackState, TrackUpdate
 from elysium_core.viewer.access import Access
 from elysium_core.viewer.library_backend import LibraryBackend
 
-pytestmark = pytest.mark.browser
+# On a busy machine a browser takes its time.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 LOCAL = Access("127.0.0.1", "")
 TOKEN = "a1b2c3d4e5f6"
