@@ -143,7 +143,7 @@ class Backend(Protocol):
 
 
 def box_at(x: float, y: float, width: int, height: int) -> Box:
-    """Return the box that a click stands for: a square around it, cut to the frame. The tracker tightens it.
+    """Return the box that a click stands for: a square around it, cut to the frame.
 
     Args:
         x: Position, 0..1 of the width.
