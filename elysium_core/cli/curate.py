@@ -18,13 +18,14 @@ from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.curation.box_followers import DEFAULT_FOLLOWER
 from elysium_core.curation.captioned_videos import CaptionedVideo, count_videos, read_captions
 from elysium_core.curation.chunk_detectors import DEFAULT_DETECTOR
-from elysium_core.curation.curate_video import SPACY, ToolNames
 from elysium_core.curation.curated_files import write_curated_shards, write_lines
 from elysium_core.curation.curated_frames import remove_drafts
 from elysium_core.curation.curation_ledger import CurationLedger
-from elysium_core.curation.curation_report import as_json, estimate, report_lines, write_curation_report
+from elysium_core.curation.curation_report import advice, as_json, estimate, guess, report_lines, write_curation_report
 from elysium_core.curation.curation_rules import CurationRules
 from elysium_core.curation.curation_run import CurationJob, Pace, Work, run_curation, work_here
+from elysium_core.curation.curation_tools import SPACY, ToolNames
+from elysium_core.curation.evaluation_split import VAL_VIDEOS, read_decisions, write_review_page, write_split
 from elysium_core.errors import ConfigError
 from elysium_core.io.sampling import even_positions
 from elysium_core.io.stop_request import StopRequest
@@ -66,10 +67,14 @@ def run(
     ] = DEFAULT_DETECTOR,
     tracker: Annotated[
         str,
-        typer.Option("--tracker", help="nano, a folder or hub id, opencv:CSRT, vit:FILE.onnx, or plugin:MODULE:NAME."),
+        typer.Option(
+            "--tracker", help="nano, a folder or hub id, sam2:MODEL, opencv:CSRT, vit:FILE.onnx, or plugin:MODULE:NAME."
+        ),
     ] = DEFAULT_FOLLOWER,
     parser: Annotated[str, typer.Option("--parser", help="spacy, or plugin:MODULE:NAME.")] = SPACY,
-    device: Annotated[str, typer.Option("--device", help="For detector and tracker: cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str, typer.Option("--device", help="For detector and tracker: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     detection_score: Annotated[
         float, typer.Option("--detection-score", help="A detected box needs a higher score.", rich_help_panel="Gates")
     ] = _RULES.detection_score,
@@ -115,25 +120,28 @@ def run(
     total = count_videos(captions)
     if not total:
         raise ConfigError(f"{str(captions)!r} holds no videos; it needs a line for each")
-    entries = read_captions(captions, videos)
+    # Workers of Ray run in another folder.
+    entries = read_captions(captions, videos.resolve())
     if dry_run is not None:
         with tempfile.TemporaryDirectory(prefix="elysium-curate-") as folder:
             chosen = even_positions(total, dry_run)
-            job = CurationJob(tools, rules, Path(folder))
+            job = CurationJob(tools, rules, Path(folder).resolve())
             with CurationLedger(Path(folder), write=True) as ledger, _started(job, 1, 0.0, "") as work:
                 _run(_picked(entries, chosen), len(chosen), work, ledger)
                 _tell(ledger, total, workers, json)
         return
-    job = CurationJob(tools, rules, out)
+    job = CurationJob(tools, rules, out.resolve())
     with CurationLedger(out, write=True) as ledger:
         ledger.claim(job.settings())
         remove_drafts(out)
         done = sum(ledger.counts("outcome").values())
+        left = max(0, total - done)
         if done:
             sys.stderr.write(f"elysium: {done} of {total} videos are done\n")
-            sys.stderr.write(f"elysium: the rest: {estimate(ledger, total - done, workers).as_sentence()}\n")
+        sentence = estimate(ledger, left, workers).as_sentence() if done else guess(total, workers)
+        sys.stderr.write(f"elysium: {sentence}\n")
         with _started(job, workers, gpus, address) as work:
-            stopped = _run(entries, total - done, work, ledger)
+            stopped = _run(entries, left, work, ledger)
         path, tracks = write_lines(ledger, out)
         tars = list(write_curated_shards(ledger, out)) if shards else []
         written = write_curation_report(ledger, out)
@@ -141,8 +149,9 @@ def run(
             emit({"out": str(path), "tracks": tracks, "shards": len(tars), **as_json(ledger)})
         else:
             say(f"{tracks} tracks are in {path}")
-        for file in written:
-            sys.stderr.write(f"elysium: wrote {file}\n")
+        for sentence in (*(f"wrote {file}" for file in written), advice(ledger)):
+            if sentence:
+                sys.stderr.write(f"elysium: {sentence}\n")
     if stopped:
         sys.stderr.write("elysium: stopped; the same command continues\n")
         raise typer.Exit(130)
@@ -164,6 +173,35 @@ def report(
             sys.stderr.write(f"elysium: wrote {path}\n")
 
 
+@app.command("split")
+def split(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that elysium curate wrote.")],
+    decisions: Annotated[
+        Path | None, typer.Option("--decisions", metavar="FILE", help="What a person decided on the page.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Videos for evaluation.")] = VAL_VIDEOS,
+    json: JsonOption = False,
+) -> None:
+    """Make a split for evaluation: tracks whose words name one object only, by the detector and by a person.
+
+    Without --decisions it writes a page on which a person decides by keys.
+    """
+    with CurationLedger(out) as ledger:
+        if decisions is None:
+            page, tracks = write_review_page(ledger, out, count)
+            if json:
+                emit({"page": str(page), "tracks": tracks})
+            else:
+                say(f"decide about {tracks} tracks: open {page}")
+            return
+        files = write_split(ledger, out, read_decisions(decisions), count)
+    told = {"val": str(files.val), "val_lines": files.val_lines, "train": str(files.train)}
+    if json:
+        emit(told | {"train_lines": files.train_lines})
+    else:
+        say(f"{files.val_lines} tracks are in {files.val}, {files.train_lines} of other videos in {files.train}")
+
+
 @contextmanager
 def _started(job: CurationJob, workers: int, gpus: float, address: str) -> Iterator[Work]:
     if workers == 1 and not address and not gpus:
@@ -171,8 +209,9 @@ def _started(job: CurationJob, workers: int, gpus: float, address: str) -> Itera
         return
     from elysium_core.curation.curation_ray import RayPool, stop_ray, work_on_ray
 
+    work = work_on_ray(job, RayPool(workers, gpus, address=address))
     try:
-        yield work_on_ray(job, RayPool(workers, gpus, address=address))
+        yield work
     finally:
         stop_ray()
 
@@ -195,6 +234,8 @@ def _picked(entries: Iterator[CaptionedVideo], positions: list[int]) -> Iterator
 
 def _tell(ledger: CurationLedger, total: int, workers: int, json: bool) -> None:
     cost = estimate(ledger, total, workers)
+    if sentence := advice(ledger):
+        sys.stderr.write(f"elysium: {sentence}\n")
     if json:
         emit({"estimate": {"videos": total, "workers": workers, "days": cost.days}, **as_json(ledger)})
         return

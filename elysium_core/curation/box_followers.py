@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +17,9 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import RANGES, LoadOptions, PerceptionModel, TrackingConfig
 
-OPENCV, VIT = "opencv:", "vit:"
-"""Prefixes of OpenCV's trackers: ``opencv:CSRT``, and ``vit:FILE.onnx`` with the weights of its ViT tracker."""
+OPENCV, VIT, SAM2 = "opencv:", "vit:", "sam2:"
+"""Prefixes of other trackers: ``opencv:CSRT``, ``vit:FILE.onnx`` with the weights of OpenCV's ViT tracker, and
+``sam2:MODEL`` with a folder or hub id of SAM 2."""
 
 DEFAULT_FOLLOWER = "nano"
 """The model in the package."""
@@ -55,10 +55,11 @@ class OpenCvFollower:
     Args:
         name: For the record.
         make: Makes a new tracker.
+        has_scores: The tracker has scores of its own; OpenCV's others answer 0 when asked.
     """
 
-    def __init__(self, name: str, make: Callable[[], Any]) -> None:
-        self.name, self._make = name, make
+    def __init__(self, name: str, make: Callable[[], Any], *, has_scores: bool = False) -> None:
+        self.name, self._make, self._has_scores = name, make, has_scores
 
     def follow(self, frames: Iterable[Frame], boxes: Sequence[Box]) -> list[Trajectory]:
         """Return the trajectory of each box, in their order."""
@@ -72,7 +73,7 @@ class OpenCvFollower:
                     row.append((box, 1.0) if tracker is not None else (None, 0.0))
                 continue
             for row, tracker in zip(rows, trackers, strict=True):
-                row.append(_seen(tracker, picture))
+                row.append(_seen(tracker, picture, self._has_scores))
         return [_trajectory(row) for row in rows]
 
     def _started(self, picture: NDArray[np.uint8], box: Box) -> Any:
@@ -106,7 +107,7 @@ class ModelFollower:
         most = int(RANGES["max_targets"][1])
         # A target never ends here: all frames of a kept track need a box.
         config = TrackingConfig(max_targets=most, score_threshold=0.0, lost_after_s=60.0, remove_after_s=0.0)
-        trackers = [self._model.tracker(config=replace(config)) for _ in range(0, len(boxes), most)]
+        trackers = [self._model.tracker(config=config) for _ in range(0, len(boxes), most)]
         ids = [trackers[number // most].add(box=box) for number, box in enumerate(boxes)]
         for frame in frames:
             updates = [{update.target_id: update for update in tracker.step(frame)} for tracker in trackers]
@@ -121,9 +122,9 @@ def load_follower(spec: str = DEFAULT_FOLLOWER, device: str = "auto") -> BoxFoll
     """Load a tracker by its name on the command line.
 
     Args:
-        spec: ``opencv:NAME``, ``vit:FILE.onnx``, ``plugin:module:function``, or a model of elysium: ``nano``, a folder
-            or a hub id.
-        device: For a model of elysium.
+        spec: ``opencv:NAME``, ``vit:FILE.onnx``, ``sam2:MODEL``, ``plugin:module:function``, or a model of elysium:
+            ``nano``, a folder or a hub id.
+        device: For a model of elysium or SAM 2.
 
     Raises:
         BackendError: The installed OpenCV has no such tracker.
@@ -136,8 +137,12 @@ def load_follower(spec: str = DEFAULT_FOLLOWER, device: str = "auto") -> BoxFoll
     if spec.startswith(OPENCV):
         return OpenCvFollower(spec, _opencv_tracker(spec.removeprefix(OPENCV)))
     if spec.startswith(VIT):
-        return OpenCvFollower(spec, _vit_tracker(Path(spec.removeprefix(VIT))))
+        return OpenCvFollower(spec, _vit_tracker(Path(spec.removeprefix(VIT))), has_scores=True)
     # torch takes seconds to import, and OpenCV's trackers do not need it.
+    if spec.startswith(SAM2):
+        from elysium_core.curation.sam2_follower import Sam2Follower
+
+        return Sam2Follower(spec.removeprefix(SAM2), device)
     from elysium_core.api import Elysium
 
     return ModelFollower(Elysium.from_pretrained(LoadOptions(spec, device=device)))
@@ -184,7 +189,7 @@ def _vit_tracker(path: Path) -> Callable[[], Any]:
     return make
 
 
-def _seen(tracker: Any, picture: NDArray[np.uint8]) -> tuple[Box | None, float]:
+def _seen(tracker: Any, picture: NDArray[np.uint8], has_scores: bool) -> tuple[Box | None, float]:
     """The box of the next frame and its score."""
     if tracker is None:
         return None, 0.0
@@ -195,7 +200,7 @@ def _seen(tracker: Any, picture: NDArray[np.uint8]) -> tuple[Box | None, float]:
         box = Box.from_xywh_px(x, y, width, height, picture.shape[1], picture.shape[0])
     except (cv2.error, BoxError):
         return None, 0.0
-    score = tracker.getTrackingScore() if hasattr(tracker, "getTrackingScore") else 1.0
+    score = tracker.getTrackingScore() if has_scores else 1.0
     return box, min(1.0, max(0.0, float(score)))
 
 

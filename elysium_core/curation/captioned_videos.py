@@ -33,11 +33,13 @@ class CaptionedVideo:
         vid: Its id, which is also a safe name of a folder.
         path: The file, or a folder of pictures; it may be missing.
         caption: Its caption; empty if it has none.
+        problem: Why its line names no video; empty if it does.
     """
 
     vid: str
     path: Path
     caption: str
+    problem: str = ""
 
 
 def read_captions(captions: Path, videos: Path) -> Iterator[CaptionedVideo]:
@@ -46,15 +48,25 @@ def read_captions(captions: Path, videos: Path) -> Iterator[CaptionedVideo]:
     A line needs a caption (``caption``, ``name`` or ``text``) and a video: a path below the folder (``video``, ``path``
     or ``file``), or an id (``videoid``, ``vid`` or ``id``) with, in WebVid, the folder ``page_dir``.
 
+    A line that names no video is yielded with its problem.
+
     Args:
         captions: A .csv file with a header, or .jsonl with an object a line.
         videos: The folder of the videos.
 
     Raises:
-        DataError: The file is missing or of another kind, or a line has no such fields.
+        DataError: The file is missing or of another kind, or its first line names no video.
     """
+    is_first = True
     for number, row in _rows(captions):
-        yield _video(row, videos, f"line {number} of {str(captions)!r}")
+        try:
+            video = _video(row, videos, f"line {number} of {str(captions)!r}")
+        except DataError as error:
+            if is_first:
+                raise
+            video = CaptionedVideo(safe_id(f"line {number}"), videos, "", str(error))
+        is_first = False
+        yield video
 
 
 def count_videos(captions: Path) -> int:
@@ -66,7 +78,7 @@ def count_videos(captions: Path) -> int:
     return sum(1 for _ in _rows(captions))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
     if path.suffix.lower() not in (".csv", ".jsonl", ".json"):
         raise DataError(f"captions {str(path)!r} need a file that ends in .csv or .jsonl")
     try:
@@ -78,7 +90,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 for row in reader:
                     yield reader.line_num, {key.strip().lower(): value for key, value in row.items() if key}
             else:
-                yield from _json_rows(file, path)
+                yield from _json_rows(file)
     except OSError as error:
         raise DataError(f"cannot read the captions {str(path)!r}: {error.strerror or error}") from error
     except csv.Error as error:
@@ -87,7 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         ) from error
 
 
-def _json_rows(file: Iterator[str], path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -95,9 +107,7 @@ def _json_rows(file: Iterator[str], path: Path) -> Iterator[tuple[int, Mapping[s
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict):
-            raise DataError(f"line {number} of {str(path)!r} is not a JSON object; one object a line is needed")
-        yield number, {key.lower(): value for key, value in row.items()}
+        yield number, {key.lower(): value for key, value in row.items()} if isinstance(row, dict) else None
 
 
 def _require_columns(names: Any, path: Path) -> None:
@@ -109,7 +119,9 @@ def _require_columns(names: Any, path: Path) -> None:
         )
 
 
-def _video(row: Mapping[str, Any], videos: Path, place: str) -> CaptionedVideo:
+def _video(row: Mapping[str, Any] | None, videos: Path, place: str) -> CaptionedVideo:
+    if row is None:
+        raise DataError(f"{place} is not a JSON object; one object a line is needed")
     caption, path, vid = (_first(row, keys) for keys in (_CAPTION_KEYS, _PATH_KEYS, _ID_KEYS))
     if not path and not vid:
         raise DataError(f"{place} names no video; it needs one of {', '.join((*_PATH_KEYS, *_ID_KEYS))}")
@@ -117,7 +129,8 @@ def _video(row: Mapping[str, Any], videos: Path, place: str) -> CaptionedVideo:
     if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
         raise DataError(f"{place} names the video {relative[:100]!r}; a path below the folder of the videos is needed")
     found = videos / relative if path else _with_suffix(videos / relative)
-    return CaptionedVideo(safe_id(vid or str(PurePosixPath(path).with_suffix(""))), found, caption)
+    name = vid or str(PurePosixPath(path).with_suffix(""))
+    return CaptionedVideo(safe_id(name), found, " ".join(caption.split()))
 
 
 def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -125,15 +138,18 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     for key in keys:
         value = row.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return " ".join(str(value).split())
+            return str(value).strip()
     return ""
 
 
 def _with_suffix(path: Path) -> Path:
     for suffix in VIDEO_SUFFIXES:
         candidate = path.with_name(path.name + suffix)
-        if candidate.exists():
-            return candidate
+        try:
+            if candidate.exists():
+                return candidate
+        except (OSError, ValueError):  # no name of a file; opening it says so
+            break
     return path.with_name(path.name + VIDEO_SUFFIXES[0])
 
 

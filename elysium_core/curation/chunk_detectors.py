@@ -37,19 +37,21 @@ class TransformersDetector:
 
     Args:
         name: A folder, or the id of a model that was pulled.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         least_score: Boxes with a lower score are left out, 0..1.
 
     Raises:
         ModelFileError: The model is not there or cannot be loaded.
-        BackendError: It is no such detector.
+        BackendError: It is no such detector, or there is no such device.
     """
 
-    def __init__(self, name: str = DEFAULT_DETECTOR, device: str = "cpu", least_score: float = 0.3) -> None:
+    def __init__(self, name: str = DEFAULT_DETECTOR, device: str = "auto", least_score: float = 0.3) -> None:
+        # torch takes seconds to import, and a detector of your own may not need it.
         from elysium_core.data.photos.teacher_detectors import OpenVocabulary
+        from elysium_core.device import resolve_device
 
         self.name = name
-        self._network = OpenVocabulary(name, least_score, device)
+        self._network = OpenVocabulary(name, least_score, str(resolve_device(device)))
 
     def find(self, image: NDArray[np.uint8], expressions: Sequence[str]) -> list[list[Detection]]:
         """Return the detections of each expression in an RGB uint8 image (H, W, 3), in the order of the expressions."""
@@ -60,7 +62,7 @@ class TransformersDetector:
         return [found[expression] for expression in expressions]
 
 
-def load_detector(spec: str = DEFAULT_DETECTOR, device: str = "cpu") -> ChunkDetector:
+def load_detector(spec: str = DEFAULT_DETECTOR, device: str = "auto") -> ChunkDetector:
     """Load a detector by its name on the command line.
 
     Args:

@@ -3,132 +3,65 @@
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elysium_core.curation.box_followers import BoxFollower, load_follower
 from elysium_core.curation.captioned_videos import CaptionedVideo
-from elysium_core.curation.chunk_detectors import PLUGIN, ChunkDetector, load_detector, make_plugin
-from elysium_core.curation.curated_frames import FrameFolder, sample_picture
+from elysium_core.curation.chunk_detectors import ChunkDetector
+from elysium_core.curation.curated_frames import FRAME_FOLDER, FrameFolder, sample_picture
 from elysium_core.curation.curation_rules import (
     NOT_FOUND,
     PLACES,
     CurationRules,
     Detection,
     Trajectory,
+    count_rivals,
     place_positions,
     rejection,
     surest,
 )
-from elysium_core.curation.noun_chunks import Chunk, ChunkParser, SpacyParser, distinct, is_english, why_not
+from elysium_core.curation.curation_tools import Tools
+from elysium_core.curation.noun_chunks import Chunk, ChunkParser, distinct, is_english, why_not
+from elysium_core.curation.video_result import (
+    BAD_LINE,
+    BAD_VIDEO,
+    FAILED,
+    KEPT,
+    LANGUAGE,
+    NO_CAPTION,
+    NO_CHUNK,
+    TOO_LONG,
+    SamplePicture,
+    VideoResult,
+)
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.io.recording import Recording
 from elysium_core.io.sampling import sample_stored
 from elysium_core.io.video import open_video
 
-KEPT, NOTHING, NO_CAPTION, NO_CHUNK, LANGUAGE, BAD_VIDEO, TOO_LONG, FAILED = (
-    "kept",
-    "nothing kept",
-    "no caption",
-    "no chunk",
-    "other language",
-    "bad video",
-    "too long",
-    "failed",
-)
-OUTCOMES = (KEPT, NOTHING, NO_CAPTION, NO_CHUNK, LANGUAGE, BAD_VIDEO, TOO_LONG, FAILED)
-"""What can become of a video; the last one is an error of a detector or tracker."""
-
-SPACY = "spacy"
 _LONGEST_ERROR = 200
 
 
-@dataclass(frozen=True, slots=True)
-class ToolNames:
-    """The tools of a run by their names on the command line, so that every worker can load them.
-
-    Attributes:
-        detector: See :func:`~elysium_core.curation.chunk_detectors.load_detector`.
-        tracker: See :func:`~elysium_core.curation.box_followers.load_follower`.
-        parser: ``spacy``, or ``plugin:module:function``.
-        device: For models of torch.
-    """
-
-    detector: str
-    tracker: str
-    parser: str = SPACY
-    device: str = "cpu"
-
-    def load(self) -> Tools:
-        """Load the tools.
-
-        Raises:
-            ElysiumError: One of them cannot be loaded.
-        """
-        parser: ChunkParser = make_plugin(self.parser) if self.parser.startswith(PLUGIN) else SpacyParser()
-        return Tools(parser, load_detector(self.detector, self.device), load_follower(self.tracker, self.device))
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """The loaded tools of a worker.
-
-    Attributes:
-        parser: Finds noun chunks.
-        detector: Finds them in frames.
-        tracker: Follows the boxes.
-    """
-
-    parser: ChunkParser
-    detector: ChunkDetector
-    tracker: BoxFollower
-
-
-@dataclass(frozen=True, slots=True)
-class SamplePicture:
-    """A picture of one decision, for contact sheets.
-
-    Attributes:
-        reason: The gate that rejected, or ``kept``.
-        expression: The chunk.
-        jpeg: The first, middle and last frame side by side with their boxes.
-    """
-
-    reason: str
-    expression: str
-    jpeg: bytes
-
-
 @dataclass(slots=True)
-class VideoResult:
-    """What became of one video.
+class FoundChunk:
+    """A chunk on its way through the places.
 
     Attributes:
-        vid: Its id.
-        outcome: One of :data:`OUTCOMES`.
-        detail: The error; empty if there was none.
-        lines: The kept tracks in the layout of ElysiumTrack.
-        counts: Noun chunks by what became of them: a reason of the rules, or ``kept``.
-        seconds: Wall time by stage: parse, detect, track, write [s].
-        frames: Frames that were used.
-        samples: Pictures of decisions.
+        chunk: The words.
+        detections: The surest one of each place so far.
+        rivals: Number of other objects that the detector offers there.
     """
 
-    vid: str
-    outcome: str = NOTHING
-    detail: str = ""
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    frames: int = 0
-    samples: list[SamplePicture] = field(default_factory=list)
+    chunk: Chunk
+    detections: list[Detection] = field(default_factory=list)
+    rivals: list[int] = field(default_factory=list)
 
 
 def curate_safely(video: CaptionedVideo, tools: Tools, rules: CurationRules, out: Path) -> VideoResult:
@@ -137,6 +70,8 @@ def curate_safely(video: CaptionedVideo, tools: Tools, rules: CurationRules, out
     Raises:
         OSError: The output folder cannot be written: every further video would fail as well.
     """
+    if video.problem:
+        return VideoResult(video.vid, BAD_LINE, video.problem)
     result = VideoResult(video.vid)
     try:
         _curate(video, tools, rules, out, result)
@@ -148,8 +83,13 @@ def curate_safely(video: CaptionedVideo, tools: Tools, rules: CurationRules, out
         result.outcome, result.detail = BAD_VIDEO, _one_line(error)
     except Exception as error:  # noqa: BLE001 - a detector or tracker may raise anything; the run goes on
         result.outcome, result.detail = FAILED, f"{type(error).__name__}: {_one_line(error)}"
-    if result.outcome != KEPT:
+    if result.outcome in (BAD_VIDEO, FAILED):
+        # What was decided before the error is void.
         result.lines.clear()
+        result.counts.clear()
+        result.lowest_scores.clear()
+        result.samples.clear()
+    if result.outcome != KEPT:
         shutil.rmtree(FrameFolder(out, video.vid).final, ignore_errors=True)
     return result
 
@@ -173,7 +113,7 @@ def _curate(video: CaptionedVideo, tools: Tools, rules: CurationRules, out: Path
             return
         with FrameFolder(out, video.vid) as folder:
             with _timed(result, "track"):
-                boxes = [detections[0].box for _, detections in found]
+                boxes = [entry.detections[0].box for entry in found]
                 tracks = tools.tracker.follow(_at_most(folder.keep(used), rules.most_frames), boxes)
             result.frames = len(folder.names)
             _judge(video, found, tracks, shown, rules, folder, result)
@@ -209,28 +149,30 @@ def _find(
     detector: ChunkDetector,
     rules: CurationRules,
     result: VideoResult,
-) -> list[tuple[Chunk, list[Detection]]]:
+) -> list[FoundChunk]:
     """Return the chunks that were found in all places, each with its detections there."""
-    found: list[tuple[Chunk, list[Detection]]] = [(chunk, []) for chunk in chunks]
+    found = [FoundChunk(chunk) for chunk in chunks]
     for place, frame in zip(PLACES, shown, strict=True):
         if not found:
             break
-        answers = detector.find(frame.image, [chunk.expression for chunk, _ in found])
+        answers = detector.find(frame.image, [entry.chunk.expression for entry in found])
         left = []
-        for (chunk, detections), answer in zip(found, answers, strict=True):
+        for entry, answer in zip(found, answers, strict=True):
             best = surest(answer, rules.detection_score)
-            if best is not None:
-                left.append((chunk, [*detections, best]))
-            else:
-                boxes = [detection.box for detection in detections]
-                _reject(NOT_FOUND[place], chunk, shown, boxes, result)
+            if best is None:
+                boxes = [detection.box for detection in entry.detections]
+                _reject(NOT_FOUND[place], entry.chunk, shown, boxes, result)
+                continue
+            entry.detections.append(best)
+            entry.rivals.append(count_rivals(answer, best))
+            left.append(entry)
         found = left
     return found
 
 
 def _judge(
     video: CaptionedVideo,
-    found: Sequence[tuple[Chunk, list[Detection]]],
+    found: Sequence[FoundChunk],
     tracks: Sequence[Trajectory],
     shown: Sequence[Frame],
     rules: CurationRules,
@@ -239,36 +181,49 @@ def _judge(
 ) -> None:
     """Put each trajectory through the gates; the kept ones become lines."""
     width, height = shown[0].width, shown[0].height
-    for (chunk, detections), track in zip(found, tracks, strict=True):
+    for entry, track in zip(found, tracks, strict=True):
         if len(track.boxes) != len(folder.names):
             raise VideoError(f"the tracker gave {len(track.boxes)} boxes for {len(folder.names)} frames")
-        reason = rejection(track, detections, rules, width / height)
-        positions = place_positions(len(track.boxes))
-        boxes = [track.boxes[position] for position in positions]
+        result.lowest_scores[f"{math.floor(10 * min(track.scores)) / 10:.1f}"] += 1
+        reason = rejection(track, entry.detections, rules, width / height)
+        boxes = [track.boxes[position] for position in place_positions(len(track.boxes))]
         if reason is not None:
-            _reject(reason, chunk, shown, boxes, result)
+            _reject(reason, entry.chunk, shown, boxes, result)
             continue
         result.counts[KEPT] += 1
-        result.samples.append(SamplePicture(KEPT, chunk.expression, sample_picture(shown, boxes)))
-        overlaps = [box.iou(hit.box) for box, hit in zip(boxes, detections, strict=True) if box is not None]
-        result.lines.append(
-            {
-                "source": "elysium-curate",
-                "id": f"{video.vid}-{len(result.lines)}",
-                "vid": video.vid,
-                "metadata": {
-                    "caption": video.caption,
-                    "detection_scores": [round(hit.score, 4) for hit in detections],
-                    "least_track_score": round(min(track.scores), 4),
-                    "iou": [round(overlap, 4) for overlap in overlaps[1:]],
-                },
-                "frames": folder.names,
-                "object_class": chunk.noun,
-                "box": [[round(value, 6) for value in box] for box in track.boxes if box is not None],
-                "object_description": chunk.expression,
-                "frame_size": [width, height],
-            }
-        )
+        result.samples.append(SamplePicture(KEPT, entry.chunk.expression, sample_picture(shown, boxes)))
+        result.lines.append(_line(video, entry, track, folder.names, (width, height), len(result.lines)))
+
+
+def _line(
+    video: CaptionedVideo,
+    entry: FoundChunk,
+    track: Trajectory,
+    frames: list[str],
+    size: tuple[int, int],
+    number: int,
+) -> dict[str, Any]:
+    """Return a kept track in the layout of ElysiumTrack."""
+    boxes = [box for box in track.boxes if box is not None]
+    places = [boxes[position] for position in place_positions(len(boxes))]
+    overlaps = [box.iou(hit.box) for box, hit in zip(places, entry.detections, strict=True)]
+    return {
+        "source": "elysium-curate",
+        "id": f"{video.vid}-{number}",
+        "vid": video.vid,
+        "metadata": {
+            "caption": video.caption,
+            "detection_scores": [round(hit.score, 4) for hit in entry.detections],
+            "rivals": entry.rivals,
+            "lowest_track_score": round(min(track.scores), 4),
+            "iou": [round(overlap, 4) for overlap in overlaps[1:]],
+        },
+        "frames": frames,
+        "object_class": entry.chunk.noun,
+        "box": [[round(value, 6) for value in box] for box in boxes],
+        "object_description": entry.chunk.expression,
+        "frame_size": list(size),
+    }
 
 
 def _reject(reason: str, chunk: Chunk, shown: Sequence[Frame], boxes: Sequence[Any], result: VideoResult) -> None:
@@ -318,7 +273,8 @@ def _timed(result: VideoResult, stage: str) -> Iterator[None]:
 
 def _is_of_output(error: OSError, out: Path) -> bool:
     """Whether an error is of the output folder, so that every further video would fail as well."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or str(error.filename).startswith(str(out))
+    is_there = str(error.filename).startswith(str(out / FRAME_FOLDER))
+    return is_there or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _one_line(error: Exception) -> str:

@@ -19,6 +19,9 @@ from elysium_core.io.files import temporary_beside
 from elysium_core.io.image import resized
 
 FRAME_FOLDER = "frames"
+ATTEMPT_FOLDER = ".attempts"
+"""Holds a file for each video that a worker of Ray is at, as long as its number of attempts."""
+
 _QUALITY, _SAMPLE_QUALITY, _SAMPLE_HEIGHT_PX = 92, 80, 120
 _BOX_COLOR = (0, 255, 0)
 
@@ -71,20 +74,21 @@ class FrameFolder:
 
 
 def remove_drafts(out: Path) -> None:
-    """Remove frames that a killed run has left unfinished; no other run may be writing into the folder."""
+    """Remove what a killed run has left unfinished; no other run may be writing into the folder."""
+    shutil.rmtree(out / ATTEMPT_FOLDER, ignore_errors=True)
     for draft in (out / FRAME_FOLDER).glob(".*.partial*"):
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def sample_picture(shown: Sequence[Frame], boxes: Sequence[Box | None]) -> bytes:
-    """Return the shown frames side by side, each with its box if it has one, as a JPEG 120 px high."""
+def sample_picture(shown: Sequence[Frame], boxes: Sequence[Box | None], height_px: int = _SAMPLE_HEIGHT_PX) -> bytes:
+    """Return the shown frames side by side, each with its box if it has one, as a JPEG of this height."""
     tiles = []
     for number, frame in enumerate(shown):
-        width = max(1, round(frame.width * _SAMPLE_HEIGHT_PX / frame.height))
-        tile = np.array(resized(frame.image, width, _SAMPLE_HEIGHT_PX))
+        width = max(1, round(frame.width * height_px / frame.height))
+        tile = np.array(resized(frame.image, width, height_px))
         box = boxes[number] if number < len(boxes) else None
         if box is not None:
-            x1, y1, x2, y2 = (round(value) for value in box.to_px(width, _SAMPLE_HEIGHT_PX))
+            x1, y1, x2, y2 = (round(value) for value in box.to_px(width, height_px))
             cv2.rectangle(tile, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), _BOX_COLOR, 2)
         tiles.append(tile)
     return encode_jpeg(np.hstack(tiles), _SAMPLE_QUALITY)

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from elysium_core.curation.curate_video import VideoResult
+from elysium_core.curation.video_result import VideoResult
 from elysium_core.errors import ConfigError, DataError
 
 LEDGER_NAME = "curation.sqlite"
 SAMPLES_PER_REASON = 24
 
 _SCHEMA = """
+BEGIN;
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS videos (
     number INTEGER PRIMARY KEY, vid TEXT NOT NULL UNIQUE, outcome TEXT NOT NULL, detail TEXT NOT NULL,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS videos (
 CREATE TABLE IF NOT EXISTS counts (kind TEXT, name TEXT, value REAL NOT NULL, PRIMARY KEY (kind, name));
 CREATE TABLE IF NOT EXISTS samples (
     reason TEXT, rank TEXT, vid TEXT, expression TEXT, jpeg BLOB NOT NULL, PRIMARY KEY (reason, rank));
+COMMIT;
 """
 
 
@@ -49,15 +51,16 @@ class CurationLedger(AbstractContextManager["CurationLedger"]):
         self._lock = _locked(folder) if write else None
         if not write and not self._path.is_file():
             raise DataError(f"{str(folder)!r} holds no {LEDGER_NAME}; give the --out of an elysium curate run")
+        # The methods begin and end each transaction.
+        self._base = sqlite3.connect(self._path, isolation_level=None)
         try:
-            # The caller begins and ends each transaction.
-            self._base = sqlite3.connect(self._path, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode=WAL")
             if write:
+                # Readers do not block the writer, nor the writer them.
+                self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
-            raise DataError(f"cannot open {str(self._path)!r}: {error}") from error
+            self._base.execute("SELECT 1 FROM samples LIMIT 1")
         except sqlite3.DatabaseError as error:
+            self.close()
             raise DataError(f"{str(self._path)!r} is no ledger of a curation ({error}); use a new folder") from error
 
     def claim(self, settings: Mapping[str, Any]) -> None:
@@ -95,6 +98,7 @@ class CurationLedger(AbstractContextManager["CurationLedger"]):
             if made.rowcount == 1:
                 self._count("outcome", {result.outcome: 1})
                 self._count("chunk", result.counts)
+                self._count("lowest score", result.lowest_scores)
                 self._count("second", result.seconds)
                 for number, sample in enumerate(result.samples):
                     self._sample(result.vid, number, sample.reason, sample.expression, sample.jpeg)
@@ -104,7 +108,11 @@ class CurationLedger(AbstractContextManager["CurationLedger"]):
             raise
 
     def counts(self, kind: str) -> Counter[str]:
-        """Return sums over all videos, of a kind: ``outcome`` [videos] or ``chunk`` [chunks]."""
+        """Return sums over all videos.
+
+        Args:
+            kind: ``outcome`` [videos], ``chunk`` [chunks] or ``lowest score`` [trajectories].
+        """
         return Counter({name: int(value) for name, value in self._sums(kind)})
 
     def times(self) -> dict[str, float]:

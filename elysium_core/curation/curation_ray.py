@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from elysium_core.curation.captioned_videos import CaptionedVideo
-from elysium_core.curation.curate_video import FAILED, VideoResult, curate_safely
+from elysium_core.curation.curate_video import curate_safely
+from elysium_core.curation.curated_frames import ATTEMPT_FOLDER
 from elysium_core.curation.curation_run import CurationJob, Work
+from elysium_core.curation.video_result import FAILED, VideoResult
 from elysium_core.errors import BackendError, ConfigError, pip_line
 
+_LONGEST_REASON, _MOST_ATTEMPTS = 200, 2
 _LOST = "its worker ended twice, as when memory runs out or a decoder crashes"
 
 
@@ -63,17 +66,32 @@ class CurationActor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Curate the videos of a batch."""
         videos: list[CaptionedVideo] = [pickle.loads(packed) for packed in batch["video"]]  # noqa: S301 - our own
-        results = [curate_safely(video, self._tools, self._job.rules, self._job.out) for video in videos]
-        packed = np.empty(len(results), dtype=object)
-        packed[:] = [pickle.dumps(result) for result in results]
+        packed = np.empty(len(videos), dtype=object)
+        packed[:] = [pickle.dumps(self._curated(video)) for video in videos]
         return {"result": packed}
+
+    def _curated(self, video: CaptionedVideo) -> VideoResult | OSError:
+        # Ray starts a worker that has died again and hands it the same video, for ever: the attempts are counted here.
+        attempts = self._job.out / ATTEMPT_FOLDER / video.vid
+        try:
+            before = attempts.stat().st_size if attempts.exists() else 0
+            if before >= _MOST_ATTEMPTS:
+                return VideoResult(video.vid, FAILED, _LOST)
+            attempts.parent.mkdir(exist_ok=True)
+            attempts.write_bytes(b"x" * (before + 1))
+            result = curate_safely(video, self._tools, self._job.rules, self._job.out)
+            attempts.unlink(missing_ok=True)
+        except OSError as error:
+            return error  # Ray would count it as the fault of this video
+        return result
 
 
 def work_on_ray(job: CurationJob, pool: RayPool) -> Work:
     """Return a worker that hands videos to a pool; Ray starts, or is joined, now.
 
     Raises:
-        BackendError: Ray is not installed (``PACKAGE_MISSING``), or the cluster cannot be reached (``RAY``).
+        BackendError: Ray is not installed (``PACKAGE_MISSING``), the cluster cannot be reached, or, while it works,
+            no tool can be loaded there (``RAY``).
     """
     ray = _started_ray(pool)
 
@@ -84,7 +102,7 @@ def work_on_ray(job: CurationJob, pool: RayPool) -> Work:
             for result in _curate_window(ray, list(by_id.values()), job, pool):
                 by_id.pop(result.vid, None)
                 yield result
-            # What is left was in the hands of a worker that died, and of another one before.
+            # Blocks that Ray itself has given up.
             yield from (VideoResult(vid, FAILED, _LOST) for vid in by_id)
 
     return work
@@ -107,12 +125,16 @@ def _curate_window(ray: Any, window: list[CaptionedVideo], job: CurationJob, poo
         compute=ray.data.ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        max_restarts=-1,
-        max_task_retries=1,
     )
-    for row in dataset.iter_rows():
-        result: VideoResult = pickle.loads(row["result"])  # noqa: S301 - our own
-        yield result
+    try:
+        for row in dataset.iter_rows():
+            result: VideoResult | OSError = pickle.loads(row["result"])  # noqa: S301 - our own
+            if isinstance(result, OSError):
+                raise result
+            yield result
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:_LONGEST_REASON]
+        raise BackendError(f"the workers on Ray ended: {reason}", "RAY") from error
 
 
 def _started_ray(pool: RayPool) -> Any:
@@ -128,7 +150,7 @@ def _started_ray(pool: RayPool) -> Any:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise BackendError(f"Ray at {pool.address or 'this machine'!r} cannot be used: {reason}", "RAY") from error
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1

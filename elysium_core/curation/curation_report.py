@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.curation.curate_video import KEPT, OUTCOMES
 from elysium_core.curation.curation_ledger import CurationLedger
 from elysium_core.curation.curation_rules import DISAGREES, DRIFT, NOT_FOUND, REASONS, UNSURE
 from elysium_core.curation.curation_run import show_time
+from elysium_core.curation.video_result import KEPT, OUTCOMES
 from elysium_core.errors import DataError
 from elysium_core.frames import Frame
 from elysium_core.io.files import atomic_path
@@ -23,6 +23,9 @@ from elysium_core.io.labels import contact_sheet
 REPORT_NAME = "report.md"
 PAPER_VIDEOS, PAPER_DAYS, PAPER_GPUS = 10_700_000, 6, 24
 """Size of WebVid-10M, and what its curation took in the paper: about 6 days on 24 A100 with 80 GB."""
+
+PAPER_SECONDS = PAPER_DAYS * 86400 * PAPER_GPUS / PAPER_VIDEOS
+"""Working time of one GPU for one video in the paper [s]."""
 
 WORD_REASONS = ("no noun", "plural", "group", "abstract", "time or place")
 """Reasons for which a chunk names no single visible object."""
@@ -48,11 +51,10 @@ class Estimate:
 
     def as_sentence(self) -> str:
         """Say it, with the paper's figures beside it."""
-        paper_s = PAPER_DAYS * 86400 * PAPER_GPUS / PAPER_VIDEOS
         return (
             f"{self.videos} videos on {self.workers} workers: {show_time(self.days * 86400)}, about "
             f"{self.videos * self.tracks:.0f} tracks ({self.seconds:.3g} s and {self.tracks:.2f} tracks a video; the "
-            f"paper's {PAPER_DAYS} days on {PAPER_GPUS} GPUs are {paper_s:.3g} s a video)"
+            f"paper's {PAPER_DAYS} days on {PAPER_GPUS} GPUs are {PAPER_SECONDS:.3g} s a video)"
         )
 
 
@@ -75,6 +77,27 @@ def estimate(ledger: CurationLedger, videos: int, workers: int) -> Estimate:
     seconds = sum(ledger.times().values()) / done
     tracks = ledger.counts("chunk")[KEPT] / done
     return Estimate(videos, workers, seconds, tracks, videos * seconds / max(1, workers) / 86400)
+
+
+def guess(videos: int, workers: int) -> str:
+    """Say what a set would cost at the speed of the paper, before a single video has been done."""
+    time = show_time(videos * PAPER_SECONDS / max(1, workers))
+    return (
+        f"{videos} videos on {workers} workers would take {time} at the paper's {PAPER_SECONDS:.3g} A100 seconds a "
+        "video; --dry-run 20 measures it here"
+    )
+
+
+def advice(ledger: CurationLedger) -> str:
+    """Return what to change if the tracker's scores reject every trajectory; empty if they do not."""
+    lowest = ledger.counts("lowest score")
+    if not lowest or ledger.counts("chunk")[UNSURE] < sum(lowest.values()):
+        return ""
+    best = max(lowest, key=float)
+    return (
+        f"all {sum(lowest.values())} trajectories were rejected by --track-score; the highest of their lowest scores "
+        f"is about {best}: look at the sheet of the rejected ones, and choose a threshold that fits this tracker"
+    )
 
 
 def funnel(ledger: CurationLedger) -> list[tuple[str, int]]:
@@ -100,6 +123,7 @@ def as_json(ledger: CurationLedger) -> dict[str, Any]:
         "videos": {name: ledger.counts("outcome")[name] for name in OUTCOMES},
         "chunks": {name: ledger.counts("chunk")[name] for name in (*WORD_REASONS, *REASONS, KEPT)},
         "stages": dict(funnel(ledger)),
+        "lowest_track_scores": dict(sorted(ledger.counts("lowest score").items())),
         "seconds": {name: round(value, 3) for name, value in ledger.times().items()},
     }
 
@@ -113,6 +137,9 @@ def report_lines(ledger: CurationLedger) -> list[str]:
     lines += [f"| {name} | {outcomes[name]} |" for name in OUTCOMES if outcomes[name]]
     lines += ["", "| Chunks | |", "|---|--:|"]
     lines += [f"| {name} | {chunks[name]} |" for name in (KEPT, *WORD_REASONS, *REASONS) if chunks[name]]
+    lines += ["", "| Lowest score of the tracker | Trajectories |", "|---|--:|"]
+    lowest = sorted(ledger.counts("lowest score").items())
+    lines += [f"| {low} to {float(low) + 0.1:.1f} | {count} |" for low, count in lowest]
     lines += ["", "| Time of the workers | s |", "|---|--:|"]
     lines += [f"| {name} | {value:.1f} |" for name, value in ledger.times().items()]
     settings = ", ".join(f"{name} = {value}" for name, value in ledger.settings().items())

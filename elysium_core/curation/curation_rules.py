@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from elysium_core.curation.drift_gate import largest_jump
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import even_positions
 
 PLACES = ("first", "middle", "last")
 """The frames in which a detector looks for a chunk."""
@@ -93,6 +94,17 @@ def surest(found: Sequence[Detection], detection_score: float = 0.6) -> Detectio
     return best if best is not None and best.score > detection_score else None
 
 
+def count_rivals(found: Sequence[Detection], best: Detection, most_iou: float = 0.5) -> int:
+    """Return how many other objects the detector offers for the same words, whatever their scores.
+
+    Args:
+        found: All detections of the words in one frame.
+        best: The one that was chosen.
+        most_iou: A box that overlaps the chosen one more is the same object.
+    """
+    return sum(other.box.iou(best.box) <= most_iou for other in found)
+
+
 def is_sure(trajectory: Trajectory, track_score: float = 0.8) -> bool:
     """Whether there is a box with a score higher than the threshold in every frame."""
     rows = zip(trajectory.boxes, trajectory.scores, strict=True)
@@ -138,5 +150,6 @@ def rejection(
 
 
 def place_positions(frames: int) -> tuple[int, int, int]:
-    """Return the positions of the first, middle and last of a number of frames, at least 1."""
-    return 0, (frames - 1) // 2, frames - 1
+    """Return the positions of the first, middle and last of a number of frames, at least 3: those that are sampled."""
+    first, middle, last = even_positions(frames, len(PLACES))
+    return first, middle, last

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elysium_core.curation.captioned_videos import CaptionedVideo
-from elysium_core.curation.curate_video import ToolNames, VideoResult, curate_safely
+from elysium_core.curation.curate_video import curate_safely
 from elysium_core.curation.curation_ledger import CurationLedger
 from elysium_core.curation.curation_rules import CurationRules
+from elysium_core.curation.curation_tools import ToolNames
+from elysium_core.curation.video_result import VideoResult
 
 Work = Callable[[Iterable[CaptionedVideo]], Iterator[VideoResult]]
 """Curates videos, here or elsewhere, and yields the results in any order."""

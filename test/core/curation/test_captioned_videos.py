@@ -58,6 +58,16 @@ def test_what_names_no_video_is_refused(tmp_path, name, text, named):
     assert named in str(refused.value)
 
 
+def test_a_bad_line_behind_good_ones_is_named_and_stops_nothing(tmp_path):
+    lines = '{"vid": "a", "caption": "x"}\nhalf a li\n{"caption": "x"}\n{"video": "/b", "caption": "x"}\n{"vid": "c"}\n'
+    path = written(tmp_path, "c.jsonl", lines)
+    videos = list(read_captions(path, tmp_path))
+    assert count_videos(path) == len(videos) == len({video.vid for video in videos}) == 5
+    assert [bool(video.problem) for video in videos] == [False, True, True, True, False]
+    assert "line 2" in videos[1].problem
+    assert "'/b'" in videos[3].problem
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError) as refused:
         count_videos(tmp_path / "none.csv")

@@ -7,7 +7,11 @@ import pytest
 
 from bench.curation_world import CAPTIONS, KnowingDetector, KnowingTracker, PlainParser, truth_of
 from elysium_core.curation.captioned_videos import CaptionedVideo, read_captions
-from elysium_core.curation.curate_video import (
+from elysium_core.curation.curate_video import EveryNth, curate_safely
+from elysium_core.curation.curation_rules import DISAGREES, DRIFT, NOT_FOUND, UNSURE, CurationRules, Trajectory
+from elysium_core.curation.curation_tools import Tools
+from elysium_core.curation.video_result import (
+    BAD_LINE,
     BAD_VIDEO,
     FAILED,
     KEPT,
@@ -16,11 +20,7 @@ from elysium_core.curation.curate_video import (
     NO_CHUNK,
     NOTHING,
     TOO_LONG,
-    EveryNth,
-    Tools,
-    curate_safely,
 )
-from elysium_core.curation.curation_rules import DISAGREES, DRIFT, NOT_FOUND, UNSURE, CurationRules, Trajectory
 from elysium_core.geometry import Box
 from elysium_core.io.image import read_image, write_image
 from elysium_core.io.video import open_video
@@ -86,6 +86,7 @@ def test_a_video_becomes_lines_in_the_layout_of_elysiumtrack(world, tools, video
     ("change", "outcome"),
     [
         ({"caption": ""}, NO_CAPTION),
+        ({"problem": "line 2 is broken"}, BAD_LINE),
         ({"caption": "Perro en la playa con una pelota"}, LANGUAGE),
         ({"caption": "the time and the wind"}, NO_CHUNK),
         ({"caption": "a unicorn"}, NOTHING),
@@ -97,7 +98,7 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(tools, video, tmp_path,
         change = {"path": tmp_path / change["path"]}
     result = curate_safely(dataclasses.replace(video, **change), tools, RULES, tmp_path)
     assert (result.outcome, result.lines) == (outcome, [])
-    assert bool(result.detail) == (outcome == BAD_VIDEO)
+    assert bool(result.detail) == (outcome in (BAD_VIDEO, BAD_LINE))
     assert list(tmp_path.rglob("*.jpg")) == []
 
 

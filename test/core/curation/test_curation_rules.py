@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from elysium_core.curation.curation_rules import (
@@ -17,7 +18,9 @@ from elysium_core.curation.curation_rules import (
 )
 from elysium_core.curation.drift_gate import largest_jump
 from elysium_core.errors import ConfigError
+from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.sampling import sample_stored
 
 FRAMES = 9
 
@@ -118,6 +121,8 @@ def test_each_gate_rejects_what_it_should():
         assert rejection(track(boxes), elsewhere, rules) == DISAGREES[place]
 
 
-@pytest.mark.parametrize(("frames", "positions"), [(1, (0, 0, 0)), (3, (0, 1, 2)), (4, (0, 1, 3)), (9, (0, 4, 8))])
-def test_places_are_first_middle_and_last(frames, positions):
-    assert place_positions(frames) == positions
+@pytest.mark.parametrize(("frames", "positions"), [(3, (0, 1, 2)), (4, (0, 2, 3)), (9, (0, 4, 8)), (24, (0, 12, 23))])
+def test_places_are_those_of_the_frames_that_a_detector_is_shown(frames, positions):
+    pictures = [Frame(np.zeros((2, 2, 3), np.uint8), index=index) for index in range(frames)]
+    shown = sample_stored(pictures, "pictures", 3, frames)
+    assert place_positions(frames) == positions == tuple(frame.index for frame in shown)

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from bench.curation_world import CAPTIONS, WORLD_VARIABLE, World, true_overlap, write_world
-from elysium_core.curation.curate_video import FAILED, SamplePicture, VideoResult
 from elysium_core.curation.curated_files import SPLIT
 from elysium_core.curation.curation_ledger import LEDGER_NAME, SAMPLES_PER_REASON, CurationLedger
 from elysium_core.curation.curation_report import estimate, funnel
 from elysium_core.curation.curation_run import Pace, show_time
+from elysium_core.curation.video_result import FAILED, SamplePicture, VideoResult
 from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
 from elysium_core.errors import ConfigError, DataError
 
@@ -173,6 +173,15 @@ def test_times_are_told_as_people_say_them():
     assert "1 tracks kept" in Pace(2).note(VideoResult("a", lines=[{}]))
 
 
+def test_a_tracker_whose_scores_fit_no_threshold_is_named(curate, tmp_path):
+    outcome = curate(tmp_path, "--track-score", "0.96", "--json")
+    (told,) = outcome.lines
+    assert told["tracks"] == 0
+    assert told["lowest_track_scores"] == {"0.9": told["chunks"]["tracker unsure"]}
+    assert "--track-score" in outcome.err
+    assert "about 0.9" in outcome.err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_five_times_loses_and_doubles_nothing(tmp_path):
@@ -226,3 +235,36 @@ def test_workers_on_ray_give_the_same_tracks_as_one_process(curate, tmp_path, mo
     by_id = [{line["id"]: line for line in lines_of(out)} for out in (one, two)]
     assert by_id[0] == by_id[1]
     assert len(lines_of(two)) == len(by_id[1])
+
+
+_DEADLY = """
+import os
+from bench.curation_world import KnowingDetector, WORLD_VARIABLE, truth_of
+
+class Deadly(KnowingDetector):
+    def find(self, image, expressions):
+        if len(expressions) == int(os.environ["DEADLY"]):
+            os._exit(9)
+        return super().find(image, expressions)
+
+def make():
+    return Deadly(truth_of(os.environ[WORLD_VARIABLE]), 0.0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_video_that_kills_its_worker_costs_itself_alone(curate, tmp_path, monkeypatch):
+    pytest.importorskip("ray.data")
+    (tmp_path / "deadly.py").write_text(_DEADLY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
+    monkeypatch.syspath_prepend(tmp_path)
+    whole = curate(tmp_path / "whole", "--json").lines[0]
+    # Of the videos, some have exactly two chunks that name an object; those kill.
+    monkeypatch.setenv("DEADLY", "2")
+    outcome = curate(tmp_path / "out", "--workers", 2, "--detector", "plugin:deadly:make", "--json")
+    assert outcome.code == 0, outcome.err
+    videos = outcome.lines[0]["videos"]
+    assert sum(videos.values()) == sum(whole["videos"].values()) == 6
+    assert 0 < videos["failed"] < 6
+    assert videos["kept"] > 0
