@@ -235,36 +235,3 @@ def test_workers_on_ray_give_the_same_tracks_as_one_process(curate, tmp_path, mo
     by_id = [{line["id"]: line for line in lines_of(out)} for out in (one, two)]
     assert by_id[0] == by_id[1]
     assert len(lines_of(two)) == len(by_id[1])
-
-
-_DEADLY = """
-import os
-from bench.curation_world import KnowingDetector, WORLD_VARIABLE, truth_of
-
-class Deadly(KnowingDetector):
-    def find(self, image, expressions):
-        if len(expressions) == int(os.environ["DEADLY"]):
-            os._exit(9)
-        return super().find(image, expressions)
-
-def make():
-    return Deadly(truth_of(os.environ[WORLD_VARIABLE]), 0.0)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_video_that_kills_its_worker_costs_itself_alone(curate, tmp_path, monkeypatch):
-    pytest.importorskip("ray.data")
-    (tmp_path / "deadly.py").write_text(_DEADLY)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
-    monkeypatch.syspath_prepend(tmp_path)
-    whole = curate(tmp_path / "whole", "--json").lines[0]
-    # Of the videos, some have exactly two chunks that name an object; those kill.
-    monkeypatch.setenv("DEADLY", "2")
-    outcome = curate(tmp_path / "out", "--workers", 2, "--detector", "plugin:deadly:make", "--json")
-    assert outcome.code == 0, outcome.err
-    videos = outcome.lines[0]["videos"]
-    assert sum(videos.values()) == sum(whole["videos"].values()) == 6
-    assert 0 < videos["failed"] < 6
-    assert videos["kept"] > 0
