@@ -4,8 +4,8 @@ The library under the ROS 2 package ``elysium_ros``. It never imports ROS.
 
 Example:
     >>> from elysium_core import Box, Elysium            # doctest: +SKIP
-    >>> model = Elysium.from_pretrained("nano")          # doctest: +SKIP
-    >>> model.ground(image, "the red apple").box         # doctest: +SKIP
+    >>> model = Elysium.from_pretrained("real")          # doctest: +SKIP
+    >>> model.ground(image, "the dog").box         # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -55,11 +55,11 @@ class Elysium:
         self.info: ModelInfo = loaded.info
 
     @classmethod
-    def from_pretrained(cls, model: str | Path | LoadOptions = "nano", **options: Any) -> Elysium:
+    def from_pretrained(cls, model: str | Path | LoadOptions = "real", **options: Any) -> Elysium:
         """Load a checkpoint from the disk; never downloads anything.
 
         Args:
-            model: ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or a
+            model: ``"real"``, ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or a
                 :class:`elysium_core.types.LoadOptions`.
             **options: Fields of :class:`elysium_core.types.LoadOptions`, such as ``device="cpu"``.
 

@@ -130,7 +130,7 @@ class Runtime:
         if not known.text:
             names = self._vocabulary.names
             raise ExpressionError(
-                f"{words!r} contains no object name of this model, which knows {len(names)} names; the nearest are "
+                f"{words!r} contains no object name of this model, which knows {len(names)} names; nearest: "
                 f"{', '.join(self._vocabulary.nearest(words))} (`elysium info` lists all; for free language load a "
                 "larger model)",
                 code="EXPR_UNKNOWN",

@@ -130,7 +130,7 @@ class LoadOptions:
     help text of the command line option.
 
     Attributes:
-        model: ``nano`` (in the package), a folder, or a hub id that was pulled by ``elysium pull``.
+        model: ``real`` or ``nano`` (in the package), a folder, or a hub id that was pulled by ``elysium pull``.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` (bfloat16 on CUDA, or float16 where that is faster; float32 on a CPU), ``float32``,
             ``float16`` or ``bfloat16``.
@@ -143,7 +143,7 @@ class LoadOptions:
         fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
     """
 
-    model: str = _option("nano", "nano, identity (no weights), a folder, or a hub id that was pulled.")
+    model: str = _option("real", "real, nano (drawings), identity (no weights), a folder, or a pulled hub id.")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     dtype: str = _option("auto", "auto, float32, float16 or bfloat16.")
     vision_backend: str = _option("auto", "auto, torch, onnx or tensorrt.")

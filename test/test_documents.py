@@ -27,7 +27,7 @@ LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md", *sorted((ROOT / ".github").rglob("
 WITHOUT_ROS = pytest.mark.skipif(find_spec("rclpy") is None, reason="ROS is not installed")
 
 # Options of other programs that the documents mention by themselves.
-FOREIGN_OPTIONS = {"--hook-type", "--shm-size", "--show-args"}
+FOREIGN_OPTIONS = {"--break-system-packages", "--hook-type", "--shm-size", "--show-args"}
 
 
 def named(path: Path) -> str:
@@ -179,9 +179,8 @@ def wrong_in_elysium(words: list[str]) -> list[str]:
     from elysium_core.cli.registry import VERBS
 
     if not words or not re.fullmatch(r"[a-z]+", words[0]):
-        return [
-            word for word in words if word.startswith("-") and word not in ("--version", "--help", "-v", "--verbose")
-        ]
+        of_the_command = ("--version", "--help", "-v", "--verbose", "--install-completion", "--show-completion")
+        return [word for word in words if word.startswith("-") and word not in of_the_command]
     if words[0] not in {verb.name for verb in VERBS if find_spec(verb.module)}:
         return [f"elysium {words[0]}"]
     return wrong_options(words, verb_options(tuple(words[:2])))

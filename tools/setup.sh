@@ -81,12 +81,30 @@ logged() {
   fail "$sentence (all output: log/setup/$step.log)"
 }
 
+# The same, with what pip fetches and its size shown while it works: this step takes minutes and gigabytes.
+logged_with_progress() {
+  local step=$1 sentence=$2
+  shift 2
+  if "$@" 2>&1 | tee "$LOGS/$step.log" | sed -un -e '/\.metadata /d; s/^ *Downloading \([^ ]*\/\)\{0,1\}\([^ /]*\) \((.*)\)$/setup:   fetching \2 \3/p' \
+    -e 's/^Installing collected packages:.*/setup:   unpacking/p'; then
+    return
+  fi
+  tail -n 30 "$LOGS/$step.log" >&2
+  fail "$sentence (all output: log/setup/$step.log)"
+}
+
+# Without a GPU, the usual build of PyTorch brings gigabytes that nothing uses.
+hint_at_small_torch() {
+  [[ -n ${TORCH_INDEX:-} ]] || command -v nvidia-smi >/dev/null || "$VENV/bin/python" -c 'import torch' 2>/dev/null ||
+    say "no NVIDIA GPU was found: make setup TORCH_INDEX=<address of PyTorch's CPU builds> fetches 0.2 GB instead of several"
+}
+
 pip_install() {
   local step=$1
   shift
   local machine
   machine=$("$VENV/bin/python" -c 'import platform as p; print("Python", p.python_version(), "on", p.system(), p.machine())')
-  logged "$step" "${step/requirements-/requirements/} could not be installed: a wheel for $machine is not to be had, versions do not go together, or no package index was reached" \
+  logged_with_progress "$step" "${step/requirements-/requirements/} could not be installed: a wheel for $machine is not to be had, versions do not go together, or no package index was reached" \
     "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
 }
 
@@ -222,6 +240,7 @@ if [[ -f $STAMPS/origin && $(<"$STAMPS/origin") != "$WHAT, in $ROOT" ]]; then
 fi
 printf '%s\n' "$WHAT, in $ROOT" >"$STAMPS/origin"
 
+hint_at_small_torch
 if [[ $MODE == ros ]]; then install_beside_ros; else install_locked; fi
 install_core
 build_package

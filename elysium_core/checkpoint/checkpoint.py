@@ -123,7 +123,7 @@ def load_checkpoint(
     by one, so that there is never a second copy of the model in memory.
 
     Args:
-        name_or_path: ``nano``, a folder, or the id of a hub model that was pulled.
+        name_or_path: ``real``, ``nano``, a folder, or the id of a hub model that was pulled.
         device: Device of the weights.
         dtype: Data type of the weights; by default that of the stored embeddings of the LLM.
         allow_pickle_weights: Also read ``pytorch_model*.bin`` if there are no safetensors.

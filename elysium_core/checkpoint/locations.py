@@ -10,7 +10,9 @@ from elysium_core.checkpoint.base_settings import KNOWN_BASES, read_settings
 from elysium_core.errors import ModelFileError
 from elysium_core.network.model_config import CONFIG_NAME
 
-NANO = "nano"
+REAL, NANO = "real", "nano"
+PACKAGED = (REAL, NANO)
+"""Models that come with the package: of real things, and of drawings."""
 _LONGEST_NAME = 200
 PACKAGED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 TOKENIZER_FILES = (
@@ -26,16 +28,17 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
     """Find a model's folder.
 
     Args:
-        name_or_path: ``nano``, a folder, or the id of a model that was pulled.
+        name_or_path: ``real``, ``nano``, a folder, or the id of a model that was pulled.
 
     Raises:
         ModelFileError: It is not on this machine; the message says how to get it.
     """
-    if str(name_or_path) == NANO:
-        folder = PACKAGED_WEIGHTS / NANO
+    if str(name_or_path) in PACKAGED:
+        folder = PACKAGED_WEIGHTS / str(name_or_path)
         if not (folder / CONFIG_NAME).is_file():
             raise ModelFileError(
-                "the model 'nano' is not in this installation; train it with `make nano` or reinstall the package"
+                f"the model {str(name_or_path)!r} is not in this installation; train it (docs/training.md) or "
+                "reinstall the package"
             )
         return folder
     path = Path(name_or_path)

@@ -91,7 +91,8 @@ def _torch() -> Iterator[Check]:
         yield Check("cuda", *_programs(name))
     else:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        yield Check("cuda", False, f"no CUDA device ({built})", "nano runs on the CPU; the 7B model needs a GPU")
+        remedy = "real and nano run on the CPU; the 7B model needs a GPU"
+        yield Check("cuda", False, f"no CUDA device ({built})", remedy)
 
 
 def _programs(name: str) -> tuple[bool, str, str]:
@@ -132,16 +133,16 @@ def _ros() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    from elysium_core.checkpoint.locations import checkpoint_folder
+    from elysium_core.checkpoint.locations import PACKAGED, checkpoint_folder
 
-    try:
-        folder = checkpoint_folder("nano")
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        yield Check(
-            "model nano", size > 0, f"{size / 1e6:.1f} MB in {folder}", "its weights are missing; reinstall the package"
-        )
-    except ModelFileError as error:
-        yield Check("model nano", False, "", str(error))
+    for name in PACKAGED:
+        try:
+            folder = checkpoint_folder(name)
+            size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+            weights = f"{size / 1e6:.1f} MB in {folder}"
+            yield Check(f"model {name}", size > 0, weights, "its weights are missing; reinstall the package")
+        except ModelFileError as error:
+            yield Check(f"model {name}", False, "", str(error))
     pulled = list(_pulled_models())
     yield Check("pulled models", bool(pulled), ", ".join(pulled) or "none", "elysium pull HUB_ID fetches one")
 

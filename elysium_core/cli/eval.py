@@ -86,7 +86,7 @@ def run(
         typer.Option(
             "--model",
             "-m",
-            help="nano, identity, a folder, a hub id, opencv:NAME, or hf:ID of a grounding model; repeatable.",
+            help="real, nano, identity, a folder, a hub id, opencv:NAME, or hf:ID of a grounding model; repeatable.",
             rich_help_panel="Model",
         ),
     ] = None,

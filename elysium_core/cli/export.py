@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 BACKENDS = ("onnx", "tensorrt")
-_ModelOption = Annotated[str, typer.Option("--model", "-m", help="nano, a folder, or a hub id that was pulled.")]
+_ModelOption = Annotated[str, typer.Option("--model", "-m", help="real, nano, a folder, or a hub id that was pulled.")]
 _PrecisionOption = Annotated[
     str,
     typer.Option(

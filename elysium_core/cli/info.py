@@ -53,7 +53,7 @@ class ModelFacts:
 
 def command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="nano, a folder, or a hub id that was pulled.")
+        str, typer.Argument(metavar="MODEL", help="real, nano, a folder, or a hub id that was pulled.")
     ] = DEFAULT_MODEL,
     json: JsonOption = False,
 ) -> None:

@@ -25,6 +25,9 @@ _RESERVED = re.compile(_STRUCTURE + "|[{}]", re.IGNORECASE)
 _RESERVED_IN_ANSWERS = re.compile(_STRUCTURE, re.IGNORECASE)
 _WITHOUT_STRUCTURE = str.maketrans("", "", "<>[]:")
 
+# Real answers need one pass or two. One that needs more loses these characters everywhere.
+_ANSWER_PASSES = 8
+
 
 def clean_question(text: str) -> str:
     """Return a question in the form that may be put into a prompt.
@@ -112,7 +115,10 @@ def clean_answer(text: str) -> str:
         )
     visible = "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
     cleaned = unicodedata.normalize("NFC", visible)
-    # Repeated, because removing characters may form another tag.
-    while _RESERVED_IN_ANSWERS.search(folded := unicodedata.normalize("NFKC", cleaned)):
+    # Repeated, because removing characters may form another tag; not for ever, as tags may be nested thousands deep.
+    for _ in range(_ANSWER_PASSES):
+        folded = unicodedata.normalize("NFKC", cleaned)
+        if not _RESERVED_IN_ANSWERS.search(folded):
+            return cleaned.strip()
         cleaned = _RESERVED_IN_ANSWERS.sub(lambda found: found.group(0).translate(_WITHOUT_STRUCTURE), folded)
-    return cleaned.strip()
+    return unicodedata.normalize("NFKC", cleaned).translate(_WITHOUT_STRUCTURE).strip()

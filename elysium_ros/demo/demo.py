@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "--expression", action="append", default=[], help="what to follow in --video; several are asked in turn"
     )
     parser.add_argument("--box", help="X1,Y1,X2,Y2 of the first target in the first frame: fractions 0..1, or pixels")
-    parser.add_argument("--model", default="nano", help="nano, a checkpoint folder, or identity (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="real", help="real, nano, a checkpoint folder, or identity (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=0.0, help="frames a second; as recorded if omitted")
     parser.add_argument(

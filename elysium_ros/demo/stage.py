@@ -68,7 +68,7 @@ class Play:
     height: int
     fps: float
     wishes: Sequence[Wish]
-    model: str = "nano"
+    model: str = "real"
     device: str = "auto"
     rate_hz: float = 0.0
 

@@ -155,26 +155,25 @@ class CameraInput:
         # What rclpy calls sensor data; made anew each time because overrides are written into it.
         qos = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         overridable = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
-        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
-        if message_type is not CameraInfo:
-            events.message_lost = self._on_images_lost
+        on_lost = None if message_type is CameraInfo else self._on_images_lost
 
-        def subscribe() -> Subscription:
+        def subscribe(message_lost: Callable[[Any], None] | None) -> Subscription:
             return self._node.create_subscription(
                 message_type,
                 topic,
                 callback,
                 qos,
                 callback_group=self._group,
-                event_callbacks=events,
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=self._on_incompatible_qos, message_lost=message_lost
+                ),
                 qos_overriding_options=QoSOverridingOptions(overridable),
             )
 
         try:
-            subscription = subscribe()
+            subscription = subscribe(on_lost)
         except UnsupportedEventTypeError:  # a middleware that does not count what it loses
-            events.message_lost = None
-            subscription = subscribe()
+            subscription = subscribe(None)
         self._subscriptions.append(subscription)
         return subscription
 

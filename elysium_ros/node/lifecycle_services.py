@@ -51,10 +51,15 @@ class AnnouncedStateMachine:
         before, edges = self._machine.current_state, list(self._machine.available_transitions)
         change()
         after = self._machine.current_state
-        event = TransitionEvent(timestamp=self._clock.now().nanoseconds, start_state=_state(before))
-        event.goal_state = _state(after)
-        event.transition = next((_edge(e).transition for e in edges if e[4] == after[0]), Transition())
-        self._publisher.publish(event)
+        transition = next((_edge(e).transition for e in edges if e[4] == after[0]), Transition())
+        self._publisher.publish(
+            TransitionEvent(
+                timestamp=self._clock.now().nanoseconds,
+                transition=transition,
+                start_state=_state(before),
+                goal_state=_state(after),
+            )
+        )
 
 
 def create_services(

@@ -210,7 +210,7 @@ class Settings:
     def _cross_checks(self) -> Iterable[str]:
         yield from _camera_problems(self.cameras)
         if not self.load.model.strip():
-            yield "model.path is empty; give a checkpoint folder, 'nano' or 'identity'"
+            yield "model.path is empty; give a checkpoint folder, 'real', 'nano' or 'identity'"
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.load.device):
             yield f"model.device = {self.load.device!r} is not auto, cpu, cuda or cuda:N"
         if self.load.fast_resize and self.load.vision_backend == "onnx":
@@ -237,7 +237,7 @@ class Settings:
 _LOAD_WORDS: dict[str, dict[str, Any]] = {
     "model": {
         "name": "path",
-        "description": "Model to load: nano (comes with the package), a checkpoint folder, "
+        "description": "Model to load: real or nano (come with the package), a checkpoint folder, "
         "or identity (no model: every box stays where it started).",
     },
     "dtype": {

@@ -102,6 +102,8 @@ class Inference:
         self._settings = InferenceSettings()
         self._outputs: Outputs | None = None
         self._restarting: WorkerError | None = None
+        # What was followed when the model failed, until it is loaded again.
+        self._handover = Handover()
         self._budget = RestartBudget()
         self._faults = FaultFinder()
         self._worker: Worker | None = None
@@ -157,7 +159,7 @@ class Inference:
         with self._lock:
             self._settings, self._outputs = settings, outputs
             self._perception, self._mailboxes = perception, mailboxes
-            worker.limit_s = settings.model_timeout_s
+            worker.allow(settings.model_timeout_s)
             worker.watch(mailboxes, perception)
         return mailboxes
 
@@ -166,10 +168,13 @@ class Inference:
         with self._lock:
             perception, self._perception = self._perception, None
             worker, restarting, self._restarting = self._worker, self._restarting, None
+            handover, self._handover = self._handover, Handover()
             if restarting is not None:
                 self._worker = None
         if worker is not None and restarting is not None:
             worker.abandon(WorkerError("the node was deactivated"))
+            for target in handover.targets:
+                target.tell_end(EndReason.INACTIVE)
         if worker is None or perception is None:
             return
         worker.unwatch()
@@ -296,7 +301,7 @@ class Inference:
         worker, _ = self._opened()
         with self._lock:
             self._settings = settings
-            worker.limit_s = settings.model_timeout_s
+            worker.allow(settings.model_timeout_s)
         self.post(lambda perception: perception.configure(settings))
 
     def pause(self, paused: bool) -> None:
@@ -353,8 +358,7 @@ class Inference:
         return worker.call(function, float("inf"), limit_s=limit_s, give_up=lambda: self._life.is_shutting_down)
 
     def _start_worker(self, arrivals: threading.Condition | None = None) -> Worker:
-        worker = Worker(arrivals)
-        worker.limit_s = self._settings.model_timeout_s
+        worker = Worker(arrivals, self._settings.model_timeout_s)
         worker.start()
         return worker
 
@@ -371,7 +375,7 @@ class Inference:
             with self._lock:
                 if self._worker is worker:
                     self._model, self._options, self._perception = model, options, perception
-                    self._restarting = None
+                    self._restarting, self._handover = None, Handover()
                     worker.watch(mailboxes, perception)
                     return
             model.close()
@@ -385,4 +389,5 @@ class Inference:
             if self._restarting is None:
                 return  # the node was deactivated in the meantime
             worker = self._worker = self._start_worker(old.arrivals)
+            self._handover = handover
         worker.post(load, _LOAD_LIMIT_S).add_done_callback(end_if_failed)

@@ -24,7 +24,9 @@ def load_model(options: LoadOptions) -> PerceptionModel:
         # Cannot be a name; said at once instead of after the seconds that torch takes to import.
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise ModelFileError(f"there is no model folder {str(folder)!r}; set model.path to a checkpoint or 'nano'")
+            raise ModelFileError(
+                f"there is no model folder {str(folder)!r}; set model.path to a checkpoint, 'real' or 'nano'"
+            )
         options = options.with_options(model=str(folder))
     with packages_needed():
         from elysium_core.api import Elysium

@@ -32,6 +32,9 @@ class _OtherLine:
     since_s: float
     images: int = 1
 
+    def take(self, stamp_ns: int) -> None:
+        self.newest_ns, self.images = stamp_ns, self.images + 1
+
 
 class TimeLine:
     """Judges the images of one camera by their stamps, in the order of their arrival.
@@ -75,7 +78,7 @@ class TimeLine:
             if not is_late:
                 self._other = _OtherLine(stamp_ns, now_s)
             return Verdict.KEPT if forward and not is_late else Verdict.OUT_OF_ORDER
-        other.newest_ns, other.images = stamp_ns, other.images + 1
+        other.take(stamp_ns)
         if other.images >= _BELIEF_IMAGES and now_s - other.since_s >= _BELIEF_S:
             self._newest_ns, self._other = stamp_ns, None
             return Verdict.KEPT if forward else Verdict.TIME_JUMP

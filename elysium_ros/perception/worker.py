@@ -63,11 +63,12 @@ class Worker:
 
     Args:
         arrivals: That of the mailboxes, if they are older than this worker.
+        limit_s: As above.
     """
 
-    def __init__(self, arrivals: threading.Condition | None = None) -> None:
+    def __init__(self, arrivals: threading.Condition | None = None, limit_s: float = DEFAULT_LIMIT_S) -> None:
         self.arrivals = arrivals or threading.Condition()
-        self.limit_s = DEFAULT_LIMIT_S
+        self.limit_s = limit_s
         self.crash: BaseException | None = None
         self._handler: ImageHandler | None = None
         self._requests: deque[Request] = deque()
@@ -117,6 +118,10 @@ class Worker:
             self.arrivals.notify_all()
         if work is not None and work.future is not None:
             settle(work.future, error=reason)
+
+    def allow(self, limit_s: float) -> None:
+        """Change how long one image, or a request without a limit of its own, may take [s]."""
+        self.limit_s = limit_s
 
     def where(self) -> str:
         """Return what the thread is doing, as a traceback; empty if it has ended."""

@@ -16,8 +16,8 @@ MESSAGES = {
     "array", "descriptor", "detection", "hypothesis", "info", "marker", "message", "position", "request", "response",
     "result", "status",
 }  # fmt: skip
-# rclpy's own service, whose callback the managed node puts its checks around.
-ALLOWED = {"elysium_ros/node/lifecycle.py": {"service.callback"}}
+# rclpy's own services of the parameters, around whose callbacks the node puts its checks.
+ALLOWED = {"elysium_ros/node/parameter_server.py": {"service.callback"}}
 
 
 def written_from_outside(tree: ast.AST) -> Iterator[str]:

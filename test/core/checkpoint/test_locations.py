@@ -118,7 +118,7 @@ def test_a_tokenizer_that_is_nowhere_says_how_to_get_it(cache, tmp_path):
 
 def test_nano_is_the_packaged_one(monkeypatch, tmp_path, published):
     monkeypatch.setattr(locations, "PACKAGED_WEIGHTS", tmp_path)
-    with pytest.raises(ModelFileError, match="make nano"):
+    with pytest.raises(ModelFileError, match="train it"):
         load_checkpoint("nano")
     shutil.copytree(published, tmp_path / "nano")
     assert load_checkpoint("nano").folder == tmp_path / "nano"
@@ -128,7 +128,7 @@ def test_nano_is_never_a_folder_that_happens_to_have_that_name(monkeypatch, tmp_
     shutil.copytree(published, tmp_path / "nano")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(locations, "PACKAGED_WEIGHTS", tmp_path / "package")
-    with pytest.raises(ModelFileError, match="make nano"):
+    with pytest.raises(ModelFileError, match="train it"):
         checkpoint_folder("nano")
 
 

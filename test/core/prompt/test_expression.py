@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import ExpressionError
+from elysium_core.prompt import expression
 from elysium_core.prompt.expression import MAX_ANSWER_CHARACTERS, MAX_CHARACTERS, clean_answer, clean_expression
 
 RESERVED = (
@@ -159,3 +160,21 @@ def test_an_endless_answer_is_refused():
     with pytest.raises(ExpressionError) as error:
         clean_answer("a" * (MAX_ANSWER_CHARACTERS + 1))
     assert error.value.code == "EXPR_TOO_LONG"
+
+
+@pytest.mark.parametrize("depth", [5, 4000])
+def test_tags_nested_thousands_deep_are_removed_in_a_few_passes(monkeypatch, depth):
+    passes = []
+
+    class Counting:
+        def search(self, text):
+            passes.append(text)
+            return reserved.search(text)
+
+        def sub(self, replace, text):
+            return reserved.sub(replace, text)
+
+    reserved = expression._RESERVED_IN_ANSWERS
+    monkeypatch.setattr(expression, "_RESERVED_IN_ANSWERS", Counting())
+    assert clean_answer("<" * depth + "s" + ">" * depth) == "s"
+    assert len(passes) <= 10

@@ -36,7 +36,7 @@ def test_an_image_that_cannot_be_used_is_counted_and_the_next_one_answered(track
     diagnostics.close()
     assert tracker.see().dropped == 1
     assert header not in [m.header for m in tracker.objects[""].messages]
-    assert f"{code}: " in tracker.process.output()
+    tracker.until(lambda: f"{code}: " in tracker.process.output(), "its cause in the log")
 
 
 def test_an_image_whose_stamp_is_no_time_is_counted_and_the_next_one_answered(tracker):
@@ -44,7 +44,8 @@ def test_an_image_whose_stamp_is_no_time_is_counted_and_the_next_one_answered(tr
     message.header.stamp = Time(sec=1, nanosec=4_000_000_000)
     tracker.camera.send(message)
     assert tracker.see().dropped == 1
-    assert "STAMP_INVALID: the stamp 1 s 4000000000 ns is not a time" in tracker.process.output()
+    cause = "STAMP_INVALID: the stamp 1 s 4000000000 ns is not a time"
+    tracker.until(lambda: cause in tracker.process.output(), "its cause in the log")
 
 
 def count_of(code, message):
@@ -80,7 +81,7 @@ def test_late_images_are_dropped_and_after_a_jump_back_what_has_words_is_followe
 
     states = tracker.until(earlier, "a result after the jump back in time")
     assert states[0] == [(boxed.id, TrackedObject.STATE_REMOVED), followed[0]]
-    assert "TIME_JUMP" in tracker.process.output()
+    tracker.until(lambda: "TIME_JUMP" in tracker.process.output(), "a word of the jump in the log")
 
 
 def no_encoding(message):
@@ -130,7 +131,12 @@ def test_a_camera_that_sends_nothing_of_use_is_an_error_with_its_cause_everywher
         assert tracker.client.track("the red mug", wait_s=0.1).message.startswith(f"{code}: ")
         tracker.set_parameters(max_frame_age=0.0)
         diagnostics.messages.clear()
-        tracker.until(lambda: tracker.see() and not codes(diagnostics.wait()), "no error after a good image")
+
+        def is_well():
+            tracker.see()
+            return [m for m in list(diagnostics.messages) if not codes(m)]
+
+        tracker.until(is_well, "no error after a good image")
     finally:
         diagnostics.close()
         tracker.set_parameters(frame_timeout=2.0, max_frame_age=0.0)

@@ -32,7 +32,7 @@ OTHER = {
 
 
 def test_every_load_option_is_a_parameter_and_a_launch_argument():
-    assert {name for name in SPECS if name.startswith("model.")} == {*OTHER, "model.warmup"}
+    assert {name for name in SPECS if name.startswith("model.")} == {*OTHER, "model.warmup", "model.timeout"}
     assert len(fields(LoadOptions)) == len(OTHER)
     assert [spec.attribute for spec in LOAD_ARGUMENTS.values()] == [f"load.{f.name}" for f in fields(LoadOptions)]
     assert list(LOAD_ARGUMENTS)[:2] == ["model", "device"]

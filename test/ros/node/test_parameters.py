@@ -245,7 +245,7 @@ def test_a_parameter_that_is_fixed_while_active_says_so(make):
     options = {"model__quantization": "int8", "model__cuda_graphs": False, "model__allow_pickle_weights": True}
     for name, value in options.items():
         assert "while the node is not active" in harness.set(**{name: value}).reason
-    assert harness.set(model__path="nano").successful, "the value it has already"
+    assert harness.set(model__path="real").successful, "the value it has already"
     harness.active = False
     assert harness.set(model__path="identity").successful
 
@@ -257,7 +257,7 @@ def test_which_model_is_loaded_and_how_is_not_changed_over_the_network_unless_th
         assert (result.successful, "allow_model_change" in result.reason) == (False, True)
     assert not harness.set(allow_model_change=True).successful
     assert harness.set(model__device="cpu").successful
-    assert harness.server.settings.load.model == "nano"
+    assert harness.server.settings.load.model == "real"
 
 
 def test_a_whole_number_in_a_file_is_taken_for_a_real_one(make):

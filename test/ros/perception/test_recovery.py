@@ -174,8 +174,7 @@ def test_a_hanging_node_can_be_deactivated_and_activated(opened, results, until,
     assert inference.load(LoadOptions("a"))
     inference.open(SETTINGS, results)
     assert inference.call(lambda perception: perception.active_ids) == []
-    if when == "hanging":
-        assert ends == [EndReason.INACTIVE]
+    assert ends == [EndReason.INACTIVE], "who waits for the target hears of it"
 
 
 def test_on_a_gpu_and_when_loading_fails_the_process_ends(opened, life, until, picture, going, monkeypatch):

@@ -92,13 +92,17 @@ def square_photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder_file(tmp_path_factory) -> Path:
-    """Weights of an encoder, drawn at random."""
+    """Weights of an encoder, drawn at random; those of single channels nearly copy, so that colours last."""
     torch.manual_seed(0)
     encoder = EfficientNetEncoder(EfficientNetConfig(64))
     for module in encoder.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             torch.nn.init.zeros_(module.bias)
+            if module.groups > 1:
+                torch.nn.init.normal_(module.weight, std=0.1)
+                middle = module.weight.shape[-1] // 2
+                module.weight.data[:, :, middle, middle] += 1
     path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
     save_file(encoder.state_dict(), path, metadata={"source": "a test", "license": "CC0-1.0"})
     return path
@@ -154,5 +158,23 @@ def square_video():
             frames.append(Frame(image, index=index, stamp_ns=(index + 1) * 33_000_000))
             boxes.append(Box.from_px(x, y, x + side, y + side, 200, 160, clip=True))
         return frames, boxes
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_squares():
+    """``two_squares(number)`` gives a picture of two squares of different colours, and their boxes by name."""
+
+    def make(number: int) -> tuple[np.ndarray, dict[str, Box]]:
+        rng, image = np.random.default_rng(900 + number), clouds(900 + number)
+        boxes = {}
+        named = rng.permutation(len(COLORS))[:2]
+        left, right = int(rng.integers(10, 50)), int(rng.integers(110, 150))
+        for which, x in zip(named, (left, right), strict=True):
+            y, side = int(rng.integers(10, 100)), int(rng.integers(28, 44))
+            image[y : y + side, x : x + side] = COLORS[which]
+            boxes[WORDS[which]] = Box.from_px(x, y, x + side, y + side, 200, 160, clip=True)
+        return image, boxes
 
     return make
