@@ -1,10 +1,10 @@
-"""``python -m bench.curation``: yield and purity of curated tracks on generated video with known tracks, and memory."""
+"""``python -m bench.curation``: yield and purity of curated tracks on video with known tracks, and memory."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +16,11 @@ from elysium_core.cli.output import Progress, emit, say
 _KNOWING, _PLAIN = "knowing", "plain"
 _RIGHT_IOU = 0.5
 _MIB = 1 << 20
+_THRESHOLDS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def command(
-    videos: Annotated[int, typer.Option("--videos", min=1, help="Generated videos.")] = 200,
+    videos: Annotated[int, typer.Option("--videos", min=1, help="Videos; with --data at most so many.")] = 200,
     frames: Annotated[int, typer.Option("--frames", min=3, help="Frames a video.")] = 24,
     side: Annotated[int, typer.Option("--side", min=32, help=r"Side of the frames \[px].")] = 128,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Curate each video so often, under other ids.")] = 1,
@@ -33,24 +34,33 @@ def command(
         float | None, typer.Option("--track-score", help="As in elysium curate; its default if not given.")
     ] = None,
     parser: Annotated[str, typer.Option("--parser", help="plain (no grammar), or spacy.")] = _PLAIN,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Cut these recordings into videos (layout of folder, docs/evaluation.md)."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Curate generated videos with a detector that errs in a known share of its answers.
+    """Curate videos with known tracks with a detector that errs in a known share of its answers.
 
     Purity is the share of the kept tracks that have a mean IoU above 0.5 with the true track of the
-    object that their words name.
+    object that their words name. Without --data the videos are generated.
     """
-    from bench.curation_world import World, write_world
+    from bench.curation_world import World, write_recordings, write_world
 
     with tempfile.TemporaryDirectory(prefix="elysium-bench-") as folder:
         root = Path(folder)
-        write_world(root / "world", World(videos, frames, side))
+        if data is None:
+            write_world(root / "world", World(videos, frames, side))
+        else:
+            write_recordings(root / "world", data, frames, videos)
         result = _measure(root, repeat, errors, tracker, track_score, parser)
     if json:
         emit(result)
         return
     for name, count in result["stages"].items():
         say(f"{name:<36} {count:>7}")
+    for least, (count, purity) in result["by_track_score"].items():
+        say(f"tracker's scores all above {least}: {count} tracks, purity {100 * purity:.1f} %")
     say(f"purity: {100 * result['purity']:.1f} % of {result['tracks']} tracks")
     say(f"{result['seconds_per_video']:.3g} s a video; memory {result['memory_mib']} MiB")
 
@@ -104,18 +114,30 @@ def _measure(
             if number in (max(1, total // 10), total):
                 held.append(round(psutil.Process().memory_info().rss / _MIB, 1))
         seconds = time.perf_counter() - begun_s
-        overlaps = [true_overlap(line, world) for _, lines in ledger.lines() for line in lines]
+        kept = [line for _, lines in ledger.lines() for line in lines]
+        rights = [true_overlap(line, world) > _RIGHT_IOU for line in kept]
         report = as_json(ledger)
-    right = sum(overlap > _RIGHT_IOU for overlap in overlaps)
+    lowest = [line["metadata"]["lowest_track_score"] for line in kept]
     return {
         "videos": total,
-        "tracks": len(overlaps),
-        "purity": right / max(1, len(overlaps)),
+        "tracks": len(kept),
+        "purity": _purity(rights),
+        "by_track_score": {f"{least:.1f}": _above(least, lowest, rights) for least in _THRESHOLDS},
         "stages": report["stages"],
         "lowest_track_scores": report["lowest_track_scores"],
         "seconds_per_video": seconds / total,
         "memory_mib": {"after a tenth": held[0], "at the end": held[-1]},
     }
+
+
+def _above(least: float, lowest: Sequence[float], rights: Sequence[bool]) -> tuple[int, float]:
+    """How many tracks a stricter threshold of the tracker's score would keep, and their purity."""
+    chosen = [right for score, right in zip(lowest, rights, strict=True) if score > least]
+    return len(chosen), _purity(chosen)
+
+
+def _purity(rights: Sequence[bool]) -> float:
+    return sum(rights) / max(1, len(rights))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,21 @@ from numpy.typing import NDArray
 
 from elysium_core.curation.curation_rules import Detection, Trajectory
 from elysium_core.curation.noun_chunks import Chunk, Word
+from elysium_core.data.readers.folder import read_folder
 from elysium_core.data.synthetic.clips import TrainingClips
-from elysium_core.errors import BoxError
+from elysium_core.errors import BoxError, DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import read_image, write_image
+from elysium_core.io.sampling import even_positions
 
 TRUTH = "truth.json"
 CAPTIONS = "captions.csv"
 WORLD_VARIABLE = "ELYSIUM_CURATION_WORLD"
 """Environment variable with the folder of the videos, for the stand-ins."""
+
+_Piece = tuple[Sequence[NDArray[np.uint8]], dict[str, NDArray[np.float64]]]
+"""Frames, and for each name its boxes (frames, 4), xyxy, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +64,65 @@ def write_world(folder: Path, world: World) -> None:
     source = TrainingClips(
         frames=world.frames, seed=world.seed, gap=world.gap, side_px=world.side_px, twin_share=0, dye_share=0
     )
+
+    def drawn() -> Iterator[_Piece]:
+        for index in range(world.videos):
+            clip = source.draw(index).clip
+            boxes = {clip.names[n]: clip.boxes[n].astype(float) for n in clip.targets}
+            yield clip.images, boxes
+
+    _write(folder, drawn())
+
+
+def write_recordings(folder: Path, data: Path, frames: int, most: int) -> None:
+    """Write pieces of labelled recordings, one object each, in the form of :func:`write_world`.
+
+    Args:
+        folder: Where to.
+        data: Recordings in the layout of ``folder`` of elysium eval.
+        frames: Frames a piece, >= 3; pieces of one recording do not overlap.
+        most: Most pieces, spread evenly over all.
+
+    Raises:
+        DataError: No recording has that many frames in which its object is visible.
+    """
+    found = [
+        (recording, start)
+        for recording in read_folder(data, skip=_left_out)
+        for start in range(0, len(recording.boxes_xywh_px) - frames + 1, frames)
+        if np.isfinite(recording.boxes_xywh_px[start : start + frames]).all()
+    ]
+    if not found:
+        raise DataError(f"no recording in {str(data)!r} shows its object in {frames} frames on end; use fewer --frames")
+    chosen = [found[position] for position in even_positions(len(found), min(most, len(found)))]
+
+    def cut() -> Iterator[_Piece]:
+        for recording, start in chosen:
+            # As one word: a parser must find the name again.
+            name = recording.name.replace(" ", "_").lower()
+            images = [frame.image for frame in islice(recording.frames, start, start + frames)]
+            size = (images[0].shape[1], images[0].shape[0])
+            rows = recording.boxes_xywh_px[start : start + frames]
+            yield images, {name: np.array([list(Box.from_xywh_px(*row, *size)) for row in rows])}
+
+    _write(folder, cut())
+
+
+def _left_out(error: Exception) -> None:
+    sys.stderr.write(f"left out: {error}\n")
+
+
+def _write(folder: Path, pieces: Iterable[_Piece]) -> None:
     truth: dict[str, dict[str, list[float]]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / CAPTIONS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["videoid", "contentUrl", "duration", "page_dir", "name"])
-        for index in range(world.videos):
-            clip = source.draw(index).clip
-            for number, image in enumerate(clip.images):
+        for index, (images, boxes) in enumerate(pieces):
+            for number, image in enumerate(images):
                 write_image(folder / "set" / f"{index:06d}" / f"{number:04d}.png", image)
-                boxes = {clip.names[n]: clip.boxes[n, number].astype(float).tolist() for n in clip.targets}
-                truth[_key(image)] = boxes
-            things = " and ".join(f"a {clip.names[n]}" for n in clip.targets)
+                truth[frame_key(image)] = {name: rows[number].tolist() for name, rows in boxes.items()}
+            things = " and ".join(f"a {name}" for name in boxes)
             writer.writerow([f"{index:06d}", "", "PT00H00M01S", "set", f"{things} in the summer time."])
     (folder / TRUTH).write_text(json.dumps(truth), encoding="utf-8")
 
@@ -95,7 +149,7 @@ class KnowingDetector:
 
     def find(self, image: NDArray[np.uint8], expressions: Sequence[str]) -> list[list[Detection]]:
         """Return the detections of each expression."""
-        key = _key(image)
+        key = frame_key(image)
         return [self._answer(self._truth[key], key, expression) for expression in expressions]
 
     def _answer(self, boxes: dict[str, list[float]], key: str, expression: str) -> list[Detection]:
@@ -131,7 +185,7 @@ class KnowingTracker:
 
     def follow(self, frames: Iterable[Frame], boxes: Sequence[Box]) -> list[Trajectory]:
         """Return the trajectory of each box; a box on no object stays where it is."""
-        seen = [self._truth[_key(frame.image)] for frame in frames]
+        seen = [self._truth[frame_key(frame.image)] for frame in frames]
         tracks = []
         for box in boxes:
             name = max(seen[0], key=lambda name: box.iou(Box(*seen[0][name])))
@@ -180,12 +234,13 @@ def true_overlap(line: dict[str, Any], folder: Path) -> float:
     truth = truth_of(str(folder))
     overlaps = []
     for path, row in zip(sorted(video.iterdir()), line["box"], strict=True):
-        box = truth[_key(read_image(path))].get(line["object_description"])
+        box = truth[frame_key(read_image(path))].get(line["object_description"])
         overlaps.append(Box(*row).iou(Box(*box)) if box else 0.0)
     return float(np.mean(overlaps))
 
 
-def _key(image: NDArray[np.uint8]) -> str:
+def frame_key(image: NDArray[np.uint8]) -> str:
+    """Return the hash by which the truth of an RGB uint8 image (H, W, 3) is found."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:24]
 
 

@@ -68,7 +68,8 @@ def run(
     tracker: Annotated[
         str,
         typer.Option(
-            "--tracker", help="nano, a folder or hub id, sam2:MODEL, opencv:CSRT, vit:FILE.onnx, or plugin:MODULE:NAME."
+            "--tracker",
+            help="real, nano, a folder or hub id, sam2:MODEL, opencv:CSRT, vit:FILE.onnx, or plugin:MODULE:NAME.",
         ),
     ] = DEFAULT_FOLLOWER,
     parser: Annotated[str, typer.Option("--parser", help="spacy, or plugin:MODULE:NAME.")] = SPACY,

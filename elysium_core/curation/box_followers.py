@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from elysium_core.checkpoint.locations import REAL
 from elysium_core.curation.chunk_detectors import PLUGIN, make_plugin
 from elysium_core.curation.curation_rules import Trajectory
 from elysium_core.errors import BackendError, BoxError, ConfigError
@@ -21,8 +22,8 @@ OPENCV, VIT, SAM2 = "opencv:", "vit:", "sam2:"
 """Prefixes of other trackers: ``opencv:CSRT``, ``vit:FILE.onnx`` with the weights of OpenCV's ViT tracker, and
 ``sam2:MODEL`` with a folder or hub id of SAM 2."""
 
-DEFAULT_FOLLOWER = "nano"
-"""The model in the package."""
+DEFAULT_FOLLOWER = REAL
+"""The default model of the package."""
 
 # MIL draws samples inside and around the box, and without room for them loops forever.
 _MIN_AREA_PX, _MIN_MARGIN_PX = 25, 10
@@ -123,7 +124,7 @@ def load_follower(spec: str = DEFAULT_FOLLOWER, device: str = "auto") -> BoxFoll
 
     Args:
         spec: ``opencv:NAME``, ``vit:FILE.onnx``, ``sam2:MODEL``, ``plugin:module:function``, or a model of elysium:
-            ``nano``, a folder or a hub id.
+            ``real``, ``nano``, a folder or a hub id.
         device: For a model of elysium or SAM 2.
 
     Raises:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from elysium_core.curation.curation_ledger import CurationLedger
 from elysium_core.curation.curation_rules import Detection, count_rivals
 from elysium_core.curation.evaluation_split import candidates, is_unique
 from elysium_core.curation.review_page import ReviewCard, review_page
@@ -63,8 +64,8 @@ def test_a_person_decides_and_the_split_is_written(curate, elysium, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"a": "maybe"}'])
-def test_decisions_of_another_kind_are_refused(curate, elysium, tmp_path, text):
-    assert curate(tmp_path).code == 0
+def test_decisions_of_another_kind_are_refused(elysium, tmp_path, text):
+    CurationLedger(tmp_path, write=True).close()
     (tmp_path / "d.json").write_text(text)
     outcome = elysium("curate", "split", tmp_path, "--decisions", tmp_path / "d.json", "--json")
     assert (outcome.code, outcome.lines[0]["error"]["code"]) == (2, "DATA")
