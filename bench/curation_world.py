@@ -69,7 +69,7 @@ def write_world(folder: Path, world: World) -> None:
         for index in range(world.videos):
             clip = source.draw(index).clip
             boxes = {clip.names[n]: clip.boxes[n].astype(float) for n in clip.targets}
-            yield clip.images, boxes
+            yield list(clip.images), boxes
 
     _write(folder, drawn())
 
@@ -101,9 +101,10 @@ def write_recordings(folder: Path, data: Path, frames: int, most: int) -> None:
             # As one word: a parser must find the name again.
             name = recording.name.replace(" ", "_").lower()
             images = [frame.image for frame in islice(recording.frames, start, start + frames)]
-            size = (images[0].shape[1], images[0].shape[0])
-            rows = recording.boxes_xywh_px[start : start + frames]
-            yield images, {name: np.array([list(Box.from_xywh_px(*row, *size)) for row in rows])}
+            height, width = images[0].shape[:2]
+            rows = recording.boxes_xywh_px[start : start + frames].tolist()
+            boxes = [Box.from_xywh_px(x, y, across, down, width, height) for x, y, across, down in rows]
+            yield images, {name: np.array([list(box) for box in boxes])}
 
     _write(folder, cut())
 

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.checkpoint.locations import REAL
 from elysium_core.curation.chunk_detectors import PLUGIN, make_plugin
 from elysium_core.curation.curation_rules import Trajectory
 from elysium_core.errors import BackendError, BoxError, ConfigError
@@ -22,7 +21,7 @@ OPENCV, VIT, SAM2 = "opencv:", "vit:", "sam2:"
 """Prefixes of other trackers: ``opencv:CSRT``, ``vit:FILE.onnx`` with the weights of OpenCV's ViT tracker, and
 ``sam2:MODEL`` with a folder or hub id of SAM 2."""
 
-DEFAULT_FOLLOWER = REAL
+DEFAULT_FOLLOWER = LoadOptions().model
 """The default model of the package."""
 
 # MIL draws samples inside and around the box, and without room for them loops forever.
