@@ -122,7 +122,9 @@ def _measure(
         "videos": total,
         "tracks": len(kept),
         "purity": _purity(rights),
-        "by_track_score": {f"{least:.1f}": _above(least, lowest, rights) for least in _THRESHOLDS},
+        "by_track_score": {
+            f"{least:.1f}": _above(least, lowest, rights) for least in _THRESHOLDS if least >= rules.track_score
+        },
         "stages": report["stages"],
         "lowest_track_scores": report["lowest_track_scores"],
         "seconds_per_video": seconds / total,

@@ -11,6 +11,7 @@ def test_yield_purity_and_memory_are_measured(bench):
     assert 0 < result["tracks"] == result["stages"]["track agrees in the last frame"]
     assert result["tracks"] < result["stages"]["name one visible object"]  # the detector errs
     assert result["purity"] >= 0.95
+    assert result["by_track_score"] == {"0.8": [result["tracks"], result["purity"]]}
     assert set(result["memory_mib"]) == {"after a tenth", "at the end"}
 
 
