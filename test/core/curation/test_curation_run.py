@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.curation_world import CAPTIONS, WORLD_VARIABLE, World, frame_key, true_overlap, write_world
+from bench.curation_world import CAPTIONS, WORLD_VARIABLE, World, true_overlap, write_world
 from elysium_core.curation.curated_files import SPLIT
 from elysium_core.curation.curation_ledger import LEDGER_NAME, SAMPLES_PER_REASON, CurationLedger
 from elysium_core.curation.curation_report import estimate, funnel
@@ -24,7 +24,6 @@ from elysium_core.curation.curation_run import Pace, show_time
 from elysium_core.curation.video_result import FAILED, SamplePicture, VideoResult
 from elysium_core.data.readers.elysiumtrack import read_elysiumtrack
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.io.image import read_image
 
 PLUGINS = {name: f"plugin:bench.curation_world:make_{name}" for name in ("detector", "tracker", "parser")}
 LINES = f"ElysiumTrack-{SPLIT}.json"
@@ -222,47 +221,3 @@ def _videos_done(out: Path) -> int:
             return sum(ledger.counts("outcome").values())
     except (DataError, sqlite3.OperationalError):
         return 0
-
-
-DYING_TRACKER = """
-import os, signal
-from pathlib import Path
-from bench.curation_world import WORLD_VARIABLE, KnowingTracker, frame_key, truth_of
-
-
-class DyingTracker(KnowingTracker):
-    def follow(self, frames, boxes):
-        frames = list(frames)
-        once = Path(os.environ["DIED_ONCE"])
-        if not once.exists() or frame_key(frames[0].image) == os.environ["DEADLY_FRAME"]:
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().follow(frames, boxes)
-
-
-def make():
-    return DyingTracker(truth_of(os.environ[WORLD_VARIABLE]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_workers_on_ray_that_die_lose_no_video_but_the_one_that_kills_them(curate, world, tmp_path, monkeypatch):
-    """A worker is killed once at any video, and again whenever it takes a certain one; the others are done."""
-    pytest.importorskip("ray.data")
-    (tmp_path / "dying_tracker.py").write_text(DYING_TRACKER)
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert curate(one).code == 0
-    deadly = lines_of(one)[0]["vid"]
-    frame = min((world / "set" / deadly).iterdir())
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), str(tmp_path)]))
-    monkeypatch.setenv("DIED_ONCE", str(tmp_path / "died"))
-    monkeypatch.setenv("DEADLY_FRAME", frame_key(read_image(frame)))
-    outcome = curate(two, "--workers", 2, "--tracker", "plugin:dying_tracker:make")
-    assert outcome.code == 0, outcome.err
-    assert (tmp_path / "died").exists()
-    expected, found = ({line["id"]: line for line in lines_of(out)} for out in (one, two))
-    assert found == {name: line for name, line in expected.items() if line["vid"] != deadly}
-    assert len(lines_of(two)) == len(found) > 0
-    with CurationLedger(two) as ledger:
-        assert [(vid, kind) for vid, kind, _ in ledger.troubles()] == [(deadly, FAILED)]
