@@ -140,6 +140,7 @@ def measure(
         "qos_overrides./image.subscription.reliability": "reliable",
         # The object is meant to be followed all the time, also by a model that loses it.
         "tracking.remove_after": 0.0,
+        "describe.period": 0.0,
     }
     with ExitStack() as stack:
         domain = stack.enter_context(claim_domain())

@@ -38,7 +38,8 @@ ARGUMENTS = {
     # One argument for each node parameter about loading the model.
     **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "true: zoom into parts of the image at full resolution, for small objects; slower",
-    "expression": "what to track from the start, such as 'the red mug'",
+    "expression": "what to track from the start, such as 'the person' or 'the bottle on the left'",
+    "describe_period": "time between two descriptions of each target [s]; 0: none unless asked for",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
     "allow_model_change": "true: accept another model at run time, from anyone who reaches the node",
@@ -84,6 +85,7 @@ PARAMETERS = {
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
+    "describe_period": "describe.period",
     "use_sim_time": "use_sim_time",
     "allow_model_change": "allow_model_change",
     "autostart": "autostart",
@@ -163,7 +165,7 @@ def tracker(given: dict[str, str]) -> Node:
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
-    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()}
+    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()} | {"describe_period": float}
     values: dict[str, object] = {
         parameter: given[name] == "true"
         if name in SWITCHES

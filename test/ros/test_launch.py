@@ -84,7 +84,7 @@ def test_arguments_set_parameters_that_exist() -> None:
     tables = constants_of("track")
     parameters = {name: parameter for name, parameter in tables["PARAMETERS"].items() if name != "use_sim_time"}
     kinds = {name: type(SPECS[parameter].default) for name, parameter in parameters.items()}
-    assert set(kinds.values()) == {str, bool}
+    assert set(kinds.values()) == {str, bool, float}
     assert {name for name, kind in kinds.items() if kind is bool} == set(tables["SWITCHES"]) & set(parameters)
 
 
@@ -207,8 +207,9 @@ def test_arguments_keep_their_type() -> None:
     from launch import LaunchContext
 
     given = arguments(
-        expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16"
-    )
+        expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16",
+        describe_period="20",
+    )  # fmt: skip
     values = load("track").explicit_parameters(given)
     evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
@@ -217,6 +218,7 @@ def test_arguments_keep_their_type() -> None:
         "autostart": False,
         "model.fast_resize": True,
         "model.precision": "float16",
+        "describe.period": 20.0,
         "cameras": ["front", "rear"],
     }
 
