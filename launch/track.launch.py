@@ -24,7 +24,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from elysium_ros.node.launch_arguments import port, switches
+from elysium_ros.node.launch_arguments import port, positive, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -85,7 +85,6 @@ PARAMETERS = {
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
-    "describe_period": "describe.period",
     "use_sim_time": "use_sim_time",
     "allow_model_change": "allow_model_change",
     "autostart": "autostart",
@@ -165,7 +164,7 @@ def tracker(given: dict[str, str]) -> Node:
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
-    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()} | {"describe_period": float}
+    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()}
     values: dict[str, object] = {
         parameter: given[name] == "true"
         if name in SWITCHES
@@ -173,6 +172,8 @@ def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
         for name, parameter in PARAMETERS.items()
         if given[name]
     }
+    if given["describe_period"]:
+        values["describe.period"] = positive("describe_period", given["describe_period"], or_zero=True)
     if given["cameras"]:
         values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
     return values
