@@ -85,6 +85,7 @@ PARAMETERS = {
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
+    "describe_period": "describe.period",
     "use_sim_time": "use_sim_time",
     "allow_model_change": "allow_model_change",
     "autostart": "autostart",
@@ -163,20 +164,21 @@ def tracker(given: dict[str, str]) -> Node:
 
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
-    # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
-    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()}
     values: dict[str, object] = {
-        parameter: given[name] == "true"
-        if name in SWITCHES
-        else ParameterValue(given[name], value_type=types.get(name, str))
-        for name, parameter in PARAMETERS.items()
-        if given[name]
+        parameter: _value(name, given[name]) for name, parameter in PARAMETERS.items() if given[name]
     }
-    if given["describe_period"]:
-        values["describe.period"] = positive("describe_period", given["describe_period"], or_zero=True)
     if given["cameras"]:
         values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
     return values
+
+
+def _value(name: str, text: str) -> object:
+    if name in SWITCHES:
+        return text == "true"
+    if name == "describe_period":
+        return positive(name, text, or_zero=True)
+    # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
+    return ParameterValue(text, value_type=str)
 
 
 def camera_names(text: str) -> list[str]:
