@@ -6,16 +6,19 @@ a box cannot leave for a look-alike at the other end of the picture. The crops o
 and asked about in one packed pass.
 
 Words are answered in whole frames. A target that is lost is looked for by its words; one without words is looked for
-in larger crops around its last place. A box found by looking again counts only if it is sure.
+in larger crops around its last place. After a doubt or a jump a box counts only if what is in it, taken as an anchor,
+leads back to the target's box in the picture where the target was given or found.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from elysium_core.engine.engine import Request
 from elysium_core.errors import BackendError
@@ -42,6 +45,14 @@ _SIZE_RATE = 0.4
 _FOLLOWED_FROM = 0.5
 # Live crops of a target that is lost, each of them in its turn: their length over that of a usual one.
 _SEARCH_TIMES = (1.0, 2.0, 4.0)
+# After so many answers that were not sure, a sure one must be confirmed; and so must one that overlaps less than this
+# with the last box.
+_CHECKED_AFTER = 2
+_JUMP_IOU = 0.3
+# What was found after a loss must lead back to the target with this IoU at least.
+_LEADS_BACK_IOU = 0.5
+# Highest score, as a share of the threshold, of a box that leads elsewhere.
+_UNCONFIRMED = 0.9
 # Two targets whose boxes overlap more than this share one object.
 _SAME_OBJECT_IOU = 0.7
 _SPARE_TOKENS = 16
@@ -54,15 +65,34 @@ class _Followed:
 
     Attributes:
         anchor: Made where it was given or found.
+        home: The live picture of that place, and the target's box in it.
         box: Its last box that was followed.
         wide: Length of its live crop over that of a usual one.
         turn: Number of times it was looked for while it was lost.
+        doubts: Answers since the last sure one.
     """
 
     anchor: Anchor
+    home: tuple[NDArray[np.uint8], Box]
     box: Box
     wide: float = 1.0
     turn: int = 0
+    doubts: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """Where is the object of an anchor in a picture?
+
+    Attributes:
+        anchor: The object.
+        picture: RGB uint8, square.
+        guess: Where it may be; a good guess saves passes and changes no answer.
+    """
+
+    anchor: Anchor
+    picture: NDArray[np.uint8]
+    guess: Box
 
 
 class CropTracker(ModelTracker):
@@ -146,69 +176,122 @@ class CropTracker(ModelTracker):
 
     def _anchor(self, name: str, frame: Frame, box: Box) -> None:
         """Follow a target from a frame in which its box is known."""
+        anchor = self._anchor_of(frame, box)
+        around = Crop.around(box, frame.width, frame.height, _LIVE_TIMES)
+        inside = around.inside(box)
+        if anchor is not None and inside is not None:
+            home = around.cut(frame.image, self._sizes.live_px), inside
+            self._followed[name] = _Followed(anchor, home, box)
+
+    def _anchor_of(self, frame: Frame, box: Box) -> Anchor | None:
+        """The anchor of a box; None if no pixel of it is in the frame."""
         crop = Crop.around(box, frame.width, frame.height)
         inside = crop.inside(box)
         if inside is None:
-            return
+            return None
         started = time.perf_counter()
         (anchor,) = self._runtime.encode_anchors([crop.cut(frame.image, self._sizes.anchor_px)], [inside])
         self._count_pictures(1, started)
-        self._followed[name] = _Followed(anchor, box)
+        return anchor
 
     def _follow(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
         """Where targets are in live crops around their last boxes."""
         crops = {name: self._live_crop(frame, self._followed[name]) for name in names}
-        answers = self._look(frame, crops)
-        return {name: self._take(name, crops[name], answers[name], frame) for name in names}
+        answers = {name: _in_frame(crops[name], answer) for name, answer in self._look(frame, crops).items()}
+        strange = {name: answers[name] for name in names if self._is_strange(name, answers[name])}
+        checked, elsewhere = self._confirmed(frame, strange)
+        return {name: self._take(name, checked.get(name, answers[name]), name in elsewhere) for name in names}
+
+    def _is_strange(self, name: str, answer: Grounding) -> bool:
+        followed = self._followed[name]
+        is_jump = answer.box is not None and answer.box.iou(followed.box) < _JUMP_IOU
+        return is_jump or followed.doubts >= _CHECKED_AFTER
 
     def _live_crop(self, frame: Frame, followed: _Followed, times: float = 1.0) -> Crop:
         return Crop.around(followed.box, frame.width, frame.height, _LIVE_TIMES * followed.wide * times)
 
     def _look(self, frame: Frame, crops: Mapping[str, Crop]) -> dict[str, Grounding]:
-        """Ask where targets are in live crops: one batch of pictures, one packed pass. Boxes are boxes of the crops."""
-        if not crops:
+        """Ask where targets are in live crops. Boxes are boxes of the crops."""
+        questions = {}
+        for name, crop in crops.items():
+            followed = self._followed[name]
+            picture = crop.cut(frame.image, self._sizes.live_px)
+            questions[name] = _Question(followed.anchor, picture, crop.inside(followed.box) or followed.anchor.box)
+        return self._ask(questions)
+
+    def _confirmed(self, frame: Frame, found: Mapping[str, Grounding]) -> tuple[dict[str, Grounding], set[str]]:
+        """Check what was found after a doubt by the way back.
+
+        The way back: what is in the box is the anchor, and the picture in which the target was given or found is the
+        live crop. A look-alike or a piece of background seldom leads back to the target's box.
+
+        Returns:
+            The answers, with lower scores where a sure one is not confirmed; names of those that lead elsewhere.
+        """
+        questions = {}
+        for name, answer in found.items():
+            anchor = self._anchor_of(frame, answer.box) if answer.box is not None and self._is_sure(answer) else None
+            if anchor is not None:
+                questions[name] = _Question(anchor, *self._followed[name].home)
+        checked, elsewhere, sure = dict(found), set(), self._config.score_threshold
+        for name, back in self._ask(questions).items():
+            _, home = self._followed[name].home
+            score = found[name].score
+            if back.box is None or back.box.iou(home) < _LEADS_BACK_IOU:
+                elsewhere.add(name)
+                score = min(score, sure * _UNCONFIRMED)
+            elif score * back.score < sure:
+                score *= back.score
+            else:  # both are right; the weaker one counts
+                score = min(score, back.score)
+            checked[name] = replace(found[name], score=score)
+        return checked, elsewhere
+
+    def _ask(self, questions: Mapping[str, _Question]) -> dict[str, Grounding]:
+        """Ask where objects are in pictures: one batch, one packed pass; boxes are those of the pictures."""
+        if not questions:
             return {}
         started = time.perf_counter()
-        pictures = [crop.cut(frame.image, self._sizes.live_px) for crop in crops.values()]
-        live = self._runtime.encode_crops(pictures, [self._followed[name].anchor for name in crops])
-        self._count_pictures(len(pictures), started)
-        requests = [self._request(name, crop, seen) for (name, crop), seen in zip(crops.items(), live, strict=True)]
+        asked = list(questions.values())
+        live = self._runtime.encode_crops([each.picture for each in asked], [each.anchor for each in asked])
+        self._count_pictures(len(asked), started)
+        requests = [self._request(each, seen) for each, seen in zip(asked, live, strict=True)]
         answers = self._runtime.new_engine(self._counters).answer(requests)
         steps, scores = [seen.steps for seen in live], self._runtime.family.settings.follow_scores
         return {
             name: self._runtime.read(answer, _FRAMES, step, scores).at(1)
-            for name, answer, step in zip(crops, answers, steps, strict=True)
+            for name, answer, step in zip(questions, answers, steps, strict=True)
         }
 
-    def _request(self, name: str, crop: Crop, live: Seen) -> Request:
+    def _request(self, question: _Question, live: Seen) -> Request:
         """The anchor, the live crop, the question, and the known box of the anchor."""
-        family, followed = self._runtime.family, self._followed[name]
-        anchor, grammar = followed.anchor, family.grammar
+        family, anchor = self._runtime.family, question.anchor
+        grammar = family.grammar
         box = grammar.write(anchor.box, anchor.seen.steps)
-        question = family.question(SOT, box=box)
-        guess = grammar.answer([anchor.box, crop.inside(followed.box) or anchor.box], live.steps)
+        asked = family.question(SOT, box=box)
+        guess = grammar.answer([anchor.box, question.guess], live.steps)
         known = grammar.beginning([anchor.box], live.steps)
         draft = AnswerDraft(self._runtime.tokenizer, grammar, known, guess)
-        ids = [*family.conversation(question), *draft.given_ids]
+        ids = [*family.conversation(asked), *draft.given_ids]
         rows = torch.cat([family.appended(anchor.seen, 1), family.appended(live, 2), family.embed(ids)])
         return Request(rows, draft, min(draft.expected_tokens + _SPARE_TOKENS, self._config.max_new_tokens))
 
-    def _take(self, name: str, crop: Crop, answer: Grounding, frame: Frame) -> Grounding:
-        """An answer about a live crop as one about the frame; a sure one moves the target."""
-        followed = self._followed[name]
-        box = None if answer.box is None else crop.to_frame(answer.box)
+    def _take(self, name: str, answer: Grounding, leads_elsewhere: bool) -> Grounding:
+        """A sure answer moves the target; one that leads elsewhere does not."""
+        followed, box = self._followed[name], answer.box
         sure = self._config.score_threshold
-        if box is None or answer.score < sure * _FOLLOWED_FROM:
+        if box is None or leads_elsewhere or answer.score < sure * _FOLLOWED_FROM:
             followed.wide = min(_WIDEST, followed.wide * _GROWTH)
-            reason = answer.reason or ("" if box is not None else "its box lies outside the frame")
-            return Grounding(box, answer.score if box is not None else 0.0, answer.text, reason)
+            followed.doubts += 1
+            return answer
         rate = _SIZE_RATE
         if answer.score >= sure:
-            followed.wide, followed.turn = max(1.0, followed.wide / _GROWTH), 0
+            followed.wide, followed.turn, followed.doubts = max(1.0, followed.wide / _GROWTH), 0, 0
         else:
             rate *= answer.score / sure
+            followed.doubts += 1
         followed.box = _resized(followed.box, box, rate)
-        return Grounding(followed.box, answer.score, answer.text)
+        return replace(answer, box=followed.box)
 
     def _exclude(self, seen: dict[str, Grounding]) -> dict[str, Grounding]:
         """Of two targets on one object, the one with the higher score keeps it."""
@@ -278,18 +361,24 @@ class CropTracker(ModelTracker):
             followed = self._followed[name]
             crops[name] = self._live_crop(frame, followed, _SEARCH_TIMES[followed.turn % len(_SEARCH_TIMES)])
             followed.turn += 1
-        answers = self._look(frame, crops)
-        found = {}
-        for name, answer in answers.items():
-            box = None if answer.box is None else crops[name].to_frame(answer.box)
-            found[name] = Grounding(box, answer.score if box is not None else 0.0, answer.text, answer.reason)
-            if box is not None and self._is_sure(found[name]):
-                self._followed[name].box, self._followed[name].wide = box, 1.0
+        found = {name: _in_frame(crops[name], answer) for name, answer in self._look(frame, crops).items()}
+        found, _ = self._confirmed(frame, found)
+        for name, answer in found.items():
+            if answer.box is not None and self._is_sure(answer):
+                self._followed[name].box, self._followed[name].wide = answer.box, 1.0
         return found
 
     def _count_pictures(self, count: int, started: float) -> None:
         self._stats.encode_s += time.perf_counter() - started
         self._stats.vision_encodes += count
+
+
+def _in_frame(crop: Crop, answer: Grounding) -> Grounding:
+    """An answer about a crop as one about its frame."""
+    box = None if answer.box is None else crop.to_frame(answer.box)
+    if box is None:
+        return replace(answer, box=None, score=0.0, reason=answer.reason or "its box lies outside the frame")
+    return replace(answer, box=box)
 
 
 def _resized(last: Box, new: Box, rate: float) -> Box:

@@ -26,7 +26,7 @@ _POLL_S = 0.5
 _STOP_S = 600.0
 _SETTINGS_NAME = "settings.json"
 # Settings that may change when a run is continued, because they do not affect what is learnt.
-_NOT_LEARNT_FROM = {"name", "stages", "export", "device", "validation", "stored_as"} | {
+_NOT_LEARNT_FROM = {"name", "stages", "export", "average", "device", "validation", "stored_as"} | {
     "threads", "workers", "evaluate_every", "log_every", "save_every_s",
 }  # fmt: skip
 _LONGEST_LIST, _LONGEST_REASON = 500, 300

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
@@ -30,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    Its scores are calibrated on the held-out pairs and photos.
+    If the recipe says so, they are averaged with those of other stages. The checkpoint's scores are calibrated on the
+    held-out pairs and photos.
 
     Args:
         recipe: The recipe.
@@ -41,12 +44,10 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
         DataError: The stage has left no weights, or not those of this recipe.
     """
     target = target or folder / CHECKPOINT_FOLDER
-    path = find_weights(folder / recipe.export)
-    if path is None:
-        raise DataError(f"stage {recipe.export} has left no weights in {folder / recipe.export}; run the recipe first")
+    paths = [_weights_of(stage, folder) for stage in (recipe.export, *recipe.average)]
     run = RealStageRun(recipe, recipe.export, folder)
     model = run.model.eval()
-    load_weights(model, path)
+    load_average(model, paths)
     fits = _fit_all(run)
     _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
     settings = replace(
@@ -63,6 +64,28 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
     )
     _write_notice(recipe, target)
     return target
+
+
+def _weights_of(stage: str, folder: Path) -> Path:
+    path = find_weights(folder / stage)
+    if path is None:
+        raise DataError(f"stage {stage} has left no weights in {folder / stage}; run the recipe first")
+    return path
+
+
+def load_average(model: nn.Module, paths: Sequence[Path]) -> None:
+    """Load the mean of saved weights of one model.
+
+    Raises:
+        DataError: They belong to another model.
+    """
+    total: dict[str, Tensor] = {}
+    for path in paths:
+        load_weights(model, path)
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                total[name] = total.get(name, torch.zeros_like(value)) + value / len(paths)
+    model.load_state_dict(total, strict=False)
 
 
 def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:

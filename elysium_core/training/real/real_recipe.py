@@ -154,6 +154,8 @@ class RealRecipe(RecipePart):
         name: Name of the run; its files lie in ``runs/<name>``.
         stages: Stages by name, in the order of the file.
         export: Stage whose weights become the checkpoint; of kind ``joint``.
+        average: Other stages of kind ``joint`` whose weights are averaged with those of ``export`` (Wortsman et al.
+            2022); stages that go on from each other are near enough for that.
         data: Photos and pairs.
         model: Sizes.
         device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -163,6 +165,7 @@ class RealRecipe(RecipePart):
     name: Text
     stages: Annotated[dict[Text, RealStageConfig], Field(min_length=1)]
     export: Text
+    average: tuple[Text, ...] = ()
     data: PhotoDataConfig = Field(default_factory=PhotoDataConfig)
     model: RealModelConfig = Field(default_factory=RealModelConfig)
     device: Text = "auto"
@@ -189,6 +192,9 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
         if name in (PAIRS_FOLDER, FRAMES_FOLDER):
             yield ("stages", name), f"cannot be the name of a stage; it is the folder of the drawn {name}"
         before.append(name)
+    joint = [name for name, stage in recipe.stages.items() if stage.kind == "joint" and name != recipe.export]
+    if wrong := [name for name in recipe.average if name not in joint]:
+        yield ("average",), f"names {', '.join(wrong)}, which is not another stage of kind joint"
     if recipe.export in recipe.stages and recipe.stages[recipe.export].kind != "joint":
         yield ("export",), "is not a stage of kind joint; the others do not train everything that following needs"
 

@@ -234,3 +234,46 @@ def test_the_crop_follows_answers_that_are_nearly_sure(follower, monkeypatch, ce
         (update,) = tracker.step(paint((moved(START, step), RED), index=step))
     assert update.state is TrackState.UNCERTAIN
     assert (tracker._followed["1"].box.iou(truth(moved(START, 24))) > 0.7) is follows
+
+
+def takes_blue_for_red(crop, color, look=found):
+    """Where there is no red, the model surely takes something blue for it."""
+    seen = look(crop, color)
+    return look(crop, BLUE) if seen[0] is None and np.abs(np.subtract(color, RED)).max() < 40 else seen
+
+
+@pytest.mark.parametrize("lost_after_s", [0.2, 60.0], ids=["lost", "in doubt"])
+def test_what_is_found_after_a_doubt_must_lead_back_to_the_target(follower, monkeypatch, lost_after_s):
+    monkeypatch.setitem(globals(), "found", takes_blue_for_red)
+    tracker, other = follower(lost_after_s=lost_after_s, remove_after_s=0.0), (64, 64, 94, 88)
+    tracker.add(box=truth(START))
+    tracker.step(paint((START, RED)))
+    for step in range(1, 6):
+        tracker.step(paint(index=step))
+    states = {tracker.step(paint((other, BLUE), index=step))[0].state for step in range(6, 26)}
+    assert TrackState.TRACKED not in states
+    assert tracker._followed["1"].box.iou(truth(START)) > 0.9, "it did not leave for what is not the target"
+    states = [tracker.step(paint((START, RED), index=step))[0].state for step in range(26, 32)]
+    assert states[-1] is TrackState.TRACKED
+
+
+def test_a_jump_must_lead_back_to_the_target(follower, monkeypatch):
+    monkeypatch.setitem(globals(), "found", takes_blue_for_red)
+    tracker, beside = follower(), (92, 60, 120, 84)
+    tracker.add(box=truth(START))
+    tracker.step(paint((START, RED)))
+    (update,) = tracker.step(paint((beside, BLUE), index=1))
+    assert update.state is TrackState.UNCERTAIN
+    assert tracker._followed["1"].box.iou(truth(START)) > 0.9
+    # The target itself may jump as far.
+    (update,) = tracker.step(paint((beside, RED), index=2))
+    assert update.state is TrackState.TRACKED
+    assert update.box.iou(truth(beside)) > 0.5
+
+
+def test_where_all_is_well_nothing_is_looked_at_twice(follower):
+    tracker = follower()
+    tracker.add(box=truth(START))
+    for step in range(10):
+        tracker.step(paint((moved(START, step), RED), index=step))
+    assert tracker._runtime.family.batches == [1] * 9

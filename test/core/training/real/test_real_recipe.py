@@ -46,6 +46,8 @@ def test_every_kind_of_stage_has_a_step():
         ("stages.select.init=[]", "stages.select.distil_weight = 1.0 needs a stage of kind read in init"),
         ("stages.joint.batch=1", "stages.joint.batch = 1 must be at least 2"),
         ("export=select", "export = 'select' is not a stage of kind joint"),
+        ("average=[select]", "average = ['select'] names select, which is not another stage of kind joint"),
+        ("average=[joint]", "average = ['joint'] names joint, which is not another stage of kind joint"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value(real_file, change, said):
