@@ -32,6 +32,9 @@ CAPTIONS = "captions.csv"
 WORLD_VARIABLE = "ELYSIUM_CURATION_WORLD"
 """Environment variable with the folder of the videos, for the stand-ins."""
 
+ERRORS_VARIABLE = "ELYSIUM_CURATION_ERRORS"
+"""Environment variable with the share of the stand-in detector's answers that are wrong; 0.15 without it."""
+
 _Piece = tuple[Sequence[NDArray[np.uint8]], dict[str, NDArray[np.float64]]]
 """Frames, and for each name its boxes (frames, 4), xyxy, 0..1."""
 
@@ -215,7 +218,7 @@ class PlainParser:
 
 def make_detector() -> KnowingDetector:
     """Make the detector for ``--detector plugin:bench.curation_world:make_detector``."""
-    return KnowingDetector(truth_of(os.environ[WORLD_VARIABLE]))
+    return KnowingDetector(truth_of(os.environ[WORLD_VARIABLE]), float(os.environ.get(ERRORS_VARIABLE, "0.15")))
 
 
 def make_tracker() -> KnowingTracker:
