@@ -44,6 +44,9 @@ def command(
         int | None,
         typer.Option("--workers", min=1, help="Workers on Ray, one CPU core each; without it, in this process."),
     ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help=r"The knowing tracker waits so long a video, as for a GPU [s].")
+    ] = 0.0,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Cut these recordings into videos (layout of folder, docs/evaluation.md)."),
@@ -55,7 +58,14 @@ def command(
     Purity is the share of the kept tracks that have a mean IoU above 0.5 with the true track of the
     object that their words name. Without --data the videos are generated.
     """
-    from bench.curation_world import ERRORS_VARIABLE, WORLD_VARIABLE, World, write_recordings, write_world
+    from bench.curation_world import (
+        ERRORS_VARIABLE,
+        WAIT_VARIABLE,
+        WORLD_VARIABLE,
+        World,
+        write_recordings,
+        write_world,
+    )
     from elysium_core.curation.curation_rules import CurationRules
     from elysium_core.curation.curation_run import CurationJob
     from elysium_core.curation.curation_tools import ToolNames
@@ -66,7 +76,7 @@ def command(
             write_world(root / "world", World(videos, frames, side))
         else:
             write_recordings(root / "world", data, frames, videos)
-        told = {WORLD_VARIABLE: str(root / "world"), ERRORS_VARIABLE: str(errors)}
+        told = {WORLD_VARIABLE: str(root / "world"), ERRORS_VARIABLE: str(errors), WAIT_VARIABLE: str(wait)}
         tools = ToolNames(
             _PLUGIN + "detector",
             tracker if tracker != _KNOWING else _PLUGIN + "tracker",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,22 @@ def make():
 
 def lines_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / f"ElysiumTrack-{SPLIT}.json").read_text().splitlines()]
+
+
+def test_a_ray_that_does_not_start_is_named(curate, tmp_path, monkeypatch):
+    """A busy machine may start it too slowly; Ray then raises an error of no kind of its own."""
+
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    ray = types.ModuleType("ray")
+    ray.init, ray.shutdown, ray.data = init, lambda: None, types.ModuleType("ray.data")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    refused = curate(tmp_path / "out", "--address", "ray://nowhere:10001", "--json")
+    assert (refused.code, refused.lines[0]["error"]["code"]) == (2, "RAY")
+    assert "ray://nowhere:10001" in refused.err
+    assert "timed out" in refused.err
 
 
 @pytest.mark.slow
