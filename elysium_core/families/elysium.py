@@ -48,9 +48,13 @@ class ElysiumGrammar:
         """See :class:`elysium_core.families.base.BoxGrammar`."""
         return format_box(box)
 
-    def answer(self, boxes: Sequence[Box], steps: Steps) -> str:
-        """See :class:`elysium_core.families.base.BoxGrammar`."""
+    def answer(self, boxes: Sequence[Box], steps: Steps, words: str = "") -> str:
+        """See :class:`elysium_core.families.base.BoxGrammar`; an answer does not repeat the words."""
         return format_track(boxes)
+
+    def other_forms(self, box: Box, steps: Steps, words: str = "") -> list[str]:
+        """See :class:`elysium_core.families.base.BoxGrammar`; there are none."""
+        return []
 
     def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
         """See :class:`elysium_core.families.base.BoxGrammar`."""

@@ -178,11 +178,31 @@ class TreeBudget:
 NO_TREE = TreeBudget(0, 1.0)
 """No branches: the draft is a single guess."""
 
+# Passes that a drafted token must be expected to save. On a CPU, a pass of a small model costs as much as about 60
+# tokens. On a GPU, tokens cost next to nothing until a pass is limited by arithmetic, at about 200 tokens.
+_LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
+# Default of TrackingConfig.draft_tokens by device. On a CPU, branches did not save time (docs/benchmarks.md).
+_DRAFT_TOKENS = {"cuda": 32}
+
+
+def tree_budget(device: str, tokens: int, targets: int) -> TreeBudget:
+    """Limits of the draft tree of each target. The tokens are shared by all targets, because they share a pass.
+
+    Args:
+        device: Type of the device, ``cpu`` or ``cuda``.
+        tokens: ``TrackingConfig.draft_tokens``; -1 = the default of the device.
+        targets: Number of targets.
+    """
+    if tokens < 0:
+        tokens = _DRAFT_TOKENS.get(device, 0)
+    return TreeBudget(tokens // max(1, targets), _LEAST_GAIN.get(device, _LEAST_GAIN["cpu"]))
+
 
 def grow(
     trie: DraftTrie,
     ids: Sequence[int],
     known: int,
+    runs: Sequence[tuple[int, int]],
     numbers: NumberTokens,
     residuals: Residuals,
     budget: TreeBudget,
@@ -193,11 +213,12 @@ def grow(
         trie: The tree, which holds the guess; branches are added to it.
         ids: Token ids of the whole guessed answer.
         known: Number of these tokens that have been written already.
+        runs: Begin and end (exclusive) of each coordinate in ``ids``; the last four are the last box.
         numbers: Digit tokens of the tokenizer.
         residuals: Statistics from which the probabilities of other boxes are computed.
         budget: Limits of the branches.
     """
-    runs = numbers.runs(ids)[-COORDINATES:]
+    runs = runs[-COORDINATES:]
     if not budget.tokens or not numbers.ids or len(runs) < COORDINATES or runs[0][0] < known:
         return
     guess = [int("".join(map(numbers.digit, ids[begin:end])) or 0) for begin, end in runs]
