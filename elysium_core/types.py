@@ -141,8 +141,8 @@ class LoadOptions:
             process converts them and loads only weights.
         cuda_graphs: Replay recorded passes on a GPU.
         fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
-        max_pixels: Largest image for a model that takes images of any size (Qwen-VL); larger ones are scaled down.
-            0 = 307200, which is 640x480. Fewer are faster and lose small objects. Other models ignore it.
+        max_pixels: Largest image of models that take any size (Qwen-VL); larger ones are scaled down. 0 = 307200, which
+            is 640x480. Fewer are faster and lose small objects.
     """
 
     model: str = _option("real", "real, nano (drawings), identity (no weights), a folder, or a pulled hub id.")
@@ -203,8 +203,7 @@ class TrackUpdate:
         age: Frames since the target was added, 0 in its first frame.
         last_box: The last certain box, for display and search; None before the first.
         reason: Reason why there is no certain box, one short sentence; empty when TRACKED.
-        described: The model's own words by which it follows a target that was given by a box alone; empty for other
-            targets, and for models that follow boxes.
+        described: The model's own words by which it follows a target that was given by a box alone; else empty.
     """
 
     target_id: str

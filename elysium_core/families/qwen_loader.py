@@ -176,7 +176,9 @@ def load_processor(folder: Path, max_pixels: int) -> Any:
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForImageTextToText
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
+    disable_progress_bar()
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             str(folder),
@@ -191,6 +193,8 @@ def _load_model(folder: Path, dtype: torch.dtype) -> Any:
         raise
     except Exception as error:
         raise ModelFileError(f"cannot load the model in {folder}: {_first_line(error)}") from error
+    finally:
+        enable_progress_bar()
     wrong = sorted({*report["missing_keys"], *(str(each) for each in report["mismatched_keys"])})
     if wrong:
         raise ModelFileError(
