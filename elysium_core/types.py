@@ -219,12 +219,7 @@ class TrackUpdate:
     described: str = ""
 
     def as_json(self, width: int, height: int) -> dict[str, Any]:
-        """Return the fields of an output line of ``elysium track``; the box is null if there is none.
-
-        Args:
-            width: Frame width [px], for ``box_px``.
-            height: Frame height [px].
-        """
+        """Return the fields of an output line of ``elysium track`` about a frame of this size [px]; null = no box."""
         box = self.box
         return {
             "frame": self.frame_index,
