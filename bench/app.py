@@ -21,7 +21,11 @@ BENCHMARKS = (
     Verb("node", "bench.node", "Latency of the ROS 2 node, from image stamp to answer."),
     Verb("image_path", "bench.image_path", "Files, functions and calls on the path of one ROS image."),
     Verb("names", "bench.names", "Things found by name in photos, and doubt about names that are not there."),
+    Verb(
+        "following", "bench.following", "Boxes followed in other light and colour, and doubt when the target is gone."
+    ),
     Verb("data", "bench.data", "Frames a second that the clip generator draws."),
+    Verb("curation", "bench.curation", "Yield and purity of curated tracks, and memory, on video with known tracks."),
     Verb("lasot", "bench.lasot", "Scores of trackers without a model on LaSOT's annotations."),
 )
 

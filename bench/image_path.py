@@ -208,6 +208,7 @@ def running_tracker(model: str, device: str, domain: int) -> Iterator[None]:
         "model.path": model,
         "model.device": device,
         "tracking.remove_after": "0.0",
+        "describe.period": "0.0",
         "qos_overrides./image.subscription.reliability": "reliable",
     }
     arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]

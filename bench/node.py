@@ -15,16 +15,19 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import typer
 
 from bench.camera import BenchCamera
+from bench.viewer_pages import watching
 from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.cli.ros import HAND_OVER_SETTINGS
 from elysium_core.errors import ConfigError, ElysiumError, ModelFileError
+from elysium_core.viewer.protocol import MOST_PAGES
 from elysium_ros.client.node_process import (
     PROFILE_VARIABLES,
     NodeProcess,
@@ -70,6 +73,7 @@ class Result:
         rss_end_mib: Memory of the node after the last answer [MiB].
         rss_slope_mib_per_h: Straight line through the memory in the last two thirds [MiB/h];
             None when that is less than a minute, in which a slope is noise.
+        pages: Pages of the viewer that looked on; None if no viewer ran.
     """
 
     model: str
@@ -90,6 +94,7 @@ class Result:
     rss_start_mib: float
     rss_end_mib: float
     rss_slope_mib_per_h: float | None
+    pages: int | None = None
 
 
 def slope_per_hour(samples: Sequence[tuple[float, int]]) -> float | None:
@@ -106,7 +111,13 @@ def slope_per_hour(samples: Sequence[tuple[float, int]]) -> float | None:
 
 
 def measure(
-    model: str, device: str, rate_hz: float, seconds: float, size: tuple[int, int], plain_dds: bool = False
+    model: str,
+    device: str,
+    rate_hz: float,
+    seconds: float,
+    size: tuple[int, int],
+    plain_dds: bool = False,
+    pages: int | None = None,
 ) -> Result:
     """Do one run.
 
@@ -117,6 +128,7 @@ def measure(
         seconds: How long images are sent [s].
         size: Width and height of the images [px].
         plain_dds: Leave Fast DDS as it is installed.
+        pages: Pages of the viewer that look on; None = no viewer.
 
     Raises:
         ElysiumError: The node could not start, died, or answered nothing.
@@ -128,14 +140,13 @@ def measure(
         "qos_overrides./image.subscription.reliability": "reliable",
         # The object is meant to be followed all the time, also by a model that loses it.
         "tracking.remove_after": 0.0,
+        "describe.period": 0.0,
     }
-    with (
-        claim_domain() as domain,
-        spinning("elysium_bench", domain) as node,
-        NodeProcess(
-            "elysium_ros.node.tracker_node", parameters, private_environment(domain, plain_dds=plain_dds)
-        ) as process,
-    ):
+    with ExitStack() as stack:
+        domain = stack.enter_context(claim_domain())
+        node = stack.enter_context(spinning("elysium_bench", domain))
+        environment = private_environment(domain, plain_dds=plain_dds)
+        process = stack.enter_context(NodeProcess("elysium_ros.node.tracker_node", parameters, environment))
         client = TrackerClient(node, TRACKER, _ANSWER_S, process.check_alive)
         for transition in ("configure", "activate"):
             if not client.change_state(transition, _LOAD_S):
@@ -143,12 +154,17 @@ def measure(
         camera = BenchCamera(node, TRACKER, *size)
         wait_until(lambda: camera.is_watched, _ANSWER_S, "the node did not subscribe", check=process.check_alive)
         _start_target(client, camera, process, size)
+        if pages is not None:
+            stack.enter_context(watching(environment, pages))
+            camera.send(_WARM_UP_S, _WARM_UP_HZ, process)
+            _settle(camera, process)
         camera.begin()
         memory = camera.send(seconds, rate_hz, process)
         _settle(camera, process)
         memory_end = process.resident_bytes()
         wait_until(lambda: camera.has_last_word, _SETTLE_S, "the node told no status", check=process.check_alive)
-        return _result(model, rate_hz, seconds, size, camera, memory, memory_end)
+        result = _result(model, rate_hz, seconds, size, camera, memory, memory_end)
+        return replace(result, pages=pages)
 
 
 def _start_target(client: TrackerClient, camera: BenchCamera, process: NodeProcess, size: tuple[int, int]) -> None:
@@ -233,6 +249,7 @@ def as_text(result: Result) -> str:
         f"p50 {result.latency_p50_ms:.1f} ms  p95 {result.latency_p95_ms:.1f} ms  p99 {result.latency_p99_ms:.1f} ms  "
         f"{result.answered} answered, {result.superseded} superseded, {result.lost} lost of {result.sent}  "
         f"RSS {result.rss_start_mib:.0f} -> {result.rss_end_mib:.0f} MiB ({growth})"
+        f"{'' if result.pages is None else f'  viewer with {result.pages} pages'}"
     )
 
 
@@ -249,6 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", action="append", type=float, help="images a second; repeatable (default: 15 and 30)")
     parser.add_argument("--seconds", type=float, default=180.0, help="length of each run (default: %(default)s)")
     parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of the images [px] (default: %(default)s)")
+    parser.add_argument(
+        "--pages", type=int, help="run the viewer with this many pages beside the node (default: no viewer)"
+    )
     parser.add_argument("--plain-dds", action="store_true", help="leave Fast DDS as installed: no config/fastdds.xml")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -277,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rates = args.rate or [15.0, 30.0]
         if args.seconds <= 0 or min(rates) <= 0:
             raise ConfigError(f"--seconds {args.seconds:g} and --rate {min(rates):g} must be positive")
+        if args.pages is not None and not 0 <= args.pages <= MOST_PAGES:
+            raise ConfigError(f"--pages {args.pages} is not in 0..{MOST_PAGES}")
         if not args.plain_dds:
             # The camera is in this process.
             add_profile(os.environ)
@@ -286,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 checkpoint_folder(model)
         for model in models:
             for rate_hz in rates:
-                results.append(measure(model, args.device, rate_hz, args.seconds, size, args.plain_dds))
+                results.append(measure(model, args.device, rate_hz, args.seconds, size, args.plain_dds, args.pages))
                 (sys.stderr if args.json else sys.stdout).write(
                     f"{as_text(results[-1])}\n{stages_as_text(results[-1])}\n"
                 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,17 @@ class Elysium:
             Whether the encoding was started; always false on a CPU.
         """
         return self.runtime.prefetch(frame.image)
+
+    def interrupted_by(self, other: Callable[[], object]) -> AbstractContextManager[None]:
+        """Call ``other`` again and again while the model answers inside a ``with`` block.
+
+        The calls come after each encoded image and between forward passes, so that a tracker of this model, for
+        example, can follow new frames while a long text is written. No answer changes, up to rounding.
+
+        Args:
+            other: May use the model, except for its ``close``. What it raises ends the answer.
+        """
+        return self.runtime.breaks.given_to(other)
 
     def close(self) -> None:
         """Free weights and device memory; the model cannot be used afterwards."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
 from elysium_core.device import device_errors
+from elysium_core.engine.breaks import Breaks
 from elysium_core.engine.draft_tree import Drafter
 from elysium_core.engine.engine import Engine, EngineCounters, Generation, Request
 from elysium_core.errors import BackendError, ExpressionError
@@ -96,10 +97,14 @@ class Runtime:
 
     Args:
         family: The model.
+
+    Attributes:
+        breaks: Taken between the parts of what is encoded and answered.
     """
 
     def __init__(self, family: Family) -> None:
         self.family = family
+        self.breaks = Breaks()
         settings = family.settings
         self._vocabulary = Vocabulary(settings.vocabulary, settings.words) if settings.vocabulary else None
         self._side = SideStream(family.device)
@@ -136,7 +141,7 @@ class Runtime:
                 code="EXPR_UNKNOWN",
             )
         if known.ignored:
-            _LOG.warning("%r: this model was not trained on %s; it looks for %r", words, _said(known), known.text)
+            _LOG.warning("%r: looking for %r; this model cannot use %s", words, known.text, _said(known))
         return known.text
 
     @torch.inference_mode()
@@ -148,6 +153,16 @@ class Runtime:
         """
         if len(images) == 1 and (take := self._encoded_ahead(images[0])) is not None:
             return take()
+        if self.breaks.are_wanted:
+            return [self._encode_then_break(image) for image in images]
+        return self._encode(images)
+
+    def _encode_then_break(self, image: NDArray[np.uint8]) -> Seen:
+        seen = self._encode([image])[0]
+        self.breaks()
+        return seen
+
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
         try:
             return self._start_encoding(images)()
         except BackendError as error:
@@ -210,7 +225,7 @@ class Runtime:
 
     def new_engine(self, counters: EngineCounters | None = None) -> Engine:
         """Make an engine with an empty prefix."""
-        return Engine(self.family.decoder, self.tokenizer.eos_id, counters=counters)
+        return Engine(self.family.decoder, self.tokenizer.eos_id, counters=counters, breaks=self.breaks)
 
     def request(
         self, question: str, given: Sequence[int] = (), drafter: Drafter | None = None, max_new_tokens: int = 256

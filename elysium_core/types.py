@@ -5,7 +5,8 @@ The defaults of all settings are defined here; the command line and ROS read the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -272,6 +273,7 @@ class ModelInfo:
         clip_length: Frames of a clip in the training of the checkpoint.
         parameters: Number of weights.
         weights: Fingerprint of the weights; empty if they have no files.
+        describes: What it was trained to describe an object from: ``clip``, ``frame``, or ``none``.
     """
 
     name: str
@@ -282,6 +284,7 @@ class ModelInfo:
     clip_length: int = 8
     parameters: int = 0
     weights: str = ""
+    describes: str = "clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,13 +426,7 @@ class PerceptionModel(Protocol):
         ...
 
     def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
-        """Answer a question about an image or a clip.
-
-        Args:
-            frames: One frame, or several in order of time.
-            question: The question.
-            history: Earlier questions and answers about the same frames, oldest first.
-        """
+        """Answer a question about frames in order of time; ``history`` are earlier ones and answers, oldest first."""
         ...
 
     def caption(self, frames: Frame | Sequence[Frame]) -> str:
@@ -438,6 +435,10 @@ class PerceptionModel(Protocol):
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> Tracker:
         """Make a tracker for one stream."""
+        ...
+
+    def interrupted_by(self, other: Callable[[], object]) -> AbstractContextManager[None]:
+        """Inside a ``with`` block, call ``other`` between the parts of a long answer, as often as the model can."""
         ...
 
     def warm_up(self) -> None:

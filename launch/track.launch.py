@@ -1,4 +1,4 @@
-"""Starts the tracker node, and on request rviz, the Foxglove bridge and a bag.
+"""Starts the tracker node, and on request its web page, rviz, the Foxglove bridge and a bag.
 
     ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the cup' rviz:=true
 
@@ -24,7 +24,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from elysium_ros.node.launch_arguments import switches
+from elysium_ros.node.launch_arguments import port, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -38,7 +38,8 @@ ARGUMENTS = {
     # One argument for each node parameter about loading the model.
     **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "true: zoom into parts of the image at full resolution, for small objects; slower",
-    "expression": "what to track from the start, such as 'the red mug'",
+    "expression": "what to track from the start, such as 'the person' or 'the bottle on the left'",
+    "describe_period": "time between two descriptions of each target [s]; 0: none unless asked for",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
     "use_sim_time": "true: take the time from /clock",
     "allow_model_change": "true: accept another model at run time, from anyone who reaches the node",
@@ -47,6 +48,9 @@ ARGUMENTS = {
     "rviz_config": "configuration of rviz; that of the package if empty",
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
+    "viewer": "true: serve a web page to watch and control the node; the log has its address",
+    "viewer_host": "address that the page is served on; 0.0.0.0 = all networks, then with a token",
+    "viewer_port": "port of the page",
     "fastdds": "false: do not send images through shared memory (config/fastdds.xml) in the processes started here",
     "bag": "bag to play with --clock once the node is active",
     "exit_at_end": "true: end everything started here when the bag, or the video of replay.launch.py, is over",
@@ -62,6 +66,7 @@ SWITCHES = (
         "autostart",
         "rviz",
         "foxglove",
+        "viewer",
         "fastdds",
         "exit_at_end",
         "respawn",
@@ -80,6 +85,7 @@ PARAMETERS = {
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
+    "describe_period": "describe.period",
     "use_sim_time": "use_sim_time",
     "allow_model_change": "allow_model_change",
     "autostart": "autostart",
@@ -101,6 +107,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         actions.append(if_installed("rviz2", rviz(given)))
     if given["foxglove"] == "true":
         actions.append(if_installed("foxglove_bridge", Node(package="foxglove_bridge", executable="foxglove_bridge")))
+    if given["viewer"] == "true":
+        actions.append(viewer(given))
     if given["bag"]:
         actions += bag_once_active(given)
     return actions
@@ -157,7 +165,7 @@ def tracker(given: dict[str, str]) -> Node:
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
-    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()}
+    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()} | {"describe_period": float}
     values: dict[str, object] = {
         parameter: given[name] == "true"
         if name in SWITCHES
@@ -197,6 +205,27 @@ def rviz_remappings(namespace: str, name: str, cameras: str) -> list[tuple[str, 
     node += f"/{camera_names(cameras)[0]}" if cameras else ""
     topics = ("annotated/image", "markers")
     return [(f"/elysium/{topic}", f"{node}/{topic}") for topic in topics if node != "/elysium"]
+
+
+def viewer(given: dict[str, str]) -> Node:
+    """Return the viewer, which reads the same image topics as the tracker."""
+    parameters: dict[str, object] = {"tracker": ParameterValue(given["name"] or "elysium", value_type=str)}
+    if given["viewer_host"]:
+        parameters["host"] = ParameterValue(given["viewer_host"], value_type=str)
+    if given["viewer_port"]:
+        parameters["port"] = port("viewer_port", given["viewer_port"])
+    if given["cameras"]:
+        parameters["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
+    return Node(
+        package="elysium_ros",
+        executable="viewer_node",
+        namespace=given["namespace"] or None,
+        parameters=[parameters],
+        remappings=[("image", given["image"])] if given["image"] else None,
+        respawn=given["respawn"] == "true",
+        respawn_delay=2.0,
+        output="screen",
+    )
 
 
 def if_installed(package: str, node: Node) -> LaunchDescriptionEntity:

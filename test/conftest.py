@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {
         "slow": lambda: "" if config.getoption("--slow") else "takes long; run with --slow",
         "gpu": lambda: "" if has_gpu() else "needs a CUDA device",
+        "browser": why_no_browser,
         "ros_install": lambda: "" if has_ros_install() else "needs a full ROS 2 installation (launch_ros is missing)",
     }
     known: dict[str, str] = {}
@@ -79,6 +81,18 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def find_browser() -> str:
+    """Return the path of a Chromium, empty if there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for name in names if (path := shutil.which(name))), "")
+
+
+def why_no_browser() -> str:
+    if find_spec("playwright") is None:
+        return "needs the package playwright"
+    return "" if find_browser() else "needs a browser (Debian: apt install chromium)"
 
 
 def has_ros_install() -> bool:

@@ -30,6 +30,7 @@ LAYERS = (
     {"curation"},
     {"training"},
     {"evaluation"},
+    {"viewer"},
     {"cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

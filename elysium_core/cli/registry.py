@@ -42,6 +42,7 @@ class Verb:
 
 VERBS: tuple[Verb, ...] = (
     Verb("track", "elysium_core.cli.track", "Track objects, given by words or boxes, in a video or camera."),
+    Verb("view", "elysium_core.cli.view", "Follow things in a video or camera in the browser."),
     Verb("ground", "elysium_core.cli.ground", "Find the object that an expression names in an image."),
     Verb("describe", "elysium_core.cli.describe", "Describe the object in a box of an image or video."),
     Verb("ask", "elysium_core.cli.ask", "Answer a question about an image or video."),

@@ -12,6 +12,9 @@ writes one token.
 
 If all requests begin with the same tokens, these are fed only once.
 
+Between passes an answer can be interrupted for other work (:class:`elysium_core.engine.breaks.Breaks`), also by other
+engines of the same model.
+
 Shapes: P prefix tokens, R requests, T new tokens of one pass, S cached tokens, D width.
 """
 
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elysium_core.device import device_errors
+from elysium_core.engine.breaks import Breaks
 from elysium_core.engine.decoder import Decoder
 from elysium_core.engine.draft_tree import ROOT, Drafter, DraftTree
 from elysium_core.errors import BackendError
@@ -35,6 +39,8 @@ _PREFIX = 0
 # Owner of rejected draft tokens: no row attends to them.
 _REJECTED = -1
 _NO_DRAFT = DraftTree((), ())
+# Longest part of a prefix that is fed in one pass while breaks are wanted [tokens].
+_PART_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,10 +134,19 @@ class Engine:
         eos_id: Id of the token that ends an answer.
         capacity: Initial capacity of the cache [tokens]; it grows when needed and never shrinks.
         counters: Counts passes and tokens; new ones by default.
+        breaks: Taken between passes; none by default.
     """
 
-    def __init__(self, llm: Decoder, eos_id: int, capacity: int = 512, counters: EngineCounters | None = None) -> None:
+    def __init__(
+        self,
+        llm: Decoder,
+        eos_id: int,
+        capacity: int = 512,
+        counters: EngineCounters | None = None,
+        breaks: Breaks | None = None,
+    ) -> None:
         self._llm = llm
+        self._breaks = breaks or Breaks()
         self._eos_id = eos_id
         self._cache = llm.new_cache(capacity)
         # For each cached token: _PREFIX, _REJECTED, or the number of the request that it belongs to.
@@ -187,13 +202,25 @@ class Engine:
             _Branch(request, owner, position, request.embeddings[stem:])
             for owner, request in enumerate(requests, _PREFIX + 1)
         ]
+        if opening is not None:
+            opening = self._feed_in_parts(opening)
         if branches:
             self._pass(branches, opening)
         elif opening is not None:
             self._forward(opening, [_PREFIX] * len(opening), list(range(position - len(opening), position)))
         while active := [branch for branch in branches if not branch.done]:
+            self._breaks()
             self._pass(active)
         return [branch.result for branch in branches]
+
+    def _feed_in_parts(self, opening: Tensor) -> Tensor:
+        """While breaks are wanted, feed a long prefix (N, D) in parts, all but the last one, which is returned."""
+        while self._breaks.are_wanted and len(opening) > _PART_TOKENS:
+            part, opening = opening[:_PART_TOKENS], opening[_PART_TOKENS:]
+            start = self._cache.length
+            self._forward(part, [_PREFIX] * len(part), list(range(start, start + len(part))))
+            self._breaks()
+        return opening
 
     def _pass(self, branches: Sequence[_Branch], prefix: Tensor | None = None) -> None:
         """Run one forward pass of all branches, each with its pending tokens and its draft, and accept tokens."""

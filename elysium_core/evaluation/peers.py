@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,10 @@ class PeerModel(ABC):
     def caption(self, frames: Frame | Sequence[Frame]) -> str:
         """Refuse."""
         raise self._refusal()
+
+    def interrupted_by(self, other: Callable[[], object]) -> AbstractContextManager[None]:
+        """Do nothing: other models cannot be interrupted."""
+        return nullcontext()
 
     def warm_up(self) -> None:  # noqa: B027 - nothing to do is right here
         """Do nothing, because the first frame is not timed separately."""

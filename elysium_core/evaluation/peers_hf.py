@@ -79,6 +79,7 @@ class HfModel(PeerModel):
             coordinate_levels=int(match["scale"] or _DEFAULT_SCALE),
             clip_length=1,
             parameters=sum(p.numel() for p in network.parameters()),
+            describes="none",
         )
         super().__init__(info, "it only grounds words: use it with --task rsot or a refcoco benchmark")
 

@@ -104,7 +104,7 @@ class OpenCvModel(PeerModel):
             )
         self._make = trackers[name]
         super().__init__(
-            ModelInfo(name=f"{OPENCV}{name}", backend=f"opencv {cv2.__version__}"),
+            ModelInfo(name=f"{OPENCV}{name}", backend=f"opencv {cv2.__version__}", describes="none"),
             "it follows boxes only, not words: use it with --task sot",
         )
 

@@ -55,5 +55,6 @@ def from_checkpoint(checkpoint: Checkpoint, options: LoadOptions) -> LoadedModel
         clip_length=network.config.clip_length,
         parameters=count_parameters(network),
         weights=fingerprint({tensor.file for tensor in checkpoint.stored.values()}),
+        describes=network.config.describe,
     )
     return LoadedModel(family, info, checkpoint)

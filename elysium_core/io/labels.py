@@ -97,11 +97,12 @@ def draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, font_px: int
     _blend(image, letters, x, y, style.ink, 1.0)
 
 
-def contact_sheet(frames: Sequence[Frame]) -> NDArray[np.uint8]:
-    """Arrange frames in a grid, each with its number in a strip below it.
+def contact_sheet(frames: Sequence[Frame], captions: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Arrange frames in a grid, each with a caption in a strip below it.
 
     Args:
         frames: At least one; all are scaled to the size of the first.
+        captions: One for each frame; its number if there are none.
 
     Returns:
         An RGB uint8 picture.
@@ -118,7 +119,8 @@ def contact_sheet(frames: Sequence[Frame]) -> NDArray[np.uint8]:
         top, left = _SHEET_GAP_PX + row * row_px, _SHEET_GAP_PX + column * column_px
         sheet[top : top + height, left : left + width] = resized(frame.image, width, height)
         style = LabelStyle(_SHEET_GROUND, _SHEET_INK)
-        draw_label(sheet, f"frame {frame.index}", left, top + height, font_px, style)
+        caption = shorten(captions[position], width - 2 * font_px, font_px) if captions else f"frame {frame.index}"
+        draw_label(sheet, caption, left, top + height, font_px, style)
     return sheet
 
 

@@ -27,7 +27,7 @@ class KnownWords:
 
     Attributes:
         text: The expression; empty if it contains no name that the model knows.
-        ignored: Words of the expression that were left out, because the model was not trained on them.
+        ignored: Words of the expression that were left out; articles, "on" and the like are not listed.
         name: The name in it.
     """
 
@@ -55,25 +55,57 @@ class Vocabulary:
     def translate(self, expression: str) -> KnownWords:
         """Write a cleaned expression in the model's own words.
 
-        The last name in it counts: of "the man with a dog" that is wrong, of "the black car on the left" right, so an
-        expression with "with", "near", "in" and the like is cut before that word.
+        The thing that is meant is named before the first "on", "with", "near" and the like: "the man" of "the man with
+        a dog", "the person" of "the person on the bicycle". Of two names there, as in "the dog sofa", the last one
+        counts. What follows is kept if it is a place that the model was trained on, as "on the left".
         """
-        head = _without_tail(expression) if self._kept is not None else expression
-        found = list(self._pattern.finditer(head))
-        if not found:
-            return KnownWords("")
         if self._kept is None:
-            match = found[0]
-            name = self._spoken[match[0].casefold()]
-            # A trained name stays as it was written, with its capital letters.
-            written = match[0] if match[0].casefold() == name.casefold() else name
-            return KnownWords(f"{head[: match.start()]}{written}{head[match.end() :]}", (), name)
-        match = found[-1]
+            return self._renamed(expression)
+        head = _RELATION.split(expression)[0]
+        of_head = list(self._pattern.finditer(head))
+        match = of_head[-1] if of_head else self._pattern.search(expression)
+        if match is None:
+            return KnownWords("")
         name = self._spoken[match[0].casefold()]
-        before, after = _WORD.findall(head[: match.start()]), _WORD.findall(head[match.end() :])
-        kept = [[word for word in words if word.casefold() in self._kept] for words in (before, after)]
-        ignored = tuple(word for word in (*before, *after) if word.casefold() not in self._kept)
-        return KnownWords(" ".join([*kept[0], name, *kept[1]]), ignored, name)
+        before, after = _WORD.findall(expression[: match.start()]), _WORD.findall(expression[match.end() :])
+        text = [*self._before(before), name, *self._place(_WORD.findall(_TAIL.split(expression[match.end() :])[0]))]
+        used = {*text, *_FUNCTION_WORDS}
+        ignored = tuple(word for word in (*before, *after) if word not in used and word.casefold() not in used)
+        return KnownWords(" ".join(text), ignored, name)
+
+    def _renamed(self, expression: str) -> KnownWords:
+        """The expression with the trained name in place of a synonym or plural; all else as it was written."""
+        match = self._pattern.search(expression)
+        if match is None:
+            return KnownWords("")
+        name = self._spoken[match[0].casefold()]
+        # A trained name stays as it was written, with its capital letters.
+        written = match[0] if match[0].casefold() == name.casefold() else name
+        return KnownWords(f"{expression[: match.start()]}{written}{expression[match.end() :]}", (), name)
+
+    def _before(self, words: Sequence[str]) -> list[str]:
+        """The article and the trained words of what precedes the name: "the", "left"."""
+        article = next((word for word in words if word.casefold() in _ARTICLES), "")
+        return [article] * bool(article) + [word for word in words if self._says_where(word)]
+
+    def _place(self, words: Sequence[str]) -> list[str]:
+        """The place in what follows the name: "on the left" of "with a hat on the left"; empty if there is none."""
+        first = next((index for index, word in enumerate(words) if self._says_where(word)), None)
+        if first is None:
+            return []
+        begin = first
+        while begin > 0 and words[begin - 1].casefold() in _FUNCTION_WORDS:
+            begin -= 1
+        return [word for word in words[begin:first] if word.casefold() in self._known_words] + [
+            word for word in words[first:] if self._says_where(word)
+        ]
+
+    @property
+    def _known_words(self) -> set[str]:
+        return self._kept or set()
+
+    def _says_where(self, word: str) -> bool:
+        return word.casefold() in self._known_words - _FUNCTION_WORDS
 
     def nearest(self, expression: str) -> tuple[str, ...]:
         """Known names that are spelt like a word of the expression, at most four; the first ones if there is none."""
@@ -85,8 +117,13 @@ class Vocabulary:
         return tuple(dict.fromkeys(close))[:_NEAREST] or self.names[:_NEAREST]
 
 
-_TAIL = re.compile(r"\s(?:with|near|next to|beside|behind|under|wearing|holding|riding|that|who|which)\s")
-_PLACE = re.compile(r"\s(?:on|in|at|to|from|of)\s")
+_FUNCTION_WORDS = {*_ARTICLES, "on", "in", "at", "to", "from", "of"}
+_TAIL = re.compile(
+    r"\s(?:with|near|next to|beside|behind|under|above|below|between|by|and|wearing|holding|riding|that|who|which)\s",
+    re.IGNORECASE,
+)
+_PLACE = re.compile(r"\s(?:on|in|at|to|from|of)\s", re.IGNORECASE)
+_RELATION = re.compile(f"{_TAIL.pattern}|{_PLACE.pattern}", re.IGNORECASE)
 _LONGEST_NAME_WORDS = 4
 
 

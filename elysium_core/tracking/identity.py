@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +101,7 @@ class IdentityTracker:
 class IdentityModel:
     """A model without weights: it finds everything in the whole frame, and its tracks never move."""
 
-    info = ModelInfo(name="identity")
+    info = ModelInfo(name="identity", describes="none")
 
     def clean_words(self, expression: str) -> str:
         """Clean an expression; every name is accepted."""
@@ -127,6 +128,10 @@ class IdentityModel:
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> IdentityTracker:
         """Make an :class:`IdentityTracker`."""
         return IdentityTracker(replace(config or TrackingConfig(), mode=mode))
+
+    def interrupted_by(self, other: Callable[[], object]) -> AbstractContextManager[None]:
+        """Do nothing, because no answer takes long."""
+        return nullcontext()
 
     def warm_up(self) -> None:
         """Do nothing."""

@@ -153,7 +153,16 @@ def _run(scene: _Scene, out: Path) -> str:
         rate_hz = max(1, int(scene.play.sent_hz * report.answered / report.sent))
         say(f"this machine is slow or busy: most frames were skipped; --rate {rate_hz} plays the video slower")
     sys.stdout.write(report.as_table() + f"\n\nwritten to {out}/: {', '.join([*PICTURES, TRACKS_NAME, REPORT_NAME])}\n")
+    say(f"to follow things in it yourself, in the browser: {_elysium()} view {scene.play.video}")
     return report.failure
+
+
+def _elysium() -> str:
+    """Return the command as it can be typed here: that of this environment, or else the one on the PATH."""
+    path, here = Path(sys.executable).with_name("elysium"), Path.cwd()
+    if not path.is_file():
+        return "elysium"
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _clear(out: Path) -> None:

@@ -57,3 +57,18 @@ def positive(name: str, text: str) -> float:
     if not math.isfinite(number) or number <= 0:
         raise ConfigError(f"{name}:={text} is not a number above 0, such as 15 or 29.97")
     return number
+
+
+def port(name: str, text: str) -> int:
+    """Return the number of a port, 0..65535.
+
+    Args:
+        name: The argument's name, for the message.
+        text: Its value, such as ``"8420"``.
+
+    Raises:
+        ConfigError: It is not a whole number in this range.
+    """
+    if text.strip().isdecimal() and len(text) < 8 and int(text) <= 65_535:
+        return int(text)
+    raise ConfigError(f"{name}:={text} is not a port; use a whole number in 0..65535, such as 8420")

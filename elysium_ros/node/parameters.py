@@ -128,8 +128,10 @@ class Settings:
         "Never changes an answer.", "tokens",
     )  # fmt: skip
     describe_period_s: float = parameter(
-        "describe.period", 0.0, Change.ANY_TIME,
-        "Describe each tracked target by itself this often; 0 = only when asked.", limits=(0.0, 600.0), unit="s",
+        "describe.period", -1.0, Change.ANY_TIME,
+        "Describe each tracked target by itself this often; 0 = only when asked, -1 = every 10 s if the model was "
+        "trained to describe.",
+        limits=(-1.0, 600.0), unit="s",
     )  # fmt: skip
     annotated_scale: float = parameter(
         "publish.annotated_scale", 1.0, Change.ANY_TIME,

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -145,7 +146,7 @@ class Services:
 
     def _describe(self, request: Describe.Request, response: Describe.Response) -> Describe.Response:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
-        answer = self._inference.call(partial(_answer, request), timeout_s, question=True)
+        answer = self._inference.ask(partial(_answer, request), timeout_s)
         response.description = self._publishers.publish_description(answer)
         response.success, response.message = True, _age(answer.image)
         return response
@@ -154,7 +155,7 @@ class Services:
         timeout_s = seconds(request.timeout, "timeout") or MODEL_TIMEOUT_S
         given = self._given_picture(request)
         search = partial(_search, request, given)
-        found, frame, image, least = self._inference.call(search, timeout_s, question=True)
+        found, frame, image, least = self._inference.ask(search, timeout_s)
         response.header = request.image.header if image is None else image.payload.header
         if found.box is None:
             response.message = "NOT_FOUND: the model's answer has no box"
@@ -209,7 +210,8 @@ def _answer(request: Describe.Request, perception: Perception) -> Answer:
     model, zoom, max_age_s = perception.model, perception.config.zoom, perception.max_answer_age_s
     if request.id:
         target = perception.target(int(request.id))
-        return describe_target(model, target, request.question, zoom=zoom, max_age_s=max_age_s)
+        stream = perception.stream(target.camera)
+        return describe_target(model, stream, target, request.question, zoom=zoom, max_age_s=max_age_s)
     stream = perception.stream(request.camera)
     if is_no_box(request.box):
         return describe_scene(model, stream, request.question, max_age_s=max_age_s)
@@ -220,12 +222,13 @@ def _answer(request: Describe.Request, perception: Perception) -> Answer:
 def _search(
     request: Ground.Request, given: Frame | None, perception: Perception
 ) -> tuple[Grounding, Frame, Incoming | None, float]:
-    image, frame = None, given
+    image, frame, stream = None, given, None
     if frame is None:
         stream = perception.stream(request.camera)
         image = check_age(stream.remembered(0), perception.max_answer_age_s)
         frame = stream.frame_of(image)
-    found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
+    with nullcontext() if stream is None else stream.unbroken():
+        found = ground(perception.model, frame, request.expression, zoom=perception.config.zoom)
     return found, frame, image, perception.config.score_threshold
 
 

@@ -6,7 +6,7 @@ Everything here runs in the inference thread, as :mod:`elysium_ros.perception.pe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,19 +28,27 @@ _CROP_MARGIN = 0.15
 
 
 def describe_target(
-    model: PerceptionModel, target: Target, question: str = "", *, zoom: bool = False, max_age_s: float = 0.0
+    model: PerceptionModel,
+    stream: CameraStream,
+    target: Target,
+    question: str = "",
+    *,
+    zoom: bool = False,
+    max_age_s: float = 0.0,
 ) -> Answer:
-    """Describe a target where it was seen last, or answer a question about it.
+    """Describe a target by the last images, in one of which it was seen; or answer a question about it.
 
     Args:
         model: The model.
+        stream: That of the target's camera.
         target: The target; it keeps a description, but not an answer.
-        question: In words; empty for a description.
-        zoom: Describe the part of the frame around the box, at full resolution.
-        max_age_s: Refuse to speak of an image that arrived longer ago than this [s]; 0 = never.
+        question: In words, about the frame in which it was seen last; empty for a description.
+        zoom: Describe the part of the frames around the box, at full resolution.
+        max_age_s: Refuse to speak of a target that was seen last longer ago than this [s]; 0 = never.
 
     Raises:
-        TargetError: It has not been seen yet (``NOT_SEEN``), or not for too long (``IMAGE_OLD``).
+        TargetError: It has not been seen yet (``NOT_SEEN``), or not for too long (``IMAGE_OLD``); or the images were
+            forgotten meanwhile (``IMAGES_FORGOTTEN``).
         ExpressionError: The question cannot be asked.
     """
     sight = target.sight
@@ -48,7 +56,16 @@ def describe_target(
         raise TargetError(f"target {target.id} has not been found yet; there is nothing to describe", code="NOT_SEEN")
     check_age(sight.image, max_age_s)
     question = clean_expression(question) if question else ""
-    text = _about_box(model, sight.frame, sight.box, question, zoom)
+    with stream.unbroken():
+        if question:
+            text = _about_box(model, sight.frame, sight.box, question, zoom)
+        else:
+            images = [image for image in stream.mailbox.recent() if image.epoch == sight.image.epoch]
+            before = [image for image in images if image.number < sight.image.number]
+            after = [image for image in images if image.number > sight.image.number]
+            length = 1 if model.info.describes == "frame" else model.info.clip_length
+            frames, shown = _clip(stream, [*before, sight.image, *after], len(before), sight.frame, length)
+            text = _one_line(model.describe(frames, sight.box, shown, zoom=zoom))
     if not question:
         target.describe(text, sight.image.stamp_ns)
     return Answer(sight.image, sight.frame.width, sight.frame.height, text, target.id, sight.box, question)
@@ -66,14 +83,16 @@ def describe_place(
     """Describe a box in the newest image of a camera, or answer a question about it; see :func:`describe_target`.
 
     Raises:
-        TargetError: There is no image yet (``NO_IMAGE``), or none that is new enough (``IMAGE_OLD``).
+        TargetError: There is no image yet (``NO_IMAGE``), none that is new enough (``IMAGE_OLD``), or they were
+            forgotten meanwhile (``IMAGES_FORGOTTEN``).
         BoxError, ExpressionError, ImageError: The request cannot be answered.
     """
     question = clean_expression(question) if question else ""
     image = check_age(stream.remembered(0), max_age_s)
     frame = stream.frame_of(image)
     box = place(frame.width, frame.height)
-    text = _about_box(model, frame, box, question, zoom)
+    with stream.unbroken():
+        text = _about_box(model, frame, box, question, zoom)
     return Answer(image, frame.width, frame.height, text, box=box, question=question)
 
 
@@ -83,14 +102,17 @@ def describe_scene(
     """Answer a question about the last images of a camera, by default what is happening; see :func:`describe_target`.
 
     Raises:
-        TargetError: There is no image yet (``NO_IMAGE``), or none that is new enough (``IMAGE_OLD``).
+        TargetError: As for :func:`describe_place`.
         ExpressionError, ImageError: The request cannot be answered.
     """
     question = clean_expression(question) if question else ""
     image = check_age(stream.remembered(0), max_age_s)
-    frames = _clip(stream, image, model.info.clip_length)
-    text = _one_line(model.ask(frames, question or SCENE_QUESTION))
-    return Answer(image, frames[-1].width, frames[-1].height, text, question=question)
+    with stream.unbroken():
+        earlier = [other for other in stream.mailbox.recent() if other.number < image.number]
+        frame, length = stream.frame_of(image), model.info.clip_length
+        frames, _ = _clip(stream, [*earlier, image], len(earlier), frame, length)
+        text = _one_line(model.ask(frames, question or SCENE_QUESTION))
+    return Answer(image, frame.width, frame.height, text, question=question)
 
 
 def ground(model: PerceptionModel, frame: Frame, expression: str, *, zoom: bool = False) -> Grounding:
@@ -166,16 +188,32 @@ def _crop(frame: Frame, box: Box) -> Frame:
     return Frame(np.ascontiguousarray(cut), frame.stamp_ns, frame.index)
 
 
-def _clip(stream: CameraStream, newest: Incoming, length: int) -> list[Frame]:
-    """Decode up to ``length`` remembered images, evenly spread, that have the newest one's size; oldest first."""
-    last = stream.frame_of(newest)
-    earlier = [image for image in stream.mailbox.recent() if image.number < newest.number]
-    frames = []
-    for image in sample_evenly([*earlier, newest], min(length, MOST_FRAMES), keep=len(earlier)):
-        if image is newest:
-            continue  # decoded already
+def _clip(
+    stream: CameraStream, images: Sequence[Incoming], shown: int, frame: Frame, length: int
+) -> tuple[list[Frame], int]:
+    """Decode up to ``length`` remembered images, evenly spread, that have the size of one of them.
+
+    Args:
+        stream: Where they come from.
+        images: The images, oldest first.
+        shown: Position of one that is among them in any case.
+        frame: That one, decoded.
+        length: Most frames.
+
+    Returns:
+        The frames, and the position of ``frame``.
+    """
+    frames: list[Frame] = []
+    position = 0
+    for image in sample_evenly(images, min(length, MOST_FRAMES), keep=shown):
+        if image is images[shown]:
+            position = len(frames)
+            frames.append(frame)
+            continue
         try:
-            frames.append(stream.frame_of(image))
+            other = stream.frame_of(image)
         except ImageError:
             continue  # it was reported when it arrived
-    return [frame for frame in frames if frame.image.shape == last.image.shape] + [last]
+        if other.image.shape == frame.image.shape:
+            frames.append(other)
+    return frames, position

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from elysium_core.errors import TargetError
@@ -166,6 +167,7 @@ class CameraStream:
         self._last: FrameJob | None = None
         self._index = 0
         self._undecoded = 0
+        self._restarts = 0
         self._reported_drops = 0
         self._retired_parse_failures = 0
 
@@ -244,6 +246,22 @@ class CameraStream:
             if not tracker.target_ids:
                 self._retire(tracker)
 
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Raise at the end of the block if the images were forgotten meanwhile: an answer about them is void.
+
+        Raises:
+            TargetError: They were (``IMAGES_FORGOTTEN``).
+        """
+        restarts = self._restarts
+        yield
+        if self._restarts != restarts:
+            raise TargetError(
+                "the stamps of the images went backwards, or the tracker was reset, before the answer was complete; "
+                "ask again",
+                code="IMAGES_FORGOTTEN",
+            )
+
     def restart(self, epoch: int) -> None:
         """Forget all frames and start with a new tracker.
 
@@ -251,6 +269,7 @@ class CameraStream:
             epoch: ``Incoming.epoch`` of the images to come.
         """
         self.epoch = epoch
+        self._restarts += 1
         for tracker in self.trackers.copy():
             self._retire(tracker)
         self.trackers.append(self._new_tracker())

@@ -25,7 +25,7 @@ from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason, Handover
 from elysium_ros.perception.types import InferenceSettings, Outputs
-from elysium_ros.perception.worker import Worker
+from elysium_ros.perception.worker import DEACTIVATED, Worker
 
 MODEL_TIMEOUT_S = 30.0
 """How long a caller waits for the model unless it says otherwise [s]."""
@@ -172,7 +172,7 @@ class Inference:
             if restarting is not None:
                 self._worker = None
         if worker is not None and restarting is not None:
-            worker.abandon(WorkerError("the node was deactivated"))
+            worker.abandon(DEACTIVATED)
             for target in handover.targets:
                 target.tell_end(EndReason.INACTIVE)
         if worker is None or perception is None:
@@ -235,8 +235,6 @@ class Inference:
         function: Callable[[Perception], Result],
         timeout_s: float = MODEL_TIMEOUT_S,
         abandon: Callable[[Perception, Result], object] | None = None,
-        *,
-        question: bool = False,
     ) -> Result:
         """Run ``function`` in the inference thread, between two images.
 
@@ -244,7 +242,6 @@ class Inference:
             function: What to run.
             timeout_s: Longest wait [s].
             abandon: Undoes a result that comes after the wait has ended.
-            question: It takes long and changes nothing; see :meth:`Worker.post`.
 
         Raises:
             WorkerError: The node is not active (``NOT_ACTIVE``), or there is no answer in time (``TIMEOUT``, ``BUSY``).
@@ -260,8 +257,26 @@ class Inference:
             lambda: function(perception),
             timeout_s,
             limit_s=max(worker.limit_s, min(timeout_s, MODEL_TIMEOUT_S)),
-            question=question,
             abandon=undo,
+            give_up=lambda: self._life.is_shutting_down,
+        )
+
+    def ask(self, question: Callable[[Perception], Result], timeout_s: float = MODEL_TIMEOUT_S) -> Result:
+        """Have the model answer something that takes long and changes nothing; images are followed meanwhile.
+
+        Args:
+            question: The question.
+            timeout_s: Longest wait [s].
+
+        Raises:
+            WorkerError: As for :meth:`call`; ``NOT_ACTIVE`` also when the node is deactivated before the answer.
+            Exception: Any that ``question`` raises.
+        """
+        worker, perception = self._opened()
+        return worker.ask(
+            lambda take_break: perception.ask(question, take_break),
+            timeout_s,
+            limit_s=max(worker.limit_s, min(timeout_s, MODEL_TIMEOUT_S)),
             give_up=lambda: self._life.is_shutting_down,
         )
 

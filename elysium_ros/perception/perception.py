@@ -6,13 +6,16 @@ Everything here runs in the inference thread (:mod:`elysium_ros.perception.worke
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
 from elysium_ros.perception.answers import DescriptionSchedule, describe_target
 from elysium_ros.perception.camera import CameraStream, Mailbox
+from elysium_ros.perception.requests import Question, TakeBreak
 from elysium_ros.perception.targets import EndReason, Handover, Listener, Sight, Target
 from elysium_ros.perception.types import (
     FrameJob,
@@ -23,6 +26,11 @@ from elysium_ros.perception.types import (
     Place,
     StartRequest,
 )
+
+AUTOMATIC_PERIOD_S = 10.0
+"""Time between two descriptions of one target by a model that can describe, unless it is set [s]."""
+
+Result = TypeVar("Result")
 
 
 class Perception:
@@ -54,7 +62,6 @@ class Perception:
         self.standing_failure = ""
         self._settings = settings
         self._schedule = DescriptionSchedule()
-        self._describe_from_s = float("-inf")
         self._ids = ids
         self._outputs = outputs
         self._targets: dict[int, Target] = {}
@@ -215,7 +222,7 @@ class Perception:
             self._search_again(target, EndReason.MODEL_FAILED)
 
     def look_at(self, image: Incoming) -> None:
-        """Run the trackers of a camera on its next image and publish the result; describe a target if it is due."""
+        """Run the trackers of a camera on its next image and publish the result."""
         stream = self._streams[image.camera]
         if image.number <= stream.last_number:
             return  # a box was drawn on it before its turn came
@@ -231,24 +238,42 @@ class Perception:
         self._follow(stream.trackers, job)
         if len(stream.trackers) > 1:
             stream.drop_idle_trackers()
-        if self._settings.describe_period_s:
-            self._describe_due()
 
     def report(self, error: Exception) -> None:
         """Count and log a failure that no caller waits for."""
         if not self._retired:
             self._outputs.report(error)
 
-    def _describe_due(self) -> None:
-        begin_s = time.monotonic()
-        if begin_s < self._describe_from_s:
-            return  # boxes get half of the time at least
-        target = self._schedule.next(self.targets(), self._settings.describe_period_s, begin_s)
-        if target is not None:
-            answer = describe_target(self.model, target, zoom=self.config.zoom)
-            self._describe_from_s = 2 * time.monotonic() - begin_s
-            if not self._retired:
-                self._outputs.publish_description(answer)
+    def ask(self, question: Callable[[Perception], Result], take_break: TakeBreak) -> Result:
+        """Have the model answer something that takes long.
+
+        Args:
+            question: The question.
+            take_break: What is done between the parts of the answer.
+
+        Raises:
+            Exception: Any that ``question`` or ``take_break`` raises.
+        """
+        with self.model.interrupted_by(take_break):
+            return question(self)
+
+    def next_question(self) -> Question[object] | None:
+        """Return a description that is due by now; None if there is none."""
+        period_s = self._settings.describe_period_s
+        if period_s < 0:
+            period_s = 0.0 if self.model.info.describes == "none" else AUTOMATIC_PERIOD_S
+        if period_s == 0 or self._retired:
+            return None
+        target = self._schedule.next(self.targets(), period_s, time.monotonic())
+        return None if target is None else partial(self.ask, partial(_describe, target))
+
+    def describe(self, target: Target) -> None:
+        """Describe a target and publish the text, if it is still followed."""
+        if self._targets.get(target.id) is not target:
+            return
+        answer = describe_target(self.model, self._streams[target.camera], target, zoom=self.config.zoom)
+        if not self._retired:
+            self._outputs.publish_description(answer)
 
     def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
         """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
@@ -358,3 +383,7 @@ class Perception:
     def _stands(self, stream: CameraStream) -> bool:
         """Say whether the standing request is about this camera."""
         return self._standing is not None and self.stream(self._standing.camera) is stream
+
+
+def _describe(target: Target, perception: Perception) -> None:
+    perception.describe(target)

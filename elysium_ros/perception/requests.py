@@ -1,4 +1,4 @@
-"""Requests to the inference thread: how one is run, answered, refused. Imports no ROS."""
+"""Requests to the inference thread and questions: how one is run, answered, refused. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -6,9 +6,34 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from elysium_core.errors import ElysiumError
+from elysium_ros.perception.types import Incoming
+
+Result = TypeVar("Result")
+
+TakeBreak = Callable[[], None]
+"""Lets requests and images pass while a question is answered; raises ``WorkerError`` if the question is to end."""
+
+Question = Callable[[TakeBreak], Result]
+"""Something that takes long and changes nothing; it is given what it calls as often as it can."""
+
+
+class ImageHandler(Protocol):
+    """Processes images. Its methods run in the inference thread."""
+
+    def look_at(self, image: Incoming) -> None:
+        """Process one image."""
+        ...
+
+    def next_question(self) -> Question[object] | None:
+        """Return what it wants to ask by itself when nobody else asks; None for nothing."""
+        ...
+
+    def report(self, error: Exception) -> object:
+        """Take note of what :meth:`look_at`, or a question of its own, raised."""
+        ...
 
 
 class WorkerError(ElysiumError):
@@ -32,19 +57,26 @@ class Work:
     future: Future[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request.
 
     Attributes:
         future: Takes the answer.
         function: Gives it.
-        limit_s: How long it may take before the model counts as hung [s]; None for the worker's limit.
+        limit_s: How long it, or one part of a question, may take before the model counts as hung [s]; None for the
+            worker's limit.
+        refusal: Why a question that is being answered is not to go on; None if it is.
     """
 
     future: Future[Any]
     function: Callable[[], Any]
     limit_s: float | None
+    refusal: WorkerError | None = None
+
+    def end(self, refusal: WorkerError) -> None:
+        """End a question at its next break."""
+        self.refusal = self.refusal or refusal
 
 
 def answer(future: Future[Any], function: Callable[[], Any]) -> None:

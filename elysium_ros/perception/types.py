@@ -23,7 +23,8 @@ class InferenceSettings:
         buffer_capacity: Recent images remembered for each camera, >= 1.
         warm_up_passes: How often the model is run before the first image, >= 0.
         tracking: Settings of the trackers.
-        describe_period_s: Time between two descriptions of one target [s]; 0 = only when asked.
+        describe_period_s: Time between two descriptions of one target [s]; 0 = only when asked, negative = a time that
+            suits, if the model can describe.
         max_answer_age_s: Questions about an image that arrived longer ago are refused [s]; 0 = never.
         model_timeout_s: How long the model may work on one image before it counts as hung [s].
     """
@@ -32,7 +33,7 @@ class InferenceSettings:
     buffer_capacity: int = 16
     warm_up_passes: int = 1
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    describe_period_s: float = 0.0
+    describe_period_s: float = -1.0
     max_answer_age_s: float = 5.0
     model_timeout_s: float = 5.0
 

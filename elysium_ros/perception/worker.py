@@ -3,6 +3,9 @@
 A model, its trackers and its GPU context belong to one thread. Callbacks of the node never run the model; they post a
 request here and wait, with a deadline, for its answer.
 
+A question, such as one for a description, takes long. The model takes breaks while it answers, in which the thread
+serves requests and images as at other times (:class:`Turns`).
+
 A thread cannot be ended from outside. One whose model hangs is abandoned: everybody who waits is refused, and the
 thread ends when the model returns, if it ever does.
 """
@@ -16,10 +19,22 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Protocol, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from elysium_ros.perception.camera import Mailbox
-from elysium_ros.perception.requests import Request, Work, WorkerError, answer, crash_reason, settle
+from elysium_ros.perception.requests import (
+    ImageHandler,
+    Question,
+    Request,
+    Work,
+    WorkerError,
+    answer,
+    crash_reason,
+    settle,
+)
+from elysium_ros.perception.turns import Turns
 from elysium_ros.perception.types import Incoming
 
 MAX_REQUESTS = 256
@@ -35,22 +50,10 @@ DEFAULT_LIMIT_S = 5.0
 _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
 
-# A camera that has sent an image so recently sends more, which are not to wait for one question after the other.
-_LIVE_S = 1.0
+DEACTIVATED = WorkerError("the node was deactivated")
+"""What those are told whose question is not answered any more."""
 
 Result = TypeVar("Result")
-
-
-class ImageHandler(Protocol):
-    """Processes images. Its methods run in the inference thread."""
-
-    def look_at(self, image: Incoming) -> None:
-        """Process one image."""
-        ...
-
-    def report(self, error: Exception) -> object:
-        """Take note of what :meth:`look_at` raised."""
-        ...
 
 
 class Worker:
@@ -73,7 +76,8 @@ class Worker:
         self._handler: ImageHandler | None = None
         self._requests: deque[Request] = deque()
         self._questions: deque[Request] = deque()
-        self._questions_from_s = self._looked_at_s = float("-inf")
+        self._asked: Request | None = None
+        self._turns = Turns()
         self._mailboxes: Sequence[Mailbox] = ()
         self._next_mailbox = 0
         self._paused = False
@@ -113,11 +117,13 @@ class Worker:
         with self.arrivals:
             self._stopping, self._refusal = True, reason
             self._mailboxes, self._handler = (), None
-            work = self._work
+            work, asked = self._work, self._asked
             self._refuse_waiting()
             self.arrivals.notify_all()
         if work is not None and work.future is not None:
             settle(work.future, error=reason)
+        if asked is not None:
+            settle(asked.future, error=reason)
 
     def allow(self, limit_s: float) -> None:
         """Change how long one image, or a request without a limit of its own, may take [s]."""
@@ -141,10 +147,17 @@ class Worker:
             self._paused = False
             self.arrivals.notify_all()
 
-    def unwatch(self) -> None:
-        """Take no more images."""
+    def unwatch(self, reason: WorkerError = DEACTIVATED) -> None:
+        """Take no more images, and refuse all questions.
+
+        Args:
+            reason: What those who asked are told.
+        """
         with self.arrivals:
             self._mailboxes, self._handler = (), None
+            self._refuse(self._questions, reason)
+            if self._asked is not None:
+                self._asked.end(reason)
 
     def pause(self, paused: bool) -> None:
         """Stop processing images, or go on; requests are answered in both cases."""
@@ -165,26 +178,38 @@ class Worker:
         """The present request or image; None when idle."""
         return self._work
 
-    def post(
-        self, function: Callable[[], Result], limit_s: float | None = None, *, question: bool = False
-    ) -> Future[Result]:
+    def post(self, function: Callable[[], Result], limit_s: float | None = None) -> Future[Result]:
         """Run ``function`` in the thread, between two images.
 
         Args:
             function: What to run.
             limit_s: How long it may run before the model counts as hung [s]; None for the worker's limit.
-            question: It takes long and changes nothing: while images come, questions get half of the time.
 
         Raises:
             WorkerError: The thread is ending (``NOT_ACTIVE``) or was given up, or too many requests wait (``BUSY``).
         """
+        return self._wait_in(self._requests, function, limit_s)
+
+    def post_question(self, question: Question[Result], limit_s: float | None = None) -> Future[Result]:
+        """Have a question answered in the thread, beside the images; one after the other is.
+
+        Args:
+            question: The question.
+            limit_s: How long it may go on without a break before the model counts as hung [s]; None for the worker's.
+
+        Raises:
+            WorkerError: As for :meth:`post`.
+        """
+        return self._wait_in(self._questions, partial(question, self._take_break), limit_s)
+
+    def _wait_in(self, queue: deque[Request], function: Callable[[], Result], limit_s: float | None) -> Future[Result]:
         future: Future[Result] = Future()
         with self.arrivals:
             if self._stopping:
                 raise self._refusal
             if len(self._requests) + len(self._questions) >= MAX_REQUESTS:
                 raise WorkerError(f"{MAX_REQUESTS} requests are waiting already; try again later", code="BUSY")
-            (self._questions if question else self._requests).append(Request(future, function, limit_s))
+            queue.append(Request(future, function, limit_s))
             self.arrivals.notify_all()
         return future
 
@@ -194,7 +219,6 @@ class Worker:
         timeout_s: float,
         *,
         limit_s: float | None = None,
-        question: bool = False,
         abandon: Callable[[Result], None] | None = None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Result:
@@ -204,7 +228,6 @@ class Worker:
             function: What to run.
             timeout_s: Longest wait [s].
             limit_s: As for :meth:`post`.
-            question: As for :meth:`post`.
             abandon: Undoes a result that comes after the caller has gone; runs in the thread.
             give_up: Polled while waiting; true ends the wait early.
 
@@ -212,7 +235,37 @@ class Worker:
             WorkerError: ``TIMEOUT`` no answer in time; ``NOT_ACTIVE`` the thread is ending; ``BUSY``.
             Exception: Any that ``function`` raised.
         """
-        future = self.post(function, limit_s, question=question)
+        return self._result(self.post(function, limit_s), timeout_s, abandon, give_up)
+
+    def ask(
+        self,
+        question: Question[Result],
+        timeout_s: float,
+        *,
+        limit_s: float | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Result:
+        """Have a question answered in the thread, beside the images, and wait for the answer.
+
+        Args:
+            question: The question.
+            timeout_s: Longest wait [s].
+            limit_s: As for :meth:`post_question`.
+            give_up: As for :meth:`call`.
+
+        Raises:
+            WorkerError: As for :meth:`call`; or the images were not watched any more (:meth:`unwatch`).
+            Exception: Any that ``question`` raised.
+        """
+        return self._result(self.post_question(question, limit_s), timeout_s, None, give_up)
+
+    def _result(
+        self,
+        future: Future[Result],
+        timeout_s: float,
+        abandon: Callable[[Result], None] | None,
+        give_up: Callable[[], bool],
+    ) -> Result:
         deadline_s = time.monotonic() + timeout_s
         while not wait([future], timeout=max(0.0, min(_POLL_S, deadline_s - time.monotonic()))).done:
             if give_up():
@@ -224,7 +277,12 @@ class Worker:
         return future.result()
 
     def _leave(self, future: Future[Result], abandon: Callable[[Result], None] | None) -> None:
-        if future.cancel() or abandon is None:
+        if future.cancel():
+            return
+        with self.arrivals:
+            if self._asked is not None and self._asked.future is future:
+                self._asked.end(WorkerError("nobody waits for this answer any more", code="TIMEOUT"))
+        if abandon is None:
             return
 
         def undo(done: Future[Result]) -> None:
@@ -234,12 +292,16 @@ class Worker:
         future.add_done_callback(undo)
 
     def _refuse_waiting(self) -> None:
-        waiting = [*self._requests, *self._questions]
-        self._requests.clear()
-        self._questions.clear()
-        for future in (request.future for request in waiting):
+        self._refuse(self._requests, self._refusal)
+        self._refuse(self._questions, self._refusal)
+
+    @staticmethod
+    def _refuse(queue: deque[Request], reason: WorkerError) -> None:
+        waiting = [request.future for request in queue]
+        queue.clear()
+        for future in waiting:
             if future.set_running_or_notify_cancel():
-                settle(future, error=self._refusal)
+                settle(future, error=reason)
 
     def _run(self) -> None:
         try:
@@ -257,23 +319,22 @@ class Worker:
             image: Incoming | None = None
             with self.arrivals:
                 # An image is taken when no request waits: after them, which may take long, there may be a newer one.
-                while not self._stopping and not self._requests and not self._is_question_due():
-                    if (image := self._next_image()) is not None:
+                while not self._stopping and not self._requests:
+                    wait_s = self._turns.wait_s if self._questions else None
+                    if wait_s == 0 and not self._turns.is_images:
                         break
-                    self.arrivals.wait(self._question_wait_s())
+                    if (image := self._next_image()) is not None or wait_s == 0:
+                        break
+                    self.arrivals.wait(wait_s)
                 if self._stopping:
                     return
             if image is None:
-                image = self._answer_requests()
-            handler = self._handler
-            if image is not None and handler is not None:
-                self._looked_at_s = time.monotonic()
-                self._work = Work(self._looked_at_s, self.limit_s)
-                try:
-                    handler.look_at(image)
-                except Exception as error:  # noqa: BLE001 - the thread must outlive any image
-                    handler.report(error)
-            self._work = None
+                self._answer_requests()
+                self._answer_question()
+                with self.arrivals:
+                    image = self._next_image()
+            if image is not None:
+                self._look(image)
 
     def _next_image(self) -> Incoming | None:
         """Take from the first mailbox that has an image, starting after the last that was served."""
@@ -286,36 +347,82 @@ class Worker:
                 return image
         return None
 
-    def _is_question_due(self) -> bool:
-        return bool(self._questions) and time.monotonic() >= self._questions_from_s
+    def _look(self, image: Incoming) -> None:
+        handler = self._handler
+        if handler is None:
+            return
+        begin_s = time.monotonic()
+        self._work = Work(begin_s, self.limit_s)
+        try:
+            handler.look_at(image)
+            self._turns.looked(begin_s)
+            if not self._questions and self._asked is None:
+                self._have_asked(handler)
+        except Exception as error:  # noqa: BLE001 - the thread must outlive any image
+            handler.report(error)
+        self._work = None
 
-    def _question_wait_s(self) -> float | None:
-        return max(0.0, self._questions_from_s - time.monotonic()) if self._questions else None
+    def _have_asked(self, handler: ImageHandler) -> None:
+        """Put what the handler itself wants to ask among the questions."""
+        question = handler.next_question()
+        if question is None:
+            return
 
-    def _answer_requests(self) -> Incoming | None:
-        """Answer a few requests, or one question; return the newest image after that, None if there is none."""
+        def report(done: Future[object]) -> None:
+            error = done.exception()
+            if isinstance(error, Exception) and not isinstance(error, WorkerError):
+                handler.report(error)
+
+        with suppress(WorkerError):  # the thread is ending
+            self.post_question(question).add_done_callback(report)
+
+    def _answer_requests(self) -> None:
+        """Answer a few requests."""
         for _ in range(_REQUESTS_A_TURN):
             with self.arrivals:
-                if not self._requests:
-                    break
+                # A question that is refused ends before anything else, such as the model itself, is taken away.
+                if not self._requests or (self._asked is not None and self._asked.refusal is not None):
+                    return
                 request = self._requests.popleft()
-            self._answer(request)
-        else:
-            with self.arrivals:
-                return self._next_image()
-        with self.arrivals:
-            question = self._questions.popleft() if self._is_question_due() else None
-        if question is not None:
-            begin_s = time.monotonic()
-            self._answer(question)
-            end_s = time.monotonic()
-            if begin_s - self._looked_at_s < _LIVE_S:
-                self._questions_from_s = 2 * end_s - begin_s
-        with self.arrivals:
-            return self._next_image()
+            limit_s = self.limit_s if request.limit_s is None else request.limit_s
+            self._work = Work(time.monotonic(), limit_s, request.future)
+            answer(request.future, request.function)
+            self._work = None
 
-    def _answer(self, request: Request) -> None:
-        limit_s = self.limit_s if request.limit_s is None else request.limit_s
-        self._work = Work(time.monotonic(), limit_s, request.future)
-        answer(request.future, request.function)
-        self._work = None
+    def _answer_question(self) -> None:
+        """Answer one question, if one may begin."""
+        with self.arrivals:
+            if self._stopping or not self._questions or self._turns.wait_s:
+                return
+            asked = self._asked = self._questions.popleft()
+        self._go_on_with(asked)
+        try:
+            answer(asked.future, asked.function)
+        finally:
+            self._asked = self._work = None
+        self._turns.end_question()
+
+    def _go_on_with(self, asked: Request) -> None:
+        self._turns.begin_part()
+        self._work = Work(time.monotonic(), self.limit_s if asked.limit_s is None else asked.limit_s, asked.future)
+
+    def _take_break(self) -> None:
+        """While a question is answered, serve requests, and an image if it is its turn.
+
+        Raises:
+            WorkerError: The question is not to go on.
+        """
+        asked = self._asked
+        if asked is None:
+            return
+        self._turns.end_part()
+        with self.arrivals:
+            refusal = self._refusal if self._stopping else asked.refusal
+        if refusal is not None:
+            raise refusal
+        self._answer_requests()
+        with self.arrivals:
+            image = self._next_image() if self._turns.is_images else None
+        if image is not None:
+            self._look(image)
+        self._go_on_with(asked)

@@ -184,6 +184,27 @@ def test_answers_do_not_depend_on_what_was_asked_before(tiny, frames):
     assert tiny.ask(frames[:2], "What is it?", 8) == first
 
 
+def test_while_a_text_is_written_a_tracker_follows_and_neither_changes(tiny, frames):
+    def follow(count):
+        tracker = tiny.tracker()
+        tracker.add("the mug")
+        return [tracker.step(frame)[0] for frame in frames[:count]]
+
+    def step():
+        steps.append(tracker.step(frames[len(steps)])[0])
+        if len(steps) == 8:
+            raise ImageError("enough")
+
+    text, tracker, steps = tiny.describe(frames[:4], BOX, max_new_tokens=4), tiny.tracker(), []
+    tracker.add("the mug")
+    with tiny.interrupted_by(step):
+        assert tiny.describe(frames[:4], BOX, max_new_tokens=4) == text
+        assert len(steps) == 7, "after each of four frames, and before all tokens but the first"
+        with pytest.raises(ImageError, match="enough"):
+            tiny.caption(frames[:4], max_new_tokens=4)
+    assert steps + tracker.step(frames[8]) == follow(9)
+
+
 @pytest.mark.parametrize("images", [[], np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), ["a.png"]])
 def test_what_is_no_picture_is_refused(tiny, images):
     for ask in (lambda: tiny.ask(images, "What?"), lambda: tiny.caption(images), lambda: tiny.describe(images, BOX)):

@@ -29,6 +29,17 @@ def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str]) -> N
     assert stages["wait"][0] < stages["node"][0] < run["latency_p99_ms"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [0, 2])
+def test_the_viewer_may_look_on(pages: int, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra `viewer`)")
+    arguments = ["--model", "identity", "--rate", "20", "--seconds", "1", "--size", "64x48", "--json"]
+    assert main([*arguments, "--pages", str(pages)]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["pages"], run["sent"]) == (pages, 20)
+    assert run["answered"] > 0
+
+
 def test_the_slope_is_that_of_the_last_two_thirds() -> None:
     # Warming up takes a lot at once; then 1 MiB a minute.
     samples = [(float(t), 2**20 * (100 if t < 40 else 200) + t * 2**20 // 60) for t in range(181)]
@@ -48,7 +59,15 @@ def test_pictures_have_the_size_and_differ(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--size", "big"], ["--size", "0x5"], ["--size", "99999x1"], ["--rate", "0"], ["--seconds", "-1"]]
+    "arguments",
+    [
+        ["--size", "big"],
+        ["--size", "0x5"],
+        ["--size", "99999x1"],
+        ["--rate", "0"],
+        ["--seconds", "-1"],
+        ["--pages", "99"],
+    ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == BAD_INPUT

@@ -14,9 +14,10 @@ import yaml
 
 from elysium_core.errors import ConfigError
 from elysium_ros.client.node_process import PROFILE_VARIABLES
-from elysium_ros.node.launch_arguments import positive, switch, switches
+from elysium_ros.node.launch_arguments import port, positive, switch, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
+from elysium_ros.viewer.viewer_node import VIEWER_SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = ("track", "replay", "multi_camera")
@@ -83,7 +84,7 @@ def test_arguments_set_parameters_that_exist() -> None:
     tables = constants_of("track")
     parameters = {name: parameter for name, parameter in tables["PARAMETERS"].items() if name != "use_sim_time"}
     kinds = {name: type(SPECS[parameter].default) for name, parameter in parameters.items()}
-    assert set(kinds.values()) == {str, bool}
+    assert set(kinds.values()) == {str, bool, float}
     assert {name for name, kind in kinds.items() if kind is bool} == set(tables["SWITCHES"]) & set(parameters)
 
 
@@ -105,6 +106,17 @@ def test_the_parameters_of_the_video_node_are_documented() -> None:
     assert list(rows) == list(VIDEO_SPECS)
     for name, spec in VIDEO_SPECS.items():
         assert rows[name][:2] == [spec.type_name, f"`{yaml.safe_dump(spec.default).splitlines()[0]}`"]
+
+
+def test_the_parameters_of_the_viewer_are_documented() -> None:
+    page = (ROOT / "docs" / "viewer.md").read_text("utf-8").split("## Parameters of viewer_node\n", 1)[1]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    assert [row[0].strip("`") for row in rows] == list(VIEWER_SPECS)
+    for row, spec in zip(rows, VIEWER_SPECS.values(), strict=True):
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        assert row[1:] == [spec.type_name, f"`{json.dumps(default)}`", spec.description]
 
 
 def test_rviz_shows_topics_that_the_node_has() -> None:
@@ -152,6 +164,14 @@ def test_a_rate_may_be_a_whole_number() -> None:
             positive("rate", text)
 
 
+def test_a_port_is_a_whole_number_in_its_range() -> None:
+    assert [port("viewer_port", text) for text in ("0", "8420", "65535")] == [0, 8420, 65535]
+    for text in ("-1", "65536", "84.5", "http", "", "9" * 5000):
+        with pytest.raises(ConfigError) as caught:
+            port("viewer_port", text)
+        assert f"viewer_port:={text}" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["track", "replay"])
 def test_the_values_of_switches_are_not_left_to_launch(name: str) -> None:
     calls = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)]
@@ -187,8 +207,9 @@ def test_arguments_keep_their_type() -> None:
     from launch import LaunchContext
 
     given = arguments(
-        expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16"
-    )
+        expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16",
+        describe_period="20",
+    )  # fmt: skip
     values = load("track").explicit_parameters(given)
     evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
@@ -197,6 +218,7 @@ def test_arguments_keep_their_type() -> None:
         "autostart": False,
         "model.fast_resize": True,
         "model.precision": "float16",
+        "describe.period": 20.0,
         "cameras": ["front", "rear"],
     }
 

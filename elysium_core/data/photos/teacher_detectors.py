@@ -117,40 +117,35 @@ class YoloxDetector:
         return str(inputs[0].name), side
 
 
-class ZeroShotDetector:
-    """An open-vocabulary detector of transformers, from disk.
+class OpenVocabulary:
+    """An open-vocabulary detector of transformers, from disk, that is asked for other names in every picture.
 
     Detectors that take a list of texts (OWL-ViT, OWLv2) look once at a photo, others (Grounding DINO) once for each
     name.
 
     Args:
         name: A folder, or the id of a model that was pulled.
-        names: What to look for.
         least_score: Boxes with a lower score are left out, 0..1.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ModelFileError: The model is not there or cannot be loaded.
         BackendError: It is no such detector.
-        ConfigError: There is no name to look for.
     """
 
-    def __init__(self, name: str, names: Sequence[str], least_score: float = 0.3, device: str = "cpu") -> None:
-        if not names:
-            raise ConfigError("an open-vocabulary detector needs names to look for; give at least one")
-        self.name = name
-        self._names, self._least_score = tuple(names), least_score
+    def __init__(self, name: str, least_score: float = 0.3, device: str = "cpu") -> None:
+        self._least_score = least_score
         self._network, self._processor, self._takes_lists = _load_zero_shot(name, device)
 
     @torch.inference_mode()
-    def detect(self, image: NDArray[np.uint8]) -> list[PhotoObject]:
-        """Return the things in an RGB uint8 image (H, W, 3), the surest first."""
+    def find(self, image: NDArray[np.uint8], names: Sequence[str]) -> list[PhotoObject]:
+        """Return the named things in an RGB uint8 image (H, W, 3), the surest first; at least one name is needed."""
         height, width = image.shape[:2]
         if self._takes_lists:
-            boxes, scores, labels = self._ask(image, [[f"a photo of a {name}" for name in self._names]])
-            return _kept(boxes, scores, [self._names[int(n)] for n in labels], width, height)
-        parts = [self._ask(image, f"{name.lower().rstrip('.')}.") for name in self._names]
-        found = [name for name, part in zip(self._names, parts, strict=True) for _ in part[1]]
+            boxes, scores, labels = self._ask(image, [[f"a photo of a {name}" for name in names]])
+            return _kept(boxes, scores, [names[int(n)] for n in labels], width, height)
+        parts = [self._ask(image, f"{name.lower().rstrip('.')}.") for name in names]
+        found = [name for name, part in zip(names, parts, strict=True) for _ in part[1]]
         boxes, scores = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
         return _kept(boxes, scores, found, width, height)
 
@@ -165,6 +160,33 @@ class ZeroShotDetector:
         labels = found["labels"].tolist() if self._takes_lists else ()
         boxes = found["boxes"].float().cpu().numpy().reshape(-1, 4)
         return boxes, found["scores"].float().cpu().numpy().reshape(-1), labels
+
+
+class ZeroShotDetector:
+    """An open-vocabulary detector that looks for the same names in every photo.
+
+    Args:
+        name: See :class:`OpenVocabulary`.
+        names: What to look for.
+        least_score: Boxes with a lower score are left out, 0..1.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ModelFileError: The model is not there or cannot be loaded.
+        BackendError: It is no such detector.
+        ConfigError: There is no name to look for.
+    """
+
+    def __init__(self, name: str, names: Sequence[str], least_score: float = 0.3, device: str = "cpu") -> None:
+        if not names:
+            raise ConfigError("an open-vocabulary detector needs names to look for; give at least one")
+        self.name = name
+        self._names = tuple(names)
+        self._network = OpenVocabulary(name, least_score, device)
+
+    def detect(self, image: NDArray[np.uint8]) -> list[PhotoObject]:
+        """Return the things in an RGB uint8 image (H, W, 3), the surest first."""
+        return self._network.find(image, self._names)
 
 
 def _load_zero_shot(name: str, device: str) -> tuple[Any, Any, bool]:

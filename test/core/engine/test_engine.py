@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from elysium_core.engine import engine as engine_module
+from elysium_core.engine.breaks import Breaks
 from elysium_core.engine.draft_tree import DraftTree, DraftTrie
 from elysium_core.engine.engine import Engine, EngineCounters, Request
 from elysium_core.errors import BackendError
@@ -387,6 +388,27 @@ def test_engines_may_share_counters(llm, embed):
     for _ in range(2):
         Engine(llm, NO_EOS, counters=counters).answer([Request(embed("x"), None, 3)])
     assert counters.passes == 6
+
+
+@pytest.mark.parametrize("part", [engine_module._PART_TOKENS, 3])
+def test_in_its_breaks_other_engines_answer_and_no_token_changes(llm, embed, monkeypatch, part):
+    monkeypatch.setattr(engine_module, "_PART_TOKENS", part)
+    prefix, question, breaks, between = embed("Frame 1: a mug"), embed("where is it?"), Breaks(), []
+    other, live = Engine(llm, NO_EOS, breaks=breaks), embed("Frame 2: an apple")
+    other.answer([], live)
+
+    def answer_another():
+        assert not torch.is_inference_mode_enabled()
+        between.append(other.answer([Request(embed("what?"), None, 4)])[0].token_ids)
+
+    engine = Engine(llm, NO_EOS, breaks=breaks)
+    with breaks.given_to(answer_another):
+        answer = engine.answer([Request(question, None, TOKENS)], prefix)[0]
+    assert answer.token_ids == plain(llm, question, prefix).token_ids
+    assert between == [plain(llm, embed("what?"), live, tokens=4).token_ids] * (TOKENS - 1 + (len(prefix) - 1) // part)
+    assert engine.prefix_length == len(prefix)
+    engine.answer([Request(question, None, 4)])
+    assert len(between) == TOKENS - 1 + (len(prefix) - 1) // part, "after the block nobody wants breaks"
 
 
 def test_there_is_no_stem_without_company():

@@ -57,6 +57,7 @@ def test_a_model_that_does_not_follow_fails_the_demo(
     said = capsys.readouterr()
     assert "no better than a frozen first box" in said.err
     assert f"{FRAMES} sent" in said.out
+    assert f"elysium view {recording / VIDEO_NAME}" in said.err
     assert {path.name for path in tmp_path.iterdir()} >= RESULTS
     report = json.loads((tmp_path / "report.json").read_text())
     assert [target["expression"] for target in report["targets"]] == ["the red square", "the blue square"]

@@ -1,7 +1,7 @@
 """Descriptions, questions and one-shot grounding, and when a description is due."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from elysium_core.errors import ExpressionError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_ros.perception import perception as perception_module
 from elysium_ros.perception.answers import (
     DescriptionSchedule,
     describe_place,
@@ -20,16 +19,18 @@ from elysium_ros.perception.answers import (
     describe_target,
     ground,
 )
+from elysium_ros.perception.targets import EndReason
 from elysium_ros.perception.types import InferenceSettings
 
 
 def test_a_target_is_described_where_it_was_seen_last(scene):
     target = scene.start("the red mug")
+    describe = partial(describe_target, scene.perception.model, scene.perception.stream(""), target)
     with pytest.raises(TargetError, match="not been found yet") as caught:
-        describe_target(scene.perception.model, target)
+        describe()
     assert caught.value.code == "NOT_SEEN"
     scene.see(5)
-    answer = describe_target(scene.perception.model, target)
+    answer = describe()
     assert (answer.text, answer.image.stamp_ns, answer.target_id) == ("something at 0,0,100,100", 5, target.id)
     scene.see(6)
     view = scene.results[-1].views[0]
@@ -39,7 +40,8 @@ def test_a_target_is_described_where_it_was_seen_last(scene):
 def test_a_target_given_by_a_box_can_be_described_at_once(scene, at):
     scene.see(5)
     target = scene.start(place=at(16, 12, 32, 24))
-    assert describe_target(scene.perception.model, target).text == "something at 25,25,50,50"
+    answer = describe_target(scene.perception.model, scene.perception.stream(""), target)
+    assert answer.text == "something at 25,25,50,50"
 
 
 def test_a_box_and_the_scene_are_described_in_the_newest_image(scene, at):
@@ -56,6 +58,10 @@ def test_a_box_and_the_scene_are_described_in_the_newest_image(scene, at):
 
 class AskedModel(IdentityModel):
     """Remembers what it was asked about."""
+
+    def describe(self, frames, box, frame_index=0, *, zoom=False):
+        self.asked, self.shown = frames, frame_index
+        return super().describe(frames, box, frame_index)
 
     def ask(self, frames, question):
         self.asked = frames
@@ -86,6 +92,53 @@ def test_the_images_of_a_scene_are_spread_evenly_over_what_is_remembered(make_sc
         scene.see(stamp)
     describe_scene(model, scene.perception.stream(""))
     assert [frame.stamp_ns for frame in model.asked] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(("describes", "seen"), [("clip", ([1, 2, 4], 1)), ("frame", ([2], 0))])
+def test_a_hidden_target_is_described_by_the_clip_around_the_frame_in_which_it_was_seen_last(
+    make_scene, describes, seen
+):
+    model = AskedModel()
+    model.info = replace(IdentityModel.info, clip_length=4, describes=describes)
+    scene = make_scene(model=model)
+    target = scene.start("the red mug")
+    for stamp in (1, 2, 3, 4):
+        scene.see(stamp, size=(48, 64) if stamp != 3 else (10, 10))
+        if stamp == 2:
+            sight = target.sight
+    target.sight = sight
+    answer = describe_target(model, scene.perception.stream(""), target)
+    assert ([frame.stamp_ns for frame in model.asked], model.shown) == seen
+    assert (answer.image.stamp_ns, answer.text) == (2, "something at 0,0,100,100")
+    for stamp in (5, 6, 7, 8):
+        scene.see(stamp)
+    target.sight = sight
+    describe_target(model, scene.perception.stream(""), target)
+    assert (model.asked[0].stamp_ns, model.shown) == (2, 0), "also after its frame has left the memory"
+
+
+def test_an_answer_about_images_that_were_forgotten_meanwhile_is_refused(make_scene, at):
+    class Model(IdentityModel):
+        def describe(self, *_, **__):
+            scene.perception.reset(EndReason.RESET)
+            return ""
+
+        ask = describe
+
+    scene = make_scene(model=(model := Model()))
+    stream = scene.perception.stream("")
+    answers = (
+        lambda target: describe_target(model, stream, target),
+        lambda target: describe_place(model, stream, at(1, 1, 9, 9)),
+        lambda target: describe_scene(model, stream),
+    )
+    for stamp, answer in enumerate(answers):
+        scene.see(2 * stamp + 1)
+        target = scene.start("the red mug")
+        scene.see(2 * stamp + 2)
+        with pytest.raises(TargetError) as caught:
+            answer(target)
+        assert caught.value.code == "IMAGES_FORGOTTEN"
 
 
 def test_grounding_leaves_no_trace(scene):
@@ -154,17 +207,37 @@ def test_the_text_of_a_model_becomes_one_line(make_scene):
     assert describe_scene(scene.perception.model, scene.perception.stream("")).text == "a red mug"
 
 
-def test_descriptions_without_being_asked_leave_half_of_the_time_to_boxes(make_scene, monkeypatch):
-    scene, now = make_scene(), [100.0]
-    monkeypatch.setattr(perception_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(
-        scene.perception.model, "describe", lambda *_, **__: now.__setitem__(0, now[0] + 2.0) or "a mug"
-    )
-    scene.perception.configure(InferenceSettings(describe_period_s=0.1))
+@pytest.mark.parametrize(
+    ("describes", "period_s", "due"),
+    [
+        ("clip", 10.0, [1, 1, 1]),
+        ("clip", -1.0, [1, 1, 1]),
+        ("clip", 0.0, [0, 0, 0]),
+        ("none", -1.0, [0, 0, 0]),
+        ("none", 5.0, [1, 1, 1]),
+    ],
+)
+def test_targets_are_described_by_themselves_if_the_model_can_or_if_it_is_wanted(make_scene, describes, period_s, due):
+    model = IdentityModel()
+    model.info = replace(IdentityModel.info, describes=describes)
+    scene = make_scene(model=model)
+    scene.perception.configure(InferenceSettings(describe_period_s=period_s))
+    assert scene.perception.next_question() is None, "nothing is followed"
     scene.start("one")
     described = []
-    for stamp in range(1, 8):
+    for stamp in (1, 2, 3):
         scene.see(stamp)
+        if question := scene.perception.next_question():
+            question(lambda: None)
         described.append(len(scene.outputs.answers))
-        now[0] += 0.5
-    assert described == [1, 1, 1, 1, 2, 2, 2]
+    assert described == due
+
+
+def test_a_target_that_has_ended_meanwhile_is_not_described(scene):
+    scene.perception.configure(InferenceSettings(describe_period_s=1.0))
+    scene.start("one")
+    scene.see(1)
+    question = scene.perception.next_question()
+    scene.perception.stop(0)
+    question(lambda: None)
+    assert scene.outputs.answers == []

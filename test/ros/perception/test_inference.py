@@ -1,6 +1,10 @@
 """The life of the inference thread: loaded, open, closed, freed."""
 
+import itertools
 import threading
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, TrackingConfig
 from elysium_ros.perception import inference as module
+from elysium_ros.perception.answers import describe_target
 from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason
@@ -121,6 +126,57 @@ def test_an_image_is_followed_published_and_described_when_it_is_time(inference,
         inference.call(lambda perception: perception.start(StartRequest("", "more", add=True)))
     state = inference.state()
     assert (state.received, state.dropped, state.failures, state.paused) == (3, 0, 0, False)
+
+
+class WritingModel(ClosableModel):
+    """Writes one word after the other, each of which takes a while, with a break before each."""
+
+    def interrupted_by(self, other):
+        self.take_break = other
+        return nullcontext()
+
+    def describe(self, frames, box, frame_index=0, *, zoom=False):
+        for _ in range(40):
+            time.sleep(0.003)
+            self.take_break()
+        return "a red mug"
+
+
+def test_a_target_is_followed_while_a_text_about_it_is_written_and_deactivation_ends_the_text(
+    inference, load, results, until, picture
+):
+    load(A, WritingModel)
+    [mailbox] = inference.open(replace(SETTINGS, buffer_capacity=4), results)
+    mailbox.put(1, picture(48, 64), 1)
+    target = inference.call(lambda perception: perception.start(StartRequest("", "the red mug")))
+    answers, stamps = [], itertools.count(2)
+
+    def describe(perception):
+        return describe_target(perception.model, perception.stream(""), target)
+
+    def ask():
+        try:
+            answers.append(inference.ask(describe).text)
+        except WorkerError as error:
+            answers.append(error.code)
+
+    def send():
+        stamp = next(stamps)
+        mailbox.put(stamp, picture(48, 64), 1)
+        until(lambda: results.jobs and results.jobs[-1].image.stamp_ns == stamp)
+
+    send()
+    threading.Thread(target=ask).start()
+    until(lambda: inference.state().busy_s)
+    begun = len(results.jobs)
+    until(lambda: send() or answers)
+    assert answers == ["a red mug"]
+    assert len(results.jobs) - begun > 10, "results came all the time"
+    assert [view.id for view in results.jobs[-1].views] == [target.id]
+    threading.Thread(target=ask).start()
+    until(lambda: inference.state().busy_s)
+    inference.close()
+    assert until(lambda: answers[1:]) == ["NOT_ACTIVE"]
 
 
 def test_what_fails_without_a_caller_is_reported(inference, load, results, until):

@@ -14,8 +14,9 @@ from elysium_ros.perception.worker import MAX_REQUESTS, Worker
 class Watch:
     """Looks at images as the test says; notes what failed."""
 
-    def __init__(self, look=lambda image: None):
+    def __init__(self, look=lambda image: None, question=lambda: None):
         self.look_at = look
+        self.next_question = question
         self.failures = []
 
     def report(self, error):
@@ -178,7 +179,7 @@ def test_a_flood_of_requests_lets_images_pass_and_the_newest_is_taken_after_them
     assert order == [0, 1, 2, "image 4", 3, 4, "image 6"], "the first four requests, one image, the others, one image"
 
 
-def test_questions_get_half_of_the_time_while_images_come_and_requests_do_not_wait_for_them(watching, until):
+def test_questions_in_one_piece_get_half_of_the_time_while_images_come_and_requests_do_not_wait(watching, until):
     order = []
 
     def look(image):
@@ -193,7 +194,7 @@ def test_questions_get_half_of_the_time_while_images_come_and_requests_do_not_wa
     worker, mailbox = watching(Watch(look))
     mailbox.put(1, None, 1)
     until(lambda: "image" in order)
-    questions = [worker.post(lambda n=n: ask(n), question=True) for n in range(3)]
+    questions = [worker.post_question(lambda take_break, n=n: ask(n)) for n in range(3)]
     until(lambda: 0 in order)
     worker.call(lambda: order.append("request"), 5.0)
     until(lambda: all(question.done() for question in questions))
@@ -206,8 +207,97 @@ def test_questions_get_half_of_the_time_while_images_come_and_requests_do_not_wa
 def test_questions_do_not_wait_for_images_that_nobody_sends(start):
     worker, order = start(), []
     for n in range(3):
-        worker.post(lambda n=n: order.append(n), question=True)
-    assert worker.call(lambda: list(order), 5.0, question=True) == [0, 1, 2]
+        worker.ask(lambda take_break, n=n: order.append(n), 5.0)
+    assert order == [0, 1, 2]
+
+
+def writing(parts, order, name="word"):
+    """A question whose answer is written in parts, with a break after each."""
+
+    def question(take_break):
+        for _ in range(parts):
+            order.append(name)
+            time.sleep(0.002)
+            take_break()
+        return name * parts
+
+    return question
+
+
+def test_images_and_requests_pass_while_an_answer_is_written_and_neither_waits_for_more_than_a_few_parts(
+    watching, until
+):
+    order = []
+
+    def look(image):
+        order.append("image")
+        time.sleep(0.012)
+        mailbox.put(image.stamp_ns + 1, None, 1)
+
+    worker, mailbox = watching(Watch(look))
+    mailbox.put(1, None, 1)
+    until(lambda: "image" in order)
+    answer = worker.post_question(writing(30, order))
+    until(lambda: "word" in order)
+    worker.call(lambda: order.append("request"), 5.0)
+    assert answer.result(5.0) == "word" * 30
+    worker.unwatch()
+    begin, end = order.index("word"), len(order) - order[::-1].index("word")
+    between = "".join(name[0] for name in order[begin:end]).replace("r", "")
+    runs = [len(run) for run in between.split("i") if run]
+    assert len(runs) >= 5, "images pass all the time"
+    assert "ii" not in between, "and an answer goes on after each of them"
+    assert begin < order.index("request") < end
+
+
+def test_an_answer_ends_early_when_nobody_waits_for_it_or_the_images_or_the_thread_end(watching, until):
+    order = []
+    worker, _ = watching(Watch())
+    with pytest.raises(WorkerError) as caught:
+        worker.ask(writing(10**6, order), 0.05)
+    assert caught.value.code == "TIMEOUT"
+    running, waiting = (worker.post_question(writing(10**6, order, name)) for name in ("running", "waiting"))
+    until(lambda: "running" in order)
+    worker.unwatch()
+    stopped = worker.post_question(writing(10**6, order, "stopped"))
+    until(lambda: "stopped" in order)
+    assert worker.stop(5.0)
+    for refused, reason in ((running, "deactivated"), (waiting, "deactivated"), (stopped, "shutting down")):
+        with pytest.raises(WorkerError, match=reason) as caught:
+            refused.result(5.0)
+        assert caught.value.code == "NOT_ACTIVE"
+    assert "waiting" not in order
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_model_that_hangs_or_ends_the_thread_beside_an_answer_is_told_to_who_asked(watching, until, crashes):
+    go, order = threading.Event(), []
+    worker, mailbox = watching(Watch(leave if crashes else lambda image: go.wait(5.0)))
+    answer = worker.post_question(writing(10**6, order))
+    until(lambda: order)
+    mailbox.put(1, None, 1)
+    until(lambda: worker.crash or (worker.work and worker.work.future is None))
+    worker.abandon(WorkerError("it hangs", code="MODEL_TIMEOUT"))
+    with pytest.raises(WorkerError) as caught:
+        answer.result(5.0)
+    assert caught.value.code == ("MODEL_CRASHED" if crashes else "MODEL_TIMEOUT")
+    go.set()
+
+
+def test_what_the_handler_asks_by_itself_waits_for_others_and_its_failure_is_reported(watching, until):
+    order, own = [], []
+    watch = Watch(question=lambda: own.pop() if own else None)
+    _, mailbox = watching(watch)
+    own.append(writing(2, order, "own"))
+    mailbox.put(1, None, 1)
+    until(lambda: order == ["own", "own"])
+
+    def fail(take_break):
+        raise RuntimeError("broken")
+
+    own.append(fail)
+    stamps = itertools.count(2)
+    until(lambda: mailbox.put(next(stamps), None, 1) and watch.failures == ["broken"])
 
 
 def test_a_paused_worker_answers_but_does_not_look(watching, until):

@@ -124,14 +124,14 @@ def tokenizer_once():
         yield
 
 
-@pytest.fixture
-def real_file(tmp_path, square_photos, encoder_file, sprites_once, tokenizer_once) -> Path:
-    """The recipe as a file."""
+@pytest.fixture(scope="session")
+def real_file(tmp_path_factory, square_photos, encoder_file, sprites_once, tokenizer_once) -> Path:
+    """The recipe as a file; read only."""
     raw = TINY | {
         "model": TINY["model"] | {"encoder_weights": str(encoder_file)},
         "data": TINY["data"] | {"photos": [str(square_photos)]},
     }
-    path = tmp_path / "real.yaml"
+    path = tmp_path_factory.mktemp("recipe") / "real.yaml"
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     return path
 
