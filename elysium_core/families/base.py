@@ -208,6 +208,22 @@ class Family(Protocol):
         """Token ids from the first question to the beginning of the answer to ``question``."""
         ...
 
+    def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:
+        """The answer of transformers' own ``generate`` with the same weights: the judge of ``elysium check``.
+
+        Args:
+            images: RGB uint8 images (H, W, 3), at least one.
+            question: The question.
+            max_new_tokens: Longest answer [tokens].
+
+        Returns:
+            Token ids, without the end token.
+
+        Raises:
+            BackendError: There is no such judge for this model (``REFERENCE``).
+        """
+        ...
+
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """Indices of the digit tokens of each bracket of an answer, in the order of the brackets."""
         ...

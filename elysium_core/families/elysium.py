@@ -14,6 +14,7 @@ from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
 from elysium_core.families.base import Anchor, CropSizes, Family, FamilySettings, Seen, Steps
+from elysium_core.families.llama_reference import build_reference, generate_after
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.target_selector import AnchorTokens
@@ -170,6 +171,15 @@ class ElysiumFamily:
     ) -> list[int]:
         """See :class:`elysium_core.families.base.Family`."""
         return self._layout.conversation(question, history, with_frames=with_frames)
+
+    @torch.inference_mode()
+    def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:
+        """See :class:`elysium_core.families.base.Family`; the visual tokens are this family's own."""
+        llm = self.network.llm
+        if llm.quantization != "none":
+            raise BackendError(f"transformers cannot run {llm.quantization} weights of this model", code="REFERENCE")
+        prompt = torch.cat([self.opening(self.encode(images)), self.embed(self.conversation(question))])
+        return generate_after(build_reference(llm), prompt, self.tokenizer.eos_id, max_new_tokens)
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """See :class:`elysium_core.families.base.Family`."""

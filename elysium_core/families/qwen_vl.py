@@ -22,6 +22,7 @@ from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.errors import BackendError, ImageError
 from elysium_core.families.base import Anchor, CropSizes, FamilySettings, Seen
 from elysium_core.families.json_boxes import JsonBoxGrammar
+from elysium_core.families.llama_reference import until
 from elysium_core.families.transformers_decoder import TransformersDecoder
 from elysium_core.families.wide_rows import WideRows
 from elysium_core.geometry import Box
@@ -115,6 +116,10 @@ class ImageRows:
             steps = (_PER_MILLE, _PER_MILLE) if self._relative else (width * patch, height * patch)
             found.append(Seen(rows, steps))
         return found
+
+    def token_counts(self, grids: Tensor) -> list[int]:
+        """Visual tokens of images with these numbers of patches (images, 3)."""
+        return [int(count) for count in grids.prod(-1) // self._processor.merge_size**2]
 
     def pixels(self, images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
         """Patches of images, and the number of patches (images, 3) of each in time, height and width."""
@@ -231,10 +236,35 @@ class QwenFamily:
             for box in self.grammar.boxes("".join(pieces))
         ]
 
-    def ids_for_generate(self, question: str, seen: Sequence[Seen]) -> list[int]:
-        """The whole prompt as transformers' own ``generate`` takes it, with one placeholder for each visual token."""
+    @torch.inference_mode()
+    def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:
+        """See :class:`elysium_core.families.base.Family`; transformers gets pixels and ids, nothing of this module."""
+        pixels, grid = self.images.pixels(images)
+        placeholder, eos = self.model.config.image_token_id, self.tokenizer.eos_id
+        prompt = torch.tensor([self.ids_for_generate(question, self.images.token_counts(grid))], device=self.device)
+        self.model.model.rope_deltas = None  # of an earlier call
+        written = self.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=pixels,
+            image_grid_thw=grid.to(self.device),
+            mm_token_type_ids=(prompt == placeholder).int(),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=eos,
+            pad_token_id=eos,
+        )
+        return until(written[0, prompt.shape[1] :].tolist(), eos)
+
+    def ids_for_generate(self, question: str, token_counts: Sequence[int]) -> list[int]:
+        """The whole prompt as transformers' own ``generate`` takes it, with one placeholder for each visual token.
+
+        Args:
+            question: The question.
+            token_counts: Visual tokens of each image.
+        """
         ids: list[int] = []
-        for number, frame in enumerate(seen, 1):
+        for number, count in enumerate(token_counts, 1):
             before = self._to_user if number == 1 else (self._image_end,)
-            ids += [*before, self._image_start, *[self.model.config.image_token_id] * len(frame.rows)]
-        return [*ids, *self.conversation(question, with_frames=bool(seen))]
+            ids += [*before, self._image_start, *[self.model.config.image_token_id] * count]
+        return [*ids, *self.conversation(question, with_frames=bool(token_counts))]

@@ -12,7 +12,6 @@ from random import Random
 
 import numpy as np
 import pytest
-import torch
 
 from elysium_core.engine.draft_tree import DraftTree
 from elysium_core.engine.engine import Engine, EngineCounters, Request
@@ -36,25 +35,6 @@ class Truth:
     answers: dict[tuple[str, int], list[list[int]]] = field(default_factory=dict)
 
 
-def generate(family: QwenFamily, images: Sequence[np.ndarray], question: str) -> list[int]:
-    """Greedy decoding by transformers."""
-    pixels, grid = family.images.pixels(images)
-    ids = torch.tensor([family.ids_for_generate(question, family.encode(images))])
-    family.model.model.rope_deltas = None
-    written = family.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        pixel_values=pixels,
-        image_grid_thw=grid,
-        mm_token_type_ids=(ids == family.model.config.image_token_id).int(),
-        max_new_tokens=LONGEST,
-        do_sample=False,
-        eos_token_id=family.tokenizer.eos_id,
-        pad_token_id=0,
-    )[0, ids.shape[1] :].tolist()
-    return written[: written.index(family.tokenizer.eos_id)] if family.tokenizer.eos_id in written else written
-
-
 def shown(window: str, frame: int) -> slice:
     """The frames that the prompt about a frame holds, beside the anchor."""
     return slice(1, frame + 1) if window == "growing" else slice(frame, frame + 1)
@@ -69,7 +49,8 @@ def ask_generate(family: QwenFamily, seed: int, windows: Sequence[str], frames: 
             if window != "single":
                 images = [truth.images[0], *images]
             truth.answers[window, frame] = [
-                generate(family, images, family.question(REC if window == "single" else RSOT, words)) for words in WORDS
+                family.generate(images, family.question(REC if window == "single" else RSOT, words), LONGEST)
+                for words in WORDS
             ]
     return truth
 
@@ -152,6 +133,7 @@ def test_deepstack_matters(truths, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_answers_are_those_of_generate_in_many_models(kind, seed, tmp_path, write_qwen_checkpoint):

@@ -38,7 +38,9 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_the_prompt_is_the_chat_of_the_model(family, kind):
     seen = family.encode([noise(60, 90), noise(130, 40)])
     question = family.question(REC, "the red mug")
-    text = family.tokenizer._backend.decode(family.ids_for_generate(question, seen), skip_special_tokens=False)
+    text = family.tokenizer._backend.decode(
+        family.ids_for_generate(question, [len(each.rows) for each in seen]), skip_special_tokens=False
+    )
     first, second = ("<|vision_start|>" + "<|image_pad|>" * len(each.rows) + "<|vision_end|>" for each in seen)
     asked = "Locate the red mug, output its bbox coordinates in JSON format."
     assert text == SYSTEM[kind] + (f"<|im_start|>user\n{first}{second}{asked}<|im_end|>\n<|im_start|>assistant\n")
@@ -59,7 +61,7 @@ def test_places_are_those_of_transformers(family, monkeypatch):
     """Of three images of different shapes, one of them large, with words between and behind."""
     images = [noise(60, 90), noise(200, 220), noise(130, 40)]
     seen, question = family.encode(images), family.question(REC, "mug")
-    ids = torch.tensor([family.ids_for_generate(question, seen)])
+    ids = torch.tensor([family.ids_for_generate(question, [len(each.rows) for each in seen])])
     kinds = (ids == family.model.config.image_token_id).int()
     places, _ = family.model.model.get_rope_index(
         ids, mm_token_type_ids=kinds, image_grid_thw=family.images.pixels(images)[1]
