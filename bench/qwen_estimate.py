@@ -1,8 +1,8 @@
 """Memory and frame rate of Qwen-VL models that follow by words, computed from sizes and the limits of machines.
 
 Nothing is measured: a pass takes as long as its slower part, reading the weights or the arithmetic. 80 % of the
-bandwidth and 60 % of the arithmetic are expected, and three passes a frame. A frame is encoded once; each object takes a
-question and a drafted answer of about 60 tokens in the first pass, and 20 tokens in each further one.
+bandwidth and 60 % of the arithmetic are expected, and three passes a frame. A frame is encoded once; each object takes
+a question and a drafted answer of about 60 tokens in the first pass, and 20 tokens in each further one.
 """
 
 from __future__ import annotations

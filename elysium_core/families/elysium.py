@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +110,7 @@ class ElysiumFamily:
             config.follow_scores,
         )
         self._layout = PromptLayout(tokenizer, config.system_text)
+        self._reference: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +181,9 @@ class ElysiumFamily:
         if llm.quantization != "none":
             raise BackendError(f"transformers cannot run {llm.quantization} weights of this model", code="REFERENCE")
         prompt = torch.cat([self.opening(self.encode(images)), self.embed(self.conversation(question))])
-        return generate_after(build_reference(llm), prompt, self.tokenizer.eos_id, max_new_tokens)
+        if self._reference is None:
+            self._reference = build_reference(llm)
+        return generate_after(self._reference, prompt, self.tokenizer.eos_id, max_new_tokens)
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """See :class:`elysium_core.families.base.Family`."""

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from elysium_core.errors import BoxError
@@ -83,6 +84,22 @@ class JsonBoxGrammar:
     def boxes(self, text: str) -> list[slice]:
         """See :class:`elysium_core.families.base.BoxGrammar`."""
         return [slice(*opened.span(1)) for opened in _OPENED.finditer(text) if opened[3]]
+
+    def digit_tokens(self, pieces: Sequence[str]) -> list[list[int]]:
+        """Indices of the tokens with digits of each box of an answer, in the order of the boxes.
+
+        Args:
+            pieces: What each token adds to the text (:meth:`elysium_core.prompt.tokenizer.TextTokenizer.pieces`).
+        """
+        ends = list(accumulate(map(len, pieces)))
+        return [
+            [
+                token
+                for token, (piece, end) in enumerate(zip(pieces, ends, strict=True))
+                if end - len(piece) < box.stop and end > box.start and _NUMBER.search(piece)
+            ]
+            for box in self.boxes("".join(pieces))
+        ]
 
     def read(self, text: str, frame_count: int, steps: Steps) -> ParsedAnswer:
         """See :class:`elysium_core.families.base.BoxGrammar`; all frames but the last have no box."""

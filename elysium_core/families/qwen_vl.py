@@ -221,20 +221,7 @@ class QwenFamily:
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """See :class:`elysium_core.families.base.Family`; digits of labels are left out."""
-        pieces = self.tokenizer.pieces(token_ids)
-        places: list[tuple[int, int]] = []
-        length = 0
-        for piece in pieces:
-            places.append((length, length + len(piece)))
-            length += len(piece)
-        return [
-            [
-                token
-                for token, (begin, end) in enumerate(places)
-                if begin < box.stop and end > box.start and any(sign in "0123456789" for sign in pieces[token])
-            ]
-            for box in self.grammar.boxes("".join(pieces))
-        ]
+        return self.grammar.digit_tokens(self.tokenizer.pieces(token_ids))
 
     @torch.inference_mode()
     def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:

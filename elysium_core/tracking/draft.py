@@ -142,9 +142,12 @@ class AnswerDraft:
         digits = _OPEN_NUMBER.search(beginning)
         if self._residuals is None or digits is None:
             return guess
-        fields = self._grammar.numbers(guess)
-        turn = len(self._grammar.numbers(beginning)) - 1
+        fields, written = self._grammar.numbers(guess), self._grammar.numbers(beginning)
+        turn = len(written) - 1
         coordinate = turn - (len(fields) - COORDINATES)
+        # The digits may be those of a label, and a guess without the form of an answer has no fields.
+        if not 0 <= turn < len(fields) or written[turn].stop != len(beginning):
+            return guess
         if not 0 <= coordinate < COORDINATES or guess[fields[turn]].startswith(digits.group(0)):
             return guess
         value = self._residuals.recall(coordinate, digits.group(0))

@@ -11,7 +11,7 @@ from bench.qwen_estimate import MACHINES, SIZES, estimate
     ("size", "billions", "kv_kib"), list(zip(SIZES, (2.1, 4.4, 8.8, 3.7, 8.3), (112, 144, 144, 36, 56), strict=True))
 )
 def test_sizes_are_those_of_the_models(size, billions, kv_kib):
-    assert size.weights / 1e9 == pytest.approx(billions, rel=0.03)
+    assert size.weights / 1e9 == pytest.approx(billions, rel=0.05)
     assert size.kv_bytes == kv_kib << 10
 
 

@@ -15,6 +15,7 @@ def small(monkeypatch):
     monkeypatch.setattr(model_check, "check_model", partial(check_model, side_px=128, pictures=4))
 
 
+@pytest.mark.slow
 def test_the_result_is_one_sentence_and_one_file(elysium, tmp_path):
     outcome = elysium("check", "nano", "--vision-backend", "torch", "--device", "cpu", "--out", tmp_path / "check.json")
     assert outcome.code == 0
@@ -24,6 +25,7 @@ def test_the_result_is_one_sentence_and_one_file(elysium, tmp_path):
     assert written["passed"] is True
 
 
+@pytest.mark.slow
 def test_a_failed_check_is_an_exit_code(elysium, qwen_folders):
     outcome = elysium("check", qwen_folders["qwen2_5_vl"], "--device", "cpu", "--max-pixels", 8192, "--json")
     assert outcome.code == 1

@@ -29,6 +29,7 @@ def test_a_trained_model_passes(nano):
     json.dumps(result.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_an_answer_that_differs_fails_the_check(nano, monkeypatch):
     family = nano.runtime.family
     right = family.generate
@@ -41,12 +42,14 @@ def test_an_answer_that_differs_fails_the_check(nano, monkeypatch):
     assert result.sentence.endswith("FAILED")
 
 
+@pytest.mark.slow
 def test_random_weights_answer_as_in_transformers_but_have_no_boxes(qwen_models):
     result = check_model(qwen_models["qwen3_vl"], side_px=96, pictures=4)
     assert (result.identical, result.answers, result.boxes) == (4, 4, 0)
     assert not result.passed
 
 
+@pytest.mark.slow
 def test_names_that_a_model_does_not_know_are_not_judged(closed_folder):
     result = check_model(Elysium.from_pretrained(closed_folder, device="cpu"), side_px=96, pictures=4)
     assert (result.identical, result.answers, result.asked) == (4, 4, 0)

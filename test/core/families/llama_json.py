@@ -27,13 +27,7 @@ class LlamaJsonFamily(ElysiumFamily):
         return f"{task} {words} {box} as JSON".replace("  ", " ")
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
-        pieces = [self.tokenizer.token_text(token).replace("\u2581", " ") for token in token_ids]
-        ends = [sum(map(len, pieces[: place + 1])) for place in range(len(pieces))]
-        boxes = self.grammar.boxes("".join(pieces))
-        return [
-            [i for i, end in enumerate(ends) if b.start < end <= b.stop and pieces[i].strip().isdecimal()]
-            for b in boxes
-        ]
+        return self.grammar.digit_tokens(self.tokenizer.pieces(token_ids))
 
 
 def load(options: LoadOptions) -> LoadedModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elysium_core.families.json_boxes import JsonBoxGrammar
@@ -22,6 +22,7 @@ def edges(steps: int) -> st.SearchStrategy:
     return st.integers(0, steps - 1).flatmap(lambda low: st.tuples(st.just(low), st.integers(low + 1, steps)))
 
 
+@settings(max_examples=30)
 @given(edges(1000), edges(1000), st.sampled_from(LABELS) | st.text(max_size=12))
 def test_what_is_written_is_read(x, y, words):
     box = Box(x[0] / 1000, y[0] / 1000, x[1] / 1000, y[1] / 1000)
@@ -36,6 +37,7 @@ def test_what_is_written_is_read(x, y, words):
         assert [text[place] for place in GRAMMAR.boxes(text)] == [GRAMMAR.write(box, RELATIVE)]
 
 
+@settings(max_examples=30)
 @given(edges(644), edges(476))
 def test_pixels_are_those_of_the_image_as_the_model_sees_it(x, y):
     box = Box(x[0] / 644, y[0] / 476, x[1] / 644, y[1] / 476)
