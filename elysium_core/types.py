@@ -269,7 +269,7 @@ class ModelInfo:
         backend: Vision backend: ``torch``, ``onnx``, ``tensorrt``, or ``none``.
         device: For example ``cpu`` or ``cuda:0 NVIDIA H200``.
         precision: Data type, plus the quantisation if any: ``float32``, ``bfloat16+nf4``.
-        coordinate_levels: Boxes are multiples of 1/levels of width and height.
+        coordinate_levels: Boxes are multiples of 1/levels of width and height; 0 = of pixels of the resized image.
         clip_length: Frames of a clip in the training of the checkpoint.
         parameters: Number of weights.
         weights: Fingerprint of the weights; empty if they have no files.

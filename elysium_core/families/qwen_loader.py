@@ -62,14 +62,15 @@ def load_qwen(options: LoadOptions) -> LoadedModel:
     tokenizer.check_fits(model.config.text_config.vocab_size)
     with device_errors("loading the model"):
         model = model.to(device).eval().requires_grad_(False)
-    family = QwenFamily(model, tokenizer, processor, DIALECTS[settings["model_type"]])
+    dialect = DIALECTS[settings["model_type"]]
+    family = QwenFamily(model, tokenizer, processor, dialect)
     _logger.warning("%s: models of this kind are experimental; `elysium check` tests it on this machine", options.model)
     info = ModelInfo(
         name=options.model,
         backend="torch",
         device=device_name(device),
         precision=dtype_name(dtype),
-        coordinate_levels=family.grammar.levels,
+        coordinate_levels=dialect.levels if dialect.relative else 0,
         clip_length=family.settings.clip_length,
         parameters=sum(weight.numel() for weight in model.parameters()),
         weights=fingerprint(files),

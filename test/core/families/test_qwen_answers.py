@@ -97,7 +97,7 @@ def truths(qwen_models) -> dict[str, Truth]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_those_of_generate(truths, kind):
-    """Ninety-six of a hundred comparisons in the default tier; the other eight are the next test's."""
+    """Ninety-six comparisons in the default tier; the controls below are another twelve."""
     truth, equal, passes = truths[kind], Counter(), Counter()
     for window in WINDOWS:
         for drafts in DRAFTS:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from elysium_core.api import Elysium
 from elysium_core.errors import BackendError, ConfigError, ElysiumError, ModelFileError
+from elysium_core.families.qwen_loader import load_processor
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def test_what_is_loaded_is_told(qwen_models, qwen_folders, kind):
     stored = sum(value.numel() for value in load_file(qwen_folders[kind] / "model.safetensors").values())
     assert (info.name, info.parameters) == (str(qwen_folders[kind]), stored)
     assert (info.device, info.precision, info.backend, len(info.weights)) == ("cpu", "float32", "torch", 12)
+    assert info.coordinate_levels == (1000 if kind == "qwen3_vl" else 0)
     assert qwen_models[kind].runtime.family.decoder.description.startswith("eager")
 
 
@@ -46,7 +48,7 @@ def test_a_missing_file_is_named(copied, name):
     assert name.partition(".")[0].removesuffix("_config") in str(refused(copied, ModelFileError))
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "preprocessor_config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_damaged_file_is_an_error_of_one_sentence(copied, name):
     content = (copied / name).read_bytes()
     (copied / name).write_bytes(content[: len(content) // 2])
@@ -117,3 +119,12 @@ def test_the_processor_of_a_newer_layout_is_read(copied):
     old.unlink()
     model = Elysium.from_pretrained(copied, device="cpu")
     assert model.runtime.family.side_px == 544, "640x480 px at most"
+
+
+def test_limits_of_pixels_in_the_older_form_are_read(copied, edit_json):
+    path = copied / "preprocessor_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    del settings["size"]
+    path.write_text(json.dumps(settings | {"min_pixels": 3136, "max_pixels": 40_000}), encoding="utf-8")
+    size = load_processor(copied, 0).size
+    assert (size["shortest_edge"], size["longest_edge"]) == (3136, 40_000), "no image is larger than in training"
