@@ -154,7 +154,7 @@ class LoadOptions:
     allow_pickle_weights: bool = _option(False, "Also read pytorch_model*.bin; only for files of people you trust.")
     cuda_graphs: bool = _option(True, "Replay recorded passes on a GPU.")
     fast_resize: bool = _option(False, "Resize images on the device; pixels may differ by one step of 255.")
-    max_pixels: int = _option(0, "Largest image for Qwen-VL models [px]; 0 = 307200 (640x480).")
+    max_pixels: int = _option(0, "Pixels of the largest image for Qwen-VL models; 0 = 307200 (640x480).")
 
     def with_options(self, **options: Any) -> LoadOptions:
         """These options with some of them changed.
