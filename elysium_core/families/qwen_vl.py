@@ -237,7 +237,9 @@ class QwenFamily:
             image_grid_thw=grid.to(self.device),
             mm_token_type_ids=(prompt == placeholder).int(),
             max_new_tokens=max_new_tokens,
+            # Published checkpoints recommend sampling and penalties; here the model's own choice is wanted.
             do_sample=False,
+            repetition_penalty=1.0,
             eos_token_id=eos,
             pad_token_id=eos,
         )

@@ -132,6 +132,21 @@ def test_deepstack_matters(truths, monkeypatch):
     assert sum(follow(truths["qwen3_vl"], "anchor", "truth", EngineCounters())) == 0
 
 
+def test_the_judge_takes_no_penalties_from_the_checkpoint(truths, monkeypatch):
+    """Published checkpoints recommend a repetition penalty and sampling."""
+    truth = truths["qwen2_5_vl"]
+    settings = truth.family.model.generation_config
+    for name, value in {
+        "repetition_penalty": 2.0,
+        "do_sample": True,
+        "temperature": 0.5,
+        "eos_token_id": [1, 2],
+    }.items():
+        monkeypatch.setattr(settings, name, value)
+    question = truth.family.question(REC, WORDS[0])
+    assert truth.family.generate(truth.images[1:2], question, LONGEST) == truth.answers["single", 1][0]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
