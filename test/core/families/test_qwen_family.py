@@ -143,9 +143,9 @@ def test_the_window_chooses_the_tracker(qwen_models, kind):
     assert caught.value.code == "MODE"
 
 
-def test_every_task_runs_on_real_weights(qwen_models, kind):
-    """Of random weights, which write nothing that makes sense: what counts is that each task gets an answer."""
-    model, image = qwen_models[kind], noise(64, 96)
+def test_every_task_runs_on_random_weights(qwen_models):
+    """They write nothing that makes sense; what counts is that each task gets an answer."""
+    model, image = qwen_models["qwen3_vl"], noise(64, 96)
     found = model.ground(image, "the red mug")
     assert (found.box, found.score) == (None, 0.0)
     assert found.reason.startswith("the answer has no box")
