@@ -105,6 +105,7 @@ setup(
             "py.typed",
             "weights/**/*",
             "data/synthetic/assets/**/*",
+            "evaluation/published.yaml",
             "prompt/synonyms.json",
             "viewer/page/*",
         ]
