@@ -41,10 +41,33 @@ MODULES = {
 }
 """Modules of a model that a stage can train -> prefix of their weights."""
 
-READER_NAMES = ("conversation", "grounding", *SPLITS, *TRACKING_BENCHMARKS, "elysiumtrack", *VIDEO_QA)
+PUBLISHED_SETS = (
+    "grit",
+    "cogvlm-sft",
+    "coco-qa",
+    "gqa",
+    "visual7w",
+    "flickr30k-entities",
+    "visual-genome",
+    "videochat",
+)
+"""Training sets of the paper that are read in the form in which they are published."""
+
+READER_NAMES = (
+    "conversation",
+    "grounding",
+    *PUBLISHED_SETS,
+    *SPLITS,
+    *TRACKING_BENCHMARKS,
+    "elysiumtrack",
+    *VIDEO_QA,
+)
 """Layouts of data sets; :mod:`elysium_core.training.finetune.sources` reads them, docs/training.md describes them."""
 
-TASKS = (REC, REG, SOT, RSOT, VIDEO_REG)
+VQA = "vqa"
+"""The task of the questions that a line of ElysiumTrack brings along."""
+
+TASKS = (REC, REG, SOT, RSOT, VIDEO_REG, VQA)
 _MOST_FRAMES = 32
 
 Module = Annotated[Text, one_of(MODULES)]
@@ -91,7 +114,8 @@ class SourceConfig(RecipePart):
         path: Annotation file, or folder of the data set.
         media: Folder that image and video names are relative to; the folder of ``path`` if empty.
         split: Name of a split, for layouts that have several.
-        tasks: Tasks to train on boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
+        tasks: Tasks to train on boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``), and ``vqa``; all that fit
+            if empty.
     """
 
     reader: Annotated[Text, one_of(READER_NAMES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,18 +26,22 @@ def load(name: str, *overrides: str) -> FineTuneRecipe:
     return recipe
 
 
-def small(name: str, data_folder: Path, stage: str, steps: int, *more: str) -> FineTuneRecipe:
+def small(
+    name: str, data_folder: Path, sets: ModuleType, tmp_path: Path, stage: str, steps: int, *more: str
+) -> FineTuneRecipe:
     """A published recipe with every path filled in, few steps and small batches."""
-    paths = {
-        "conversation": data_folder / "chat.jsonl",
-        "grounding": data_folder / "boxes.jsonl",
-        "elysiumtrack": data_folder / "track",
-    }
+    paths = {"conversation": data_folder / "chat.jsonl", "elysiumtrack": data_folder / "track"}
     overrides = ["device=cpu", "precision=float32", "stored_as=float32", *more]
     for source, config in load(name).data.items():
         if config.reader.startswith("refcoco"):
             # The three sets have one layout; only one of them is on the tiny disk.
             overrides += [f"data.{source}.reader=refcoco", f"data.{source}.path={data_folder}"]
+        elif config.reader in sets.SETS:
+            folder = tmp_path / source
+            overrides += [
+                f"data.{source}.{key}={place}" for key, place in sets.write_set(config.reader, folder).items()
+            ]
+            continue
         else:
             overrides.append(f"data.{source}.path={paths[config.reader]}")
         if config.reader != "elysiumtrack":
@@ -72,10 +77,12 @@ def test_what_the_paper_says_is_what_the_recipes_say():
 
 
 @pytest.mark.timeout(300)
-def test_all_three_run_one_after_the_other(towers, data_folder, tmp_path):
+def test_all_three_run_one_after_the_other(towers, data_folder, sets, tmp_path):
     first = small(
         "published_stage1",
         data_folder,
+        sets,
+        tmp_path / "sets1",
         "selector",
         2,
         f"base.vision={towers / 'vision'}",
@@ -89,10 +96,19 @@ def test_all_three_run_one_after_the_other(towers, data_folder, tmp_path):
         run_stage(first, name, tmp_path / "first")
     assert steps_done(first, tmp_path / "first") == {"selector": 2, "images": 2}
     images = tmp_path / "first" / "images" / "checkpoint"
-    second = small("published_stage2", data_folder, "videos", 2, f"base.checkpoint={images}")
+    second = small("published_stage2", data_folder, sets, tmp_path / "sets2", "videos", 2, f"base.checkpoint={images}")
     run_stage(second, "videos", tmp_path / "second")
     videos = tmp_path / "second" / "videos" / "checkpoint"
-    third = small("published_long", data_folder, "long", 1, f"base.checkpoint={videos}", "stages.long.max_turns=1")
+    third = small(
+        "published_long",
+        data_folder,
+        sets,
+        tmp_path / "sets3",
+        "long",
+        1,
+        f"base.checkpoint={videos}",
+        "stages.long.max_turns=1",
+    )
     run_stage(third, "long", tmp_path / "third")
     check_model(tmp_path / "third" / "long" / "checkpoint")
 
