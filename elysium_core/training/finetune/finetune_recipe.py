@@ -204,7 +204,8 @@ class FineTuneRecipe(RecipePart):
         export: Stage whose checkpoint is the result.
         validation: Data sets for evaluations; no stage may train on them.
         precision: Precision of the computation, ``bfloat16`` or ``float32``; weights stay in float32.
-        stored_as: Type of the weights in the checkpoints: ``bfloat16``, ``float16`` or ``float32``.
+        stored_as: Type of the weights in the checkpoints: ``bfloat16``, ``float16`` or ``float32``. Stages that another
+            stage starts from are stored in float32.
         device: Device for training without a launcher: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: Seed of all random numbers.
     """

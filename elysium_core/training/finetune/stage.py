@@ -148,7 +148,16 @@ class FineTuneStageRun:
         names = extended_names(config.vocabulary, self.batches.expressions()) if config.vocabulary else ()
         longest = max(config.clip_length, self.stage.frames[1])
         start = replace(self.start, config=replace(config, clip_length=longest, vocabulary=names))
-        start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[self.recipe.stored_as])
+        start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[stored_type(self.recipe, self.name)])
+
+
+def stored_type(recipe: FineTuneRecipe, name: str) -> str:
+    """Return the type of the weights in the checkpoint of a stage.
+
+    A stage that another one starts from keeps float32: rounding would undo updates that are small beside their weight.
+    """
+    goes_on = any(stage.init == name for stage in recipe.stages.values())
+    return "float32" if goes_on else recipe.stored_as
 
 
 def _starting_point(recipe: FineTuneRecipe, name: str, folder: Path) -> StartingPoint:

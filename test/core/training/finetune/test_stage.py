@@ -16,7 +16,7 @@ from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.stage import FineTuneStageRun
+from elysium_core.training.finetune.stage import FineTuneStageRun, stored_type
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage
 
@@ -224,6 +224,23 @@ def test_a_stage_that_is_not_finished_is_named(settings, write_recipe, tmp_path)
     settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
     with pytest.raises(DataError, match="stage more starts from all, which is not finished"):
         run_stage(load_any_recipe(write_recipe(settings)), "more", tmp_path)
+
+
+def test_small_updates_reach_the_next_stage(settings, write_recipe, tmp_path, tiny_folder):
+    settings["stored_as"] = "bfloat16"
+    settings["stages"]["all"] |= {"steps": 1, "batch": 1, "lr": 1e-7, "warmup_share": 0.0}
+    settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
+    settings["export"] = "more"
+    recipe = load_any_recipe(write_recipe(settings))
+    run_stage(recipe, "all", tmp_path)
+    before = load_checkpoint(tiny_folder, dtype=torch.float32).network.state_dict()
+    after = weights_of(tmp_path)
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    moved = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
+    assert moved
+    # The same update would be lost in the type of the result.
+    assert all(torch.allclose(after[name], before[name], rtol=0, atol=1e-6) for name in moved)
+    assert stored_type(recipe, "more") == "bfloat16"
 
 
 def test_a_model_of_few_names_knows_what_it_was_taught(settings, write_recipe, closed_folder, tmp_path):
