@@ -26,6 +26,7 @@ from elysium_core.network.encoders import token_shape
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.training.finetune.finetune_recipe import MODULES, BaseConfig, FineTuneStage
+from elysium_core.training.finetune.low_rank import train_adapters_only
 from elysium_core.training.finetune.mixed_batches import FineTuneBatch
 from elysium_core.training.losses import Losses, losses_of_rows
 
@@ -215,6 +216,8 @@ def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str,
     for module, prefix in MODULES.items():
         part = model.get_submodule(prefix)
         part.requires_grad_(module in stage.trained)
+        if module == "llm" and stage.lora_rank:
+            train_adapters_only(part)
         _freeze_unused(model, module)
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
         if trained:

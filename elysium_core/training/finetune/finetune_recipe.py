@@ -149,6 +149,8 @@ class FineTuneStage(RecipePart):
         format_weight: Weight of the other tokens of answers that are boxes.
         text_weight: Weight of every other answer token.
         gradient_checkpointing: Recompute activations in the backward pass instead of storing them.
+        lora_rank: Rank of adapters (LoRA) that are trained in place of the language model's weights; 0 = none.
+        lora_alpha: Scale of the adapters: their output is multiplied by ``lora_alpha / lora_rank``.
         ema: Decay of a running average of the weights, which is saved as the result; 0 = none.
         init: Stage whose checkpoint this one starts from; the recipe's base if empty.
         log_every: Steps between two lines of the log.
@@ -178,6 +180,8 @@ class FineTuneStage(RecipePart):
     format_weight: Amount = 1.0
     text_weight: Amount = 1.0
     gradient_checkpointing: Flag = False
+    lora_rank: NotNegative = 0
+    lora_alpha: Amount = 16.0
     ema: Annotated[Amount, Field(lt=1)] = 0.0
     init: Text = ""
     log_every: Count = 20
@@ -190,7 +194,10 @@ class FineTuneStage(RecipePart):
     def _ranges_ascend(self) -> FineTuneStage:
         ranges = {"frames": self.frames, "interval": self.interval}
         falling = [key for key, (low, high) in ranges.items() if low > high]
-        return checked(self, [((key,), "must be the fewest and the most, in this order") for key in falling])
+        problems: list[Problem] = [((key,), "must be the fewest and the most, in this order") for key in falling]
+        if self.lora_rank and "llm" not in self.trained:
+            problems.append((("lora_rank",), "trains adapters of llm, which is not in trained"))
+        return checked(self, problems)
 
 
 class FineTuneRecipe(RecipePart):

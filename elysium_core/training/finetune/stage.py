@@ -26,6 +26,7 @@ from elysium_core.training.finetune.base_model import (
     starting_point,
 )
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
+from elysium_core.training.finetune.low_rank import add_low_rank, merged
 from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
@@ -74,6 +75,8 @@ class FineTuneStageRun:
             network.visual_encoder.side_px,
         )
         self._number = list(recipe.stages).index(name)
+        if self.stage.lora_rank:
+            add_low_rank(network.llm, self.stage, recipe.seed + self._number)
         self._held_out: list[FineTuneBatch] = []
         model = FineTuneModel(network)
         optimizer, average = _learning(model, name, self.stage, self.acceleration)
@@ -143,6 +146,8 @@ class FineTuneStageRun:
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write the checkpoint."""
         network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
+        if self.stage.lora_rank:
+            network = merged(network, self.stage)
         config = self.start.config
         # A model of few names knows afterwards those that it was taught.
         names = extended_names(config.vocabulary, self.batches.expressions()) if config.vocabulary else ()
