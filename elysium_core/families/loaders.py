@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.errors import ModelFileError
 from elysium_core.families.base import Family
+from elysium_core.io.files import read_settings_text
 from elysium_core.network.model_config import CONFIG_NAME
 from elysium_core.types import LoadOptions, ModelInfo
 
@@ -57,7 +58,7 @@ def load_model(options: LoadOptions) -> LoadedModel:
 def _model_type(model: str) -> str:
     """The ``model_type`` of a model's ``config.json``; empty if there is none."""
     try:
-        config = json.loads((checkpoint_folder(model) / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads(read_settings_text(checkpoint_folder(model) / CONFIG_NAME))
     except (ModelFileError, OSError, ValueError, RecursionError):
         return ""
     return str(config.get("model_type", "")) if isinstance(config, dict) else ""

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from elysium_core.errors import ModelFileError, pip_line
+from elysium_core.io.files import check_plain
 from elysium_core.prompt.conversation import Prompt
 
 # Number of texts whose tokens are cached: the questions and labels of many targets, and their latest answers.
 _REMEMBERED = 512
+# Those of the largest published vocabularies have some 20 MB.
+_LARGEST_FILE_BYTES = 256 << 20
 
 
 class TextTokenizer:
@@ -117,6 +120,11 @@ class TextTokenizer:
 
 def _check_files(folder: Path) -> None:
     """Refuse folders for which transformers would print a long, unclear error or run code from the folder."""
+    for path in folder.glob("*token*") if folder.is_dir() else ():
+        try:
+            check_plain(path, _LARGEST_FILE_BYTES)
+        except OSError as error:
+            raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         if not (folder / "tokenizer.model").is_file():
             raise ModelFileError(f"there is no tokenizer in {folder}; its file is tokenizer.json or tokenizer.model")
