@@ -79,11 +79,13 @@ class BaseConfig(RecipePart):
 
     Attributes:
         checkpoint: Folder or hub id of a model in the published layout.
-        vision: Without a checkpoint: folder or hub id of a CLIP (vision) model with safetensors weights.
+        vision: Without a checkpoint: folder or hub id of a CLIP (vision) model.
         llm: Without a checkpoint: folder or hub id of a LLaMA model.
         adapter: Token adapter between them, as in :mod:`elysium_core.network.adapters`.
         visual_tokens: Tokens per frame that it keeps.
         system_text: Text at the start of every conversation.
+        allow_pickle_weights: Read weights that are published as ``.bin`` only, through a separate process; for files
+            from people you trust.
     """
 
     checkpoint: Text = ""
@@ -92,6 +94,7 @@ class BaseConfig(RecipePart):
     adapter: Annotated[Text, one_of(ADAPTERS)] = "t_selector"
     visual_tokens: Count = 108
     system_text: Text = PUBLISHED_SYSTEM_TEXT
+    allow_pickle_weights: Flag = False
 
     @model_validator(mode="after")
     def _one_start(self) -> BaseConfig:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from elysium_core.api import Elysium
-from elysium_core.errors import DataError
+from elysium_core.errors import DataError, ModelFileError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
+from elysium_core.training.finetune.base_model import load_base
+from elysium_core.training.finetune.finetune_recipe import BaseConfig, FineTuneRecipe, require_inputs
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage, steps_done
 
@@ -124,3 +128,19 @@ def check_model(folder: Path) -> None:
     tracker.add(box=Box(0.2, 0.2, 0.6, 0.6))
     updates = [tracker.step(Frame(image, index=number))[0] for number, image in enumerate(images)]
     assert [update.frame_index for update in updates] == [0, 1, 2]
+
+
+def test_towers_that_are_published_as_bin_are_read_when_allowed(towers, tmp_path):
+    for tower in ("vision", "llm"):
+        shutil.copytree(towers / tower, tmp_path / tower)
+        weights = tmp_path / tower / "model.safetensors"
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
+    base = BaseConfig(vision=str(tmp_path / "vision"), llm=str(tmp_path / "llm"), visual_tokens=6)
+    with pytest.raises(ModelFileError, match=r"base\.allow_pickle_weights") as told:
+        load_base(base, seed=0)
+    assert told.value.code == "MODEL_UNSAFE"
+    found = load_base(base.model_copy(update={"allow_pickle_weights": True}), seed=0).network.state_dict()
+    usual = base.model_copy(update={"vision": str(towers / "vision"), "llm": str(towers / "llm")})
+    wanted = load_base(usual, seed=0).network.state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())
