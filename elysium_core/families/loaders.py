@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.errors import ModelFileError
@@ -41,6 +42,8 @@ _ELYSIUM = "elysium"
 
 LOADERS: dict[str, str] = {
     _ELYSIUM: "elysium_core.families.elysium_loader:load_elysium",
+    "qwen3_vl": "elysium_core.families.qwen_loader:load_qwen",
+    "qwen2_5_vl": "elysium_core.families.qwen_loader:load_qwen",
 }
 """Module and function of each family's loader, by model type. A module is imported when a model needs it."""
 
@@ -53,6 +56,24 @@ def load_model(options: LoadOptions) -> LoadedModel:
     module, _, function = LOADERS.get(_model_type(options.model), LOADERS[_ELYSIUM]).partition(":")
     loader: Loader = getattr(import_module(module), function)
     return loader(options)
+
+
+def family_facts(model: str) -> dict[str, Any] | None:
+    """What the family of a model that is not Elysium's says about it, from its configuration files.
+
+    Returns:
+        Facts by name, as values that JSON can hold; None for models of the Elysium family and unknown ones.
+
+    Raises:
+        ModelFileError: A file is missing, damaged or unsafe.
+    """
+    kind = _model_type(model)
+    if kind == _ELYSIUM or kind not in LOADERS:
+        return None
+    module = import_module(LOADERS[kind].partition(":")[0])
+    tell: Callable[[Path], dict[str, Any]] | None = getattr(module, "facts", None)
+    folder = checkpoint_folder(model)
+    return {"model": model, "folder": str(folder), "family": kind, **({} if tell is None else tell(folder))}
 
 
 def _model_type(model: str) -> str:
