@@ -207,7 +207,7 @@ class TestLayout:
         found = []
         engine = runtime.new_engine()
         engine.answer = lambda requests, prefix: [found.append((requests, prefix))]
-        runtime.new_engine = lambda: engine
+        runtime.new_engine = lambda *arguments: engine
         runtime.ask(visual, "Where?", history=[rounds[0]])
         ((request,), prefix) = found[0]
         ids = torch.tensor(row.ids)
