@@ -69,8 +69,8 @@ def open_video(
         if allow_network:
             return StreamRecording(text)
         raise VideoError(
-            f"{without_password(text)!r} is a network address; here only files, folders of pictures and cameras are read"
-            ", and addresses of live streams with elysium track and elysium view (in Python: allow_network=True)"
+            f"{without_password(text)!r} is a network address; here only files, folders of pictures and cameras are "
+            "read, and live streams with elysium track and elysium view (in Python: allow_network=True)"
         )
     try:
         mode = path.stat().st_mode
