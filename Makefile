@@ -9,7 +9,7 @@ WITH_ROS := source tools/env.sh &&
 export VIDEO EXPRESSION BOX MODEL DEVICE OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint nano bench clean
+.PHONY: help setup demo test lint nano bench docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ nano: setup ## train elysium-nano; ARGS="key=value ..." changes settings of its 
 bench: setup ## measure the node (latency, rate, memory), or another benchmark: ARGS="engine --json"
 	@$(WITH_ROS) $(PYTHON_VENV) -m bench $(or $(ARGS),node)
 
+docs: setup ## write the documentation as a web site to site/; open site/index.html
+	@[ -x .venv/docs/bin/mkdocs ] || { $(PYTHON_VENV) -m venv .venv/docs && .venv/docs/bin/pip install -q -r requirements/docs.txt; }
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build -q && echo site/index.html
+
 clean: ## remove what make setup, make demo and the tests made
-	rm -rf .venv build install log demo/out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build install log demo/out site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find bench elysium_core elysium_ros launch test tools -name __pycache__ -type d -prune -exec rm -rf {} +

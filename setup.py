@@ -123,6 +123,6 @@ setup(
         "typer>=0.12",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["elysium = elysium_core.cli.app:main"]},
+    entry_points={"console_scripts": ["elysium = elysium_core.cli.start:main"]},
     zip_safe=False,
 )

@@ -28,6 +28,8 @@ SIZES = (0.1, 0.2, 0.3)
 _ABSENT = 5
 _RIGHT_FROM, _LEAST_OVERLAP = 0.5, 0.05
 _SEVERAL = (2, 3)
+# Middles of two things of one name, as a share of the frame, from where their places can be told apart.
+_APART = 0.2
 
 
 @dataclass(slots=True)
@@ -39,12 +41,14 @@ class NameAnswers:
         right: Where two or three known names are shown: whether the box fits the asked thing best.
         absent: Scores of names that the photo does not show.
         named: Whether the object in a box got its name.
+        placed: Of two things of one name, side by side or one above the other: whether the box fits the one asked for.
     """
 
     present: list[tuple[float, float, float]] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
     absent: list[float] = field(default_factory=list)
     named: list[bool] = field(default_factory=list)
+    placed: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class NameFigures:
         kept: Share whose score is not below the threshold.
         doubted: Share of absent names whose score is below it.
         named: Share of objects that got their name.
+        placed: Share of boxes that fit the thing at the asked place best, of two of one name.
         calibration_error: ECE of the scores, absent names included.
     """
 
@@ -67,6 +72,7 @@ class NameFigures:
     kept: float
     doubted: float
     named: float
+    placed: float
     calibration_error: float
 
 
@@ -100,6 +106,7 @@ def command(
     say(f"  present names kept                             {figures.kept:6.1%}")
     say(f"  absent names doubted                           {figures.doubted:6.1%}")
     say(f"  things named                                   {figures.named:6.1%}")
+    say(f"  of two of one name, the one at the asked place {figures.placed:6.1%}")
     say(f"  calibration error (ECE)                        {figures.calibration_error:6.3f}")
 
 
@@ -119,6 +126,10 @@ def ask_names(model: Elysium, photos: PhotoSet) -> NameAnswers:
                 found = model.ground(image, f"the {shown[target]}")
                 _judge(answers, found, objects, shown, target, several=several)
                 answers.named.append(model.describe(image, objects[target].box).strip(" .") == shown[target])
+            for place, target, other in _pairs(shown, objects):
+                found = model.ground(image, f"the {shown[target]} {place}")
+                fits, others = (_overlap(found, objects[index].box) for index in (target, other))
+                answers.placed.append(fits > max(others, _LEAST_OVERLAP))
             missing = [name for name in names.values() if name not in shown]
             for name in rng.permutation(missing)[:_ABSENT]:
                 answers.absent.append(model.ground(image, f"the {name}").score)
@@ -132,6 +143,21 @@ def _asked(shown: Sequence[str], objects: Sequence[PhotoObject]) -> Iterator[int
             yield number
 
 
+def _pairs(shown: Sequence[str], objects: Sequence[PhotoObject]) -> Iterator[tuple[str, int, int]]:
+    """Places of the two things of a name that occurs twice: words, index of the thing, index of the other."""
+    for name in dict.fromkeys(shown):
+        found = [index for index, each in enumerate(shown) if each == name]
+        things = [objects[index] for index in found]
+        if not name or len(found) != 2 or any(thing.difficult or _side(thing.box) < SIZES[0] for thing in things):
+            continue
+        for axis, places in enumerate((("on the left", "on the right"), ("at the top", "at the bottom"))):
+            first, second = sorted(found, key=lambda index: _middle(objects[index].box)[axis])
+            if _middle(objects[second].box)[axis] - _middle(objects[first].box)[axis] >= _APART:
+                yield places[0], first, second
+                yield places[1], second, first
+                break
+
+
 def _judge(
     answers: NameAnswers,
     found: Grounding,
@@ -141,7 +167,7 @@ def _judge(
     *,
     several: bool,
 ) -> None:
-    overlaps = [found.box.iou(thing.box) if found.box is not None else 0.0 for thing in objects]
+    overlaps = [_overlap(found, thing.box) for thing in objects]
     answers.present.append((_side(objects[target].box), found.score, overlaps[target]))
     if several:
         rivals = [overlap for overlap, name in zip(overlaps, shown, strict=True) if name and name != shown[target]]
@@ -166,12 +192,21 @@ def figures_of(answers: NameAnswers) -> NameFigures:
         kept=_share([score >= SURE_FROM for _, score, _ in answers.present]),
         doubted=_share([score < SURE_FROM for score in answers.absent]),
         named=_share(answers.named),
+        placed=_share(answers.placed),
         calibration_error=calibration_error([score for score, _ in scored], [right for _, right in scored]),
     )
 
 
 def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
+
+
+def _overlap(found: Grounding, box: Box) -> float:
+    return found.box.iou(box) if found.box is not None else 0.0
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
 
 
 def _side(box: Box) -> float:

@@ -24,7 +24,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from elysium_ros.node.launch_arguments import port, switches
+from elysium_ros.node.launch_arguments import port, positive, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -176,18 +176,21 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
 
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
-    # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
-    types = {name: type(spec.default) for name, spec in LOAD_ARGUMENTS.items()} | {"describe_period": float}
     values: dict[str, object] = {
-        parameter: given[name] == "true"
-        if name in SWITCHES
-        else ParameterValue(given[name], value_type=types.get(name, str))
-        for name, parameter in PARAMETERS.items()
-        if given[name]
+        parameter: _value(name, given[name]) for name, parameter in PARAMETERS.items() if given[name]
     }
     if given["cameras"]:
         values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
     return values
+
+
+def _value(name: str, text: str) -> object:
+    if name in SWITCHES:
+        return text == "true"
+    if name == "describe_period":
+        return positive(name, text, or_zero=True)
+    # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
+    return ParameterValue(text, value_type=str)
 
 
 def camera_names(text: str) -> list[str]:

@@ -40,22 +40,23 @@ def switches(given: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     return {**given, **{name: switch(name, given[name]) for name in names}}
 
 
-def positive(name: str, text: str) -> float:
+def positive(name: str, text: str, *, or_zero: bool = False) -> float:
     """Return a number > 0.
 
     Args:
         name: The argument's name, for the message.
         text: Its value, such as ``"15"`` or ``"29.97"``.
+        or_zero: 0 is allowed, too.
 
     Raises:
-        ConfigError: It is not a number, or not positive.
+        ConfigError: It is not such a number.
     """
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number) or number <= 0:
-        raise ConfigError(f"{name}:={text} is not a number above 0, such as 15 or 29.97")
+    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        raise ConfigError(f"{name}:={text} is not {'0 or ' * or_zero}a number above 0, such as 15 or 29.97")
     return number
 
 

@@ -60,7 +60,7 @@ class ViewerNode(Node):
 
     def __init__(self) -> None:
         super().__init__("viewer")
-        values = {name: self._declare(spec) for name, spec in VIEWER_SPECS.items()}
+        values = {name: _declare(self, spec) for name, spec in VIEWER_SPECS.items()}
         self.access = Access.choose(values["host"], os.environ)
         self.port: int = values["port"]
         tracker = values["tracker"]
@@ -72,11 +72,11 @@ class ViewerNode(Node):
         """Log the address of the page."""
         self.get_logger().info(f"open {self.access.address(port)}")
 
-    def _declare(self, spec: Spec) -> Any:
-        descriptor = ParameterDescriptor(description=spec.description, read_only=True, dynamic_typing=True)
-        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
-        value = self.declare_parameter(spec.name, default, descriptor).value
-        return spec.coerce(value)
+
+def _declare(node: Node, spec: Spec) -> Any:
+    descriptor = ParameterDescriptor(description=spec.description, read_only=True, dynamic_typing=True)
+    default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+    return spec.coerce(node.declare_parameter(spec.name, default, descriptor).value)
 
 
 def _check_names(tracker: str, cameras: Sequence[str]) -> None:

@@ -162,6 +162,9 @@ def test_a_rate_may_be_a_whole_number() -> None:
     for text in ("0", "-1", "fast", "nan", "inf"):
         with pytest.raises(ConfigError, match=f"rate:={text}"):
             positive("rate", text)
+    assert positive("describe_period", "0", or_zero=True) == 0
+    with pytest.raises(ConfigError, match="describe_period:=-1 is not 0 or a number above 0"):
+        positive("describe_period", "-1", or_zero=True)
 
 
 def test_a_port_is_a_whole_number_in_its_range() -> None:
@@ -211,7 +214,7 @@ def test_arguments_keep_their_type() -> None:
         describe_period="20",
     )  # fmt: skip
     values = load("track").explicit_parameters(given)
-    evaluated = {k: v if isinstance(v, bool) else v.evaluate(LaunchContext()) for k, v in values.items()}
+    evaluated = {k: v if isinstance(v, bool | float) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
         "tracking.initial_expression": "no",
         "model.path": "1",

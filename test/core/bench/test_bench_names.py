@@ -55,7 +55,8 @@ def test_only_what_occurs_once_and_can_be_seen_is_asked_for():
     assert [asked for asked in model.asked if asked in once] == once
     assert (1, "the dog") not in model.asked
     assert (2, "the cat") not in model.asked
-    assert sorted(name for index, name in model.asked if index == 1) == ["the bus", "the cat", "the tv monitor"]
+    twice = ["the dog on the left", "the dog on the right"]
+    assert sorted(name for index, name in model.asked if index == 1) == ["the bus", "the cat", *twice, "the tv monitor"]
     assert len(answers.present) == 3
     assert len(answers.absent) == 2 + 3 + 1
 
@@ -69,6 +70,7 @@ def test_the_figures_are_those_of_the_answers():
     assert figures.kept == 1.0
     assert figures.doubted == pytest.approx(3 / 6)
     assert figures.named == pytest.approx(1 / 3)
+    assert figures.placed == pytest.approx(1 / 2)
 
 
 def test_without_a_box_nothing_is_right():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,27 @@ def test_a_stopped_run_finishes_its_files(arguments, tmp_path, number):
     assert len(updates) % 16 == 0
     assert len(list(open_video(render))) == len(updates) // 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.mp4", "in"]
+
+
+@pytest.mark.parametrize("module", ["elysium_core.cli", "pip's script"])
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(tmp_path, module):
+    """A package that takes long to import: the first that the command needs."""
+    (tmp_path / "numpy.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "typer.py").write_text("import numpy\n")
+    root = Path(elysium_core.__file__).parents[1]
+    [entry] = re.findall(r"elysium = ([\w.]+):main", (root / "setup.py").read_text())
+    script = f"import sys\nfrom {entry} import main\nsys.exit(main())"
+    command = ["-m", module] if module == "elysium_core.cli" else ["-c", script]
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"},
+    ) as process:
+        assert process.stdout.readline() == "imports\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=50.0)[0], process.returncode) == ("", 130)
 
 
 def test_a_killed_run_is_resumed(arguments, tmp_path):
