@@ -179,7 +179,7 @@ class StreamRecording(Recording):
             VideoError: It cannot be opened or used.
         """
         with self._open() as container:
-            if container.size > 0 and container.format.name != "hls":
+            if container.size > 0 and "hls" not in container.format.name:
                 raise VideoError(
                     f"{self.name!r} is a recorded file of {container.size} bytes, not a live stream; download it first",
                     code="STREAM_FILE",
