@@ -1,6 +1,6 @@
 """Starts the tracker node, and on request its web page, rviz, the Foxglove bridge and a bag.
 
-    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the cup' rviz:=true
+    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the person' rviz:=true
 
 An empty argument is not passed on: the value of `params_file` applies, or else the node's default.
 """
