@@ -31,6 +31,9 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 ARGUMENTS = {
     "image": "image topic; compressed images are looked for below it; not used with cameras",
     "camera_info": "calibration topic, for markers; remapping image does not move it; not used with cameras",
+    "use_depth": "true: read depth images too, registered to the images, for positions in space",
+    "depth_image": "depth topic, 16UC1 [mm] or 32FC1 [m]; not used with cameras",
+    "depth_info": "calibration topic of the depth images; not used with cameras",
     "image_transport": "raw, compressed or auto",
     "namespace": "namespace of the node",
     "name": "name of the node and prefix of its topics and services",
@@ -60,6 +63,7 @@ ARGUMENTS = {
 SWITCHES = (
     *(name for name, spec in LOAD_ARGUMENTS.items() if spec.type_name == "bool"),
     *(
+        "use_depth",
         "zoom",
         "use_sim_time",
         "allow_model_change",
@@ -81,6 +85,7 @@ FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 
 # Launch argument -> node parameter.
 PARAMETERS = {
+    "use_depth": "depth.enabled",
     "image_transport": "image_transport",
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
@@ -154,12 +159,19 @@ def tracker(given: dict[str, str]) -> Node:
         name=given["name"] or None,
         namespace=given["namespace"] or None,
         parameters=parameters,
-        remappings=[(topic, given[topic]) for topic in ("image", "camera_info") if given[topic]],
+        remappings=remappings(given),
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
         respawn=given["respawn"] == "true",
         respawn_delay=2.0,
         output="screen",
     )
+
+
+def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the remappings of the input topics that are given."""
+    pairs = [(topic, given[topic]) for topic in ("image", "camera_info")]
+    pairs += [("depth/image", given["depth_image"]), ("depth/camera_info", given["depth_info"])]
+    return [(topic, target) for topic, target in pairs if target]
 
 
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
