@@ -24,7 +24,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from elysium_ros.node.launch_arguments import port, positive, switches
+from elysium_ros.node.launch_arguments import count, port, positive, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -189,6 +189,8 @@ def _value(name: str, text: str) -> object:
         return text == "true"
     if name == "describe_period":
         return positive(name, text, or_zero=True)
+    if name == "max_pixels":
+        return count(name, text)
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
     return ParameterValue(text, value_type=str)
 
