@@ -17,7 +17,7 @@ QUANTIZE = ["bitsandbytes>=0.46"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.20", "onnxscript>=0.2"]
 # Without it a run in many processes is data-parallel or FSDP.
 DEEPSPEED = ["deepspeed>=0.15; sys_platform == 'linux'"]
-TRAIN = ["accelerate>=1.0", "tensorboard>=2.14"]
+TRAIN = ["accelerate>=1.0", "peft>=0.15", "tensorboard>=2.14"]
 # The language model of the published weights has its tokenizer as tokenizer.model only.
 SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 # Plots of evaluations; METEOR and CIDEr, which need a Java runtime, too.
@@ -105,6 +105,7 @@ setup(
             "py.typed",
             "weights/**/*",
             "data/synthetic/assets/**/*",
+            "evaluation/published.yaml",
             "prompt/synonyms.json",
             "viewer/page/*",
         ]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,12 @@ TRUTH = "truth.json"
 CAPTIONS = "captions.csv"
 WORLD_VARIABLE = "ELYSIUM_CURATION_WORLD"
 """Environment variable with the folder of the videos, for the stand-ins."""
+
+ERRORS_VARIABLE = "ELYSIUM_CURATION_ERRORS"
+"""Environment variable with the share of the stand-in detector's answers that are wrong; 0.15 without it."""
+
+WAIT_VARIABLE = "ELYSIUM_CURATION_WAIT_S"
+"""Environment variable with the time that the stand-in tracker waits for each video [s]; 0 without it."""
 
 _Piece = tuple[Sequence[NDArray[np.uint8]], dict[str, NDArray[np.float64]]]
 """Frames, and for each name its boxes (frames, 4), xyxy, 0..1."""
@@ -177,15 +184,17 @@ class KnowingTracker:
 
     Args:
         truth: See :func:`truth_of`.
+        wait_s: Waits so long for each video, as for a GPU [s].
     """
 
     name = "knowing"
 
-    def __init__(self, truth: dict[str, dict[str, list[float]]]) -> None:
-        self._truth = truth
+    def __init__(self, truth: dict[str, dict[str, list[float]]], wait_s: float = 0.0) -> None:
+        self._truth, self._wait_s = truth, wait_s
 
     def follow(self, frames: Iterable[Frame], boxes: Sequence[Box]) -> list[Trajectory]:
         """Return the trajectory of each box; a box on no object stays where it is."""
+        time.sleep(self._wait_s)
         seen = [self._truth[frame_key(frame.image)] for frame in frames]
         tracks = []
         for box in boxes:
@@ -215,12 +224,12 @@ class PlainParser:
 
 def make_detector() -> KnowingDetector:
     """Make the detector for ``--detector plugin:bench.curation_world:make_detector``."""
-    return KnowingDetector(truth_of(os.environ[WORLD_VARIABLE]))
+    return KnowingDetector(truth_of(os.environ[WORLD_VARIABLE]), float(os.environ.get(ERRORS_VARIABLE, "0.15")))
 
 
 def make_tracker() -> KnowingTracker:
     """Make the tracker for ``--tracker plugin:bench.curation_world:make_tracker``."""
-    return KnowingTracker(truth_of(os.environ[WORLD_VARIABLE]))
+    return KnowingTracker(truth_of(os.environ[WORLD_VARIABLE]), float(os.environ.get(WAIT_VARIABLE, "0")))
 
 
 def make_parser() -> PlainParser:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import LogitsProcessor, LogitsProcessorList
 
-from elysium_core.network.llama import Llama, LlamaSize
+from elysium_core.families.llama_reference import build_reference
+from elysium_core.network.llama import Llama
 
 
 class HfDecoder:
@@ -27,13 +27,7 @@ class HfDecoder:
 
     def __init__(self, llm: Llama, eos_id: int) -> None:
         self._eos_id = eos_id
-        config = LlamaConfig(**hf_settings(llm.size))
-        with torch.device("meta"):
-            model = LlamaForCausalLM(config)
-        model.load_state_dict(llm.state_dict(), assign=True)
-        # Its frequencies are not part of the weights and would stay on the meta device.
-        model.model.rotary_emb = LlamaRotaryEmbedding(config).to(llm.lm_head.weight.device)
-        self._model = model.eval()
+        self._model = build_reference(llm)
         self.passes = self.tokens = 0
         self._model.model.register_forward_pre_hook(self._count, with_kwargs=True)
 
@@ -65,25 +59,6 @@ class HfDecoder:
             logits_processor=LogitsProcessorList(force),
         )[0].tolist()
         return written[: written.index(self._eos_id)] if self._eos_id in written else written
-
-
-def hf_settings(size: LlamaSize) -> dict[str, Any]:
-    """Return our sizes as arguments of ``LlamaConfig``."""
-    settings: dict[str, Any] = {
-        "vocab_size": size.vocab,
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp_width,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.kv_heads,
-        "head_dim": size.head_dim,
-        "rms_norm_eps": size.norm_eps,
-        "rope_theta": size.rope_base,
-        "tie_word_embeddings": size.tied,
-    }
-    if size.rope_factor != 1:
-        settings["rope_scaling"] = {"rope_type": "linear", "factor": size.rope_factor}
-    return settings
 
 
 class _Force(LogitsProcessor):

@@ -16,7 +16,6 @@ from elysium_core.device import synchronize
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache
-from elysium_core.network.llama import LlamaSize
 from elysium_core.network.target_selector import AnchorTokens
 from elysium_core.vision.torch_vision import VisionBackend
 
@@ -138,7 +137,6 @@ class TimedDecoder:
     """
 
     def __init__(self, decoder: StreamDecoder, clock: StageClock) -> None:
-        self.size: LlamaSize = decoder.size
         self._decoder, self._clock = decoder, clock
 
     @property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elysium_core.checkpoint.checkpoint import Checkpoint
 from elysium_core.checkpoint.quantization import check_unquantized
 from elysium_core.device import resolve_dtype
-from elysium_core.errors import BackendError, BoxError, ExpressionError, ImageError
+from elysium_core.errors import BackendError, BoxError, ConfigError, ExpressionError, ImageError
 from elysium_core.families.base import Seen
 from elysium_core.families.elysium import as_elysium
 from elysium_core.families.elysium_loader import from_checkpoint
@@ -32,6 +32,7 @@ from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.stream import StreamTracker
+from elysium_core.tracking.word_tracker import WordTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
 from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, TrackingConfig
 
@@ -249,19 +250,27 @@ class Elysium:
             config: Settings; ``mode`` has priority over the mode in them.
 
         Raises:
-            ConfigError: The mode is unknown.
+            ConfigError: The mode is unknown, or the model does not know it (``MODE``).
         """
-        settings = replace(config or TrackingConfig(), mode=mode)
+        settings, family = replace(config or TrackingConfig(), mode=mode), self.runtime.family
         if mode != "stream":
+            if family.settings.by_words:
+                raise ConfigError(
+                    f"mode {mode!r} is not for {self.info.name!r}, which is asked about one frame at a "
+                    "time; use mode 'stream'",
+                    code="MODE",
+                )
             return ClipTracker(self.runtime, settings)
-        in_crops = self.runtime.family.crop_sizes is not None
-        return (CropTracker if in_crops else StreamTracker)(self.runtime, settings)
+        if family.settings.by_words and settings.window == "auto":
+            return WordTracker(self.runtime, settings)
+        return (StreamTracker if family.crop_sizes is None else CropTracker)(self.runtime, settings)
 
     def warm_up(self) -> None:
         """Run every stage on blank frames, so that the first real frame is not slow."""
         side = self.runtime.family.side_px
         tracker = self.tracker()
-        tracker.add(box=Box(0.25, 0.25, 0.75, 0.75))
+        by_words = self.runtime.family.settings.by_words
+        tracker.add("an object" if by_words else "", Box(0.25, 0.25, 0.75, 0.75))
         # On a GPU, a pass is recorded when its shape occurs again.
         for index in range(6 if self.runtime.device.type == "cuda" else 2):
             tracker.step(Frame(np.zeros((side, side, 3), np.uint8), index=index))

@@ -247,6 +247,7 @@ class Runtime:
         question: str,
         max_new_tokens: int = 256,
         history: Sequence[tuple[str, str]] = (),
+        counters: EngineCounters | None = None,
     ) -> Generation:
         """Ask one question about frames, or without frames.
 
@@ -255,11 +256,12 @@ class Runtime:
             question: The cleaned question.
             max_new_tokens: Longest answer [tokens].
             history: Earlier questions and answers, cleaned, oldest first.
+            counters: Counts passes and tokens.
         """
         ids = self.family.conversation(question, history, with_frames=bool(seen))
         request = Request(self.family.embed(ids), None, max_new_tokens)
         prefix: Tensor | None = self.family.opening(seen) if seen else None
-        return self.new_engine().answer([request], prefix)[0]
+        return self.new_engine(counters).answer([request], prefix)[0]
 
     def read(
         self,

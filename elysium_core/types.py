@@ -142,6 +142,8 @@ class LoadOptions:
             process converts them and loads only weights.
         cuda_graphs: Replay recorded passes on a GPU.
         fast_resize: Resize images on the device instead of by PIL; pixels may differ by one step of 255.
+        max_pixels: Largest image of models that take any size (Qwen-VL); larger ones are scaled down. 0 = 307200, which
+            is 640x480. Fewer are faster and lose small objects.
     """
 
     model: str = _option("real", "real, nano (drawings), identity (no weights), a folder, or a pulled hub id.")
@@ -152,6 +154,7 @@ class LoadOptions:
     allow_pickle_weights: bool = _option(False, "Also read pytorch_model*.bin; only for files of people you trust.")
     cuda_graphs: bool = _option(True, "Replay recorded passes on a GPU.")
     fast_resize: bool = _option(False, "Resize images on the device; pixels may differ by one step of 255.")
+    max_pixels: int = _option(0, "Pixels of the largest image for Qwen-VL models; 0 = 307200 (640x480).")
 
     def with_options(self, **options: Any) -> LoadOptions:
         """These options with some of them changed.
@@ -201,6 +204,7 @@ class TrackUpdate:
         age: Frames since the target was added, 0 in its first frame.
         last_box: The last certain box, for display and search; None before the first.
         reason: Reason why there is no certain box, one short sentence; empty when TRACKED.
+        described: The model's own words by which it follows a target that was given by a box alone; else empty.
     """
 
     target_id: str
@@ -213,14 +217,10 @@ class TrackUpdate:
     age: int = 0
     last_box: Box | None = None
     reason: str = ""
+    described: str = ""
 
     def as_json(self, width: int, height: int) -> dict[str, Any]:
-        """Return the fields of an output line of ``elysium track``; the box is null if there is none.
-
-        Args:
-            width: Frame width [px], for ``box_px``.
-            height: Frame height [px].
-        """
+        """Return the fields of an output line of ``elysium track`` about a frame of this size [px]; null = no box."""
         box = self.box
         return {
             "frame": self.frame_index,
@@ -230,7 +230,7 @@ class TrackUpdate:
             "box_px": None if box is None else [round(v, 2) for v in box.to_px(width, height)],
             "score": round(self.score, 6),
             "state": self.state.value,
-        }
+        } | ({"described": self.described} if self.described else {})
 
 
 @dataclass(slots=True)
@@ -269,7 +269,7 @@ class ModelInfo:
         backend: Vision backend: ``torch``, ``onnx``, ``tensorrt``, or ``none``.
         device: For example ``cpu`` or ``cuda:0 NVIDIA H200``.
         precision: Data type, plus the quantisation if any: ``float32``, ``bfloat16+nf4``.
-        coordinate_levels: Boxes are multiples of 1/levels of width and height.
+        coordinate_levels: Boxes are multiples of 1/levels of width and height; 0 = of pixels of the resized image.
         clip_length: Frames of a clip in the training of the checkpoint.
         parameters: Number of weights.
         weights: Fingerprint of the weights; empty if they have no files.

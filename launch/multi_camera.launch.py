@@ -3,7 +3,7 @@
     ros2 launch elysium_ros multi_camera.launch.py cameras:=front,rear images:=/front/image_raw,/rear/image_raw
 
 Objects, annotated images and markers come out per camera: /elysium/front/objects and so on. All arguments of
-track.launch.py except `image` and `camera_info` work here too.
+track.launch.py except `image`, `camera_info`, `depth_image` and `depth_info` work here too.
 """
 
 from itertools import zip_longest

@@ -1,6 +1,6 @@
 """Starts the tracker node, and on request its web page, rviz, the Foxglove bridge and a bag.
 
-    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the cup' rviz:=true
+    ros2 launch elysium_ros track.launch.py image:=/camera/color/image_raw expression:='the person' rviz:=true
 
 An empty argument is not passed on: the value of `params_file` applies, or else the node's default.
 """
@@ -24,13 +24,16 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from elysium_ros.node.launch_arguments import port, positive, switches
+from elysium_ros.node.launch_arguments import count, port, positive, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
     "image": "image topic; compressed images are looked for below it; not used with cameras",
     "camera_info": "calibration topic, for markers; remapping image does not move it; not used with cameras",
+    "use_depth": "true: read depth images too, registered to the images, for positions in space",
+    "depth_image": "depth topic, 16UC1 [mm] or 32FC1 [m]; not used with cameras",
+    "depth_info": "calibration topic of the depth images; not used with cameras",
     "image_transport": "raw, compressed or auto",
     "namespace": "namespace of the node",
     "name": "name of the node and prefix of its topics and services",
@@ -60,6 +63,7 @@ ARGUMENTS = {
 SWITCHES = (
     *(name for name, spec in LOAD_ARGUMENTS.items() if spec.type_name == "bool"),
     *(
+        "use_depth",
         "zoom",
         "use_sim_time",
         "allow_model_change",
@@ -81,6 +85,7 @@ FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 
 # Launch argument -> node parameter.
 PARAMETERS = {
+    "use_depth": "depth.enabled",
     "image_transport": "image_transport",
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
@@ -154,12 +159,19 @@ def tracker(given: dict[str, str]) -> Node:
         name=given["name"] or None,
         namespace=given["namespace"] or None,
         parameters=parameters,
-        remappings=[(topic, given[topic]) for topic in ("image", "camera_info") if given[topic]],
+        remappings=remappings(given),
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
         respawn=given["respawn"] == "true",
         respawn_delay=2.0,
         output="screen",
     )
+
+
+def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the remappings of the input topics that are given."""
+    pairs = [(topic, given[topic]) for topic in ("image", "camera_info")]
+    pairs += [("depth/image", given["depth_image"]), ("depth/camera_info", given["depth_info"])]
+    return [(topic, target) for topic, target in pairs if target]
 
 
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
@@ -177,6 +189,8 @@ def _value(name: str, text: str) -> object:
         return text == "true"
     if name == "describe_period":
         return positive(name, text, or_zero=True)
+    if name == "max_pixels":
+        return count(name, text)
     # Without a type launch_ros reads a value as YAML: the expression "no" would become false.
     return ParameterValue(text, value_type=str)
 

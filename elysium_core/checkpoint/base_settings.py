@@ -14,6 +14,7 @@ from typing import Any
 from transformers import CLIPVisionConfig
 
 from elysium_core.errors import ModelFileError
+from elysium_core.io.files import read_settings_text
 from elysium_core.network.efficientnet import EfficientNetConfig
 from elysium_core.network.encoders import VISION_ENCODERS, VisionConfig
 from elysium_core.network.llama import LlamaSize
@@ -94,7 +95,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ModelFileError: It is missing, is not a JSON object, or names code to run (``MODEL_UNSAFE``).
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = json.loads(read_settings_text(path))
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -147,7 +147,7 @@ def load_checkpoint(
     llm_settings, llm_source = base_settings(config.llm, folder)
     network = _empty_network(config, vision_config(vision_settings, vision_source), llm_size(llm_settings, llm_source))
     llm_folder = tokenizer_folder(config.llm, folder)
-    with _safe_weight_files(folder, allow_pickle_weights) as (originals, files):
+    with safe_weight_files(folder, allow_pickle_weights) as (originals, files):
         if manifest is None and (folder / MANIFEST_NAME).is_file():
             manifest = folder / MANIFEST_NAME
         if manifest is not None and verify_hashes:
@@ -197,8 +197,16 @@ def _empty_network(config: ElysiumConfig, vision: VisionConfig, llm: LlamaSize) 
 
 
 @contextmanager
-def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Yield the weight files as stored, and as safetensors; converted files exist only inside the block."""
+def safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield the weight files as stored, and as safetensors; converted files exist only inside the block.
+
+    Args:
+        folder: Folder of the model.
+        allow_pickle: Whether pickled weights are converted, in a separate process.
+
+    Raises:
+        ModelFileError: There are no weights, or pickled ones that are not allowed or not safe to read.
+    """
     files = find_weight_files(folder)
     if files:
         yield files, files
@@ -210,7 +218,7 @@ def _safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[
         raise ModelFileError(
             f"{pickled[0]} is a pickle, which can run code when it is read; use a model with safetensors files, or, "
             "if you trust its author, set allow_pickle_weights=True (on the command line: --allow-pickle-weights; "
-            "in the node: model.allow_pickle_weights)",
+            "in the node: model.allow_pickle_weights; in a recipe: base.allow_pickle_weights)",
             code="MODEL_UNSAFE",
         )
     if not torch_is_safe(torch.__version__):

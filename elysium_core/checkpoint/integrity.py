@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elysium_core.errors import ModelFileError
-from elysium_core.io.files import atomic_path, lfs_pointer
+from elysium_core.io.files import atomic_path, check_plain, lfs_pointer, read_settings_text
 
 MANIFEST_NAME = "SHA256SUMS"
 _MANIFEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
@@ -30,6 +30,7 @@ def hash_file(path: Path) -> str:
     Raises:
         OSError: The file cannot be read.
     """
+    check_plain(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -86,7 +87,7 @@ def verify_manifest(manifest: Path, folder: Path, needed: Iterable[Path]) -> Non
 def _read_manifest(manifest: Path) -> dict[str, str]:
     """Return the listed hashes by file name."""
     try:
-        lines = manifest.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_settings_text(manifest).splitlines()
     except (OSError, ValueError) as error:
         raise ModelFileError(f"cannot read {manifest}: {error}") from error
     listed: dict[str, str] = {}
@@ -155,7 +156,7 @@ def stale_reason(path: Path, wanted: Mapping[str, object]) -> str:
 
 def _read_json_object(path: Path) -> dict[str, object] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_settings_text(path))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

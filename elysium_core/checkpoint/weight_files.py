@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from elysium_core.checkpoint.integrity import MANIFEST_NAME
 from elysium_core.errors import ModelFileError
-from elysium_core.io.files import lfs_pointer
+from elysium_core.io.files import lfs_pointer, read_settings_text
 
 SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
@@ -80,7 +80,7 @@ def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_EN
 
 def _indexed_names(index: Path) -> list[str]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()
+        names = json.loads(read_settings_text(index))["weight_map"].values()
         return sorted({str(name) for name in names})
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{index} is not an index of weight files: {type(error).__name__} {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -61,11 +62,15 @@ def command(
 
     Only configuration files and headers of weight files are read, so this is quick for a model of any size.
     """
-    facts = read_facts(model)
+    # Imported here because transformers takes seconds to import, and other verbs do not need it.
+    from elysium_core.families.loaders import family_facts
+
+    others = family_facts(model)
+    facts = read_facts(model) if others is None else others
     if json:
-        emit(asdict(facts))
+        emit(asdict(facts) if isinstance(facts, ModelFacts) else facts)
         return
-    for line in _lines(facts):
+    for line in _lines(facts) if isinstance(facts, ModelFacts) else _plain_lines(facts):
         say(line)
 
 
@@ -105,6 +110,15 @@ def _parameters(folder: Path) -> int | None:
 
     stored = read_headers(find_weight_files(folder))
     return sum(prod(tensor.shape) for tensor in stored.values()) or None
+
+
+def _plain_lines(facts: Mapping[str, object]) -> Iterator[str]:
+    """One line for each fact about a model of another family."""
+    yield f"{facts['model']}: {facts['folder']}"
+    for name, value in facts.items():
+        if name not in ("model", "folder"):
+            shown = f"{value:,}" if type(value) is int else value
+            yield f"  {name.replace('_', ' '):<24} {shown}"
 
 
 def _lines(facts: ModelFacts) -> list[str]:

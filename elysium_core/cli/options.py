@@ -47,6 +47,15 @@ VideoArgument = Annotated[
     typer.Argument(metavar="VIDEO", help="A video file, a folder of images, an image, or a camera: 0, /dev/video0."),
 ]
 
+LiveVideoArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="VIDEO",
+        help="A video file, a folder of images, an image, a camera (0, /dev/video0), or the address of a live stream "
+        "(rtsp://, http://).",
+    ),
+]
+
 
 # The first name is that of the field; the others are short, or were used before and in other places.
 _FLAGS = {

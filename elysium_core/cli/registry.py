@@ -54,6 +54,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("curate", "elysium_core.cli.curate", "Make referring tracks from captioned videos."),
     Verb("export", "elysium_core.cli.export", "Export the vision encoder to ONNX or TensorRT."),
     Verb("pull", "elysium_core.cli.pull", "Download a model (the only verb that uses the network)."),
+    Verb("check", "elysium_core.cli.check", "Check a model on this machine: answers, boxes, speed, memory."),
     Verb("info", "elysium_core.cli.info", "Print sizes and vocabulary of a model."),
     Verb("doctor", "elysium_core.cli.doctor", "Check this installation and print what is missing."),
 )

@@ -14,7 +14,7 @@ from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     ExpressionsOption,
     JsonOption,
-    VideoArgument,
+    LiveVideoArgument,
     ZoomOption,
     load_model,
     with_load_options,
@@ -37,7 +37,7 @@ _DEFAULTS = TrackingConfig()
 
 @with_load_options
 def command(
-    video: VideoArgument,
+    video: LiveVideoArgument,
     expression: ExpressionsOption = None,
     box: Annotated[
         list[str] | None,
@@ -75,7 +75,7 @@ def command(
     """
     if resume and out is None:
         raise ConfigError("--resume needs --out, the file of the run to continue")
-    with open_video(video, fps=fps) as recording:
+    with open_video(video, fps=fps, allow_network=True) as recording:
         if resume and recording.is_live:
             raise ConfigError(
                 f"--resume cannot be used with the camera {recording.name}: its earlier frames are not stored"

@@ -81,6 +81,7 @@ class TrackRun:
         self._states: dict[str, Counter[TrackState]] = {target_id: Counter() for target_id in targets.ids}
         self._score_sum: dict[str, float] = defaultdict(float)
         self._boxes: Counter[str] = Counter()
+        self._described: dict[str, str] = {}
         for update in done:
             self._done[update.frame_index].append(self._completed(update))
         self._resume_at = max(self._done, default=-1)
@@ -121,10 +122,14 @@ class TrackRun:
             boxes = self._boxes[target_id]
             mean = f"{self._score_sum[target_id] / boxes:.2f}" if boxes else "-"
             yield (
-                f"{target_id}  {expression or 'box'}: {sum(states.values())} frames, "
+                f"{target_id}  {expression or self._what(target_id)}: {sum(states.values())} frames, "
                 f"{states[TrackState.TRACKED]} tracked, {states[TrackState.UNCERTAIN]} uncertain, "
                 f"{states[TrackState.LOST]} lost, mean score {mean}"
             )
+
+    def _what(self, target_id: str) -> str:
+        words = self._described.get(target_id)
+        return f"box, followed by the words {words!r}" if words else "box"
 
     def _frames(self, stop: StopRequest) -> Iterator[Frame]:
         # The error is kept for later, so that the files are complete also when a camera is unplugged.
@@ -213,3 +218,5 @@ class TrackRun:
         self._states[update.target_id][update.state] += 1
         self._boxes[update.target_id] += update.box is not None
         self._score_sum[update.target_id] += update.score
+        if update.described:
+            self._described[update.target_id] = update.described

@@ -12,7 +12,7 @@ from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     ExpressionsOption,
     JsonOption,
-    VideoArgument,
+    LiveVideoArgument,
     ZoomOption,
     load_model,
     with_load_options,
@@ -31,7 +31,7 @@ _MOST_TARGETS = 8
 
 @with_load_options
 def command(
-    video: VideoArgument,
+    video: LiveVideoArgument,
     expression: ExpressionsOption = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; 0.0.0.0 = all networks, then with a token.")
@@ -63,7 +63,7 @@ def command(
             say(f"the token is new at every start; set {TOKEN_VARIABLE} to keep one")
 
     with ExitStack() as stack:
-        recording = stack.enter_context(open_video(video, fps=fps))
+        recording = stack.enter_context(open_video(video, fps=fps, allow_network=True))
         config = TrackingConfig(zoom=zoom, max_targets=max(_MOST_TARGETS, len(words)))
         model = load_model(load)
         for text in words:

@@ -140,6 +140,8 @@ def _curate_window(ray: Any, window: list[CaptionedVideo], job: CurationJob, poo
 def _started_ray(pool: RayPool) -> Any:
     # Ray would report how it is used over the network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Its C++ part warns of each pool of actors that Ray Data itself makes; what goes wrong comes as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -149,9 +151,11 @@ def _started_ray(pool: RayPool) -> Any:
     options: dict[str, Any] = {"address": pool.address} if pool.address else _local_options(pool)
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise BackendError(f"Ray at {pool.address or 'this machine'!r} cannot be used: {reason}", "RAY") from error
+    except Exception as error:  # Ray raises bare ones, as when a busy machine starts it too slowly
+        where, reason = pool.address or "this machine", " ".join(str(error).split())[:_LONGEST_REASON]
+        raise BackendError(
+            f"Ray at {where!r} cannot be used; try again, or leave out --workers and --address: {reason}", "RAY"
+        ) from error
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1
     context.enable_progress_bars = False

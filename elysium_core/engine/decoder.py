@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from elysium_core.network.kv_cache import KVCache, KVPool
-from elysium_core.network.llama import Llama, LlamaSize
+from elysium_core.network.llama import Llama
 
 
 class Decoder(Protocol):
-    """The decoder of a language model: :class:`elysium_core.network.llama.Llama` or a faster wrapper of it.
+    """The decoder of a language model: :class:`elysium_core.network.llama.Llama`, a wrapper of it, or another one.
 
     A call takes embeddings (1, T, D), positions (1, T), a mask (1, 1, T, S) and a cache, like
-    :meth:`elysium_core.network.llama.Llama.forward`. It returns the hidden states (1, T, D) and a list.
+    :meth:`elysium_core.network.llama.Llama.forward`. It returns the hidden states (1, T, D) and a list. Embeddings may
+    be wider than the hidden states: the engine only stores, joins and feeds them.
     """
-
-    size: LlamaSize
 
     def __call__(
         self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: KVCache | None = None
@@ -65,7 +64,6 @@ class StaticDecoder:
     """
 
     def __init__(self, llm: Llama, capacity: int = 1, step: int = 1) -> None:
-        self.size: LlamaSize = llm.size
         self._llm = llm
         self._capacity, self._step = capacity, step
         self._pool = KVPool(llm.kv_shape, step)

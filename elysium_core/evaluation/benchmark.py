@@ -31,7 +31,7 @@ class EvalRequest:
             length of the training clips in stream mode and for models with shorter training clips.
         zoom: Whether the model also sees parts of frames at full resolution (tracking in stream mode, grounding,
             descriptions).
-        protocols: Tracking protocols to report; the default one if empty.
+        protocols: Tracking protocols to report; the data set's usual one if empty.
         limit: Maximum number of entries, None for all; for generated video, clips of each part.
         frames: Frames shown to the model for descriptions and questions, None for the default.
     """

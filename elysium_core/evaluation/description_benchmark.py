@@ -21,7 +21,8 @@ from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BackendError, BoxError, DataError, pip_line
 from elysium_core.evaluation.benchmark import Benchmark
 from elysium_core.evaluation.metrics import Floats
-from elysium_core.evaluation.report import PAPER, Report, Table, published_rows
+from elysium_core.evaluation.published import published_notes, published_rows
+from elysium_core.evaluation.report import Report, Table
 from elysium_core.evaluation.run_folder import Manifest, Ranks, answer_missing, read_answers, read_manifest
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -237,8 +238,7 @@ def _all_scores(manifest: Manifest, records: list[dict[str, Any]]) -> dict[str, 
 def _table(manifest: Manifest, scores: dict[str, CaptionScores]) -> Table:
     rows = [[name, f"{100 * s.meteor:.1f}", f"{100 * s.cider:.1f}"] for name, s in scores.items()]
     notes = ["CIDEr depends on the set: figures of two sets, or of a part of one, cannot be compared."]
-    for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
-        figures = row.figures
-        rows.append([f"{row.model}, figure of the paper", f"{figures['METEOR']:.1f}", f"{figures['CIDEr']:.1f}"])
-        notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
+    paper = published_rows(manifest)
+    rows += [[row.label, row.cell("METEOR", 1), row.cell("CIDEr", 1)] for row in paper]
+    notes += published_notes(paper)
     return Table("Descriptions", ["", "METEOR x100", "CIDEr x100"], rows, notes)

@@ -11,7 +11,8 @@ from typing import Any
 from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco
 from elysium_core.errors import DataError, ExpressionError
 from elysium_core.evaluation.benchmark import Benchmark
-from elysium_core.evaluation.report import PAPER, Report, Table, percent, published_rows
+from elysium_core.evaluation.published import published_notes, published_rows
+from elysium_core.evaluation.report import Report, Table, percent
 from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
 from elysium_core.geometry import Box, pairwise_iou
 from elysium_core.io.image import read_image
@@ -152,9 +153,9 @@ def grounding_report(folder: Path) -> Report:
     }
     rows = [[n, percent(s.accuracy), str(s.without_box), str(s.ties)] for n, s in scores.items()]
     notes = ["Overlap >= 0.5 counts as correct. Scorers that require > 0.5 count the ties as wrong."]
-    for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
-        rows.append([f"{row.model}, figure of the paper", f"{row.figures['Acc@0.5']:.2f}", "-", "-"])
-        notes.append(f"{row.model}: printed in the {PAPER}, not measured here.")
+    paper = published_rows(manifest)
+    rows += [[row.label, row.cell("Acc@0.5", 2), "-", "-"] for row in paper]
+    notes += published_notes(paper)
     return Report(
         title=f"{manifest.model} on {manifest.benchmark} {manifest.split}, rec",
         facts={

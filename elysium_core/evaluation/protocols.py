@@ -16,6 +16,8 @@ from elysium_core.errors import ConfigError
 from elysium_core.evaluation.metrics import Floats
 
 DEFAULT_PROTOCOL = "ope-lasot"
+# Data sets whose published tables come from a server with rules of its own.
+_OWN_PROTOCOLS = {"got10k": "ope-got10k", "trackingnet": "ope-trackingnet"}
 REFERENCE_PROTOCOL = "elysium-ref"
 
 
@@ -170,6 +172,11 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 """Every protocol by name."""
+
+
+def default_protocol(benchmark: str) -> str:
+    """Return the name of the protocol by which a data set is scored if none is named."""
+    return _OWN_PROTOCOLS.get(benchmark, DEFAULT_PROTOCOL)
 
 
 def get_protocol(name: str) -> Protocol:

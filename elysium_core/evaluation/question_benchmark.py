@@ -12,7 +12,8 @@ from elysium_core.data.readers.video_qa import READERS, VideoQuestion, read_vide
 from elysium_core.errors import ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.judge import Judge, Verdict, judge_answer, score_verdicts
-from elysium_core.evaluation.report import PAPER, Report, Table, percent, published_rows
+from elysium_core.evaluation.published import published_notes, published_rows, unlike_the_paper
+from elysium_core.evaluation.report import Report, Table, percent
 from elysium_core.evaluation.run_folder import AnswerLog, Manifest, Ranks, answer_missing, read_answers, read_manifest
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
@@ -150,7 +151,7 @@ def _verdict(record: dict[str, Any]) -> Verdict:
 
 
 def _warnings(manifest: Manifest, answered: int, judged: int, judges: int) -> list[str]:
-    warnings = []
+    warnings = unlike_the_paper(manifest)
     if answered < len(manifest.entries):
         warnings.append(f"{len(manifest.entries) - answered} questions have no answer yet and count as no / 0.")
     if judged < answered:
@@ -164,8 +165,7 @@ def _table(manifest: Manifest, verdicts: list[Verdict]) -> Table:
     scores = score_verdicts(verdicts)
     rows = [[manifest.model, percent(scores["accuracy"]), f"{scores['score']:.2f}"]]
     notes = ["Accuracies of two judges differ by several points; compare only figures of the same judge."]
-    for row in published_rows(manifest.benchmark, manifest.split, manifest.task):
-        accuracy, score = row.figures["Accuracy"], row.figures["Score 0..5"]
-        rows.append([f"{row.model}, figure of the paper", f"{accuracy:.1f}", f"{score:.1f}"])
-        notes.append(f"{row.model}: printed in the {PAPER}, not measured here, by another judge.")
+    paper = published_rows(manifest)
+    rows += [[row.label, row.cell("Accuracy", 1), row.cell("Score 0..5", 1)] for row in paper]
+    notes += [*published_notes(paper), *(["The judge of the paper's figures was another one."] if paper else [])]
     return Table("Judged answers", ["", "Accuracy", "Score 0..5"], rows, notes)

@@ -18,7 +18,7 @@ from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BoxError, ConfigError, DataError, ExpressionError
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.metrics import Floats, xyxy_to_xywh
-from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
+from elysium_core.evaluation.protocols import default_protocol, get_protocol
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.results import (
     RESULT_FOLDER,
@@ -130,7 +130,7 @@ class SingleObjectTracking(Benchmark):
             "mode": config.mode,
             "score_threshold": config.score_threshold,
             "clip_length": config.clip_length,
-            "protocols": self.request.protocols or (DEFAULT_PROTOCOL,),
+            "protocols": self.request.protocols or (default_protocol(self.request.benchmark),),
         }
 
     def run(self, model: PerceptionModel, folder: Path, ranks: Ranks) -> Iterator[str]:

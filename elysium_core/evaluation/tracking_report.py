@@ -13,6 +13,7 @@ from elysium_core.data.readers.catalog import get_tracking_benchmark
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.evaluation.plots import draw_plots
 from elysium_core.evaluation.protocols import Protocol
+from elysium_core.evaluation.published import unlike_the_paper
 from elysium_core.evaluation.report import Report, Table
 from elysium_core.evaluation.results import TrackResult, file_name
 from elysium_core.evaluation.run_folder import Manifest, read_manifest, read_results
@@ -72,7 +73,7 @@ def tracking_report(folder: Path, protocols: Sequence[str] = ()) -> Report:
     manifest = read_manifest(folder)
     run = _Run(name_in_tables(manifest.model), manifest, *read_results(folder, manifest))
     _require_results(folder, run)
-    chosen = protocols_to_print(protocols or manifest.protocols)
+    chosen = protocols_to_print(protocols or manifest.protocols, manifest.benchmark)
     write_plain_boxes(folder, run.results)
     title = f"{manifest.model} on {_benchmark_title(manifest)}, {manifest.task}"
     facts, warnings = _facts(run, chosen), _warnings(run)
@@ -101,7 +102,7 @@ def comparison_report(folders: Sequence[Path], out: Path, protocols: Sequence[st
     runs = _comparable_runs(folders)
     first = runs[0].manifest
     truth = _common_truth(runs)
-    chosen = protocols_to_print(protocols or first.protocols)
+    chosen = protocols_to_print(protocols or first.protocols, first.benchmark)
     figures = {}
     for protocol in chosen:
         figures[protocol] = {name: scores for run in runs for name, scores in run.figures(protocol).items()}
@@ -170,7 +171,7 @@ def _facts(run: _Run, protocols: Sequence[Protocol]) -> dict[str, str]:
 
 
 def _warnings(run: _Run) -> list[str]:
-    warnings = []
+    warnings = unlike_the_paper(run.manifest)
     if run.missing:
         named = ", ".join(list(run.missing)[:_MOST_NAMES]) + (" ..." if len(run.missing) > _MOST_NAMES else "")
         warnings.append(
@@ -269,7 +270,8 @@ def _runs_table(runs: Sequence[_Run]) -> Table:
 
 
 def _comparison_warnings(runs: Sequence[_Run]) -> list[str]:
-    warnings = [
+    warnings = [f"{run.name}: {text}" for run in runs for text in unlike_the_paper(run.manifest)]
+    warnings += [
         f"{run.name} has no result for {len(run.missing)} of {len(run.manifest.entries)} recordings; they score 0."
         for run in runs
         if run.missing

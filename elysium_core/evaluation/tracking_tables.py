@@ -9,13 +9,14 @@ from typing import Any
 
 from elysium_core.evaluation.peers import is_peer
 from elysium_core.evaluation.protocols import (
-    DEFAULT_PROTOCOL,
     REFERENCE_PROTOCOL,
     Protocol,
     Summary,
+    default_protocol,
     get_protocol,
 )
-from elysium_core.evaluation.report import PAPER, Table, counted, percent, published_rows
+from elysium_core.evaluation.published import published_notes, published_rows
+from elysium_core.evaluation.report import Table, counted, percent
 from elysium_core.evaluation.results import TrackResult
 from elysium_core.evaluation.run_folder import Manifest
 from elysium_core.evaluation.scoring import BASELINES, Scores, run_baseline, score_benchmark, score_recording
@@ -66,14 +67,18 @@ def name_protocols(protocols: Sequence[Protocol]) -> str:
     return ", ".join(p.name + ("" if p.comparable else " (not comparable)") for p in protocols)
 
 
-def protocols_to_print(names: Sequence[str]) -> list[Protocol]:
+def protocols_to_print(names: Sequence[str], benchmark: str) -> list[Protocol]:
     """Return the protocols of a report; the released scorer is never the only one and always last.
+
+    Args:
+        names: Names of protocols.
+        benchmark: Data set, whose own protocol takes the place of none.
 
     Raises:
         ConfigError: A protocol is unknown.
     """
     right = [name for name in dict.fromkeys(names) if name != REFERENCE_PROTOCOL]
-    right = right or [DEFAULT_PROTOCOL]
+    right = right or [default_protocol(benchmark)]
     chosen = [*right, REFERENCE_PROTOCOL] if REFERENCE_PROTOCOL in names else right
     return [get_protocol(name) for name in chosen]
 
@@ -130,16 +135,10 @@ def protocol_table(protocol: Protocol, figures: Figures, manifest: Manifest) -> 
             "Not comparable with other protocols: it limits all coordinates to 100 px, see docs/evaluation.md."
         )
         return Table(title, headings, rows, notes)
-    for published in published_rows(manifest.benchmark, manifest.split, manifest.task):
-        values = [_published_cell(published.figures, heading) for heading, _ in wanted]
-        rows.append([f"{published.model}, figure of the paper", *values])
-        notes.append(f"{published.model}: printed in the {PAPER}, not measured here; {published.note}.")
-    return Table(protocol.name, headings, rows, notes)
-
-
-def _published_cell(figures: dict[str, float], heading: str) -> str:
-    value = figures.get(re.split(r"[@ ]", heading, maxsplit=1)[0])
-    return "-" if value is None else f"{value:.1f}"
+    figure_of = [re.split(r"[@ ]", heading, maxsplit=1)[0] for heading, _ in wanted]
+    paper = [row for row in published_rows(manifest) if row.figures.keys() & set(figure_of)]
+    rows += [[row.label, *(row.cell(figure, 1) for figure in figure_of)] for row in paper]
+    return Table(protocol.name, headings, rows, [*notes, *published_notes(paper)])
 
 
 def recordings_table(results: list[TrackResult], missing: Mapping[str, int], protocol: Protocol) -> Table:

@@ -3,7 +3,7 @@
 Trackers, tasks, the command line and the ROS node use a model only through this protocol. To support another
 multimodal language model, write one module beside :mod:`elysium_core.families.elysium`.
 
-Shapes: K visual tokens (rows) of an image, W the width of the language model, T tokens.
+Shapes: K visual tokens (rows) of an image, W the width of a row, T tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Seen:
     """An encoded image.
 
     Attributes:
-        rows: (K, W) visual tokens: the embeddings of the image for the language model.
+        rows: (K, W) visual tokens: the embeddings of the image for the language model. Only the family's decoder
+            looks into them, so they may hold more than embeddings; W is the width of the rows of its ``embed``.
         steps: Steps of box text in this image.
     """
 
@@ -84,8 +85,12 @@ class BoxGrammar(Protocol):
         """Write a box for a question."""
         ...
 
-    def answer(self, boxes: Sequence[Box], steps: Steps) -> str:
-        """Write an answer with one box for each frame."""
+    def answer(self, boxes: Sequence[Box], steps: Steps, words: str = "") -> str:
+        """Write an answer with one box for each frame, about the object that ``words`` name."""
+        ...
+
+    def other_forms(self, box: Box, steps: Steps, words: str = "") -> list[str]:
+        """Other ways in which the model may write an answer about one frame, without and with the box, for drafts."""
         ...
 
     def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
@@ -117,6 +122,8 @@ class FamilySettings:
         describe: What it can describe an object from: ``clip``, ``frame`` or ``none``.
         find_scores: Calibration of the scores of boxes found by words.
         follow_scores: Calibration of the scores of boxes followed in crops.
+        by_words: Whether it follows every target by words, asked about each frame alone. A target that is given by a
+            box is described once, and then followed by the description.
     """
 
     clip_length: int = 8
@@ -126,6 +133,7 @@ class FamilySettings:
     describe: str = "clip"
     find_scores: ScoreCalibration = UNCALIBRATED
     follow_scores: ScoreCalibration = UNCALIBRATED
+    by_words: bool = False
 
 
 class Family(Protocol):
@@ -198,6 +206,22 @@ class Family(Protocol):
         self, question: str, history: Sequence[tuple[str, str]] = (), *, with_frames: bool = True
     ) -> list[int]:
         """Token ids from the first question to the beginning of the answer to ``question``."""
+        ...
+
+    def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:
+        """The answer of transformers' own ``generate`` with the same weights: the judge of ``elysium check``.
+
+        Args:
+            images: RGB uint8 images (H, W, 3), at least one.
+            question: The question.
+            max_new_tokens: Longest answer [tokens].
+
+        Returns:
+            Token ids, without the end token.
+
+        Raises:
+            BackendError: There is no such judge for this model (``REFERENCE``).
+        """
         ...
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
 from elysium_core.families.base import Anchor, CropSizes, Family, FamilySettings, Seen, Steps
+from elysium_core.families.llama_reference import build_reference, generate_after
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.target_selector import AnchorTokens
@@ -48,9 +50,13 @@ class ElysiumGrammar:
         """See :class:`elysium_core.families.base.BoxGrammar`."""
         return format_box(box)
 
-    def answer(self, boxes: Sequence[Box], steps: Steps) -> str:
-        """See :class:`elysium_core.families.base.BoxGrammar`."""
+    def answer(self, boxes: Sequence[Box], steps: Steps, words: str = "") -> str:
+        """See :class:`elysium_core.families.base.BoxGrammar`; an answer does not repeat the words."""
         return format_track(boxes)
+
+    def other_forms(self, box: Box, steps: Steps, words: str = "") -> list[str]:
+        """See :class:`elysium_core.families.base.BoxGrammar`; there are none."""
+        return []
 
     def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
         """See :class:`elysium_core.families.base.BoxGrammar`."""
@@ -104,6 +110,7 @@ class ElysiumFamily:
             config.follow_scores,
         )
         self._layout = PromptLayout(tokenizer, config.system_text)
+        self._reference: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -166,6 +173,17 @@ class ElysiumFamily:
     ) -> list[int]:
         """See :class:`elysium_core.families.base.Family`."""
         return self._layout.conversation(question, history, with_frames=with_frames)
+
+    @torch.inference_mode()
+    def generate(self, images: Sequence[NDArray[np.uint8]], question: str, max_new_tokens: int) -> list[int]:
+        """See :class:`elysium_core.families.base.Family`; the visual tokens are this family's own."""
+        llm = self.network.llm
+        if llm.quantization != "none":
+            raise BackendError(f"transformers cannot run {llm.quantization} weights of this model", code="REFERENCE")
+        prompt = torch.cat([self.opening(self.encode(images)), self.embed(self.conversation(question))])
+        if self._reference is None:
+            self._reference = build_reference(llm)
+        return generate_after(self._reference, prompt, self.tokenizer.eos_id, max_new_tokens)
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """See :class:`elysium_core.families.base.Family`."""

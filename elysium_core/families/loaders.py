@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.errors import ModelFileError
 from elysium_core.families.base import Family
+from elysium_core.io.files import read_settings_text
 from elysium_core.network.model_config import CONFIG_NAME
 from elysium_core.types import LoadOptions, ModelInfo
 
@@ -40,6 +42,8 @@ _ELYSIUM = "elysium"
 
 LOADERS: dict[str, str] = {
     _ELYSIUM: "elysium_core.families.elysium_loader:load_elysium",
+    "qwen3_vl": "elysium_core.families.qwen_loader:load_qwen",
+    "qwen2_5_vl": "elysium_core.families.qwen_loader:load_qwen",
 }
 """Module and function of each family's loader, by model type. A module is imported when a model needs it."""
 
@@ -54,10 +58,28 @@ def load_model(options: LoadOptions) -> LoadedModel:
     return loader(options)
 
 
+def family_facts(model: str) -> dict[str, Any] | None:
+    """What the family of a model that is not Elysium's says about it, from its configuration files.
+
+    Returns:
+        Facts by name, as values that JSON can hold; None for models of the Elysium family and unknown ones.
+
+    Raises:
+        ModelFileError: A file is missing, damaged or unsafe.
+    """
+    kind = _model_type(model)
+    if kind == _ELYSIUM or kind not in LOADERS:
+        return None
+    module = import_module(LOADERS[kind].partition(":")[0])
+    tell: Callable[[Path], dict[str, Any]] | None = getattr(module, "facts", None)
+    folder = checkpoint_folder(model)
+    return {"model": model, "folder": str(folder), "family": kind, **({} if tell is None else tell(folder))}
+
+
 def _model_type(model: str) -> str:
     """The ``model_type`` of a model's ``config.json``; empty if there is none."""
     try:
-        config = json.loads((checkpoint_folder(model) / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads(read_settings_text(checkpoint_folder(model) / CONFIG_NAME))
     except (ModelFileError, OSError, ValueError, RecursionError):
         return ""
     return str(config.get("model_type", "")) if isinstance(config, dict) else ""

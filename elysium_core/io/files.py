@@ -1,4 +1,7 @@
-"""Output files: a regular file appears only when it is complete; anything else is written into, never replaced."""
+"""Files: which are read, and how outputs are written.
+
+An output that is a regular file appears only when it is complete; anything else is written into, never replaced.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,38 @@ _LFS_HEAD = b"version https://git-lfs.github.com/spec/"
 _MOST_LINKS = 40
 # Errors of a rename over a file that is a mount point of its own, or lies on another file system.
 _CANNOT_RENAME = (errno.EBUSY, errno.EXDEV)
+
+
+LARGEST_TEXT_BYTES = 64 << 20
+"""Longest file of settings that is read [bytes]."""
+
+
+def check_plain(path: Path, most_bytes: int | None = None) -> None:
+    """Refuse what is no regular file, or too large: a pipe or device would keep its reader waiting, or fill the memory.
+
+    Args:
+        path: The file, or a link to it.
+        most_bytes: Largest size; None for any.
+
+    Raises:
+        OSError: It is missing, or not such a file; ``strerror`` says why.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if most_bytes is not None and status.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, more than {most_bytes}", str(path))
+
+
+def read_settings_text(path: Path) -> str:
+    """Return the text of a file of settings of somebody else, without a byte order mark.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger than :data:`LARGEST_TEXT_BYTES`.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    check_plain(path, LARGEST_TEXT_BYTES)
+    return path.read_text(encoding="utf-8-sig")
 
 
 def temporary_beside(path: str | PathLike[str]) -> Path:
@@ -116,6 +151,7 @@ def is_stream(path: str | PathLike[str]) -> bool:
 def lfs_pointer(path: Path) -> bool:
     """Return whether a file is the stand-in that Git leaves for a large file when it is cloned without Git LFS."""
     try:
+        check_plain(path)
         with path.open("rb") as file:
             return file.read(len(_LFS_HEAD)) == _LFS_HEAD
     except (OSError, ValueError):

@@ -19,6 +19,7 @@ from elysium_core.frames import Frame
 from elysium_core.io.animation import open_pictures
 from elysium_core.io.files import lfs_pointer
 from elysium_core.io.image import IMAGE_SUFFIXES, read_image
+from elysium_core.io.live_stream import StreamRecording, without_password
 from elysium_core.io.recording import DEFAULT_FPS, PictureRecording, Recording, pictures_in
 from elysium_core.io.video_stream import StampClock, StreamEnd, decode, frame_rate, main_stream, upright_rgb
 
@@ -33,15 +34,20 @@ _DEVICE = re.compile(r"(?:/dev/video)?([0-9]{1,3})")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
-def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -> Recording:
+def open_video(
+    source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS, allow_network: bool = False
+) -> Recording:
     """Open a source of frames and check that its first frame can be read.
 
     Args:
         source: A video file; a folder of pictures (read in natural order of their
             names: 2 before 10); a single or animated picture; or a V4L2 camera as a number,
             ``/dev/videoN`` or a link to it, such as those in ``/dev/v4l/by-id``. An existing
-            file or folder wins over a camera number.
+            file or folder wins over a camera number. With ``allow_network`` also the
+            ``rtsp://`` or ``http://`` address of a live stream, also with TLS.
         fps: Frame rate of pictures without times [Hz].
+        allow_network: Connect to an address. Leave it off for names that others have written, such as
+            those in a data set.
 
     Raises:
         VideoError: The source is missing, empty, damaged, of an unknown format, or
@@ -60,7 +66,12 @@ def open_video(source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS) -
     if device and (text.startswith("/dev/") or not path.exists()):
         return CameraRecording(Path(f"/dev/video{device.group(1)}"))
     if _ADDRESS.match(text):
-        raise VideoError(f"{text[:200]!r} is a network address; only files, folders of pictures and cameras are read")
+        if allow_network:
+            return StreamRecording(text)
+        raise VideoError(
+            f"{without_password(text)!r} is a network address; here only files, folders of pictures and cameras are "
+            "read, and live streams with elysium track and elysium view (in Python: allow_network=True)"
+        )
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ Shapes: L layers, G key/value heads, C capacity in tokens, d width of a head.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,11 +151,13 @@ class KVPool:
     Args:
         shape: Shape of one token.
         step: Capacities are multiples of it [tokens].
+        make: Makes a cache from its memory and this pool.
     """
 
-    def __init__(self, shape: KVShape, step: int = 1) -> None:
+    def __init__(self, shape: KVShape, step: int = 1, make: Callable[[KVMemory, KVPool], KVCache] = KVCache) -> None:
         self.shape = shape
         self._step = step
+        self._make = make
         self._free: list[KVMemory] = []
         self.capacity = 0
 
@@ -164,7 +167,7 @@ class KVPool:
             self.capacity = -(-capacity // self._step) * self._step
             self._free.clear()
         memory = self._free.pop() if self._free else KVMemory(self.shape, self.capacity)
-        cache = KVCache(memory, self)
+        cache = self._make(memory, self)
         weakref.finalize(cache, self._give_back, memory).atexit = False
         return cache
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
 from elysium_core.errors import ModelFileError
+from elysium_core.io.files import read_settings_text
 from elysium_core.network.crop_config import CropConfig
 
 CONFIG_NAME = "config.json"
@@ -17,6 +18,12 @@ FOLLOW_MODES = ("frame", "crop")
 """What a model follows given objects in: whole frames, or crops around them."""
 DESCRIBE_MODES = ("clip", "frame", "none")
 """What a model can describe an object from: a clip or one frame, one frame, or nothing."""
+WINDOW_MODES = ("anchor", "growing")
+"""What a model sees in stream mode: an anchor frame and the live one, or a growing clip."""
+_LONGEST_SYSTEM_TEXT = 4096
+_LONGEST_CLIP = 32
+_MOST_NAMES, _LONGEST_NAME = 10_000, 100
+_MOST_TOKENS = 65_536
 # The published config names the code that was released with it, which this package replaces: the names are accepted
 # and ignored. A config that names other code is refused.
 _PUBLISHED_CODE = {
@@ -142,8 +149,8 @@ class ElysiumConfig:
                 system_text=_text({"system_text": PUBLISHED_SYSTEM_TEXT} | extra, "system_text"),
                 clip_length=int(extra.get("clip_length", 8)),
                 window=_text({"window": "growing"} | extra, "window"),
-                vocabulary=tuple(str(name) for name in extra.get("vocabulary", ())),
-                words=tuple(str(word) for word in extra.get("words", ())),
+                vocabulary=_names(extra, "vocabulary"),
+                words=_names(extra, "words"),
                 find_scores=_calibration(extra, "find_scores"),
                 follow_scores=_calibration(extra, "follow_scores"),
                 crop=crop,
@@ -153,6 +160,7 @@ class ElysiumConfig:
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
         config._check_modes(source)
+        config._check_limits(source)
         return config
 
     def _check_modes(self, source: str) -> None:
@@ -163,6 +171,26 @@ class ElysiumConfig:
         if self.follow == "crop" and self.crop is None:
             raise ModelFileError(f"{source}: follow 'crop' needs a crop_config; add one or set follow to 'frame'")
 
+    def _check_limits(self, source: str) -> None:
+        """Refuse what would take memory or time without bounds, or could not be part of a prompt."""
+        for name, value, least, most in (
+            ("system_text", len(self.system_text), 0, _LONGEST_SYSTEM_TEXT),
+            ("clip_length", self.clip_length, 1, _LONGEST_CLIP),
+            ("vocabulary", len(self.vocabulary), 0, _MOST_NAMES),
+            ("words", len(self.words), 0, _MOST_NAMES),
+            ("out_token_num", self.adapter.out_token_num, 1, _MOST_TOKENS),
+        ):
+            if not least <= value <= most:
+                kind = "" if name in ("clip_length", "out_token_num") else "length of "
+                raise ModelFileError(f"{source}: {kind}{name} = {value} is not in {least}..{most}")
+        if self.window not in WINDOW_MODES:
+            raise ModelFileError(f"{source}: window {self.window!r} is not one of {', '.join(WINDOW_MODES)}")
+        for name in (*self.vocabulary, *self.words):
+            if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+                raise ModelFileError(
+                    f"{source}: {name[:_LONGEST_NAME]!r} is no name; one has 1..{_LONGEST_NAME} printable characters"
+                )
+
     @classmethod
     def from_file(cls, path: Path) -> ElysiumConfig:
         """Read ``config.json``.
@@ -171,7 +199,7 @@ class ElysiumConfig:
             ModelFileError: The file is missing or is not such a config.
         """
         try:
-            raw = json.loads(path.read_text(encoding="utf-8-sig"))
+            raw = json.loads(read_settings_text(path))
         except OSError as error:
             raise ModelFileError(f"cannot read {path}: {error.strerror}; is this a model folder?") from error
         except (ValueError, RecursionError) as error:
@@ -208,6 +236,13 @@ class ElysiumConfig:
             if calibration != UNCALIBRATED:
                 content["elysium"][key] = [calibration.scale, calibration.shift]
         return content
+
+
+def _names(extra: dict[str, Any], key: str) -> tuple[str, ...]:
+    names = extra.get(key, [])
+    if not isinstance(names, list):
+        raise TypeError(f"{key}: it is no list of names")
+    return tuple(str(name) for name in names)
 
 
 def _calibration(extra: dict[str, Any], key: str) -> ScoreCalibration:

@@ -19,7 +19,9 @@ MAX_ANSWER_CHARACTERS = 16 * MAX_CHARACTERS
 """Longest answer of a model that is accepted as part of a conversation."""
 
 # Role words are also matched inside a word, because the template has no blank before them: "...mugASSISTANT:".
-_STRUCTURE = r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]"
+_STRUCTURE = (
+    r"<\s*/?\s*(?:image|video|box|s|unk|pad|bos|eos)\s*/?\s*>|<\|\s*\w+\s*\|>|(?:USER|ASSISTANT|SYSTEM)\s*:|\[INST\]"
+)
 _RESERVED = re.compile(_STRUCTURE + "|[{}]", re.IGNORECASE)
 # Braces are allowed in answers, because answers are never filled into the slots of a question.
 _RESERVED_IN_ANSWERS = re.compile(_STRUCTURE, re.IGNORECASE)

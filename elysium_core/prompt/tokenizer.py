@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from elysium_core.errors import ModelFileError, pip_line
+from elysium_core.io.files import check_plain
 from elysium_core.prompt.conversation import Prompt
 
 # Number of texts whose tokens are cached: the questions and labels of many targets, and their latest answers.
 _REMEMBERED = 512
+# Those of the largest published vocabularies have some 20 MB.
+_LARGEST_FILE_BYTES = 256 << 20
 
 
 class TextTokenizer:
@@ -23,26 +26,28 @@ class TextTokenizer:
     ordinary characters.
 
     Args:
-        tokenizer: A fast ``transformers`` tokenizer like LLaMA's.
+        tokenizer: A fast ``transformers`` tokenizer like LLaMA's or Qwen's.
+        needs_bos: Whether prompt pieces begin with BOS. Qwen's tokenizer has none.
 
     Raises:
         ModelFileError: The tokenizer has no fast form, or no BOS or EOS token.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, needs_bos: bool = True) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelFileError("the model's tokenizer has no fast form; save it as tokenizer.json")
         backend.encode_special_tokens = True
         self._backend = backend
-        self.bos_id = self._special(tokenizer, "bos")
+        self.bos_id = self._special(tokenizer, "bos") if needs_bos else None
         self.eos_id = self._special(tokenizer, "eos")
         self.vocab_size = int(backend.get_vocab_size(with_added_tokens=True))
         # Questions and frame labels repeat in every frame, so their tokens are cached.
         self._cached = lru_cache(maxsize=_REMEMBERED)(self._encode)
+        self._cached_piece = lru_cache(maxsize=_REMEMBERED)(self._decode_one)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> TextTokenizer:
+    def from_folder(cls, folder: str | Path, *, needs_bos: bool = True) -> TextTokenizer:
         """Load the tokenizer files of a folder or a cached hub id; never touches the network.
 
         Raises:
@@ -57,7 +62,7 @@ class TextTokenizer:
         except Exception as error:  # a damaged tokenizer.json raises bare Exceptions
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ModelFileError(f"cannot load a tokenizer from {folder}: {reason}") from error
-        return cls(tokenizer)
+        return cls(tokenizer, needs_bos=needs_bos)
 
     @staticmethod
     def _special(tokenizer: Any, kind: str) -> int:
@@ -80,8 +85,9 @@ class TextTokenizer:
             ModelFileError: Tokenizer and language model do not belong together.
         """
         added = self._backend.get_added_tokens_decoder()
-        special = {token_id for token_id, token in added.items() if token.special} - {self.bos_id, self.eos_id}
-        tokens = {**self._backend.get_vocab(with_added_tokens=True), "BOS": self.bos_id, "EOS": self.eos_id}
+        used = {"EOS": self.eos_id} | ({} if self.bos_id is None else {"BOS": self.bos_id})
+        special = {token_id for token_id, token in added.items() if token.special} - set(used.values())
+        tokens = {**self._backend.get_vocab(with_added_tokens=True), **used}
         token, largest = max(
             ((token, number) for token, number in tokens.items() if number not in special), key=lambda item: item[1]
         )
@@ -95,8 +101,8 @@ class TextTokenizer:
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_piece(self, text: str) -> list[int]:
-        """Ids of a prompt piece. Every piece begins with BOS, as in the published model."""
-        return [self.bos_id, *self._cached(text)]
+        """Ids of a prompt piece. Every piece begins with BOS, if there is one, as in the published model."""
+        return [*(() if self.bos_id is None else (self.bos_id,)), *self._cached(text)]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer or a further question, without BOS and EOS."""
@@ -110,6 +116,27 @@ class TextTokenizer:
         """Text of an answer's ids; special tokens are left out."""
         return str(self._backend.decode(list(token_ids), skip_special_tokens=True)).strip()
 
+    def special_id(self, text: str) -> int:
+        """Id of a special token.
+
+        Raises:
+            ModelFileError: The tokenizer has no such token.
+        """
+        token_id = self._backend.token_to_id(text)
+        if token_id is None:
+            raise ModelFileError(f"the model's tokenizer has no token {text!r}; put the model's own tokenizer there")
+        return int(token_id)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text, for tokenizers on bytes; empty for special tokens.
+
+        A part of a character that takes several tokens is written as a replacement character.
+        """
+        return [self._cached_piece(token_id) for token_id in token_ids]
+
+    def _decode_one(self, token_id: int) -> str:
+        return str(self._backend.decode([token_id], skip_special_tokens=True))
+
     def token_text(self, token_id: int) -> str:
         """The vocabulary entry of one id (``▁`` stands for a blank)."""
         return str(self._backend.id_to_token(token_id) or "")
@@ -117,6 +144,11 @@ class TextTokenizer:
 
 def _check_files(folder: Path) -> None:
     """Refuse folders for which transformers would print a long, unclear error or run code from the folder."""
+    for path in folder.glob("*token*") if folder.is_dir() else ():
+        try:
+            check_plain(path, _LARGEST_FILE_BYTES)
+        except OSError as error:
+            raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         if not (folder / "tokenizer.model").is_file():
             raise ModelFileError(f"there is no tokenizer in {folder}; its file is tokenizer.json or tokenizer.model")

@@ -3,8 +3,8 @@
 Which boxes are likely is learnt for each target while it is tracked (:class:`Residuals`), from the differences between
 answered and guessed coordinates; older differences count less. There are two kinds of branches:
 
-- An *opening* is another first digit of one coordinate. If it is accepted, the same pass also predicts the second digit
-  of that coordinate, which the next guess needs.
+- An *opening* is another digit of one coordinate, but not its last one. If it is accepted, the same pass also predicts
+  the next digit of that coordinate, which the next guess needs.
 - A *box* is a complete other box. If it is accepted, the answer ends in the same pass.
 
 A branch is added only if it is expected to save more than it costs. The tokenizer must encode each digit as one token,
@@ -73,10 +73,12 @@ def number_tokens(tokenizer: TextTokenizer) -> NumberTokens:
 
 COORDINATES = 4
 
-# Differences larger than this are too rare to be drafted.
-_REACH = 4
-# Initial counts by difference: at camera rate about 7 of 10 coordinates do not change, and most others change by 1.
+# Initial counts by difference; larger differences are too rare to be drafted. On a grid of a hundred steps, at camera
+# rate, about 7 of 10 coordinates do not change, and most others change by 1. On finer grids the same motion is spread
+# over more steps.
 _PRIOR = {0: 3.0, 1: 0.6, 2: 0.2, 3: 0.1, 4: 0.05}
+_COARSE_LEVELS = 100
+_FINE_PRIOR = {difference: 1.5 * 0.85**difference for difference in range(41)}
 # Counts are multiplied by this with each new answer, so that about the last ten answers matter.
 _FADING = 0.9
 # Likeliest values of each coordinate that are combined to boxes.
@@ -94,6 +96,7 @@ class Residuals:
 
     def __init__(self, levels: int) -> None:
         self._levels = levels
+        self._prior = _PRIOR if levels <= _COARSE_LEVELS else _FINE_PRIOR
         self._seen: list[dict[int, float]] = [{} for _ in range(COORDINATES)]
         self._rest = [0.0] * COORDINATES
         self._recent: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
@@ -111,7 +114,7 @@ class Residuals:
             for difference in seen:
                 seen[difference] *= _FADING
             self._rest[coordinate] *= _FADING
-            if abs(answered - guessed) <= _REACH:
+            if abs(answered - guessed) in self._prior:
                 seen[answered - guessed] = seen.get(answered - guessed, 0.0) + 1
             else:
                 self._rest[coordinate] += 1
@@ -124,9 +127,10 @@ class Residuals:
             guess: Its guessed value, 0..levels.
         """
         seen = self._seen[coordinate]
+        reach = len(self._prior) - 1
         counts = {
-            guess + difference: _PRIOR[abs(difference)] + seen.get(difference, 0.0)
-            for difference in range(-_REACH, _REACH + 1)
+            guess + difference: self._prior[abs(difference)] + seen.get(difference, 0.0)
+            for difference in range(-reach, reach + 1)
         }
         total = sum(counts.values()) + self._rest[coordinate]
         return {value: count / total for value, count in counts.items() if 0 <= value <= self._levels}
@@ -178,11 +182,31 @@ class TreeBudget:
 NO_TREE = TreeBudget(0, 1.0)
 """No branches: the draft is a single guess."""
 
+# Passes that a drafted token must be expected to save. On a CPU, a pass of a small model costs as much as about 60
+# tokens. On a GPU, tokens cost next to nothing until a pass is limited by arithmetic, at about 200 tokens.
+_LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
+# Default of TrackingConfig.draft_tokens by device. On a CPU, branches did not save time (docs/benchmarks.md).
+_DRAFT_TOKENS = {"cuda": 32}
+
+
+def tree_budget(device: str, tokens: int, targets: int) -> TreeBudget:
+    """Limits of the draft tree of each target. The tokens are shared by all targets, because they share a pass.
+
+    Args:
+        device: Type of the device, ``cpu`` or ``cuda``.
+        tokens: ``TrackingConfig.draft_tokens``; -1 = the default of the device.
+        targets: Number of targets.
+    """
+    if tokens < 0:
+        tokens = _DRAFT_TOKENS.get(device, 0)
+    return TreeBudget(tokens // max(1, targets), _LEAST_GAIN.get(device, _LEAST_GAIN["cpu"]))
+
 
 def grow(
     trie: DraftTrie,
     ids: Sequence[int],
     known: int,
+    runs: Sequence[tuple[int, int]],
     numbers: NumberTokens,
     residuals: Residuals,
     budget: TreeBudget,
@@ -193,11 +217,12 @@ def grow(
         trie: The tree, which holds the guess; branches are added to it.
         ids: Token ids of the whole guessed answer.
         known: Number of these tokens that have been written already.
+        runs: Begin and end (exclusive) of each coordinate in ``ids``; the last four are the last box.
         numbers: Digit tokens of the tokenizer.
         residuals: Statistics from which the probabilities of other boxes are computed.
         budget: Limits of the branches.
     """
-    runs = numbers.runs(ids)[-COORDINATES:]
+    runs = runs[-COORDINATES:]
     if not budget.tokens or not numbers.ids or len(runs) < COORDINATES or runs[0][0] < known:
         return
     guess = [int("".join(map(numbers.digit, ids[begin:end])) or 0) for begin, end in runs]
@@ -217,15 +242,21 @@ def _openings(
     numbers: NumberTokens,
     residuals: Residuals,
 ) -> Iterator[tuple[float, list[int]]]:
-    """Branches with another first digit of one coordinate: (probability, answer up to that digit)."""
+    """Branches with another digit of one coordinate: (probability, answer up to that digit).
+
+    Of a number with one or two digits this is the first one; of longer ones, any but the last.
+    """
     for coordinate, (begin, _) in enumerate(runs):
-        chances: dict[str, float] = {}
-        for value, chance in residuals.chances(coordinate, guess[coordinate]).items():
-            first = str(value)[0]
-            chances[first] = chances.get(first, 0.0) + chance
-        del chances[str(guess[coordinate])[0]]
-        for first, chance in chances.items():
-            yield chance, [*ids[:begin], numbers.ids[first]]
+        guessed, values = str(guess[coordinate]), residuals.chances(coordinate, guess[coordinate])
+        for place in range(max(1, len(guessed) - 1)):
+            chances: dict[str, float] = {}
+            for value, chance in values.items():
+                digits = str(value)
+                if digits[:place] == guessed[:place] and len(digits) > place:
+                    chances[digits[place]] = chances.get(digits[place], 0.0) + chance
+            chances.pop(guessed[place], None)
+            for digit, chance in chances.items():
+                yield chance, [*ids[: begin + place], numbers.ids[digit]]
 
 
 def _boxes(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from elysium_core.engine.draft_tree import DraftTree, DraftTrie
 from elysium_core.families.base import BoxGrammar
@@ -20,6 +19,7 @@ from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.tracking.box_tree import COORDINATES, NO_TREE, Residuals, TreeBudget, grow, number_tokens
 
 _OPEN_NUMBER = re.compile(r"[0-9]+\Z")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +49,8 @@ class AnswerDraft:
         guess: The whole guessed answer, beginning with ``given``.
         residuals: Statistics of the last box of an answer, for branches; None = a single guess.
         budget: Limits of the tree.
+        others: Other forms of the guess, for a model that writes answers in several forms. The first one that fits to
+            the text written so far is used when the guess does not.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class AnswerDraft:
         guess: str,
         residuals: Residuals | None = None,
         budget: TreeBudget = NO_TREE,
+        others: Sequence[str] = (),
     ) -> None:
         self._tokenizer, self._grammar = tokenizer, grammar
+        self._others = tuple(others)
         self._numbers = number_tokens(tokenizer)
         self.guess = guess
         self._given_boxes = len(grammar.boxes(given))
@@ -82,27 +86,48 @@ class AnswerDraft:
         beginning = self._tokenizer.decode(sofar)
         predicted = self._with_predictions(self._last, said) if said and self._last is not None else None
         guess = predicted or self._with_newest_box(beginning)
-        text = complete(self._with_earlier_answer(guess, beginning), beginning, self._grammar)
-        ids = [] if text is None else self._tokenizer.encode_answer(text)
-        # A guess whose tokens do not begin with the written ones would be rejected anyway.
-        if text is None or ids[: len(sofar)] != sofar:
+        fitting = self._fitting((self._with_earlier_answer(guess, beginning), *self._others), beginning, sofar)
+        if fitting is None:
             self._last = None
             return DraftTree((), ())
+        text, ids = fitting
         ids.append(self._tokenizer.eos_id)
         self._last = _LastDraft(text, ids, len(sofar), DraftTrie())
         self._last.trie.add(ids[len(sofar) :])
         if not written and self._residuals is not None:
-            grow(self._last.trie, ids, len(sofar), self._numbers, self._residuals, self._budget)
+            runs = [run for _, run in self._fields(text, ids) or ()]
+            grow(self._last.trie, ids, len(sofar), runs, self._numbers, self._residuals, self._budget)
         return self._last.trie.tree()
+
+    def _fitting(self, guesses: Sequence[str], beginning: str, sofar: list[int]) -> tuple[str, list[int]] | None:
+        """The first guess that has the form of the text written so far, and its token ids."""
+        for guess in guesses:
+            text = complete(guess, beginning, self._grammar)
+            ids = [] if text is None else self._tokenizer.encode_answer(text)
+            # A guess whose tokens do not begin with the written ones would be rejected anyway.
+            if text is not None and ids[: len(sofar)] == sofar:
+                return text, ids
+        return None
+
+    def _fields(self, text: str, ids: Sequence[int]) -> list[tuple[slice, tuple[int, int]]] | None:
+        """Places of the grammar's numbers in a text, and in its token ids; None if digits and tokens do not match.
+
+        Other digits, as in ``bbox_2d`` or in a label, are left out.
+        """
+        every, runs = list(_DIGITS.finditer(text)), self._numbers.runs(ids)
+        if len(every) != len(runs):
+            return None
+        run_at = {match.start(): run for match, run in zip(every, runs, strict=True)}
+        return [(field, run_at[field.start]) for field in self._grammar.numbers(text)]
 
     def _with_predictions(self, last: _LastDraft, said: Sequence[int]) -> str | None:
         """The last guess with the numbers that the model predicted; None if tokens and numbers do not match."""
-        fields, runs = self._grammar.numbers(last.text), self._numbers.runs(last.ids)
-        if len(fields) != len(runs):
+        fields = self._fields(last.text, last.ids)
+        if fields is None:
             return None
         nodes = last.trie.shared(last.ids[last.known :])
         text, place = "", 0
-        for turn, (field, (begin, _)) in enumerate(zip(fields, runs, strict=True)):
+        for turn, (field, (begin, _)) in enumerate(fields):
             value = last.text[field]
             if begin > last.known:
                 coordinate = turn - (len(fields) - COORDINATES)
@@ -117,9 +142,12 @@ class AnswerDraft:
         digits = _OPEN_NUMBER.search(beginning)
         if self._residuals is None or digits is None:
             return guess
-        fields = self._grammar.numbers(guess)
-        turn = len(self._grammar.numbers(beginning)) - 1
+        fields, written = self._grammar.numbers(guess), self._grammar.numbers(beginning)
+        turn = len(written) - 1
         coordinate = turn - (len(fields) - COORDINATES)
+        # The digits may be those of a label, and a guess without the form of an answer has no fields.
+        if not 0 <= turn < len(fields) or written[turn].stop != len(beginning):
+            return guess
         if not 0 <= coordinate < COORDINATES or guess[fields[turn]].startswith(digits.group(0)):
             return guess
         value = self._residuals.recall(coordinate, digits.group(0))
@@ -206,8 +234,13 @@ def complete(guess: str, written: str, grammar: BoxGrammar) -> str | None:
     return result + tail if tail.startswith(rest) else None
 
 
-@lru_cache(maxsize=1 << 14)
 def _nearest(digits: str, wanted: int, levels: int) -> str | None:
-    """The number 0..levels that begins with ``digits`` and is nearest to ``wanted``."""
-    numbers = [text for text in map(str, range(levels + 1)) if text.startswith(digits)]
-    return min(numbers, key=lambda text: abs(int(text) - wanted), default=None)
+    """The number 0..levels that begins with ``digits`` and is nearest to ``wanted``; the smaller of two."""
+    if not digits:
+        return str(min(max(wanted, 0), levels))
+    low, high = int(digits), int(digits)
+    found = [low] if str(low) == digits and low <= levels else []
+    while low and str(low).startswith(digits) and (low := 10 * low) <= levels:
+        high = 10 * high + 9
+        found.append(min(max(wanted, low), high, levels))
+    return min(map(str, found), key=lambda text: abs(int(text) - wanted), default=None)

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from elysium_core.engine.engine import EngineCounters
 from elysium_core.families.base import Seen
 from elysium_core.geometry import Box
 from elysium_core.prompt.questions import REC
 from elysium_core.runtime import Runtime
+from elysium_core.tracking.box_tree import NO_TREE, Residuals, TreeBudget
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.types import Grounding
 
 _ANSWER_TOKENS = 48
+_SPARE_TOKENS = 16
 # Drafted when no box is known. A wrong draft costs next to nothing.
 _MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DraftHints:
+    """What is known about the answer to an expression that was asked for before.
+
+    Attributes:
+        earlier: The text of the last answer, which is drafted again; empty = not known.
+        residuals: Statistics of answers and guesses; None = no branches.
+        budget: Limits of the draft tree.
+    """
+
+    earlier: str = ""
+    residuals: Residuals | None = None
+    budget: TreeBudget = NO_TREE
+
+
+_NO_HINTS = DraftHints()
 
 
 def find_by_words(
@@ -23,6 +45,7 @@ def find_by_words(
     expressions: Mapping[str, str],
     guesses: Mapping[str, Box] | None = None,
     counters: EngineCounters | None = None,
+    hints: Mapping[str, DraftHints] = MappingProxyType({}),
 ) -> dict[str, Grounding]:
     """Find expressions in one frame.
 
@@ -32,6 +55,7 @@ def find_by_words(
         expressions: Cleaned expressions by key.
         guesses: Guessed boxes by key. They affect only the speed.
         counters: Counts passes and tokens.
+        hints: What else is known for drafts, by key. They affect only the speed.
 
     Returns:
         One answer for each key.
@@ -39,9 +63,16 @@ def find_by_words(
     family = runtime.family
     requests = []
     for key, words in expressions.items():
-        guess = family.grammar.answer([(guesses or {}).get(key, _MIDDLE)], seen.steps)
-        draft = AnswerDraft(runtime.tokenizer, family.grammar, "", guess)
-        requests.append(runtime.request(family.question(REC, words), (), draft, _ANSWER_TOKENS))
+        box, hint = (guesses or {}).get(key, _MIDDLE), hints.get(key, _NO_HINTS)
+        guess, others = (
+            family.grammar.answer([box], seen.steps, words),
+            family.grammar.other_forms(box, seen.steps, words),
+        )
+        if hint.earlier:
+            guess, others = hint.earlier, [guess, *others]
+        draft = AnswerDraft(runtime.tokenizer, family.grammar, "", guess, hint.residuals, hint.budget, others)
+        longest = max(_ANSWER_TOKENS, draft.expected_tokens + _SPARE_TOKENS)
+        requests.append(runtime.request(family.question(REC, words), (), draft, longest))
     answers = runtime.new_engine(counters).answer(requests, family.opening([seen]))
     scores = family.settings.find_scores
     return {

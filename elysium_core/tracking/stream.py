@@ -13,7 +13,7 @@ from elysium_core.families.base import Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
-from elysium_core.tracking.box_tree import Residuals, TreeBudget
+from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
@@ -24,11 +24,6 @@ from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdat
 # IoU above which the tracked box and the box found by words agree on the place of a target.
 _SAME_PLACE_IOU = 0.5
 _ANCHOR_FRAMES = 2
-# Passes that a drafted token must be expected to save. On a CPU, a pass of a small model costs as much as about 60
-# tokens. On a GPU, tokens cost next to nothing until a pass is limited by arithmetic, at about 200 tokens.
-_LEAST_GAIN = {"cpu": 1 / 60, "cuda": 1 / 400}
-# Default of TrackingConfig.draft_tokens by device. On a CPU, branches did not save time (docs/benchmarks.md).
-_DRAFT_TOKENS = {"cuda": 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +167,8 @@ class StreamTracker(ModelTracker):
         """Observations of a frame: the answers of all windows, and the boxes given for this frame."""
         self._open_missing_windows()
         seen: dict[str, Grounding] = {}
-        budget = self._tree_budget()
+        watched = sum(len(window.members) for window in self._windows)
+        budget = tree_budget(self._runtime.device.type, self._config.draft_tokens, watched)
         for window in self._windows:
             members = window.members
             guesses = {name: box for name in members if (box := self._targets[name].last_box) is not None}
@@ -190,14 +186,6 @@ class StreamTracker(ModelTracker):
         for name, observation in closer.items():
             if name not in seen or observation.score > seen[name].score:
                 seen[name] = observation
-
-    def _tree_budget(self) -> TreeBudget:
-        """Limits of the draft tree of each target. The tokens are shared by all targets, because they share a pass."""
-        watched = sum(len(window.members) for window in self._windows)
-        kind, tokens = self._runtime.device.type, self._config.draft_tokens
-        if tokens < 0:
-            tokens = _DRAFT_TOKENS.get(kind, 0)
-        return TreeBudget(tokens // max(1, watched), _LEAST_GAIN.get(kind, _LEAST_GAIN["cpu"]))
 
     def _open_missing_windows(self) -> None:
         """Open windows for the targets that have an anchor but no window, one window for each anchor frame."""

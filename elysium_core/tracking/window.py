@@ -133,8 +133,9 @@ class Window:
     def _draft(self, member: _Member, guess: Box, residuals: Residuals | None, budget: TreeBudget) -> AnswerDraft:
         grammar = self._runtime.family.grammar
         known = grammar.beginning(member.boxes, self._steps)
-        answer = grammar.answer([*member.boxes, guess], self._steps)
-        return AnswerDraft(self._runtime.tokenizer, grammar, known, answer, residuals, budget)
+        answer = grammar.answer([*member.boxes, guess], self._steps, member.expression)
+        others = grammar.other_forms(guess, self._steps, member.expression)
+        return AnswerDraft(self._runtime.tokenizer, grammar, known, answer, residuals, budget, others)
 
     def _request(self, member: _Member, draft: AnswerDraft) -> Request:
         family = self._runtime.family

@@ -10,6 +10,7 @@ from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.training.estimate import TriedStage
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
 from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
+from elysium_core.training.finetune.trial import try_sources
 from elysium_core.training.nano.nano_model import build_tokenizer, export_stage
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import StageRun
@@ -73,7 +74,8 @@ class FineTunePlan:
         require_inputs(self._recipe)
 
     def prepare(self, folder: Path) -> None:
-        """See :class:`RunPlan`; stages share nothing."""
+        """See :class:`RunPlan`; a sample of every data set is tried, so that no later stage fails at its data."""
+        try_sources(self._recipe)
 
     def model_settings(self, *, chosen: bool = False) -> dict[str, Any]:
         """See :class:`RunPlan`."""

@@ -1,6 +1,6 @@
 """``elysium ros``: talks to a running tracker node from the shell, where the ``ros2`` command is missing.
 
-    elysium ros track "the cup"
+    elysium ros track "the person"
     elysium ros objects --count 5
 
 ``elysium ros`` runs ``python -m elysium_ros.client.command``.
@@ -110,7 +110,7 @@ def _track(session: _Session) -> _Reply:
     args = session.args
     if not args.expression and args.box is None:
         raise ExpressionError(
-            "say what to track: words such as 'the cup', --box X1,Y1,X2,Y2 or both", code="EXPR_EMPTY"
+            "say what to track: words such as 'the person', --box X1,Y1,X2,Y2 or both", code="EXPR_EMPTY"
         )
     # Refused here rather than by the node: half a surrogate or a NUL would not survive the way there.
     expression = clean_expression(args.expression) if args.expression else ""
@@ -237,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         sub[name].add_argument(
             "--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels; where cameras have names, with --camera"
         )
-    sub["track"].add_argument("expression", nargs="?", default="", help="what to look for, such as 'the red mug'")
+    sub["track"].add_argument("expression", nargs="?", default="", help="what to look for, such as 'the person'")
     sub["track"].add_argument("--add", action="store_true", help="keep following the camera's other targets")
     sub["track"].add_argument(
         "--wait", type=float, default=5.0, help="wait for the first box [s] (default: %(default)s)"

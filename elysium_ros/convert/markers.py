@@ -13,7 +13,8 @@ from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from elysium_core.geometry import Box
 from elysium_core.io.overlay import target_color
-from elysium_ros.convert.messages import ns_to_duration
+from elysium_ros.convert.messages import center_of, ns_to_duration, size_of
+from elysium_ros.perception.depth import Position
 from elysium_ros.perception.types import ObjectView
 
 # Outlines fade out by themselves when the node or the camera stops.
@@ -21,6 +22,9 @@ _LIFETIME_NS = 1_000_000_000
 _LINE_WIDTH_M = 0.01
 _LINE_WIDTH_PX = 2.0
 _TEXT_HEIGHT_M = 0.08
+_CUBE_OPACITY = 0.4
+# rviz draws no cube without a thickness.
+_THINNEST_M = 0.01
 
 
 def image_marker(header: Header, views: Sequence[ObjectView], width: int, height: int) -> ImageMarker:
@@ -76,6 +80,50 @@ def outline_markers(
         markers.append(_outline(header, view, [Point(x=x, y=y, z=distance_m) for x, y in outline]))
         markers.append(_label(header, view, Point(x=left, y=top - _TEXT_HEIGHT_M, z=distance_m)))
     return MarkerArray(markers=markers)
+
+
+def cube_markers(header: Header, views: Sequence[ObjectView]) -> MarkerArray:
+    """Return the targets that have a position as cubes with their names; the outlines of those are deleted.
+
+    Args:
+        header: Header of the image; its frame is the camera's optical frame.
+        views: The targets; cubes and names of those without a position are deleted.
+    """
+    markers = []
+    for view in views:
+        if view.position is None:
+            markers += [_deletion(header, view, "cube"), _deletion(header, view, "label")]
+            continue
+        x, y, z = view.position.center
+        top = y - view.position.size[1] / 2 - _TEXT_HEIGHT_M
+        markers += [_deletion(header, view, "box"), _cube(header, view, view.position)]
+        markers.append(_label(header, view, Point(x=x, y=top, z=z)))
+    return MarkerArray(markers=markers)
+
+
+def detections_3d(header: Header, views: Sequence[ObjectView], messages: Any) -> Any:
+    """Return the targets that have a position as ``vision_msgs/Detection3DArray``.
+
+    Args:
+        header: Header of the image.
+        views: The targets; those without a position are left out.
+        messages: The module ``vision_msgs.msg``, of whichever ROS distribution: its fields have changed.
+    """
+    array = messages.Detection3DArray(header=header)
+    for view in views:
+        if view.position is None:
+            continue
+        detection = messages.Detection3D(header=header)
+        if hasattr(detection, "id"):
+            detection.id = str(view.id)
+        detection.bbox.center.position = center_of(view.position)
+        detection.bbox.center.orientation.w = 1.0
+        detection.bbox.size = size_of(view.position)
+        result = _hypothesis(view, messages)
+        result.pose.pose = detection.bbox.center
+        detection.results.append(result)
+        array.detections.append(detection)
+    return array
 
 
 def detections(header: Header, views: Sequence[ObjectView], width: int, height: int, messages: Any) -> Any:
@@ -135,6 +183,14 @@ def _outline(header: Header, view: ObjectView, points: list[Point]) -> Marker:
     marker = _marker(header, view, "box", Marker.LINE_STRIP)
     marker.scale.x = _LINE_WIDTH_M
     marker.points = points
+    return marker
+
+
+def _cube(header: Header, view: ObjectView, position: Position) -> Marker:
+    marker = _marker(header, view, "cube", Marker.CUBE)
+    marker.pose.position, marker.scale = center_of(position), size_of(position)
+    marker.scale.z = max(marker.scale.z, _THINNEST_M)
+    marker.color.a = _CUBE_OPACITY
     return marker
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Point, Vector3
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -21,6 +22,7 @@ from elysium_core.errors import BoxError, ElysiumError, ImageError
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray
+from elysium_ros.perception.depth import Position
 from elysium_ros.perception.types import ObjectView
 
 NANOSECONDS = 1_000_000_000
@@ -125,10 +127,25 @@ def object_to_message(view: ObjectView, width: int, height: int) -> TrackedObjec
         score=float(update.score),
         age=int(update.age),
     )
+    if view.position is not None:
+        message.has_position = True
+        message.position, message.size = center_of(view.position), size_of(view.position)
     if view.description:
         message.description = view.description
         message.description_stamp = ns_to_stamp(view.description_stamp_ns)
     return message
+
+
+def center_of(position: Position) -> Point:
+    """Return the centre [m] as a message."""
+    x, y, z = (float(value) for value in position.center)
+    return Point(x=x, y=y, z=z)
+
+
+def size_of(position: Position) -> Vector3:
+    """Return the size [m] as a message."""
+    x, y, z = (float(value) for value in position.size)
+    return Vector3(x=x, y=y, z=z)
 
 
 def stale_message(last: TrackedObjectArray) -> TrackedObjectArray:

@@ -9,6 +9,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from elysium_ros.perception.camera_record import CameraHealth
+from elysium_ros.perception.depth_source import DepthHealth
 
 IMAGE_TYPES: Final = {"raw": Image, "compressed": CompressedImage}
 """Message type of each transport."""
@@ -25,6 +26,7 @@ class InputState:
         health: What became of the images since activation.
         qos_problem: Policy in which a publisher did not match since the last image, empty if all do.
         other_type: Type that is published on the topic instead of images of the expected type; empty if there is none.
+        depth: What became of its depth images; None if there are none.
     """
 
     camera: str
@@ -33,6 +35,7 @@ class InputState:
     health: CameraHealth = field(default_factory=CameraHealth)
     qos_problem: str = ""
     other_type: str = ""
+    depth: DepthHealth | None = None
 
 
 def type_name(transport: str) -> str:

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo
 from elysium_core.errors import ConfigError
 from elysium_ros.convert.messages import StampError, stamp_to_ns
 from elysium_ros.node.camera_hints import IMAGE_TYPES, InputState, silence_hint, type_name
+from elysium_ros.node.depth_input import DepthInput
 from elysium_ros.node.executors import CameraGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
@@ -67,13 +68,16 @@ class CameraInput:
         self._hinted_at_s = float("-inf")
 
     def open(self) -> None:
-        """Subscribe to the calibration, and to the images unless the transport is ``auto``.
+        """Subscribe to calibration and depth, and to the images unless the transport is ``auto``.
 
         Raises:
             ConfigError: The QoS overrides of a subscription cannot be used.
         """
         try:
             self._create(CameraInfo, self._node.resolve_topic_name(f"{self._prefix}camera_info"), self._on_calibration)
+            if self._mailbox.depth is not None:
+                depth = DepthInput(self._node, self._mailbox.depth, self._prefix, self._group)
+                self._subscriptions += depth.open()
             if not self._is_auto:
                 self._subscribe(self._transport)
         except (InvalidQosOverridesError, RuntimeError) as error:
@@ -121,7 +125,8 @@ class CameraInput:
         publishers = self._node.count_publishers(topic)
         is_silent = health.silence_s >= self._parameters.settings.frame_timeout_s
         other_type = self._other_type(topic) if publishers and is_silent else ""
-        return InputState(self._mailbox.camera, topic, publishers, health, self._qos_problem, other_type)
+        depth = None if self._mailbox.depth is None else self._mailbox.depth.health()
+        return InputState(self._mailbox.camera, topic, publishers, health, self._qos_problem, other_type, depth)
 
     def warn_if_silent(self) -> None:
         """Log a hint, not too often, if no image has come for longer than ``frame_timeout``."""
@@ -217,6 +222,8 @@ class CameraInput:
 
     def _on_calibration(self, message: CameraInfo) -> None:
         self.calibration = message
+        if self._mailbox.depth is not None:
+            self._mailbox.depth.image_info = message
 
     def _on_images_lost(self, event: Any) -> None:
         self._mailbox.record.images_lost(int(event.total_count_change))

@@ -20,6 +20,7 @@ from elysium_ros.node.camera_input import CameraInputs
 from elysium_ros.node.executors import SERVICE_QOS
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
+from elysium_ros.perception.depth_source import DepthHealth
 from elysium_ros.perception.frame_statistics import Snapshot, Statistics
 from elysium_ros.perception.inference import Inference, InferenceState
 
@@ -181,13 +182,14 @@ def _fail_self_test(response: SelfTest.Response, reason: str) -> None:
 
 
 def diagnose(node: str, condition: Condition) -> list[DiagnosticStatus]:
-    """Return one status for each camera, one for the model and one for inference.
+    """Return one status for each camera, one for its depth if it has any, one for the model and one for inference.
 
     Args:
         node: Full name of the node, for the names of the statuses.
         condition: The node now.
     """
     statuses = [_input(state, condition) for state in condition.inputs] or [_no_input(condition)]
+    statuses += [_depth(state.camera, state.depth) for state in condition.inputs if state.depth is not None]
     statuses += [_model(condition), _inference(condition)]
     for status in statuses:
         status.name = f"{node.lstrip('/')}: {status.name}"
@@ -236,6 +238,21 @@ def _input_level(state: InputState, condition: Condition) -> tuple[bytes, str, s
         remedy = "use config/fastdds.xml in the sender too, or reliable, or compressed images"
         return DiagnosticStatus.WARN, "TRANSPORT_LOSS", f"{share}; {remedy} (docs/launch.md)"
     return DiagnosticStatus.OK, "OK", "images arrive"
+
+
+def _depth(camera: str, health: DepthHealth) -> DiagnosticStatus:
+    values: dict[str, object] = {
+        "topic": health.topic,
+        "received": health.received,
+        "silence_s": f"{health.silence_s:.2f}",
+    }
+    name = f"depth {camera}".strip()
+    if health.problem:
+        code, _, reason = health.problem.partition(": ")
+        return _status(name, DiagnosticStatus.WARN, code, f"no positions: {reason}", values)
+    if not health.received:
+        return _status(name, DiagnosticStatus.WARN, "DEPTH_NOT_RECEIVED", "no depth image has come", values)
+    return _status(name, DiagnosticStatus.OK, "OK", "depth images arrive", values)
 
 
 def _model(condition: Condition) -> DiagnosticStatus:

@@ -73,3 +73,18 @@ def port(name: str, text: str) -> int:
     if text.strip().isdecimal() and len(text) < 8 and int(text) <= 65_535:
         return int(text)
     raise ConfigError(f"{name}:={text} is not a port; use a whole number in 0..65535, such as 8420")
+
+
+def count(name: str, text: str) -> int:
+    """Return a whole number >= 0.
+
+    Args:
+        name: The argument's name, for the message.
+        text: Its value, such as ``"307200"``.
+
+    Raises:
+        ConfigError: It is not a whole number, or has more than nine digits.
+    """
+    if text.strip().isdecimal() and len(text.strip()) <= 9:
+        return int(text)
+    raise ConfigError(f"{name}:={text} is not a whole number from 0, such as 307200")

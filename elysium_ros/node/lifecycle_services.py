@@ -24,7 +24,8 @@ _Edge = tuple[int, str, int, str, int, str]
 class AnnouncedStateMachine:
     """The state machine of a node, which publishes each change of its state on ``~/transition_event``.
 
-    Everything else is that of rclpy's state machine.
+    Everything else is that of rclpy's state machine. After the node was destroyed, which may happen while a callback
+    still runs, it raises ``InvalidHandle``; rclpy's would end the process by a segmentation fault.
 
     Args:
         node: The node.
@@ -37,7 +38,8 @@ class AnnouncedStateMachine:
         self._clock = node.get_clock()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine, name)
+        with self._machine:
+            return getattr(self._machine, name)
 
     def trigger_transition_by_id(self, transition_id: int, publish: bool) -> None:
         """Change the state; see rclpy."""
@@ -48,9 +50,10 @@ class AnnouncedStateMachine:
         self._announce(lambda: self._machine.trigger_transition_by_label(label, False))
 
     def _announce(self, change: Callable[[], None]) -> None:
-        before, edges = self._machine.current_state, list(self._machine.available_transitions)
-        change()
-        after = self._machine.current_state
+        with self._machine:
+            before, edges = self._machine.current_state, list(self._machine.available_transitions)
+            change()
+            after = self._machine.current_state
         transition = next((_edge(e).transition for e in edges if e[4] == after[0]), Transition())
         self._publisher.publish(
             TransitionEvent(

@@ -19,7 +19,7 @@ from elysium_core.errors import ConfigError, ElysiumError
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import DEFAULTS, RANGES, WINDOWS, LoadOptions, TrackingConfig
 from elysium_ros.node.parameter_spec import Change, Spec, parameter
-from elysium_ros.perception.types import InferenceSettings
+from elysium_ros.perception.types import DepthSettings, InferenceSettings
 
 
 def _tracking(name: str, attribute: str, change: Change, description: str, unit: str = "") -> Any:
@@ -133,6 +133,19 @@ class Settings:
         "trained to describe.",
         limits=(-1.0, 600.0), unit="s",
     )  # fmt: skip
+    depth_enabled: bool = parameter(
+        "depth.enabled", False, Change.READ_ONLY,
+        "Read depth/image and depth/camera_info too, registered to the images, for positions and sizes of targets.",
+    )  # fmt: skip
+    depth_scale: float = parameter(
+        "depth.scale", 0.0, Change.ANY_TIME,
+        "Metres a unit of the depth images; 0 = by their encoding: 16UC1 millimetres, 32FC1 metres.",
+        limits=(0.0, 10.0), unit="m",
+    )  # fmt: skip
+    depth_sync_slop_s: float = parameter(
+        "depth.sync_slop", 0.05, Change.ANY_TIME,
+        "Longest time between the stamps of an image and of its depth image.", limits=(0.0, 1.0), unit="s",
+    )  # fmt: skip
     annotated_scale: float = parameter(
         "publish.annotated_scale", 1.0, Change.ANY_TIME,
         "Size of the annotated image relative to the input.", limits=(0.1, 1.0),
@@ -143,7 +156,8 @@ class Settings:
     )  # fmt: skip
     marker_distance_m: float = parameter(
         "publish.marker_distance", 2.0, Change.ANY_TIME,
-        "Distance from the camera of the plane on which ~/markers outlines the boxes.", limits=(0.1, 100.0), unit="m",
+        "Distance from the camera of the plane on which ~/markers outlines boxes without a position.",
+        limits=(0.1, 100.0), unit="m",
     )  # fmt: skip
     diagnostics_period_s: float = parameter(
         "diagnostics.period", 1.0, Change.READ_ONLY, "Time between two messages on /diagnostics and on ~/status.",
@@ -207,6 +221,7 @@ class Settings:
             describe_period_s=self.describe_period_s,
             max_answer_age_s=self.max_answer_age_s,
             model_timeout_s=self.model_timeout_s,
+            depth=DepthSettings(self.depth_scale, self.depth_sync_slop_s) if self.depth_enabled else None,
         )
 
     def _cross_checks(self) -> Iterable[str]:

@@ -18,7 +18,7 @@ from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from elysium_core.errors import GPU_LOST, ElysiumError
 from elysium_core.io.overlay import draw_tracks
-from elysium_ros.convert.markers import detections, image_marker, outline_markers
+from elysium_ros.convert.markers import cube_markers, detections, detections_3d, image_marker, outline_markers
 from elysium_ros.convert.messages import (
     box_to_message,
     image_message,
@@ -55,6 +55,7 @@ class _Topics:
     image_markers: Publisher
     markers: Publisher
     detections: Publisher | None
+    detections_3d: Publisher | None
 
 
 class Publishers:
@@ -86,7 +87,11 @@ class Publishers:
         self._vision_msgs = _optional("vision_msgs.msg")
         # The newest message of each camera, for the one that says that no more come.
         self._newest: dict[str, TrackedObjectArray] = {}
-        self._topics = {camera: _make_topics(node, camera, self._vision_msgs) for camera in parameters.settings.cameras}
+        has_depth = parameters.settings.depth_enabled
+        self._topics = {
+            camera: _make_topics(node, camera, self._vision_msgs, has_depth=has_depth)
+            for camera in parameters.settings.cameras
+        }
         self._annotator = Annotator(self._topics, parameters, node.guard)
 
     def close(self, timeout_s: float) -> None:
@@ -116,8 +121,10 @@ class Publishers:
             topics.image_markers.publish(image_marker(header, job.views, width, height))
         if topics.detections is not None and topics.detections.get_subscription_count():
             topics.detections.publish(detections(header, job.views, width, height, self._vision_msgs))
+        if topics.detections_3d is not None and topics.detections_3d.get_subscription_count():
+            topics.detections_3d.publish(detections_3d(header, job.views, self._vision_msgs))
         if topics.markers.get_subscription_count():
-            self._publish_outlines(topics.markers, job)
+            self._publish_markers(topics.markers, job)
         if topics.annotated.get_subscription_count() or topics.annotated_jpeg.get_subscription_count():
             self._annotator.offer(job)
         self._tell_news(job)
@@ -166,14 +173,16 @@ class Publishers:
             )
         )
 
-    def _publish_outlines(self, publisher: Publisher, job: FrameJob) -> None:
+    def _publish_markers(self, publisher: Publisher, job: FrameJob) -> None:
+        """Publish cubes where there is a position, and outlines of the other boxes where the camera is calibrated."""
+        settings, header, views = self._parameters.settings, job.image.payload.header, job.views
+        cubes = cube_markers(header, views) if settings.depth_enabled else None
+        flat = [view for view in views if view.position is None]
         info = self._cameras.calibration(job.image.camera)
-        if info is None:
-            return
-        distance_m = self._parameters.settings.marker_distance_m
-        markers = outline_markers(job.image.payload.header, job.views, info, distance_m)
-        if markers is not None:
-            publisher.publish(markers)
+        outlines = None if info is None else outline_markers(header, flat, info, settings.marker_distance_m)
+        made = [array for array in (cubes, outlines) if array is not None]
+        if made:
+            publisher.publish(MarkerArray(markers=[marker for array in made for marker in array.markers]))
 
     def _tell_news(self, job: FrameJob) -> None:
         """Log that images have begun to come, and what has become of targets; most frames have no news."""
@@ -251,7 +260,7 @@ class Annotator:
             topics.annotated_jpeg.publish(jpeg_message(picture, header, settings.jpeg_quality))
 
 
-def _make_topics(node: Node, camera: str, vision_msgs: ModuleType | None) -> _Topics:
+def _make_topics(node: Node, camera: str, vision_msgs: ModuleType | None, *, has_depth: bool) -> _Topics:
     prefix = f"~/{camera}/" if camera else "~/"
 
     def make(message_type: Any, name: str, qos: QoSProfile = RESULT_QOS) -> Publisher:
@@ -265,6 +274,7 @@ def _make_topics(node: Node, camera: str, vision_msgs: ModuleType | None) -> _To
         image_markers=make(ImageMarker, "image_markers"),
         markers=make(MarkerArray, "markers"),
         detections=None if vision_msgs is None else make(vision_msgs.Detection2DArray, "detections"),
+        detections_3d=make(vision_msgs.Detection3DArray, "detections_3d") if vision_msgs and has_depth else None,
     )
 
 

@@ -116,6 +116,8 @@ class Services:
             last = event
             _fill_object(event, response)
             if event.view is not None and event.view.update.box is not None:
+                if words := event.view.update.described:
+                    response.message += f", followed by the words {words!r}"
                 return
         response.success = False
         response.message = self._why_no_box(target, last, wait_s)

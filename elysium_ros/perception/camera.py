@@ -14,6 +14,7 @@ from elysium_core.frames import Frame
 from elysium_core.types import Tracker
 from elysium_ros.convert.images import decode_image
 from elysium_ros.perception.camera_record import CameraRecord
+from elysium_ros.perception.depth_source import DepthSource
 from elysium_ros.perception.time_line import TimeLine, Verdict
 from elysium_ros.perception.types import FrameJob, Incoming
 
@@ -32,12 +33,14 @@ class Mailbox:
         received: Images that arrived, used or not.
         dropped: Images that arrived and were never handed out.
         record: What became of the images.
+        depth: The depth images of the camera; None if there are none.
 
     Args:
         camera: Name of the camera.
         capacity: Images to remember, >= 1.
         arrivals: Notified when an image is kept; mailboxes that one thread serves share it.
         clock: Steady clock [s].
+        depth: As above.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class Mailbox:
         capacity: int,
         arrivals: threading.Condition | None = None,
         clock: Callable[[], float] = time.monotonic,
+        depth: DepthSource | None = None,
     ) -> None:
         self.camera = camera
+        self.depth = depth
         self.received = 0
         self.dropped = 0
         self.record = CameraRecord(clock)
@@ -124,6 +129,8 @@ class Mailbox:
     def clear(self) -> None:
         """Forget all images and stamps; the counters stay."""
         self.record.wait_anew()
+        if self.depth is not None:
+            self.depth.clear()
         with self._arrivals:
             self._forget()
             self._time_line.forget()
@@ -178,6 +185,8 @@ class CameraStream:
             ImageError: It cannot be used; it counts as skipped.
         """
         self.last_number = image.number
+        if self.mailbox.depth is not None:
+            self.mailbox.depth.expect(image.stamp_ns)
         taken_s = time.monotonic()
         try:
             frame = Frame(decode_image(image.payload), image.stamp_ns, self._index, image.arrived_s)

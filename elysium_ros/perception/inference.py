@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from elysium_core.types import LoadOptions, ModelInfo, PerceptionModel
 from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.depth_source import DepthSource
 from elysium_ros.perception.faults import Fault, FaultFinder, RestartBudget
 from elysium_ros.perception.model_loading import load_model, warm_up
 from elysium_ros.perception.perception import Perception
@@ -149,7 +150,10 @@ class Inference:
             raise WorkerError(self._life.why_inactive())
 
         capacity, arrivals = settings.buffer_capacity, worker.arrivals
-        mailboxes = tuple(Mailbox(camera, capacity, arrivals) for camera in settings.cameras)
+        mailboxes = tuple(
+            Mailbox(camera, capacity, arrivals, depth=None if settings.depth is None else DepthSource())
+            for camera in settings.cameras
+        )
 
         def prepare() -> Perception:
             warm_up(model, settings.warm_up_passes)

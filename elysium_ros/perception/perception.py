@@ -288,10 +288,14 @@ class Perception:
             followed += reported
         if self._retired:
             return
+        mailbox, settings = self._streams[job.image.camera].mailbox, self._settings.depth
+        if mailbox.depth is not None and settings is not None:
+            located = mailbox.depth.locate(job, (view for _, view in followed), settings, self._outputs.report)
+            followed = [(target, view) for (target, _), view in zip(followed, located, strict=True)]
         for _, view in followed:
             views.append(view)
         changed, self._targets_changed = self._targets_changed, False
-        self._streams[job.image.camera].mailbox.record.image_answered()
+        mailbox.record.image_answered()
         self._outputs.publish(
             replace(job, views=tuple(views), targets_changed=changed, encode_s=encode_s, generate_s=generate_s)
         )

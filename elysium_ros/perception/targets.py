@@ -163,7 +163,8 @@ class Target:
         if update.state is TrackState.TRACKED and not self._found:
             again = "" if self._found is None else " again"
             self._found = True
-            return f"found{again}, score {update.score:.2f}"
+            words = f", followed by the words {update.described!r}" if update.described else ""
+            return f"found{again}, score {update.score:.2f}{words}"
         if update.state is TrackState.LOST and self._found:
             self._found = False
             return f"lost, {update.reason}" if update.reason else "lost"

@@ -9,9 +9,23 @@ from typing import Any, Protocol
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.types import TrackingConfig, TrackUpdate
+from elysium_ros.perception.depth import Position
 
 Place = Callable[[int, int], Box]
 """Says where a box is in a frame of a width and height [px]; raises ``BoxError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthSettings:
+    """How depth images are read.
+
+    Attributes:
+        scale: Metres a unit of their pixels; 0 = by their encoding.
+        sync_slop_s: Longest time between an image and its depth image [s].
+    """
+
+    scale: float = 0.0
+    sync_slop_s: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,7 @@ class InferenceSettings:
             suits, if the model can describe.
         max_answer_age_s: Questions about an image that arrived longer ago are refused [s]; 0 = never.
         model_timeout_s: How long the model may work on one image before it counts as hung [s].
+        depth: How depth images are read; None if there are none.
     """
 
     cameras: tuple[str, ...] = ("",)
@@ -36,6 +51,7 @@ class InferenceSettings:
     describe_period_s: float = -1.0
     max_answer_age_s: float = 5.0
     model_timeout_s: float = 5.0
+    depth: DepthSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ class ObjectView:
         description: Latest text about the target, may be empty.
         description_stamp_ns: Stamp of the picture that text is about [ns].
         news: What has changed since the frame before, as half a sentence for the log; empty in most frames.
+        position: Where it is in the optical frame; None without depth.
     """
 
     id: int
@@ -99,6 +116,7 @@ class ObjectView:
     description: str = ""
     description_stamp_ns: int = 0
     news: str = ""
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

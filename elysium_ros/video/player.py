@@ -33,7 +33,7 @@ def _setting(
 class VideoSettings:
     """How a video is played as a camera; each field is a ROS parameter of the same name, read-only after start."""
 
-    source: str = _setting("", "Video file, folder of images, /dev/videoN or the number of a camera.")
+    source: str = _setting("", "Video file, folder of images, /dev/videoN, number of a camera, or address of a stream.")
     rate: float = _setting(
         0.0, "Frames a second; 0 = as recorded. Of a camera, at most this many.", limits=(0, 1000), unit="Hz"
     )

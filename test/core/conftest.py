@@ -352,3 +352,26 @@ def cache(tmp_path, monkeypatch) -> Path:
 def network(tiny_folder) -> ElysiumNetwork:
     """The network of the checkpoint, float32; a test may change it."""
     return load_checkpoint(tiny_folder, dtype=torch.float32).network
+
+
+QWEN_KINDS = ("qwen3_vl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
+def qwen_folders(tmp_path_factory) -> dict[str, Path]:
+    """Folders of tiny Qwen-VL models by ``model_type``; read only."""
+    write = neighbour("qwen_checkpoint.py").write_qwen_checkpoint
+    return {kind: write(tmp_path_factory.mktemp("qwen") / kind, kind) for kind in QWEN_KINDS}
+
+
+@pytest.fixture(scope="session")
+def qwen_models(qwen_folders) -> dict[str, Elysium]:
+    """Those models, loaded; tests must not change them."""
+    load = {"device": "cpu", "max_pixels": 48 * 1024}
+    return {kind: Elysium.from_pretrained(folder, **load) for kind, folder in qwen_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def write_qwen_checkpoint():
+    """Writes another one: ``write_qwen_checkpoint(folder, kind, seed)``."""
+    return neighbour("qwen_checkpoint.py").write_qwen_checkpoint

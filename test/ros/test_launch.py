@@ -14,7 +14,7 @@ import yaml
 
 from elysium_core.errors import ConfigError
 from elysium_ros.client.node_process import PROFILE_VARIABLES
-from elysium_ros.node.launch_arguments import port, positive, switch, switches
+from elysium_ros.node.launch_arguments import count, port, positive, switch, switches
 from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
 from elysium_ros.viewer.viewer_node import VIEWER_SPECS
@@ -84,7 +84,7 @@ def test_arguments_set_parameters_that_exist() -> None:
     tables = constants_of("track")
     parameters = {name: parameter for name, parameter in tables["PARAMETERS"].items() if name != "use_sim_time"}
     kinds = {name: type(SPECS[parameter].default) for name, parameter in parameters.items()}
-    assert set(kinds.values()) == {str, bool, float}
+    assert set(kinds.values()) == {str, bool, float, int}
     assert {name for name, kind in kinds.items() if kind is bool} == set(tables["SWITCHES"]) & set(parameters)
 
 
@@ -167,6 +167,14 @@ def test_a_rate_may_be_a_whole_number() -> None:
         positive("describe_period", "-1", or_zero=True)
 
 
+def test_a_count_is_a_whole_number() -> None:
+    assert [count("max_pixels", text) for text in ("0", " 307200 ")] == [0, 307200]
+    for text in ("-1", "3e5", "many", "9" * 10, "²"):
+        with pytest.raises(ConfigError) as caught:
+            count("max_pixels", text)
+        assert f"max_pixels:={text}" in str(caught.value)
+
+
 def test_a_port_is_a_whole_number_in_its_range() -> None:
     assert [port("viewer_port", text) for text in ("0", "8420", "65535")] == [0, 8420, 65535]
     for text in ("-1", "65536", "84.5", "http", "", "9" * 5000):
@@ -211,16 +219,17 @@ def test_arguments_keep_their_type() -> None:
 
     given = arguments(
         expression="no", model="1", autostart="false", cameras="front, rear", fast_resize="true", precision="float16",
-        describe_period="20",
+        describe_period="20", max_pixels="90000",
     )  # fmt: skip
     values = load("track").explicit_parameters(given)
-    evaluated = {k: v if isinstance(v, bool | float) else v.evaluate(LaunchContext()) for k, v in values.items()}
+    evaluated = {k: v if isinstance(v, bool | int | float) else v.evaluate(LaunchContext()) for k, v in values.items()}
     assert evaluated == {
         "tracking.initial_expression": "no",
         "model.path": "1",
         "autostart": False,
         "model.fast_resize": True,
         "model.precision": "float16",
+        "model.max_pixels": 90000,
         "describe.period": 20.0,
         "cameras": ["front", "rear"],
     }

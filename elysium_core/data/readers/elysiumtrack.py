@@ -91,6 +91,23 @@ def recording_of_line(root: Path, path: Path, item: dict[str, Any], name: str, p
     )
 
 
+def frames_of_line(root: Path, item: dict[str, Any], place: str) -> FrameSource:
+    """Return the frames of one line, which needs no boxes.
+
+    Args:
+        root: The folder that the frames' paths are relative to.
+        item: The content of the line.
+        place: The line, for messages.
+
+    Raises:
+        DataError: A field or a frame is missing or damaged.
+    """
+    frames = item.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise DataError(f"{place} needs a list 'frames', at least 1")
+    return _frames(root, _safe_paths(frames, place), _frame_size(item.get("frame_size"), place), place)
+
+
 def _words(value: object) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 

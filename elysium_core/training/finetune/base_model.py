@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from elysium_core.checkpoint.base_settings import llm_size, vision_config
-from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint, safe_weight_files, save_checkpoint
 from elysium_core.checkpoint.locations import base_folder, base_settings, tokenizer_folder
-from elysium_core.checkpoint.weight_files import find_weight_files, open_weights
+from elysium_core.checkpoint.weight_files import open_weights
 from elysium_core.errors import ModelFileError
 from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.network.elysium_network import ElysiumNetwork
@@ -26,6 +26,7 @@ from elysium_core.network.encoders import token_shape
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.training.finetune.finetune_recipe import MODULES, BaseConfig, FineTuneStage
+from elysium_core.training.finetune.low_rank import train_adapters_only
 from elysium_core.training.finetune.mixed_batches import FineTuneBatch
 from elysium_core.training.losses import Losses, losses_of_rows
 
@@ -89,7 +90,8 @@ def load_base(base: BaseConfig, seed: int) -> StartingPoint:
         ModelFileError: A file is missing or damaged, or does not fit the settings.
     """
     if base.checkpoint:
-        return starting_point(load_checkpoint(base.checkpoint, dtype=torch.float32))
+        allow = base.allow_pickle_weights
+        return starting_point(load_checkpoint(base.checkpoint, dtype=torch.float32, allow_pickle_weights=allow))
     return _assemble(base, seed)
 
 
@@ -126,8 +128,9 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
         network = ElysiumNetwork(config, vision, llm)
     except ValueError as error:
         raise ModelFileError(f"base.adapter and base.visual_tokens do not fit {base.vision!r}: {error}") from error
-    _load_tower(network, base.vision, {"vision_model.": "visual_encoder.vision_model."}, "visual_encoder.")
-    _load_tower(network, base.llm, {"model.": "llm.model.", "lm_head.": "llm.lm_head."}, "llm.")
+    pickled = base.allow_pickle_weights
+    _load_tower(network, base.vision, {"vision_model.": "visual_encoder.vision_model."}, "visual_encoder.", pickled)
+    _load_tower(network, base.llm, {"model.": "llm.model.", "lm_head.": "llm.lm_head."}, "llm.", pickled)
     settings = vision_raw.get("vision_config")
     return StartingPoint(
         network,
@@ -138,26 +141,23 @@ def _assemble(base: BaseConfig, seed: int) -> StartingPoint:
     )
 
 
-def _load_tower(network: ElysiumNetwork, name: str, prefixes: dict[str, str], tower: str) -> None:
+def _load_tower(network: ElysiumNetwork, name: str, prefixes: dict[str, str], tower: str, allow_pickle: bool) -> None:
     """Copy the weights of a pretrained model into the network; extra weights (CLIP's text encoder) are ignored."""
     folder = base_folder(name, Path())
-    files = find_weight_files(folder) if folder is not None else []
-    if not files:
-        raise ModelFileError(
-            f"{name!r} has no model*.safetensors on this machine; fetch it with `elysium pull {name}`, and where its "
-            "weights are published as .bin only, save them once as safetensors with transformers"
-        )
+    if folder is None:
+        raise ModelFileError(f"{name!r} is not on this machine; fetch it with `elysium pull {name}`")
     # Not in the files: the only buffer is computed, and a tied head equals the embeddings.
     wanted = {key: value for key, value in network.state_dict().items() if key.startswith(tower)}
     wanted = {key: value for key, value in wanted.items() if not key.endswith("position_ids")}
     if network.llm.size.tied:
         wanted.pop(_TIED, None)
-    for file in files:
-        with open_weights(file) as stored:
-            for key in stored.keys():  # noqa: SIM118  # not a mapping
-                place = _placed(key, prefixes)
-                if place in wanted:
-                    _copy(wanted.pop(place), stored.get_tensor(key), key, file)
+    with safe_weight_files(folder, allow_pickle) as (_, files):
+        for file in files:
+            with open_weights(file) as stored:
+                for key in stored.keys():  # noqa: SIM118  # not a mapping
+                    place = _placed(key, prefixes)
+                    if place in wanted:
+                        _copy(wanted.pop(place), stored.get_tensor(key), key, file)
     if wanted:
         raise ModelFileError(f"the weights of {name!r} lack {', '.join(sorted(wanted)[:5])}")
 
@@ -215,6 +215,8 @@ def choose_trained(model: FineTuneModel, stage: FineTuneStage) -> list[dict[str,
     for module, prefix in MODULES.items():
         part = model.get_submodule(prefix)
         part.requires_grad_(module in stage.trained)
+        if module == "llm" and stage.lora_rank:
+            train_adapters_only(part)
         _freeze_unused(model, module)
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
         if trained:

@@ -41,10 +41,33 @@ MODULES = {
 }
 """Modules of a model that a stage can train -> prefix of their weights."""
 
-READER_NAMES = ("conversation", "grounding", *SPLITS, *TRACKING_BENCHMARKS, "elysiumtrack", *VIDEO_QA)
+PUBLISHED_SETS = (
+    "grit",
+    "cogvlm-sft",
+    "coco-qa",
+    "gqa",
+    "visual7w",
+    "flickr30k-entities",
+    "visual-genome",
+    "videochat",
+)
+"""Training sets of the paper that are read in the form in which they are published."""
+
+READER_NAMES = (
+    "conversation",
+    "grounding",
+    *PUBLISHED_SETS,
+    *SPLITS,
+    *TRACKING_BENCHMARKS,
+    "elysiumtrack",
+    *VIDEO_QA,
+)
 """Layouts of data sets; :mod:`elysium_core.training.finetune.sources` reads them, docs/training.md describes them."""
 
-TASKS = (REC, REG, SOT, RSOT, VIDEO_REG)
+VQA = "vqa"
+"""The task of the questions that a line of ElysiumTrack brings along."""
+
+TASKS = (REC, REG, SOT, RSOT, VIDEO_REG, VQA)
 _MOST_FRAMES = 32
 
 Module = Annotated[Text, one_of(MODULES)]
@@ -56,11 +79,13 @@ class BaseConfig(RecipePart):
 
     Attributes:
         checkpoint: Folder or hub id of a model in the published layout.
-        vision: Without a checkpoint: folder or hub id of a CLIP (vision) model with safetensors weights.
+        vision: Without a checkpoint: folder or hub id of a CLIP (vision) model.
         llm: Without a checkpoint: folder or hub id of a LLaMA model.
         adapter: Token adapter between them, as in :mod:`elysium_core.network.adapters`.
         visual_tokens: Tokens per frame that it keeps.
         system_text: Text at the start of every conversation.
+        allow_pickle_weights: Read weights that are published as ``.bin`` only, through a separate process; for files
+            from people you trust.
     """
 
     checkpoint: Text = ""
@@ -69,6 +94,7 @@ class BaseConfig(RecipePart):
     adapter: Annotated[Text, one_of(ADAPTERS)] = "t_selector"
     visual_tokens: Count = 108
     system_text: Text = PUBLISHED_SYSTEM_TEXT
+    allow_pickle_weights: Flag = False
 
     @model_validator(mode="after")
     def _one_start(self) -> BaseConfig:
@@ -91,7 +117,8 @@ class SourceConfig(RecipePart):
         path: Annotation file, or folder of the data set.
         media: Folder that image and video names are relative to; the folder of ``path`` if empty.
         split: Name of a split, for layouts that have several.
-        tasks: Tasks to train on boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``); all that fit if empty.
+        tasks: Tasks to train on boxes (``rec``, ``reg``, ``sot``, ``rsot``, ``video_reg``), and ``vqa``; all that fit
+            if empty.
     """
 
     reader: Annotated[Text, one_of(READER_NAMES)]
@@ -125,6 +152,8 @@ class FineTuneStage(RecipePart):
         format_weight: Weight of the other tokens of answers that are boxes.
         text_weight: Weight of every other answer token.
         gradient_checkpointing: Recompute activations in the backward pass instead of storing them.
+        lora_rank: Rank of adapters (LoRA) that are trained in place of the language model's weights; 0 = none.
+        lora_alpha: Scale of the adapters: their output is multiplied by ``lora_alpha / lora_rank``.
         ema: Decay of a running average of the weights, which is saved as the result; 0 = none.
         init: Stage whose checkpoint this one starts from; the recipe's base if empty.
         log_every: Steps between two lines of the log.
@@ -154,6 +183,8 @@ class FineTuneStage(RecipePart):
     format_weight: Amount = 1.0
     text_weight: Amount = 1.0
     gradient_checkpointing: Flag = False
+    lora_rank: NotNegative = 0
+    lora_alpha: Amount = 16.0
     ema: Annotated[Amount, Field(lt=1)] = 0.0
     init: Text = ""
     log_every: Count = 20
@@ -166,7 +197,10 @@ class FineTuneStage(RecipePart):
     def _ranges_ascend(self) -> FineTuneStage:
         ranges = {"frames": self.frames, "interval": self.interval}
         falling = [key for key, (low, high) in ranges.items() if low > high]
-        return checked(self, [((key,), "must be the fewest and the most, in this order") for key in falling])
+        problems: list[Problem] = [((key,), "must be the fewest and the most, in this order") for key in falling]
+        if self.lora_rank and "llm" not in self.trained:
+            problems.append((("lora_rank",), "trains adapters of llm, which is not in trained"))
+        return checked(self, problems)
 
 
 class FineTuneRecipe(RecipePart):
@@ -180,7 +214,8 @@ class FineTuneRecipe(RecipePart):
         export: Stage whose checkpoint is the result.
         validation: Data sets for evaluations; no stage may train on them.
         precision: Precision of the computation, ``bfloat16`` or ``float32``; weights stay in float32.
-        stored_as: Type of the weights in the checkpoints: ``bfloat16``, ``float16`` or ``float32``.
+        stored_as: Type of the weights in the checkpoints: ``bfloat16``, ``float16`` or ``float32``. Stages that another
+            stage starts from are stored in float32.
         device: Device for training without a launcher: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: Seed of all random numbers.
     """

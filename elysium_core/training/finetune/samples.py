@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from elysium_core.io.sampling import even_positions, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.prompt.box_text import format_box, format_track
 from elysium_core.prompt.questions import REC, REG, RSOT, SOT, TRAINING, VIDEO_REG, fill
-from elysium_core.training.finetune.finetune_recipe import FineTuneStage
+from elysium_core.training.finetune.finetune_recipe import VQA, FineTuneStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,11 @@ class Sample:
     Attributes:
         place: File and line, for messages.
         frames: The images; None for a conversation without images.
-        rounds: Questions and answers of one conversation, in order.
+        rounds: Questions and answers of one conversation, in order; beside a track, about all of its frames.
         objects: Objects of a single image.
         track: Box of one object in each frame, None where it is absent; empty if no object is followed.
         expression: Words that name the tracked object; empty if there are none.
+        at_intervals: Whether a conversation is about frames at a random distance instead of evenly spread ones.
     """
 
     place: str
@@ -50,6 +52,7 @@ class Sample:
     objects: tuple[LabelledObject, ...] = ()
     track: tuple[Box | None, ...] = ()
     expression: str = ""
+    at_intervals: bool = False
 
 
 def choose_frames(
@@ -112,6 +115,7 @@ def read_evenly(source: FrameSource, count: int) -> list[NDArray[np.uint8]]:
 
 
 _BOX_TASKS = frozenset({REC, SOT, RSOT})
+_BOX = re.compile(r"\[[0-9]+(?:,[0-9]+){3}\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +162,25 @@ def ask(sample: Sample, stage: FineTuneStage, tasks: Sequence[str], rng: np.rand
         return AskedClip(read_frames(sample.frames, [0]), _about_objects(sample, stage, tasks, rng))
     if not sample.rounds:
         raise DataError(f"{sample.place} has no questions, boxes or expressions to train on")
-    count = int(rng.integers(stage.frames[0], stage.frames[1] + 1))
-    images = [] if sample.frames is None else read_evenly(sample.frames, count)
-    return AskedClip(images, [Dialogue(sample.rounds[: stage.max_turns])])
+    return AskedClip(_conversation_images(sample, stage, rng), [Dialogue(sample.rounds[: stage.max_turns])])
+
+
+def _conversation_images(sample: Sample, stage: FineTuneStage, rng: np.random.Generator) -> Sequence[NDArray[np.uint8]]:
+    if sample.frames is None:
+        return []
+    if sample.at_intervals:
+        return read_frames(
+            sample.frames, choose_frames(rng, range(_length(sample.frames)), stage.frames, stage.interval)
+        )
+    return read_evenly(sample.frames, int(rng.integers(stage.frames[0], stage.frames[1] + 1)))
+
+
+def _length(source: FrameSource) -> int:
+    """Return the number of frames; that of a video is counted, because containers are often wrong."""
+    total = source.count if source.count is not None else sum(1 for _ in source)
+    if total < 1:
+        raise DataError(f"{source.name!r} has no frame that can be read")
+    return total
 
 
 def _about_objects(
@@ -181,10 +201,22 @@ def _ask_track(sample: Sample, stage: FineTuneStage, tasks: Sequence[str], rng: 
     fitting: tuple[str, ...] = (SOT, RSOT, VIDEO_REG) if len(indices) > 1 else (REC, REG)
     if not sample.expression:
         fitting = tuple(task for task in fitting if task == SOT)
+    if sample.rounds and (len(indices) == len(sample.track) or not _names_boxes(sample.rounds)):
+        fitting = (*fitting, VQA)
     allowed = _allowed(fitting, _as_still(tasks) if len(indices) == 1 else tasks, sample.place)
     chosen = rng.permutation(len(allowed))[: stage.max_turns]
-    dialogues = [_dialogue(rng, allowed[place], sample.expression, boxes) for place in chosen]
+    dialogues = [
+        Dialogue(sample.rounds[: stage.max_turns])
+        if allowed[place] == VQA
+        else _dialogue(rng, allowed[place], sample.expression, boxes)
+        for place in chosen
+    ]
     return AskedClip(read_frames(sample.frames, indices), dialogues)
+
+
+def _names_boxes(rounds: Sequence[tuple[str, str]]) -> bool:
+    """Return whether a conversation gives boxes, which are those of all its frames and of no others."""
+    return any(_BOX.search(text) for pair in rounds for text in pair)
 
 
 def _as_still(tasks: Sequence[str]) -> list[str]:

@@ -1,25 +1,25 @@
 """Readers of data sets in all layouts; each gives random access to its samples.
 
-For a file of JSON lines, only the offset of each line is kept in memory. An error in a line is raised when the line
-is drawn.
+An error in an item is raised when the item is drawn.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elysium_core.data.readers.annotation_files import read_json, text_field
+from elysium_core.data.readers.annotated_media import AnnotatedMedia, MediaSet
+from elysium_core.data.readers.annotation_files import text_field
 from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS
-from elysium_core.data.readers.elysiumtrack import recording_of_line
+from elysium_core.data.readers.elysiumtrack import frames_of_line, recording_of_line
 from elysium_core.data.readers.frame_sources import (
     VIDEO_SUFFIXES,
     FrameSource,
@@ -27,18 +27,24 @@ from elysium_core.data.readers.frame_sources import (
     VideoFrames,
     frame_sizes,
 )
+from elysium_core.data.readers.grit import open_grit
+from elysium_core.data.readers.instruction_sets import CogVlm, VideoChat
 from elysium_core.data.readers.labelled_recording import LabelledRecording
+from elysium_core.data.readers.question_sets import CocoQa, Gqa, Visual7w
 from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco, sample_of_line
+from elysium_core.data.readers.region_sets import Flickr30kEntities, VisualGenome
 from elysium_core.data.readers.video_qa import READERS as VIDEO_QA
 from elysium_core.data.readers.video_qa import read_video_qa
 from elysium_core.errors import BoxError, DataError
 from elysium_core.geometry import Box
+from elysium_core.prompt.box_text import format_box
 from elysium_core.training.finetune.finetune_recipe import SourceConfig
+from elysium_core.training.finetune.line_file import LineFile
 from elysium_core.training.finetune.samples import LabelledObject, Sample
 
 _LOG = logging.getLogger(__name__)
-_BLOCK_BYTES = 1 << 12
 _IMAGE_SLOT = re.compile("<image>|<video>")
+_BOX_SLOT = "<box>"
 # Names that data sets in LLaVA's layout give to the two sides, to text and speaker, and to the list of turns.
 _ROLES = {
     **dict.fromkeys(("human", "user"), "question"),
@@ -46,7 +52,6 @@ _ROLES = {
     "system": "system",
 }
 _LISTS = ("conversations", "conversation", "messages")
-_BOMS_16_32 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class SampleSource(Protocol):
@@ -63,74 +68,6 @@ class SampleSource(Protocol):
             DataError: It cannot be used; the message names file and line.
         """
         ...
-
-
-class LineFile:
-    """A file of JSON lines (or one JSON list, which is held in memory) with access to any line.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataError: It cannot be read or is empty.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with path.open("rb") as file:
-                self._items: list[Any] | None = None
-                if _begins_list(file, path):
-                    self._items = list(read_json(path))
-                file.seek(0)
-                lengths = [(number, len(line), bool(line.strip())) for number, line in enumerate(file, 1)]
-        except OSError as error:
-            raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-        starts = np.cumsum([0, *(length for _, length, _ in lengths)])
-        filled = [place for place, (_, _, used) in enumerate(lengths) if used]
-        self._starts: NDArray[np.int64] = starts[filled] if filled else np.zeros(0, np.int64)
-        self._numbers: NDArray[np.int64] = np.asarray(filled, np.int64) + 1
-        if len(self) == 0:
-            raise DataError(f"{str(path)!r} is empty; it needs one JSON object a line")
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self._starts) if self._items is None else len(self._items)
-
-    def place(self, index: int) -> str:
-        """Return file and line of an item, for messages."""
-        if self._items is not None:
-            return f"item {index + 1} of {str(self.path)!r}"
-        return f"line {self._numbers[index]} of {str(self.path)!r}"
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one item.
-
-        Raises:
-            DataError: It is not a JSON object.
-        """
-        value = self._parse(index) if self._items is None else self._items[index]
-        if not isinstance(value, dict):
-            raise DataError(f"{self.place(index)} is a JSON {type(value).__name__} where an object {{...}} is needed")
-        return value
-
-    def _parse(self, index: int) -> Any:
-        with self.path.open("rb") as file:
-            file.seek(int(self._starts[index]))
-            try:
-                return json.loads(file.readline().decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{self.place(index)} is not valid JSON ({error}); repair or delete it") from error
-
-
-def _begins_list(file: BinaryIO, path: Path) -> bool:
-    """Return whether the content of a file begins with a bracket, behind blanks and a byte order mark."""
-    head = file.read(_BLOCK_BYTES)
-    if head.startswith(_BOMS_16_32):
-        raise DataError(f"{str(path)!r} is UTF-16 or UTF-32 text; convert it to UTF-8 first")
-    while head and not head.removeprefix(codecs.BOM_UTF8).strip():
-        head = file.read(_BLOCK_BYTES)
-    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 class LineSource:
@@ -164,14 +101,14 @@ class LineSource:
 
 
 class ListSource:
-    """A data set whose annotations are all read at once, but not its images.
+    """A data set of items that another reader gives, by number.
 
     Args:
         items: Its items.
         convert: Makes a sample of one.
     """
 
-    def __init__(self, items: Sequence[Any], convert: Callable[[Any], Sample]) -> None:
+    def __init__(self, items: Sequence[Any] | MediaSet, convert: Callable[[Any], Sample]) -> None:
         self._items, self._convert = items, convert
 
     def __len__(self) -> int:
@@ -322,9 +259,40 @@ def _elysiumtrack(config: SourceConfig) -> SampleSource:
     path = Path(config.path) / f"ElysiumTrack-{config.split or '1M'}.json"
 
     def parse(item: dict[str, Any], media: Path, place: str) -> Sample:
-        return sample_of_recording(recording_of_line(media, path, item, str(item.get("id", place)), place))
+        rounds = _own_questions(item, place)
+        if rounds and not item.get("box"):
+            return Sample(place, frames_of_line(media, item, place), rounds, at_intervals=True)
+        recording = recording_of_line(media, path, item, str(item.get("id", place)), place)
+        return replace(sample_of_recording(recording), rounds=rounds)
 
     return LineSource(config.model_copy(update={"media": config.media or config.path}), path, parse)
+
+
+def _own_questions(item: dict[str, Any], place: str) -> tuple[tuple[str, str], ...]:
+    """Return the questions in ``vqa`` of a line of ElysiumTrack, with the boxes that each text has slots for."""
+    turns = item.get("vqa")
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except ValueError as error:
+            raise DataError(f"{place} has 'vqa' that is not valid JSON ({error})") from error
+    if not turns:
+        return ()
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise DataError(f"{place} has {turns!r:.60} where a list 'vqa' of from, value and box is needed")
+    filled = [{**turn, "value": _with_boxes(turn, place)} for turn in turns]
+    return parse_conversation({"conversations": filled}, Path(), place).rounds
+
+
+def _with_boxes(turn: dict[str, Any], place: str) -> str:
+    words, boxes = text_field(turn, "value", place), turn.get("box") or []
+    if words.count(_BOX_SLOT) != len(boxes):
+        raise DataError(
+            f"{place} has {words.count(_BOX_SLOT)} slots {_BOX_SLOT} in a text of 'vqa', but {len(boxes)} boxes"
+        )
+    parts = words.split(_BOX_SLOT)
+    texts = [format_box(Box(*box)) for box in boxes]
+    return "".join(part + text for part, text in zip(parts, [*texts, ""], strict=True))
 
 
 def _tracking(config: SourceConfig) -> SampleSource:
@@ -347,9 +315,37 @@ def _video_qa(config: SourceConfig) -> SampleSource:
     )
 
 
+def _published(
+    open_set: Callable[[SourceConfig, Path, Path], MediaSet], *, at_intervals: bool = False
+) -> Callable[[SourceConfig], SampleSource]:
+    """Return the opener of a published set, given its settings, its path and the folder of its pictures."""
+
+    def convert(item: AnnotatedMedia) -> Sample:
+        objects = tuple(LabelledObject(words, box) for words, box in item.objects)
+        return Sample(item.place, item.frames, item.rounds, objects, at_intervals=at_intervals)
+
+    def opened(config: SourceConfig) -> SampleSource:
+        path = Path(config.path)
+        beside = path if path.is_dir() else path.parent
+        return ListSource(open_set(config, path, Path(config.media) if config.media else beside), convert)
+
+    return opened
+
+
 READERS: dict[str, Callable[[SourceConfig], SampleSource]] = {
     "conversation": lambda config: LineSource(config, Path(config.path), parse_conversation),
     "grounding": lambda config: LineSource(config, Path(config.path), parse_grounding),
+    "grit": _published(lambda _config, path, media: open_grit(path, media)),
+    "cogvlm-sft": _published(lambda config, path, _media: CogVlm(path, config.split or "en")),
+    "coco-qa": _published(lambda config, path, media: CocoQa(path, media, config.split or "train")),
+    "gqa": _published(lambda config, path, media: Gqa(path, media, config.split or "train")),
+    "visual7w": _published(lambda config, path, media: Visual7w(path, media, config.split or "train")),
+    "flickr30k-entities": _published(
+        lambda config, path, media: Flickr30kEntities(path, media, config.split or "train")
+    ),
+    "visual-genome": _published(lambda _config, path, media: VisualGenome(path, media)),
+    # The paper draws frames of training videos with a random distance (section 4.2).
+    "videochat": _published(lambda _config, path, media: VideoChat(path, media), at_intervals=True),
     **dict.fromkeys(SPLITS, _refcoco),
     **dict.fromkeys(TRACKING_BENCHMARKS, _tracking),
     "elysiumtrack": _elysiumtrack,

@@ -26,6 +26,7 @@ from elysium_core.training.finetune.base_model import (
     starting_point,
 )
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
+from elysium_core.training.finetune.low_rank import add_low_rank, merged
 from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
@@ -74,6 +75,8 @@ class FineTuneStageRun:
             network.visual_encoder.side_px,
         )
         self._number = list(recipe.stages).index(name)
+        if self.stage.lora_rank:
+            add_low_rank(network.llm, self.stage, recipe.seed + self._number)
         self._held_out: list[FineTuneBatch] = []
         model = FineTuneModel(network)
         optimizer, average = _learning(model, name, self.stage, self.acceleration)
@@ -143,12 +146,23 @@ class FineTuneStageRun:
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write the checkpoint."""
         network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
+        if self.stage.lora_rank:
+            network = merged(network, self.stage)
         config = self.start.config
         # A model of few names knows afterwards those that it was taught.
         names = extended_names(config.vocabulary, self.batches.expressions()) if config.vocabulary else ()
         longest = max(config.clip_length, self.stage.frames[1])
         start = replace(self.start, config=replace(config, clip_length=longest, vocabulary=names))
-        start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[self.recipe.stored_as])
+        start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[stored_type(self.recipe, self.name)])
+
+
+def stored_type(recipe: FineTuneRecipe, name: str) -> str:
+    """Return the type of the weights in the checkpoint of a stage.
+
+    A stage that another one starts from keeps float32: rounding would undo updates that are small beside their weight.
+    """
+    goes_on = any(stage.init == name for stage in recipe.stages.values())
+    return "float32" if goes_on else recipe.stored_as
 
 
 def _starting_point(recipe: FineTuneRecipe, name: str, folder: Path) -> StartingPoint:

@@ -27,6 +27,6 @@ def test_without_gates_a_detector_that_errs_spoils_the_tracks(bench, monkeypatch
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_memory_stays_flat_over_many_videos(bench):
-    outcome = bench("curation", "--videos", 25, "--frames", 4, "--side", 32, "--repeat", 120, "--json")
+    outcome = bench("curation", "--videos", 25, "--frames", 4, "--side", 32, "--repeat", 40, "--json")
     memory = outcome.lines[0]["memory_mib"]
     assert memory["at the end"] < memory["after a tenth"] + 16

@@ -32,7 +32,7 @@ from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import format_box, format_track
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import PUBLISHED, SOT, fill
-from elysium_core.tracking import stream as stream_module
+from elysium_core.tracking import box_tree
 
 CPU = torch.device("cpu")
 ANCHOR, GROWING = stream_name("anchor"), stream_name("growing")
@@ -191,7 +191,7 @@ def test_a_trained_model_answers_as_with_transformers_in_a_fifteenth_of_the_pass
 @pytest.mark.parametrize("draft_tokens", [0, 256])
 def test_trees_and_company_change_no_box_of_a_trained_model(nano, window, draft_tokens, monkeypatch):
     # As on a GPU, where tokens are nearly free and trees are large.
-    monkeypatch.setitem(stream_module._LEAST_GAIN, "cpu", 1e-4)
+    monkeypatch.setitem(box_tree._LEAST_GAIN, "cpu", 1e-4)
     (packing,) = measure_packing(replace(nano, draft_tokens=draft_tokens), window, [2])
     assert packing.identical == packing.boxes == 2 * FRAMES
     assert packing.tokens < packing.tokens_apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.checkpoint.convert_pickled import torch_is_safe
 from elysium_core.errors import ElysiumError, ModelFileError
@@ -275,6 +277,24 @@ def test_a_torch_with_known_holes_reads_no_pickle(poisoned, monkeypatch):
 )
 def test_which_torch_is_safe(version, safe):
     assert torch_is_safe(version) is safe
+
+
+@pytest.mark.parametrize("file", ["config.json", "llm/config.json", "vision/config.json", "llm/tokenizer_config.json"])
+def test_a_pipe_or_a_huge_file_in_a_setting_s_place_is_refused_and_not_read(tiny_folder, tmp_path, file):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "SHA256SUMS").unlink()
+    for replace, said in ((os.mkfifo, "not a regular file"), (huge, "more than")):
+        (folder / file).unlink()
+        replace(folder / file)
+        with pytest.raises(ModelFileError, match=said) as caught:
+            Elysium.from_pretrained(folder, device="cpu", vision_backend="torch")
+        assert file.rpartition("/")[2] in str(caught.value)
+
+
+def huge(path):
+    """A file that says it has 300 MB, of which none are on the disk."""
+    path.touch()
+    os.truncate(path, 300 << 20)
 
 
 @pytest.mark.parametrize("file", ["config.json", "eyes/config.json", "language/config.json"])

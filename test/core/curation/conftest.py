@@ -23,12 +23,13 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def curate(invoke, world, monkeypatch):
-    """Run ``elysium curate`` over the world: ``curate(out, "--json")``."""
-    monkeypatch.setenv(WORLD_VARIABLE, str(world))
+    """Run ``elysium curate`` over the world, or another one: ``curate(out, "--json")``."""
     options = [word for name, plugin in PLUGINS.items() for word in (f"--{name}", plugin)]
 
-    def run(out: Path, *arguments, captions: Path = world / CAPTIONS):
-        return invoke(app, "curate", world, "--captions", captions, "--out", out, *options, *arguments)
+    def run(out: Path, *arguments, videos: Path = world, captions: Path | None = None):
+        monkeypatch.setenv(WORLD_VARIABLE, str(videos))
+        captions = captions or videos / CAPTIONS
+        return invoke(app, "curate", videos, "--captions", captions, "--out", out, *options, *arguments)
 
     return run
 

@@ -230,7 +230,8 @@ class TestQuestions:
         assert report.facts["Judge"].startswith("judge-1 (20")
         _, second, third = read_answers(run, "verdicts").values()
         assert second["replies"] == third["replies"] == ["no idea"] * 3
-        assert report.tables[0].rows[1][:2] == ["Elysium 7B, figure of the paper", "67.5"]
+        assert report.tables[0].rows[-1] == ["Elysium 7B, figure of the paper", "67.5", "3.2"]
+        assert report.tables[0].rows[1] == ["FrozenBiLM, figure of the paper", "16.8", "-"]
 
     @pytest.mark.parametrize(("asked", "shown"), [(None, 16), (5, 5), (32, 32)])
     def test_the_frames_that_are_noted_are_those_the_encoder_gets(

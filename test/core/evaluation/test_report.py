@@ -91,6 +91,16 @@ def test_the_papers_figures_stand_beside_and_are_marked(tmp_path):
     assert (row["AUC"], row["P_norm@0.20"], row["P@20px"], row["AO"]) == ("56.1", "61.0", "50.1", "-")
 
 
+def test_a_run_in_another_mode_than_the_papers_says_so(tmp_path):
+    store(tmp_path, benchmark="lasot", split="test")
+    assert any("mode stream instead of clip" in warning for warning in tracking_report(tmp_path).warnings)
+
+
+def test_a_protocol_without_the_papers_figures_has_no_rows_of_it(tmp_path):
+    store(tmp_path, benchmark="lasot", split="test")
+    assert not any("paper" in name for name in rows(tracking_report(tmp_path, ("ope-got10k",)), "ope-got10k"))
+
+
 def test_a_model_near_the_frozen_box_is_told_so(tmp_path):
     store(tmp_path, predicted=np.tile(TRUTH[0], (8, 1)))
     assert any("a box that never moves" in warning for warning in tracking_report(tmp_path).warnings)

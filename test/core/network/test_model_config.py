@@ -109,6 +109,27 @@ def test_a_missing_part_is_named(key):
         ElysiumConfig.from_dict(raw)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("system_text", "x" * 5000),
+        ("clip_length", 0),
+        ("clip_length", 10**9),
+        ("window", "sliding"),
+        ("vocabulary", "mug"),
+        ("vocabulary", [f"thing {number}" for number in range(10_001)]),
+        ("vocabulary", [""]),
+        ("vocabulary", ["x" * 101]),
+        ("words", ["left\n"]),
+    ],
+)
+def test_settings_out_of_bounds_are_refused_by_name(key, value):
+    raw = ElysiumConfig("llm", "vision").to_dict()
+    raw["elysium"][key] = value
+    with pytest.raises(ModelFileError, match=key if value not in ([""], ["x" * 101], ["left\n"]) else "is no name"):
+        ElysiumConfig.from_dict(raw)
+
+
 def test_another_kind_of_model_is_refused():
     with pytest.raises(ModelFileError, match="'llava'"):
         ElysiumConfig.from_dict(PUBLISHED | {"model_type": "llava"})

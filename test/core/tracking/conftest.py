@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from elysium_core.families.base import Seen
 from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -168,3 +170,54 @@ def show():
 def window_kind(request) -> str:
     """Both kinds of stream window."""
     return request.param
+
+
+class OracleQwen(OracleLlama):
+    """The same for Qwen-VL's prompts: boxes as JSON, in thousandths.
+
+    Attributes:
+        form: The form of its answers; ``{entry}`` stands for the JSON object.
+        descriptions: What it calls objects that it is to describe, by their number.
+    """
+
+    def __init__(self, family) -> None:
+        super().__init__(family.tokenizer)
+        self._start = family.tokenizer.special_id("<|im_start|>")
+        self._turn = len(family.tokenizer.encode_answer("assistant\n")) + 1
+        self._grammar = family.grammar
+        self.form, self.descriptions = "```json\n[\n\t{entry}\n]\n```", dict(enumerate(OBJECTS))
+        self.asked: list[str] = []
+
+    def _answer(self, pictures, ids):
+        begin = ids.index(self._start)
+        question, sofar = self._decode(ids[1:begin]), list(ids[begin + self._turn :])
+        if not sofar:
+            self.asked.append(question)
+        certainty = 0.9
+        if question.startswith("Describe"):
+            box = [int(value) // 10 for value in re.search(r"\[(.*?)\]", question)[1].split(",")]
+            which = int(np.abs(pictures[-1][:, :4] - box).sum(1).argmin())
+            text = self.descriptions[which]
+        else:
+            named = [number for number, name in enumerate(OBJECTS) if name in question]
+            seen = pictures[-1][named[0]] if named else np.zeros(5, int)
+            certainty = seen[4] / 100 or 0.9
+            words = question.removeprefix("Locate ").split(",")[0]
+            box = "[" + ", ".join(str(10 * value) for value in seen[:4]) + "]"
+            entry = f'{{"bbox_2d": {box}, "label": "{words}"}}' if seen[4] else ""
+            text = self.form.replace("{entry}", entry)
+        whole = [*self._encode_answer(text), self.tokenizer.eos_id]
+        if whole[: len(sofar)] != sofar or len(sofar) >= len(whole):
+            return self.tokenizer.eos_id, 1.0
+        return whole[len(sofar)], float(certainty)
+
+
+@pytest.fixture
+def qwen_oracle(qwen_models):
+    """A runtime of the Qwen3-VL family whose model knows the truth; ``runtime.family.decoder`` is an OracleQwen."""
+    family = copy(qwen_models["qwen3_vl"].runtime.family)
+    family.decoder = OracleQwen(family)
+    family.images = SimpleNamespace(
+        encode=lambda images: [Seen(rows, (1000, 1000)) for rows in OracleVision().encode(images)]
+    )
+    return Runtime(family)

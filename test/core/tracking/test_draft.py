@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from elysium_core.engine.draft_tree import ROOT
 from elysium_core.families.elysium import ElysiumGrammar
+from elysium_core.families.json_boxes import JsonBoxGrammar
 from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import format_track
 from elysium_core.prompt.tokenizer import TextTokenizer
@@ -290,3 +291,17 @@ def test_a_second_digit_is_that_of_the_last_time():
     assert tokenizer.decode([*opened, *drafted_ids(draft, opened)]) == "[30,47,60,60]."
     closed = tokenizer.encode_answer("[30,41,5")
     assert tokenizer.decode([*closed, *drafted_ids(draft, closed)]) == "[30,41,59,60]."
+
+
+@pytest.mark.parametrize("guess", ["Where is it?", '[{"bbox_2d": [1, 2, 3, 4], "label": "player 7"}]', "[]"])
+@pytest.mark.parametrize(
+    "written", ["player 1", '[{"bbox_2d": [1, 2, 3, 4], "label": "player 1', '[{"bbox_2d": [9', "7"]
+)
+def test_digits_outside_of_boxes_are_no_open_number(guess, written):
+    """Of a label, or of an answer without any form: there is a draft, or none, but no exception."""
+    words, residuals = TOKENIZERS["single characters"], Residuals(1000)
+    residuals.learn((1, 2, 3, 4), (95, 2, 3, 4))
+    draft = AnswerDraft(words, JsonBoxGrammar(1000), "", guess, residuals, others=["[]"])
+    ids = words.encode_answer(written)
+    tree = draft(ids)
+    assert len(tree) == 0 or words.decode([*ids, *tree.token_ids]).startswith(words.decode(ids))

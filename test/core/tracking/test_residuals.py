@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elysium_core.tracking.box_tree import Residuals
+from elysium_core.tracking.box_tree import Residuals, _openings
 
 LEVEL = st.integers(0, 100)
 BOX = st.tuples(LEVEL, LEVEL, LEVEL, LEVEL)
@@ -70,3 +72,24 @@ def test_values_are_recalled_the_newest_first_and_not_for_ever():
     for _ in range(20):
         residuals.learn((0, 0, 99, 99), (1, 7, 99, 99))
     assert residuals.recall(0, "6") is None
+
+
+def test_on_a_fine_grid_the_same_motion_is_spread_over_more_steps():
+    fine = Residuals(1000)
+    assert max(fine.chances(0, 500)) - 500 == 10 * (max(Residuals(100).chances(0, 50)) - 50)
+    before = fine.chances(0, 500)
+    fine.learn((500, 500, 500, 500), (530, 500, 500, 500))
+    assert fine.chances(0, 500)[530] > 5 * before[530]
+
+
+@pytest.mark.parametrize(("guess", "openings"), [("512", {"4", "50", "52", "53"}), ("51", {"4"}), ("7", {"1"})])
+def test_openings_are_digits_that_others_follow(guess, openings):
+    """Of a long number every digit but the last; of a short one the first."""
+    numbers = SimpleNamespace(ids={digit: int(digit) for digit in "0123456789"})
+    ids = [int(digit) for digit in guess]
+    levels = 1000 if len(guess) == 3 else 100
+    branches = _openings(ids, [(0, len(ids))], [int(guess)], numbers, Residuals(levels))
+    found = {"".join(map(str, branch)) for chance, branch in branches if chance > 0.01}
+    assert openings <= found
+    assert all(branch not in guess for branch in found)
+    assert max(map(len, found)) == max(1, len(guess) - 1)

@@ -1,5 +1,6 @@
 """Boxes as markers and detections: geometry, deletion of what is gone, and both shapes of vision_msgs."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,9 @@ from visualization_msgs.msg import Marker
 
 from elysium_core.geometry import Box
 from elysium_core.types import TrackState, TrackUpdate
-from elysium_ros.convert.markers import detections, image_marker, outline_markers
+from elysium_ros.convert.markers import cube_markers, detections, detections_3d, image_marker, outline_markers
 from elysium_ros.convert.messages import made_up_camera_info
+from elysium_ros.perception.depth import Position
 from elysium_ros.perception.types import ObjectView
 
 HEADER = Header(frame_id="camera_optical_frame")
@@ -53,6 +55,24 @@ def test_there_are_no_outlines_without_a_calibration():
     assert outline_markers(HEADER, [view(1, BOX)], CameraInfo(), 2.0) is None
 
 
+def test_a_position_is_a_cube_and_what_has_none_has_no_cube():
+    placed = replace(view(1, BOX), position=Position((0.5, -0.25, 2.0), (0.4, 1.0, 0.0), 0.8))
+    cubes = cube_markers(HEADER, [placed, view(2, BOX)]).markers
+    said = [(marker.id, marker.ns.split("/")[1], marker.action) for marker in cubes]
+    assert said == [
+        (1, "box", Marker.DELETE),
+        (1, "cube", Marker.ADD),
+        (1, "label", Marker.ADD),
+        (2, "cube", Marker.DELETE),
+        (2, "label", Marker.DELETE),
+    ]
+    cube, label = cubes[1], cubes[2]
+    assert (cube.pose.position.x, cube.pose.position.y, cube.pose.position.z) == (0.5, -0.25, 2.0)
+    assert (cube.type, cube.scale.x, cube.scale.y) == (Marker.CUBE, 0.4, 1.0)
+    assert cube.scale.z > 0, "rviz draws nothing flat"
+    assert label.pose.position.y < -0.75, "above the cube: y is down"
+
+
 def make(**fields):
     """A stand-in for a message class."""
     return lambda **given: SimpleNamespace(**{name: default() for name, default in fields.items()}, **given)
@@ -82,3 +102,29 @@ def test_detections_have_centre_size_and_the_words_as_class(messages):
     hypothesis = getattr(result, "hypothesis", result)
     assert (detection.id, hypothesis.score) == ("7", 0.5)
     assert getattr(hypothesis, "class_id", None) == "the red mug" or hypothesis.id == "the red mug"
+
+
+POSE = make(position=make(x=float, y=float, z=float), orientation=make(w=float))
+BOX_3D = {"bbox": make(center=POSE, size=make(x=float, y=float, z=float)), "results": list}
+FOXY_3D = SimpleNamespace(
+    Detection3DArray=make(detections=list),
+    Detection3D=make(**BOX_3D),
+    ObjectHypothesisWithPose=make(id=str, score=float, pose=make(pose=POSE)),
+)
+HUMBLE_3D = SimpleNamespace(
+    Detection3DArray=make(detections=list),
+    Detection3D=make(**BOX_3D, id=str),
+    ObjectHypothesisWithPose=make(hypothesis=make(class_id=str, score=float), pose=make(pose=POSE)),
+)
+
+
+@pytest.mark.parametrize("messages", [FOXY_3D, HUMBLE_3D], ids=["foxy", "humble"])
+def test_detections_in_space_are_those_with_a_position(messages):
+    placed = replace(view(7, BOX), position=Position((0.5, -0.25, 2.0), (0.4, 1.0, 0.1), 0.8))
+    array = detections_3d(HEADER, [placed, view(8, BOX), view(9, None, TrackState.LOST)], messages)
+    [detection] = array.detections
+    center, size = detection.bbox.center.position, detection.bbox.size
+    assert (center.x, center.y, center.z, size.x, size.y, size.z) == (0.5, -0.25, 2.0, 0.4, 1.0, 0.1)
+    assert getattr(detection, "id", "7") == "7"
+    assert detection.results[0].pose.pose.position == center
+    assert detection.bbox.center.orientation.w == 1.0

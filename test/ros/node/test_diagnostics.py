@@ -7,6 +7,7 @@ from elysium_core.types import ModelInfo
 from elysium_ros.node.camera_hints import InputState
 from elysium_ros.node.diagnostics import Condition, diagnose, status_message
 from elysium_ros.perception.camera_record import CameraHealth
+from elysium_ros.perception.depth_source import DepthHealth
 from elysium_ros.perception.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
 from elysium_ros.perception.inference import InferenceState
 
@@ -51,6 +52,20 @@ def said(part, **condition):
 )
 def test_each_state_of_the_input_has_its_level_and_code(state, expected):
     assert said("input", lifecycle="active", inputs=[state], frame_timeout_s=2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        (DepthHealth("/depth/image", 4), (OK, "OK")),
+        (DepthHealth("/depth/image"), (WARN, "DEPTH_NOT_RECEIVED")),
+        (DepthHealth("/depth/image", 4, problem="DEPTH_SIZE: of another size"), (WARN, "DEPTH_SIZE")),
+    ],
+)
+def test_depth_that_gives_no_positions_is_a_warning_of_its_own(health, expected):
+    state = InputState("front", "/front/image", 1, CameraHealth(received=9, answered=9), depth=health)
+    assert said("depth front", lifecycle="active", inputs=[state]) == expected
+    assert said("input front", lifecycle="active", inputs=[state]) == (OK, "OK")
 
 
 def test_a_clock_that_never_started_is_told_before_all_else():

@@ -7,6 +7,7 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
@@ -201,3 +202,15 @@ def test_starting_by_itself_stops_at_what_fails(harness):
     harness.subject.start_by_itself()
     assert harness.state() == "unconfigured"
     assert "activate" not in harness.subject.steps
+
+
+def test_a_callback_that_outlives_its_node_gets_an_exception_and_not_a_crash_of_the_process():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = ManagedNode("gone", context=context)
+    node.destroy_node()
+    with pytest.raises(InvalidHandle):
+        _ = node.state
+    with pytest.raises(InvalidHandle):
+        node.trigger_configure()
+    rclpy.shutdown(context=context)

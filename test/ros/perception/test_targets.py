@@ -2,14 +2,15 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from elysium_core.errors import BoxError, ExpressionError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import TrackingConfig, TrackState
-from elysium_ros.perception.targets import EndReason
+from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
+from elysium_ros.perception.targets import EndReason, Target
 
 
 def test_every_frame_is_published_also_without_targets(scene):
@@ -197,3 +198,11 @@ def test_labels_are_short(scene, at):
     long = scene.start("a person with " + "very " * 15 + "long hair").label
     assert len(long) <= 43
     assert long.endswith("very...")
+
+
+def test_news_of_a_box_tell_the_words_that_it_is_followed_by():
+    """Some models describe a box once and then follow the description."""
+    target, job = Target(1, "", "", None, "1", None), SimpleNamespace(image=None, frame=None)
+    update = TrackUpdate("1", 0, Box(0.1, 0.1, 0.5, 0.5), 0.62, TrackState.TRACKED, described="a red mug")
+    assert target.take(update, job).news == "found, score 0.62, followed by the words 'a red mug'"
+    assert target.take(update, job).news == ""

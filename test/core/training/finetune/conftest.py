@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,16 @@ def track_line(number: int) -> dict[str, Any]:
         "object_class": "mug",
         "object_description": "the red mug",
     }
+
+
+@pytest.fixture(scope="session")
+def sets() -> ModuleType:
+    """The module that writes small published training sets."""
+    path = Path(__file__).with_name("published_sets.py")
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

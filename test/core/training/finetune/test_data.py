@@ -14,9 +14,10 @@ from elysium_core.prompt.box_text import parse_answer
 from elysium_core.prompt.layout import VISUAL_SLOT
 from elysium_core.runtime import Runtime
 from elysium_core.training.finetune.finetune_recipe import SourceConfig
+from elysium_core.training.finetune.line_file import LineFile
 from elysium_core.training.finetune.mixed_batches import DataBatches, ModelInput
 from elysium_core.training.finetune.samples import AskedClip, Dialogue, ask, choose_frames
-from elysium_core.training.finetune.sources import LineFile, open_source
+from elysium_core.training.finetune.sources import open_source
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ class TestLayout:
         found = []
         engine = runtime.new_engine()
         engine.answer = lambda requests, prefix: [found.append((requests, prefix))]
-        runtime.new_engine = lambda: engine
+        runtime.new_engine = lambda *arguments: engine
         runtime.ask(visual, "Where?", history=[rounds[0]])
         ((request,), prefix) = found[0]
         ids = torch.tensor(row.ids)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from elysium_core.api import Elysium
-from elysium_core.errors import DataError
+from elysium_core.errors import DataError, ModelFileError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
+from elysium_core.training.finetune.base_model import load_base
+from elysium_core.training.finetune.finetune_recipe import BaseConfig, FineTuneRecipe, require_inputs
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage, steps_done
 
@@ -25,18 +30,22 @@ def load(name: str, *overrides: str) -> FineTuneRecipe:
     return recipe
 
 
-def small(name: str, data_folder: Path, stage: str, steps: int, *more: str) -> FineTuneRecipe:
+def small(
+    name: str, data_folder: Path, sets: ModuleType, tmp_path: Path, stage: str, steps: int, *more: str
+) -> FineTuneRecipe:
     """A published recipe with every path filled in, few steps and small batches."""
-    paths = {
-        "conversation": data_folder / "chat.jsonl",
-        "grounding": data_folder / "boxes.jsonl",
-        "elysiumtrack": data_folder / "track",
-    }
+    paths = {"conversation": data_folder / "chat.jsonl", "elysiumtrack": data_folder / "track"}
     overrides = ["device=cpu", "precision=float32", "stored_as=float32", *more]
     for source, config in load(name).data.items():
         if config.reader.startswith("refcoco"):
             # The three sets have one layout; only one of them is on the tiny disk.
             overrides += [f"data.{source}.reader=refcoco", f"data.{source}.path={data_folder}"]
+        elif config.reader in sets.SETS:
+            folder = tmp_path / source
+            overrides += [
+                f"data.{source}.{key}={place}" for key, place in sets.write_set(config.reader, folder).items()
+            ]
+            continue
         else:
             overrides.append(f"data.{source}.path={paths[config.reader]}")
         if config.reader != "elysiumtrack":
@@ -72,10 +81,12 @@ def test_what_the_paper_says_is_what_the_recipes_say():
 
 
 @pytest.mark.timeout(300)
-def test_all_three_run_one_after_the_other(towers, data_folder, tmp_path):
+def test_all_three_run_one_after_the_other(towers, data_folder, sets, tmp_path):
     first = small(
         "published_stage1",
         data_folder,
+        sets,
+        tmp_path / "sets1",
         "selector",
         2,
         f"base.vision={towers / 'vision'}",
@@ -89,10 +100,19 @@ def test_all_three_run_one_after_the_other(towers, data_folder, tmp_path):
         run_stage(first, name, tmp_path / "first")
     assert steps_done(first, tmp_path / "first") == {"selector": 2, "images": 2}
     images = tmp_path / "first" / "images" / "checkpoint"
-    second = small("published_stage2", data_folder, "videos", 2, f"base.checkpoint={images}")
+    second = small("published_stage2", data_folder, sets, tmp_path / "sets2", "videos", 2, f"base.checkpoint={images}")
     run_stage(second, "videos", tmp_path / "second")
     videos = tmp_path / "second" / "videos" / "checkpoint"
-    third = small("published_long", data_folder, "long", 1, f"base.checkpoint={videos}", "stages.long.max_turns=1")
+    third = small(
+        "published_long",
+        data_folder,
+        sets,
+        tmp_path / "sets3",
+        "long",
+        1,
+        f"base.checkpoint={videos}",
+        "stages.long.max_turns=1",
+    )
     run_stage(third, "long", tmp_path / "third")
     check_model(tmp_path / "third" / "long" / "checkpoint")
 
@@ -108,3 +128,19 @@ def check_model(folder: Path) -> None:
     tracker.add(box=Box(0.2, 0.2, 0.6, 0.6))
     updates = [tracker.step(Frame(image, index=number))[0] for number, image in enumerate(images)]
     assert [update.frame_index for update in updates] == [0, 1, 2]
+
+
+def test_towers_that_are_published_as_bin_are_read_when_allowed(towers, tmp_path):
+    for tower in ("vision", "llm"):
+        shutil.copytree(towers / tower, tmp_path / tower)
+        weights = tmp_path / tower / "model.safetensors"
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
+    base = BaseConfig(vision=str(tmp_path / "vision"), llm=str(tmp_path / "llm"), visual_tokens=6)
+    with pytest.raises(ModelFileError, match=r"base\.allow_pickle_weights") as told:
+        load_base(base, seed=0)
+    assert told.value.code == "MODEL_UNSAFE"
+    found = load_base(base.model_copy(update={"allow_pickle_weights": True}), seed=0).network.state_dict()
+    usual = base.model_copy(update={"vision": str(towers / "vision"), "llm": str(towers / "llm")})
+    wanted = load_base(usual, seed=0).network.state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.errors import ConfigError, DataError, ExpressionError
+from elysium_core.training.finetune.base_model import FineTuneModel
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
-from elysium_core.training.finetune.stage import FineTuneStageRun
+from elysium_core.training.finetune.stage import FineTuneStageRun, stored_type
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage
 
@@ -224,6 +225,72 @@ def test_a_stage_that_is_not_finished_is_named(settings, write_recipe, tmp_path)
     settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
     with pytest.raises(DataError, match="stage more starts from all, which is not finished"):
         run_stage(load_any_recipe(write_recipe(settings)), "more", tmp_path)
+
+
+class TestLowRank:
+    @pytest.fixture
+    def lora(self, recipe):
+        pytest.importorskip("peft", reason="LoRA is part of the extra [train]")
+        return change(recipe, lora_rank=2, trained=("selector", "llm"))
+
+    def test_a_killed_run_goes_on_and_its_merged_checkpoint_loads(self, lora, tmp_path, tiny_folder):
+        run_stage(lora, "all", tmp_path / "whole")
+        run_until_killed(lora, tmp_path / "killed", step=3, saved_at=2)
+        run_stage(lora, "all", tmp_path / "killed")
+        after, before = weights_of(tmp_path / "killed"), load_file(tiny_folder / "model.safetensors")
+        assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
+        assert all(torch.equal(weight, after[name]) for name, weight in weights_of(tmp_path / "whole").items())
+        assert after.keys() == before.keys()
+        moved = {name for name in after if not torch.equal(after[name].float(), before[name].float())}
+        assert all("_proj." in name or name.startswith("adapter.") for name in moved)
+        change_of = after["llm.model.layers.0.mlp.up_proj.weight"] - before["llm.model.layers.0.mlp.up_proj.weight"]
+        assert 1 <= torch.linalg.matrix_rank(change_of.float(), atol=1e-6) <= 2
+        Elysium.from_pretrained(tmp_path / "killed/all/checkpoint", device="cpu").close()
+
+    def test_the_merged_weights_answer_as_the_adapters_did(self, lora, tmp_path):
+        run = FineTuneStageRun(lora, "all", tmp_path)
+        model = run.loop.model
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        batch = run.batches[0]
+        with torch.no_grad():
+            adapted = float(model(batch)["total"].value)
+            run.finish(model.state_dict())
+            loaded = load_checkpoint(tmp_path / "all/checkpoint", dtype=torch.float32).network
+            merged = float(FineTuneModel(loaded)(batch)["total"].value)
+        assert merged == pytest.approx(adapted, abs=1e-5)
+
+    def test_fewer_weights_are_trained(self, lora, tmp_path):
+        groups = FineTuneStageRun(lora, "all", tmp_path).loop.optimizer.shardable.param_groups
+        names = {id(weight) for group in groups for weight in group["params"]}
+        model = FineTuneStageRun(lora, "all", tmp_path / "again").loop.model
+        trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        assert len(names) == len(trained)
+        assert all("lora_" in name for name in trained if ".llm." in name)
+
+
+def test_adapters_need_the_language_model_among_the_trained(settings, write_recipe):
+    settings["stages"]["all"] |= {"lora_rank": 2, "trained": ["selector"]}
+    with pytest.raises(ConfigError, match="lora_rank"):
+        load_any_recipe(write_recipe(settings))
+
+
+def test_small_updates_reach_the_next_stage(settings, write_recipe, tmp_path, tiny_folder):
+    settings["stored_as"] = "bfloat16"
+    settings["stages"]["all"] |= {"steps": 1, "batch": 1, "lr": 1e-7, "warmup_share": 0.0}
+    settings["stages"]["more"] = settings["stages"]["all"] | {"init": "all"}
+    settings["export"] = "more"
+    recipe = load_any_recipe(write_recipe(settings))
+    run_stage(recipe, "all", tmp_path)
+    before = load_checkpoint(tiny_folder, dtype=torch.float32).network.state_dict()
+    after = weights_of(tmp_path)
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    moved = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
+    assert moved
+    # The same update would be lost in the type of the result.
+    assert all(torch.allclose(after[name], before[name], rtol=0, atol=1e-6) for name in moved)
+    assert stored_type(recipe, "more") == "bfloat16"
 
 
 def test_a_model_of_few_names_knows_what_it_was_taught(settings, write_recipe, closed_folder, tmp_path):

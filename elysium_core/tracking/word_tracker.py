@@ -1,0 +1,191 @@
+"""The live tracker of models that follow by words: it asks where each target is in every frame alone.
+
+The last answer about a target is the draft of its next one and no part of the prompt, so a wrong box is not carried on,
+and a target that was lost is found in the next frame that shows it. All targets are asked for in one packed pass. A
+target that is given by a box alone is described once by the model, and then followed by this description; its updates
+say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from elysium_core.errors import BackendError, ExpressionError
+from elysium_core.families.base import Seen
+from elysium_core.frames import Frame
+from elysium_core.geometry import Box
+from elysium_core.prompt.expression import clean_answer
+from elysium_core.prompt.questions import REG
+from elysium_core.runtime import Runtime
+from elysium_core.tracking.box_tree import Residuals, tree_budget
+from elysium_core.tracking.find import DraftHints, find_by_words
+from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.target import Target
+from elysium_core.tracking.zoom import Image, ZoomSearch, zoomed_pictures
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+
+_LOG = logging.getLogger(__name__)
+
+_DESCRIPTION_TOKENS = 32
+_LONGEST_DESCRIPTION = 200
+# For a model that has no words for what is in a box.
+_ANYTHING = "the object"
+# IoU below which a box found by a description is not the one that was described.
+_SAME_OBJECT_IOU = 0.5
+
+
+class WordTracker(ModelTracker):
+    """Follows targets through one stream by words (protocol: :class:`elysium_core.types.Tracker`).
+
+    Args:
+        runtime: A model that finds objects by free language.
+        config: Settings; ``window``, ``clip_length`` and ``reground_period_s`` have no effect here.
+    """
+
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        super().__init__(runtime, config)
+        self._newest: Frame | None = None
+        # By target id: descriptions of targets without an expression, and the last answers.
+        self._described: dict[str, str] = {}
+        self._answers: dict[str, str] = {}
+        self._residuals: dict[str, Residuals] = defaultdict(partial(Residuals, runtime.family.grammar.levels))
+        self._zoom_search = ZoomSearch(runtime, self._encode, self._counters)
+
+    def reset(self) -> None:
+        """Forget all targets and frames; ids are still not reused."""
+        super().reset()
+        self._newest = None
+        self._described, self._answers = {}, {}
+        self._residuals.clear()
+
+    def add(self, expression: str = "", box: Box | None = None) -> str:
+        """Start a target; see :meth:`elysium_core.types.Tracker.add`."""
+        target_id = super().add(expression, box)
+        if box is not None and self._newest is not None:
+            target = self._targets[target_id]
+            target.last_box, target.sure_at_s = box, self._clock.now_s
+        return target_id
+
+    def flush(self) -> list[TrackUpdate]:
+        """Return no updates: every frame was answered by :meth:`step`."""
+        return []
+
+    def step(self, frame: Frame) -> list[TrackUpdate]:
+        """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
+        self._require_frame(frame)
+        self._stats.failure = None
+        now_s = self._clock.tick(frame)
+        self._stats.frames += 1
+        updates = [target.stop(frame) for target in self._stopped]
+        self._stopped.clear()
+        seen = self._observe(frame) if self._targets else {}
+        self._newest = frame
+        for name, target in list(self._targets.items()):
+            update = target.observe(frame, now_s, seen[name], self._config)
+            updates.append(replace(update, described=self._described.get(name, "")))
+            if update.state is TrackState.REMOVED:
+                del self._targets[name]
+                self._forget(name)
+        return updates
+
+    def _forget(self, target_id: str) -> None:
+        super()._forget(target_id)
+        for known in (self._described, self._answers, self._residuals):
+            known.pop(target_id, None)
+
+    def _observe(self, frame: Frame) -> dict[str, Grounding]:
+        """One observation for each target; after a failure of the model, observations without a box."""
+        self._stats.encode_s, started = 0.0, time.perf_counter()
+        try:
+            seen = self._look(frame)
+        except BackendError as error:
+            self._stats.failure = error
+            self._stats.failures += 1
+            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
+        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
+        self._count_engine()
+        failures = self._stats.parse_failures
+        for observation in seen.values():
+            if observation.box is None:
+                failures[observation.reason] = failures.get(observation.reason, 0) + 1
+        return seen
+
+    def _look(self, frame: Frame) -> dict[str, Grounding]:
+        shown = frame if self._newest is None else self._newest  # the frame that given boxes refer to
+        self._describe(shown)
+        live = self._encode([frame.image])[0]
+        found = self._find(live, list(self._targets.values()))
+        if self._config.zoom:
+            found = self._zoom_search.go_on(frame.image, found, self._words(self._targets.values()))
+        if shown is frame:
+            found |= {name: Grounding(box, 1.0) for name, box in self._given.items()}
+        self._given = {}
+        return {name: found[name] for name in self._targets}
+
+    def _find(self, live: Seen, targets: Sequence[Target]) -> dict[str, Grounding]:
+        """Find targets in a frame, and learn from the answers for the next drafts."""
+        budget = tree_budget(self._runtime.device.type, self._config.draft_tokens, len(targets))
+        guesses = {target.target_id: box for target in targets if (box := self._guess(target)) is not None}
+        hints = {
+            target.target_id: DraftHints(
+                self._answers.get(target.target_id, ""), self._residuals[target.target_id], budget
+            )
+            for target in targets
+        }
+        found = find_by_words(self._runtime, live, self._words(targets), guesses, self._counters, hints)
+        quantize = self._runtime.family.grammar.quantize
+        for name, answer in found.items():
+            self._answers[name] = answer.text
+            if answer.box is not None and name in guesses:
+                self._residuals[name].learn(quantize(guesses[name], live.steps), quantize(answer.box, live.steps))
+        return found
+
+    def _guess(self, target: Target) -> Box | None:
+        return self._given.get(target.target_id, target.last_box)
+
+    def _words(self, targets: Iterable[Target]) -> dict[str, str]:
+        return {target.target_id: target.expression or self._described[target.target_id] for target in targets}
+
+    def _describe(self, shown: Frame) -> None:
+        """Describe the targets that were given by a box alone in the frame ``shown``."""
+        named = [name for name in self._given if not self._targets[name].expression and name not in self._described]
+        if not named:
+            return
+        whole = self._encode([shown.image])[0]
+        for name in named:
+            box = self._given[name]
+            self._described[name] = words = self._description(shown.image, box)
+            found = find_by_words(self._runtime, whole, {name: words}, {name: box}, self._counters)[name]
+            if found.box is None or found.box.iou(box) < _SAME_OBJECT_IOU:
+                _LOG.warning(
+                    "target %s is followed by the words %r, which do not find the object in its own frame; "
+                    "give words that do",
+                    name,
+                    words,
+                )
+            else:
+                self._answers[name] = found.text
+
+    def _description(self, image: Image, box: Box) -> str:
+        """The model's words for what is in a box."""
+        (picture,), inside = zoomed_pictures([image], box)
+        seen, family = self._encode([picture]), self._runtime.family
+        question = family.question(REG, box=family.grammar.write(inside, seen[0].steps))
+        answer = self._runtime.ask(seen, question, _DESCRIPTION_TOKENS, counters=self._counters)
+        text = clean_answer(self._runtime.tokenizer.decode(answer.token_ids)).partition("\n")[0]
+        try:
+            return self._runtime.clean_words(text.strip(" .\"'")[:_LONGEST_DESCRIPTION])
+        except ExpressionError:
+            return _ANYTHING
+
+    def _encode(self, images: Sequence[Image]) -> list[Seen]:
+        started = time.perf_counter()
+        seen = self._runtime.encode_frames(images)
+        self._stats.encode_s += time.perf_counter() - started
+        self._stats.vision_encodes += len(images)
+        return seen

@@ -1,0 +1,58 @@
+"""The command line with a model of another family than Elysium's."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def folder(qwen_folders):
+    return qwen_folders["qwen3_vl"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(clip / f"{number:04}.png")
+    return clip
+
+
+def test_info_tells_what_it_is(elysium, folder):
+    facts = elysium("info", folder, "--json").lines[0]
+    assert (facts["family"], facts["follow"], facts["experimental"]) == ("qwen3_vl", "words", True)
+    assert facts["visual_tokens_640x480"] == 300
+    assert facts["kv_bytes_token_bfloat16"] == 2 * 2 * 4 * 2 * 16
+    text = elysium("info", folder).out
+    assert f"{facts['parameters']:,}" in text
+    assert "thousandths" in text
+
+
+def test_words_are_looked_for_in_a_picture(elysium, folder, pictures):
+    outcome = elysium("ground", pictures / "0000.png", "-e", "mug", "-m", folder, "--max-pixels", 4096, "--json")
+    assert outcome.code == 0
+    assert outcome.lines[0]["box"] is None
+
+
+def test_a_box_is_followed_by_the_words_that_are_told(elysium, folder, pictures, tmp_path):
+    arguments = ("track", pictures, "--box", "0.1,0.1,0.9,0.9", "-m", folder, "--max-pixels", 4096)
+    outcome = elysium(*arguments, "--limit", 1, "--out", tmp_path / "tracks.jsonl")
+    assert outcome.code == 0
+    written = (tmp_path / "tracks.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in map(json.loads, written) if "target" in line]
+    assert (lines[0]["score"], len(lines)) == (1.0, 1)
+    (words,) = {line["described"] for line in lines}
+    assert f"followed by the words {words!r}" in outcome.out + outcome.err
+    assert "Loading weights" not in outcome.err
+
+
+def test_a_mode_that_it_does_not_have_is_one_line(elysium, folder, pictures):
+    outcome = elysium("track", pictures, "-e", "mug", "--mode", "clip", "-m", folder)
+    assert (outcome.code, len(outcome.err.strip().splitlines()[-1:])) == (2, 1)
+    assert "one frame at a time" in outcome.err
