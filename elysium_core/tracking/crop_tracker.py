@@ -7,7 +7,7 @@ and asked about in one packed pass.
 
 Words are answered in whole frames. A target that is lost is looked for by its words; one without words is looked for
 in larger crops around its last place. After a doubt or a jump a box counts only if what is in it, taken as an anchor,
-leads back to the target's box in the picture where the target was given or found.
+leads back to the target's box in the last picture where it was surely seen.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ _CHECKED_AFTER = 2
 _JUMP_IOU = 0.3
 # What was found after a loss must lead back to the target with this IoU at least.
 _LEADS_BACK_IOU = 0.5
+# From this score on, a live picture takes the place of the one that the way leads back to: things change.
+_HOME_FROM = 0.8
 # Highest score, as a share of the threshold, of a box that leads elsewhere.
-_UNCONFIRMED = 0.9
+_UNCONFIRMED = 0.45
 # Two targets whose boxes overlap more than this share one object.
 _SAME_OBJECT_IOU = 0.7
 _SPARE_TOKENS = 16
@@ -65,7 +67,7 @@ class _Followed:
 
     Attributes:
         anchor: Made where it was given or found.
-        home: The live picture of that place, and the target's box in it.
+        home: A live picture in which its place is known well, and its box there.
         box: Its last box that was followed.
         wide: Length of its live crop over that of a usual one.
         turn: Number of times it was looked for while it was lost.
@@ -197,9 +199,14 @@ class CropTracker(ModelTracker):
     def _follow(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
         """Where targets are in live crops around their last boxes."""
         crops = {name: self._live_crop(frame, self._followed[name]) for name in names}
-        answers = {name: _in_frame(crops[name], answer) for name, answer in self._look(frame, crops).items()}
+        pictures = self._pictures(frame, crops)
+        answers = self._look(crops, pictures)
         strange = {name: answers[name] for name in names if self._is_strange(name, answers[name])}
         checked, elsewhere = self._confirmed(frame, strange)
+        for name, answer in answers.items():
+            box = None if answer.box is None else crops[name].inside(answer.box)
+            if name not in strange and box is not None and answer.score >= _HOME_FROM:
+                self._followed[name].home = pictures[name], box
         return {name: self._take(name, checked.get(name, answers[name]), name in elsewhere) for name in names}
 
     def _is_strange(self, name: str, answer: Grounding) -> bool:
@@ -210,19 +217,23 @@ class CropTracker(ModelTracker):
     def _live_crop(self, frame: Frame, followed: _Followed, times: float = 1.0) -> Crop:
         return Crop.around(followed.box, frame.width, frame.height, _LIVE_TIMES * followed.wide * times)
 
-    def _look(self, frame: Frame, crops: Mapping[str, Crop]) -> dict[str, Grounding]:
-        """Ask where targets are in live crops. Boxes are boxes of the crops."""
+    def _pictures(self, frame: Frame, crops: Mapping[str, Crop]) -> dict[str, NDArray[np.uint8]]:
+        return {name: crop.cut(frame.image, self._sizes.live_px) for name, crop in crops.items()}
+
+    def _look(self, crops: Mapping[str, Crop], pictures: Mapping[str, NDArray[np.uint8]]) -> dict[str, Grounding]:
+        """Ask where targets are in live crops. Boxes are boxes of the frame."""
         questions = {}
         for name, crop in crops.items():
             followed = self._followed[name]
-            picture = crop.cut(frame.image, self._sizes.live_px)
-            questions[name] = _Question(followed.anchor, picture, crop.inside(followed.box) or followed.anchor.box)
-        return self._ask(questions)
+            questions[name] = _Question(
+                followed.anchor, pictures[name], crop.inside(followed.box) or followed.anchor.box
+            )
+        return {name: _in_frame(crops[name], answer) for name, answer in self._ask(questions).items()}
 
     def _confirmed(self, frame: Frame, found: Mapping[str, Grounding]) -> tuple[dict[str, Grounding], set[str]]:
         """Check what was found after a doubt by the way back.
 
-        The way back: what is in the box is the anchor, and the picture in which the target was given or found is the
+        The way back: what is in the box is the anchor, and the last picture in which the target was surely seen is the
         live crop. A look-alike or a piece of background seldom leads back to the target's box.
 
         Returns:
@@ -361,8 +372,7 @@ class CropTracker(ModelTracker):
             followed = self._followed[name]
             crops[name] = self._live_crop(frame, followed, _SEARCH_TIMES[followed.turn % len(_SEARCH_TIMES)])
             followed.turn += 1
-        found = {name: _in_frame(crops[name], answer) for name, answer in self._look(frame, crops).items()}
-        found, _ = self._confirmed(frame, found)
+        found, _ = self._confirmed(frame, self._look(crops, self._pictures(frame, crops)))
         for name, answer in found.items():
             if answer.box is not None and self._is_sure(answer):
                 self._followed[name].box, self._followed[name].wide = answer.box, 1.0

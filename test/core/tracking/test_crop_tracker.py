@@ -277,3 +277,23 @@ def test_where_all_is_well_nothing_is_looked_at_twice(follower):
     for step in range(10):
         tracker.step(paint((moved(START, step), RED), index=step))
     assert tracker._runtime.family.batches == [1] * 9
+
+
+def follows_any_red(crop, color, look=found):
+    """The target's own red is followed through all shades; of other anchors only the very shade is found."""
+    if color != RED:
+        return look(crop, color)
+    reds = (crop[..., 0] > 80) & (crop[..., 1:].max(-1) < 40)
+    return look(np.where(reds[..., None], np.array(RED, np.uint8), np.uint8(0)), RED)
+
+
+def test_the_way_back_leads_to_the_last_sure_picture_because_things_change(follower, monkeypatch):
+    monkeypatch.setitem(globals(), "found", follows_any_red)
+    tracker = follower(lost_after_s=60.0)
+    tracker.add(box=truth(START))
+    for step in range(12):
+        tracker.step(paint((START, (200 - 8 * step, 0, 0)), index=step))
+    for step in range(12, 18):
+        assert tracker.step(paint(index=step))[0].state is not TrackState.TRACKED
+    states = [tracker.step(paint((START, (112, 0, 0)), index=step))[0].state for step in range(18, 22)]
+    assert states[-1] is TrackState.TRACKED
