@@ -223,7 +223,7 @@ class CameraInput:
     def _on_calibration(self, message: CameraInfo) -> None:
         self.calibration = message
         if self._mailbox.depth is not None:
-            self._mailbox.depth.image_info = message
+            self._mailbox.depth.calibrate(message, of_depth=False)
 
     def _on_images_lost(self, event: Any) -> None:
         self._mailbox.record.images_lost(int(event.total_count_change))

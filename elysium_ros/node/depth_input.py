@@ -31,7 +31,7 @@ class DepthInput:
         self._source = source
         self._group = group
         self._image_name, self._info_name = f"{prefix}depth/image", f"{prefix}depth/camera_info"
-        source.topic = node.resolve_topic_name(self._image_name)
+        source.listen(node.resolve_topic_name(self._image_name))
 
     def open(self) -> list[Subscription]:
         """Subscribe; return the subscriptions.
@@ -62,4 +62,4 @@ class DepthInput:
             self._node.guard.report(error)
 
     def _on_calibration(self, message: CameraInfo) -> None:
-        self._source.depth_info = message
+        self._source.calibrate(message, of_depth=True)

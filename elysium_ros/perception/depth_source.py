@@ -41,19 +41,14 @@ class DepthSource:
 
     The model may take long, while depth images go on to come; so the pair of its image is kept apart.
 
-    Attributes:
-        topic: Where depth images are expected, for messages.
-        depth_info: Newest calibration of the depth images, a ``CameraInfo``; None if there is none.
-        image_info: Newest calibration of the images, used when there is no ``depth_info``.
-
     Args:
         clock: Steady clock [s].
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.topic = "depth/image"
-        self.depth_info: Any = None
-        self.image_info: Any = None
+        self._topic = "depth/image"
+        self._depth_info: Any = None
+        self._image_info: Any = None
         self._clock = clock
         self._lock = threading.Lock()
         self._recent: deque[tuple[int, Any]] = deque(maxlen=_REMEMBERED)
@@ -62,6 +57,22 @@ class DepthSource:
         self._received = 0
         self._newest_s = clock()
         self._problem = ""
+
+    def listen(self, topic: str) -> None:
+        """Note where depth images are expected, for messages."""
+        self._topic = topic
+
+    def calibrate(self, info: Any, *, of_depth: bool) -> None:
+        """Take the newest calibration.
+
+        Args:
+            info: The ``CameraInfo``.
+            of_depth: It is that of the depth images; otherwise that of the images, used when there is no other.
+        """
+        if of_depth:
+            self._depth_info = info
+        else:
+            self._image_info = info
 
     def put(self, stamp_ns: int, message: Any) -> None:
         """Take a depth image.
@@ -95,7 +106,7 @@ class DepthSource:
     def health(self) -> DepthHealth:
         """Return what became of the depth images so far."""
         with self._lock:
-            return DepthHealth(self.topic, self._received, self._clock() - self._newest_s, self._problem)
+            return DepthHealth(self._topic, self._received, self._clock() - self._newest_s, self._problem)
 
     def locate(
         self, job: FrameJob, views: Iterable[ObjectView], settings: DepthSettings, report: Callable[[Exception], str]
@@ -139,7 +150,7 @@ class DepthSource:
                 f"{job.frame.height} px; publish depth that is registered to the image",
                 code="DEPTH_SIZE",
             )
-        info = self.depth_info if self.depth_info is not None else self.image_info
+        info = self._depth_info if self._depth_info is not None else self._image_info
         if info is None:
             raise DepthError(
                 "no calibration has come; publish depth/camera_info or camera_info, or remap them",
@@ -153,7 +164,8 @@ class DepthSource:
             pair, received = self._pair, self._received
         if not received:
             raise DepthError(
-                f"no depth image has come on {self.topic}; publish one, or remap depth/image", code="DEPTH_NOT_RECEIVED"
+                f"no depth image has come on {self._topic}; publish one, or remap depth/image",
+                code="DEPTH_NOT_RECEIVED",
             )
         if stamp_ns == 0 or pair is None or pair[0] == 0:
             raise DepthError("without stamps of images and depth images they cannot be paired", code="DEPTH_TIME")

@@ -60,6 +60,15 @@ def test_a_stopped_run_finishes_its_files(arguments, tmp_path, number):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.mp4", "in"]
 
 
+@pytest.fixture
+def ctrl_c_counts():
+    """A shell starts jobs in the background with SIGINT ignored, and so would be the processes of these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 @pytest.mark.parametrize("module", ["elysium_core.cli", "pip's script"])
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(tmp_path, module):
     """A package that takes long to import: the first that the command needs."""

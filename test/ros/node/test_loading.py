@@ -26,6 +26,7 @@ OTHER = {
     "model.quantization": "int8",
     "model.cuda_graphs": False,
     "model.fast_resize": True,
+    "model.max_pixels": 65536,
     "model.allow_pickle_weights": True,
 }
 """A value other than the default for each parameter that says which model is loaded, or how."""

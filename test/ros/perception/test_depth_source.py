@@ -31,7 +31,7 @@ def calibration(frame_id="optical", focal=64.0):
 def seeing(scene, picture, at):
     """A camera with depth, a target in the middle of its image, and what is published of one image."""
     source = DepthSource()
-    source.image_info = calibration()
+    source.calibrate(calibration(), of_depth=False)
     mailbox = scene.mailboxes[""]
     mailbox.depth = source
     scene.perception.configure(InferenceSettings(depth=DepthSettings()))
@@ -84,9 +84,9 @@ def test_the_depth_nearest_in_time_is_taken_however_many_come_meanwhile(seeing):
         (lambda s: s.put(1000 * MS, depth(encoding="rgb8")), "DEPTH_ENCODING"),
         (lambda s: s.put(1000 * MS, depth(size=(48, 48))), "DEPTH_SIZE"),
         (lambda s: s.put(1000 * MS, depth(frame_id="depth_optical")), "DEPTH_FRAME"),
-        (lambda s: (s.put(1000 * MS, depth()), setattr(s, "depth_info", calibration("other"))), "DEPTH_FRAME"),
-        (lambda s: (s.put(1000 * MS, depth()), setattr(s, "image_info", None)), "DEPTH_CALIBRATION"),
-        (lambda s: (s.put(1000 * MS, depth()), setattr(s, "depth_info", calibration(focal=0))), "DEPTH_CALIBRATION"),
+        (lambda s: (s.put(1000 * MS, depth()), s.calibrate(calibration("other"), of_depth=True)), "DEPTH_FRAME"),
+        (lambda s: (s.put(1000 * MS, depth()), s.calibrate(None, of_depth=False)), "DEPTH_CALIBRATION"),
+        (lambda s: (s.put(1000 * MS, depth()), s.calibrate(calibration(focal=0), of_depth=True)), "DEPTH_CALIBRATION"),
     ],
 )
 def test_depth_that_cannot_be_used_is_told_and_the_box_is_published_without_a_position(seeing, change, code):
@@ -95,7 +95,8 @@ def test_depth_that_cannot_be_used_is_told_and_the_box_is_published_without_a_po
     assert seeing.see(1000 * MS) is None
     assert seeing.scene.results[-1].views[0].update.box is not None
     assert seeing.source.health().problem.startswith(f"{code}: ")
-    seeing.source.depth_info, seeing.source.image_info = None, calibration()
+    seeing.source.calibrate(None, of_depth=True)
+    seeing.source.calibrate(calibration(), of_depth=False)
     seeing.source.put(1100 * MS, depth())
     assert seeing.see(1100 * MS) is not None
     assert seeing.source.health().problem == ""
