@@ -19,6 +19,7 @@ BENCHMARKS = (
     Verb("soak", "bench.soak", "Growth of memory and time over ten thousand frames."),
     Verb("gpu", "bench.gpu", "All measurements that need a GPU, in one run and one report."),
     Verb("node", "bench.node", "Latency of the ROS 2 node, from image stamp to answer."),
+    Verb("endurance", "bench.endurance", "Memory of the node in a long run, and what it leaves when it ends."),
     Verb("image_path", "bench.image_path", "Files, functions and calls on the path of one ROS image."),
     Verb("names", "bench.names", "Things found by name in photos, and doubt about names that are not there."),
     Verb(

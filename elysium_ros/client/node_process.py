@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from typing import Any
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 from elysium_core.errors import ElysiumError
+
+_SHARED_MEMORY = re.compile(r"/dev/shm/fastrtps_[0-9a-f]{16}$")  # noqa: S108 - only read
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Environment variables that name the file of profiles: of Fast DDS 2 (Humble, Jazzy), and of Fast DDS 3."""
@@ -146,6 +149,14 @@ class NodeProcess:
         size = os.fstat(self._output.fileno()).st_size
         # The child shares the file's position, so reading must not move it.
         return os.pread(self._output.fileno(), size, 0).decode("utf-8", "replace")
+
+    def shared_memory(self) -> set[Path]:
+        """Files of Fast DDS in shared memory that the process has open; some may be those of others."""
+        try:
+            maps = Path(f"/proc/{self.pid}/maps").read_text()
+        except OSError:  # it has ended
+            return set()
+        return {Path(line.split()[-1]) for line in maps.splitlines() if _SHARED_MEMORY.search(line)}
 
     def check_alive(self) -> None:
         """Raise if the process has ended.
