@@ -1,10 +1,15 @@
 from __future__ import annotations
 
-import signal
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from bench.endurance import Ends, LongRun, as_text, ends, long_run
+from bench.endurance import Ends, LongRun, as_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_only_a_node_that_was_ended_must_leave_nothing():
@@ -24,9 +29,14 @@ def test_results_are_said_in_one_line_each():
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_node_follows_and_ends_without_a_trace():
-    run = long_run("identity", 15.0, 2.0)
-    assert run.answered >= run.sent - 1 > 20
-    assert run.rss_slope_mib_per_h is None
-    assert ends("identity", signal.SIGTERM, 1).are_clean
-    killed = ends("identity", signal.SIGKILL, 1)
-    assert (killed.exit_codes, killed.count) == ((-9,), 1)
+    arguments = ["--model", "identity", "--seconds", "2", "--terms", "1", "--kills", "1", "--json"]
+    command = [sys.executable, "-m", "bench", "endurance", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["run"]["answered"] >= found["run"]["sent"] - 1 > 20
+    assert found["run"]["rss_slope_mib_per_h"] is None
+    assert [(each["how"], each["count"], each["exit_codes"]) for each in found["ends"]] == [
+        ("SIGTERM", 1, [0]),
+        ("SIGKILL", 1, [-9]),
+    ]

@@ -51,7 +51,7 @@ def test_all_of_it_but_the_export_runs_on_a_cpu_and_leaves_one_report(run_gpu):
     assert outcome.lines == [report]
     assert report["complete"]
     assert [section for section in chosen if section not in report] == []
-    assert report["device"][0]["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(report["device"][0]["packages"]["torch"])  # a build may add +cu130
     assert report["rates"][0]["copy_gigabytes_per_s"] > 0
     one, three = report["follow"]
     assert (one["targets"], three["targets"]) == (1, 3)
