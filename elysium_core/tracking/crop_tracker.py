@@ -30,9 +30,9 @@ from elysium_core.prompt.questions import SOT
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.find import find_by_words
-from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackingConfig
 
 _LIVE_TIMES = 2.0
 # While a target is not sure its live crop grows, so that what moves fast is not missed.
@@ -97,7 +97,7 @@ class _Question:
     guess: Box
 
 
-class CropTracker(ModelTracker):
+class CropTracker(LiveTracker):
     """Follows targets through one stream in crops (protocol: :class:`elysium_core.types.Tracker`).
 
     Args:
@@ -115,34 +115,11 @@ class CropTracker(ModelTracker):
             raise BackendError("this model follows in whole frames, not in crops")
         self._sizes: CropSizes = sizes
         self._followed: dict[str, _Followed] = {}
-        self._newest: Frame | None = None
 
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         super().reset()
-        self._followed, self._newest = {}, None
-
-    def flush(self) -> list[TrackUpdate]:
-        """Updates held back at the end of a stream: none, every frame was answered."""
-        return []
-
-    def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Look at one frame; see :meth:`elysium_core.types.Tracker.step`."""
-        self._require_frame(frame)
-        self._stats.failure = None
-        now_s = self._clock.tick(frame)
-        self._stats.frames += 1
-        updates = [target.stop(frame) for target in self._stopped]
-        self._stopped.clear()
-        seen = self._observe(frame, now_s) if self._targets else {}
-        self._newest = frame
-        for name, target in list(self._targets.items()):
-            update = target.observe(frame, now_s, seen[name], self._config)
-            updates.append(update)
-            if update.state is TrackState.REMOVED:
-                del self._targets[name]
-                self._forget(name)
-        return updates
+        self._followed = {}
 
     def _forget(self, target_id: str) -> None:
         super()._forget(target_id)

@@ -1,4 +1,4 @@
-"""Base class of the trackers that run a model: settings, counters and the list of targets."""
+"""Base classes of the trackers that run a model: settings, counters, the list of targets, and one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.target import StreamClock, Target
-from elysium_core.types import PAPER_CLIP_FRAMES, TrackerStats, TrackingConfig
+from elysium_core.types import (
+    PAPER_CLIP_FRAMES,
+    Grounding,
+    TrackerStats,
+    TrackingConfig,
+    TrackState,
+    TrackUpdate,
+)
 
 
 class ModelTracker:
@@ -103,3 +110,51 @@ class ModelTracker:
     def _count_engine(self) -> None:
         """Copy the counters of the engines to the statistics."""
         self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
+
+
+class LiveTracker(ModelTracker):
+    """Base class of trackers that answer every frame for itself; a subclass adds ``_observe``.
+
+    Args:
+        runtime: The model.
+        config: Settings of the tracker.
+    """
+
+    def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
+        super().__init__(runtime, config)
+        self._newest: Frame | None = None
+
+    def reset(self) -> None:
+        """Forget all targets and frames; ids are still not reused."""
+        super().reset()
+        self._newest = None
+
+    def flush(self) -> list[TrackUpdate]:
+        """Return no updates: every frame was answered by :meth:`step`."""
+        return []
+
+    def step(self, frame: Frame) -> list[TrackUpdate]:
+        """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
+        self._require_frame(frame)
+        self._stats.failure = None
+        now_s = self._clock.tick(frame)
+        self._stats.frames += 1
+        updates = [target.stop(frame) for target in self._stopped]
+        self._stopped.clear()
+        seen = self._observe(frame, now_s) if self._targets else {}
+        self._newest = frame
+        for name, target in list(self._targets.items()):
+            update = target.observe(frame, now_s, seen[name], self._config)
+            updates.append(self._completed(name, update))
+            if update.state is TrackState.REMOVED:
+                del self._targets[name]
+                self._forget(name)
+        return updates
+
+    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
+        """One observation for each target, whatever fails. ``self._newest`` is still the frame before."""
+        raise NotImplementedError
+
+    def _completed(self, target_id: str, update: TrackUpdate) -> TrackUpdate:
+        """The update with what else the tracker knows of its target."""
+        return update

@@ -24,10 +24,10 @@ from elysium_core.prompt.questions import REG
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import DraftHints, find_by_words
-from elysium_core.tracking.model_tracker import ModelTracker
+from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
 from elysium_core.tracking.zoom import Image, ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackingConfig, TrackUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _ANYTHING = "the object"
 _SAME_OBJECT_IOU = 0.5
 
 
-class WordTracker(ModelTracker):
+class WordTracker(LiveTracker):
     """Follows targets through one stream by words (protocol: :class:`elysium_core.types.Tracker`).
 
     Args:
@@ -49,7 +49,6 @@ class WordTracker(ModelTracker):
 
     def __init__(self, runtime: Runtime, config: TrackingConfig) -> None:
         super().__init__(runtime, config)
-        self._newest: Frame | None = None
         # By target id: descriptions of targets without an expression, and the last answers.
         self._described: dict[str, str] = {}
         self._answers: dict[str, str] = {}
@@ -59,7 +58,6 @@ class WordTracker(ModelTracker):
     def reset(self) -> None:
         """Forget all targets and frames; ids are still not reused."""
         super().reset()
-        self._newest = None
         self._described, self._answers = {}, {}
         self._residuals.clear()
 
@@ -71,34 +69,15 @@ class WordTracker(ModelTracker):
             target.last_box, target.sure_at_s = box, self._clock.now_s
         return target_id
 
-    def flush(self) -> list[TrackUpdate]:
-        """Return no updates: every frame was answered by :meth:`step`."""
-        return []
-
-    def step(self, frame: Frame) -> list[TrackUpdate]:
-        """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
-        self._require_frame(frame)
-        self._stats.failure = None
-        now_s = self._clock.tick(frame)
-        self._stats.frames += 1
-        updates = [target.stop(frame) for target in self._stopped]
-        self._stopped.clear()
-        seen = self._observe(frame) if self._targets else {}
-        self._newest = frame
-        for name, target in list(self._targets.items()):
-            update = target.observe(frame, now_s, seen[name], self._config)
-            updates.append(replace(update, described=self._described.get(name, "")))
-            if update.state is TrackState.REMOVED:
-                del self._targets[name]
-                self._forget(name)
-        return updates
+    def _completed(self, target_id: str, update: TrackUpdate) -> TrackUpdate:
+        return replace(update, described=self._described.get(target_id, ""))
 
     def _forget(self, target_id: str) -> None:
         super()._forget(target_id)
         for known in (self._described, self._answers, self._residuals):
             known.pop(target_id, None)
 
-    def _observe(self, frame: Frame) -> dict[str, Grounding]:
+    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
         """One observation for each target; after a failure of the model, observations without a box."""
         self._stats.encode_s, started = 0.0, time.perf_counter()
         try:
