@@ -2,7 +2,8 @@
 
 A whole frame runs through all sixteen blocks: its tokens are the features of block 10 beside the upsampled ones of
 block 15. A crop runs through the first eleven blocks only and gives features of half that cell size: those of block 4
-beside the upsampled ones of block 10. Batch norms are folded into the convolutions, so training changes weights and
+beside the upsampled ones of block 10. So the blocks behind them can be trained on frames, and crops stay what they
+are. Batch norms are folded into the convolutions, so training changes weights and
 biases only.
 
 Shapes: B images, S the side of a frame [px], G = S / 16 cells a side, N = G * G tokens.
@@ -148,8 +149,12 @@ class EfficientNetEncoder(CropEncoder):
         config: Settings.
     """
 
-    WIDTH = _BLOCKS[_MIDDLE_BLOCK][3] + _BLOCKS[_LAST_BLOCK][3]
+    SHARED_WIDTH = _BLOCKS[_MIDDLE_BLOCK][3]
+    """Width C of what the blocks that frames share with crops make of a frame."""
+    WIDTH = SHARED_WIDTH + _BLOCKS[_LAST_BLOCK][3]
     """Width of a frame's tokens."""
+    FRAME_BLOCKS = tuple(f"blocks.{number}." for number in range(_MIDDLE_BLOCK + 1, _LAST_BLOCK + 1))
+    """Beginnings of the names of the weights that only frames run through."""
 
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__()
@@ -191,8 +196,18 @@ class EfficientNetEncoder(CropEncoder):
         Returns:
             (B, N, width) tokens in row-major order, in the weights' dtype.
         """
-        middle, last = self._features(pixels, _MIDDLE_BLOCK, _LAST_BLOCK)
-        return _side_by_side(middle, last).flatten(2).transpose(1, 2)
+        return self.frame_tokens(self.shared_features(pixels))
+
+    def shared_features(self, pixels: Tensor) -> Tensor:
+        """What the blocks that frames share with crops make of frames: (B, C, G, G) of (B, 3, S, S)."""
+        return self._features(pixels, _MIDDLE_BLOCK, _MIDDLE_BLOCK)[1]
+
+    def frame_tokens(self, shared: Tensor) -> Tensor:
+        """Tokens (B, N, width) of frames, of :meth:`shared_features` (B, C, G, G)."""
+        last = shared
+        for block in self.blocks[_MIDDLE_BLOCK + 1 :]:
+            last = block(last)
+        return _side_by_side(shared, last).flatten(2).transpose(1, 2)
 
     def crop_features(self, pixels: Tensor) -> Tensor:
         """See :class:`elysium_core.network.image_encoder.CropEncoder`."""

@@ -1,6 +1,6 @@
-"""Whole frames with named objects as the vision encoder's tokens.
+"""Whole frames with named objects as features of the vision encoder's blocks that are never trained.
 
-Shapes: B frames, S their side [px], N tokens, C their width, M objects at most.
+Shapes: B frames, S their side [px], G cells a side, C channels, M objects at most.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class FrameFeatures(Features):
     """What one step sees of frames.
 
     Attributes:
-        tokens: (B, N, C) float16, the encoder's tokens.
+        shared: (B, C, G, G) float16, see :meth:`elysium_core.network.efficientnet.EfficientNetEncoder.shared_features`.
         names: See :class:`FrameObjects`; so the next two.
         boxes: Likewise.
         is_usable: Likewise.
         pixels: (B, S, S, 3) uint8 RGB; only of held-out frames, to be drawn.
     """
 
-    tokens: Tensor
+    shared: Tensor
     names: Tensor
     boxes: Tensor
     is_usable: Tensor
@@ -99,11 +99,10 @@ class EncodedFrames:
     def encode(self, views: Sequence[FrameView]) -> FrameFeatures:
         """Encode views."""
         pixels = torch.from_numpy(np.stack([view.image for view in views]))
-        tokens = torch.cat(
-            [half(self._encoder(self._transform.normalize(part))) for part in torch.split(pixels, _ENCODED)]
-        )
+        parts = torch.split(pixels, _ENCODED)
+        shared = torch.cat([half(self._encoder.shared_features(self._transform.normalize(part))) for part in parts])
         objects = packed_objects(views)
-        return FrameFeatures(tokens, objects.names, objects.boxes, objects.is_usable)
+        return FrameFeatures(shared, objects.names, objects.boxes, objects.is_usable)
 
 
 def packed_objects(views: Sequence[FrameView]) -> FrameObjects:

@@ -15,6 +15,7 @@ from elysium_core.training.real.feature_pool import Features
 from elysium_core.training.real.frame_features import FrameFeatures
 from elysium_core.training.real.pair_answers import answer_pairs, answer_sheet
 from elysium_core.training.real.pair_features import PairFeatures
+from elysium_core.training.real.real_recipe import WHOLE_KINDS
 from elysium_core.training.real.real_stages import RealTrainingModel, StepBatch, best_boxes
 from elysium_core.training.real.word_answers import answer_names, name_sheet
 from elysium_core.training.real.word_parts import WordParts
@@ -35,7 +36,7 @@ def held_out_sheets(model: RealTrainingModel, batch: StepBatch) -> dict[str, NDA
         batch: Pairs and frames with their pixels.
     """
     sheets = {"pairs": _pair_sheet(model, _first(batch.pairs))}
-    if model.words is not None and model.stage.kind == "joint":
+    if model.words is not None and model.stage.kind in WHOLE_KINDS:
         sheets["frames"] = _frame_sheet(model, model.words, _first(batch.frames))
     return sheets
 
@@ -48,7 +49,7 @@ def _first(batch: _F) -> _F:
 def _pair_sheet(model: RealTrainingModel, shown: PairFeatures) -> NDArray[np.uint8]:
     anchors, live, boxes = model.look(shown)
     answers = None
-    if model.stage.kind == "joint":
+    if model.stage.kind in WHOLE_KINDS:
         told, seen = (model.network.llm_proj(tokens) for tokens in (anchors.tokens, live.tokens))
         runtime = training_runtime(model.network, model.tokenizer)
         answers = answer_pairs(runtime, model.prompts, told, seen, shown.anchor_box)
@@ -57,7 +58,7 @@ def _pair_sheet(model: RealTrainingModel, shown: PairFeatures) -> NDArray[np.uin
 
 def _frame_sheet(model: RealTrainingModel, words: WordParts, shown: FrameFeatures) -> NDArray[np.uint8]:
     names = words.prompts.names
-    visual = model.network.llm_proj(words.seen(model.adapter, shown).kept)
+    visual = model.network.llm_proj(words.seen(model.encoder, model.adapter, shown).kept)
     answers = answer_names(training_runtime(model.network, model.tokenizer), names, visual, shown.objects)
     if shown.pixels is None:
         raise TypeError("held-out frames have no pixels")

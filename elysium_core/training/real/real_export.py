@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
@@ -32,8 +30,7 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    If the recipe says so, they are averaged with those of other stages. The checkpoint's scores are calibrated on the
-    held-out pairs and photos.
+    The checkpoint's scores are calibrated on the held-out pairs and photos.
 
     Args:
         recipe: The recipe.
@@ -44,10 +41,10 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
         DataError: The stage has left no weights, or not those of this recipe.
     """
     target = target or folder / CHECKPOINT_FOLDER
-    paths = [_weights_of(stage, folder) for stage in (recipe.export, *recipe.average)]
+    path = _weights_of(recipe.export, folder)
     run = RealStageRun(recipe, recipe.export, folder)
     model = run.model.eval()
-    load_average(model, paths)
+    load_weights(model, path)
     fits = _fit_all(run)
     _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
     settings = replace(
@@ -71,21 +68,6 @@ def _weights_of(stage: str, folder: Path) -> Path:
     if path is None:
         raise DataError(f"stage {stage} has left no weights in {folder / stage}; run the recipe first")
     return path
-
-
-def load_average(model: nn.Module, paths: Sequence[Path]) -> None:
-    """Load the mean of saved weights of one model.
-
-    Raises:
-        DataError: They belong to another model.
-    """
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        load_weights(model, path)
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                total[name] = total.get(name, torch.zeros_like(value)) + value / len(paths)
-    model.load_state_dict(total, strict=False)
 
 
 def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:

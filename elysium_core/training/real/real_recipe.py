@@ -26,8 +26,10 @@ from elysium_core.training.recipe_file import (
     stage_problems,
 )
 
-KINDS = ("read", "select", "joint")
+KINDS = ("read", "select", "joint", "find")
 """What a stage can train; :mod:`elysium_core.training.real.real_stages` has one step function for each."""
+WHOLE_KINDS = ("joint", "find")
+"""Kinds that leave a model which can be used."""
 PAIRS_FOLDER, FRAMES_FOLDER = "pairs", "frames"
 """Folders of a run that hold drawn pairs and frames; no stage has their names."""
 
@@ -93,7 +95,8 @@ class RealStageConfig(RecipePart):
 
     Attributes:
         kind: ``read``: the language model learns to read boxes and names off made-up tokens, without pictures.
-            ``select``: the selectors learn to find objects. ``joint``: all of it.
+            ``select``: the selectors learn to find objects. ``joint``: all of it. ``find``: the selector of frames and
+            the encoder's blocks that only frames run through; what follows objects stays bit for bit what it is.
         steps: Optimiser steps.
         batch: Pairs a step.
         frame_batch: Whole frames a step, of a model that knows names.
@@ -101,10 +104,13 @@ class RealStageConfig(RecipePart):
         word_weight: Weight of the losses of whole frames.
         lr: Peak learning rate of language model and projector.
         selector_lr: Of the selector.
+        encoder_lr: Of the encoder's blocks that only frames run through; 0 = they stay as they are.
         warmup_steps: Steps of linear warm-up.
         decay_from: Share of the steps after which the rate falls linearly to ``final_lr`` of its peak, 0..1.
         final_lr: Last rate as a share of the peak.
         init: Stages whose weights this one starts from, a later one over an earlier one; of each, what it has trained.
+        average: Stages whose weights are averaged with those (Wortsman et al. 2022); stages that go on from each other
+            are near enough for that.
         after: Stages that must be finished first (those of ``init`` always must).
         distil_weight: Weight of the loss that draws the selector's tokens to those of a ``read`` stage.
         pointing_weight: Weight of the pointing loss.
@@ -125,10 +131,12 @@ class RealStageConfig(RecipePart):
     word_weight: Amount = 1.0
     lr: Amount = 1e-3
     selector_lr: Amount = 4e-4
+    encoder_lr: Amount = 0.0
     warmup_steps: NotNegative = 60
     decay_from: Share = 0.3
     final_lr: Share = 0.01
     init: tuple[Text, ...] = ()
+    average: tuple[Text, ...] = ()
     after: tuple[Text, ...] = ()
     distil_weight: Amount = 0.0
     pointing_weight: Amount = 0.5
@@ -153,9 +161,7 @@ class RealRecipe(RecipePart):
         kind: ``real``; tells this recipe from others.
         name: Name of the run; its files lie in ``runs/<name>``.
         stages: Stages by name, in the order of the file.
-        export: Stage whose weights become the checkpoint; of kind ``joint``.
-        average: Other stages of kind ``joint`` whose weights are averaged with those of ``export`` (Wortsman et al.
-            2022); stages that go on from each other are near enough for that.
+        export: Stage whose weights become the checkpoint; of kind ``joint`` or ``find``.
         data: Photos and pairs.
         model: Sizes.
         device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -165,7 +171,6 @@ class RealRecipe(RecipePart):
     name: Text
     stages: Annotated[dict[Text, RealStageConfig], Field(min_length=1)]
     export: Text
-    average: tuple[Text, ...] = ()
     data: PhotoDataConfig = Field(default_factory=PhotoDataConfig)
     model: RealModelConfig = Field(default_factory=RealModelConfig)
     device: Text = "auto"
@@ -183,20 +188,23 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
     before: list[str] = []
     for name, stage in recipe.stages.items():
         known = True
-        for key in ("init", "after"):
+        for key in ("init", "average", "after"):
             if unknown := [other for other in getattr(stage, key) if other not in before]:
                 known = False
                 yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
         if known and stage.distil_weight and not recipe.has_read(name):
             yield ("stages", name, "distil_weight"), "needs a stage of kind read in init, whose tokens are the model"
-        if name in (PAIRS_FOLDER, FRAMES_FOLDER):
+        if stage.average and not stage.init:
+            yield ("stages", name, "average"), "needs a stage in init with which it is averaged"
+        if stage.kind == "find" and not recipe.model.words:
+            yield ("stages", name, "kind"), "is find, but model.words is empty: there is nothing to find"
+        if name in (WHOLE_KINDS = ("joint", "find")
+"""Kinds that leave a model which can be used."""
+PAIRS_FOLDER, FRAMES_FOLDER):
             yield ("stages", name), f"cannot be the name of a stage; it is the folder of the drawn {name}"
         before.append(name)
-    joint = [name for name, stage in recipe.stages.items() if stage.kind == "joint" and name != recipe.export]
-    if wrong := [name for name in recipe.average if name not in joint]:
-        yield ("average",), f"names {', '.join(wrong)}, which is not another stage of kind joint"
-    if recipe.export in recipe.stages and recipe.stages[recipe.export].kind != "joint":
-        yield ("export",), "is not a stage of kind joint; the others do not train everything that following needs"
+    if recipe.export in recipe.stages and recipe.stages[recipe.export].kind not in WHOLE_KINDS:
+        yield ("export",), "is not a stage of kind joint or find; the others do not leave a whole model"
 
 
 def require_files(recipe: RealRecipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from elysium_core.training.real.frame_questions import QuestionDrawer
 from elysium_core.training.real.held_out_sheets import held_out_sheets
 from elysium_core.training.real.readings import ReadingTokens
 from elysium_core.training.real.real_model import build_network, run_tokenizer, vision_settings
-from elysium_core.training.real.real_recipe import RealRecipe
+from elysium_core.training.real.real_recipe import WHOLE_KINDS, RealRecipe
 from elysium_core.training.real.real_stages import TRAINED, RealTrainingModel, StepBatch, parameter_groups
 from elysium_core.training.real.stage_data import StageData
 from elysium_core.training.real.word_parts import WordParts
@@ -76,7 +77,7 @@ class RealStageRun:
         self.device = acceleration.device
         self.data = StageData(recipe, name, folder)
         # Only here are questions about photos drawn.
-        counts = self.data.photo_counts if recipe.model.words and stage.kind == "joint" else None
+        counts = self.data.photo_counts if recipe.model.words and stage.kind in WHOLE_KINDS else None
         self.model = build_training_model(recipe, name, folder, counts).to(self.device)
         self.optimizer = ScheduledAdamW(parameter_groups(self.model, stage), stage.weight_decay, BETAS)
         self.loop = TrainingLoop(self, self.model, self.optimizer, acceleration, self.folder)
@@ -95,10 +96,15 @@ class RealStageRun:
         if self.loop.resume():
             return
         for other in self.stage.init:
-            path = self.run_folder / other / WEIGHTS_NAME
-            if not path.exists():
-                raise DataError(f"stage {self.name} starts from {other}, which has left no {path}; run it first")
-            load_weights(self.model, path, self._handed_on(other))
+            load_weights(self.model, self._left_by(other), self._handed_on(other))
+        if self.stage.average:
+            add_to_average(self.model, [self._left_by(other) for other in self.stage.average])
+
+    def _left_by(self, name: str) -> Path:
+        path = self.run_folder / name / WEIGHTS_NAME
+        if not path.exists():
+            raise DataError(f"stage {self.name} starts from {name}, which has left no {path}; run it first")
+        return path
 
     def _handed_on(self, name: str) -> tuple[str, ...]:
         """What a stage has trained, and what it has from the stages it started from."""
@@ -155,6 +161,22 @@ class RealStageRun:
         """Write all weights."""
         with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
             save_file(weights, temporary)
+
+
+def add_to_average(model: nn.Module, paths: Sequence[Path]) -> None:
+    """Replace a model's weights by the mean of them and of saved ones.
+
+    Raises:
+        DataError: Those belong to another model.
+    """
+    share = 1 / (len(paths) + 1)
+    total = {name: value * share for name, value in model.state_dict().items() if value.is_floating_point()}
+    for path in paths:
+        load_weights(model, path)
+        for name, value in model.state_dict().items():
+            if name in total:
+                total[name] += value * share
+    model.load_state_dict(total, strict=False)
 
 
 def build_training_model(

@@ -1,8 +1,9 @@
-"""The three stages of ``kind: real``, each a step function on one bundle of modules.
+"""The stages of ``kind: real``, each a step function on one bundle of modules.
 
 ``read``: the language model learns to read boxes and names off made-up tokens, without pictures. ``select``: the
 selectors of crops and of frames learn to find objects, and their tokens are drawn to those that the language model can
 read. ``joint``: all of it together. A step sees pairs of crops and, where the model knows names, whole frames.
+``find``: frames alone, and what only they run through.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from elysium_core.network.adapters import ConvTSelectorAdapter
 from elysium_core.network.conv_layers import cell_centers
+from elysium_core.network.efficientnet import EfficientNetEncoder
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.target_selector import AnchorTokens, LiveTokens, TargetSelector
 from elysium_core.network.token_selector import best_tokens, gather_tokens
@@ -39,6 +41,7 @@ from elysium_core.training.real.frame_truth import assign_cells
 from elysium_core.training.real.pair_answers import answer_measures, answer_pairs
 from elysium_core.training.real.pair_features import PairFeatures
 from elysium_core.training.real.readings import Readings, ReadingTokens
+from elysium_core.training.real.real_model import crop_encoder
 from elysium_core.training.real.real_recipe import RealStageConfig
 from elysium_core.training.real.word_answers import answer_names, name_measures
 from elysium_core.training.real.word_parts import SeenFrames, WordParts
@@ -52,7 +55,7 @@ class StepBatch:
     """What one step sees.
 
     Attributes:
-        pairs: Pairs of crops.
+        pairs: Pairs of crops; None in a stage of kind find.
         frames: Whole frames; None if the model knows no names.
     """
 
@@ -61,7 +64,8 @@ class StepBatch:
 
     def to(self, device: torch.device) -> StepBatch:
         """Move every tensor to a device."""
-        return StepBatch(self.pairs.to(device), None if self.frames is None else self.frames.to(device))
+        pairs, frames = (None if part is None else part.to(device) for part in (self.pairs, self.frames))
+        return StepBatch(pairs, frames)
 
 
 class RealTrainingModel(nn.Module):
@@ -95,18 +99,23 @@ class RealTrainingModel(nn.Module):
     def forward(self, batch: StepBatch) -> Losses:
         """Losses of one step; ``total`` is what is minimised. In evaluation mode there are more measures."""
         follow, find = STEPS[self.stage.kind]
-        losses = follow(self, batch.pairs)
-        total = losses["total"].value
+        losses = {} if follow is None else follow(self, batch.pairs)
+        totals = [losses["total"].value] if losses else []
         if self.words is not None:
             found = find(self, self.words, batch.frames)
-            total = total + self.stage.word_weight * found.pop("total").value
+            totals.append(self.stage.word_weight * found.pop("total").value)
             losses |= found
-        return losses | {"total": batch_mean(total)}
+        return losses | {"total": batch_mean(torch.stack(totals).sum())}
 
     @property
     def selector(self) -> TargetSelector:
         """The selector for crops."""
         return self.network.crop_parts()[1]
+
+    @property
+    def encoder(self) -> EfficientNetEncoder:
+        """The vision encoder."""
+        return crop_encoder(self.network)
 
     @property
     def adapter(self) -> ConvTSelectorAdapter:
@@ -173,7 +182,7 @@ def select_pairs(model: RealTrainingModel, batch: PairFeatures) -> Losses:
 
 def select_frames(model: RealTrainingModel, words: WordParts, batch: FrameFeatures) -> Losses:
     """Stage select: which cells show an object, of what name, and where are its sides?"""
-    seen = words.seen(model.adapter, batch)
+    seen = words.seen(model.encoder, model.adapter, batch)
     losses = words.cell_losses(seen)
     total = cell_total(losses)
     if model.stage.distil_weight:
@@ -205,7 +214,7 @@ def joint_pairs(model: RealTrainingModel, batch: PairFeatures) -> Losses:
 
 def joint_frames(model: RealTrainingModel, words: WordParts, batch: FrameFeatures) -> Losses:
     """Stage joint: names and boxes as text, from pixels."""
-    seen = words.seen(model.adapter, batch)
+    seen = words.seen(model.encoder, model.adapter, batch)
     losses = words.cell_losses(seen)
     visual = model.network.llm_proj(seen.kept)
     losses |= words.answers(model.network.llm, visual, seen.index, batch.objects, seen.truth)
@@ -246,22 +255,31 @@ def _language_total(model: RealTrainingModel, losses: Losses) -> Tensor:
     return losses["answer"].value + model.stage.pointing_weight * losses["pointing"].value
 
 
-STEPS: dict[str, tuple[Callable[..., Losses], Callable[..., Losses]]] = {
+STEPS: dict[str, tuple[Callable[..., Losses] | None, Callable[..., Losses]]] = {
     "read": (read_pairs, read_frames),
     "select": (select_pairs, select_frames),
     "joint": (joint_pairs, joint_frames),
+    "find": (None, joint_frames),
 }
-"""For each kind of stage the losses of pairs and those of frames."""
+"""For each kind of stage the losses of pairs, if it has any, and those of frames."""
 
-_SELECTORS = ("network.target_selector.", "network.adapter.", "words.heads.")
+_ENCODER = tuple(f"network.visual_encoder.{block}" for block in EfficientNetEncoder.FRAME_BLOCKS)
+_FRAME_SELECTOR = ("network.adapter.", "words.heads.")
+_SELECTORS = ("network.target_selector.", *_FRAME_SELECTOR)
 _PROJECTOR, _LANGUAGE = "network.llm_proj.", "network.llm."
-_READING, _POINTING = ("reading.", "words.naming."), ("pointing.", "words.word_heads.")
+_WORD_HEADS = "words.word_heads."
+_READING, _POINTING = ("reading.", "words.naming."), ("pointing.", _WORD_HEADS)
 TRAINED: dict[str, tuple[str, ...]] = {
     "read": (_LANGUAGE, *_READING, *_POINTING),
-    "select": (*_SELECTORS, _PROJECTOR),
-    "joint": (*_SELECTORS, _PROJECTOR, _LANGUAGE, *_POINTING),
+    "select": (*_ENCODER, *_SELECTORS, _PROJECTOR),
+    "joint": (*_ENCODER, *_SELECTORS, _PROJECTOR, _LANGUAGE, *_POINTING),
+    "find": (*_ENCODER, *_FRAME_SELECTOR, _WORD_HEADS),
 }
-"""What a stage of each kind trains, as beginnings of the names of weights. The encoder is never trained."""
+"""What a stage of each kind can train, as beginnings of the names of weights.
+
+Of the encoder, these are the blocks that only frames run through. The others are never trained: frames and crops share
+their features, which are computed once.
+"""
 
 
 def parameter_groups(model: RealTrainingModel, stage: RealStageConfig) -> list[dict[str, Any]]:
@@ -286,6 +304,8 @@ def parameter_groups(model: RealTrainingModel, stage: RealStageConfig) -> list[d
 def _rate(name: str, stage: RealStageConfig) -> float:
     if not name.startswith(TRAINED[stage.kind]):
         return 0.0
+    if name.startswith(_ENCODER):
+        return stage.encoder_lr
     return stage.selector_lr if name.startswith(_SELECTORS) else stage.lr
 
 

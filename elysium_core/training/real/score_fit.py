@@ -68,7 +68,7 @@ def follow_answers(model: RealTrainingModel, pairs: PairFeatures) -> list[tuple[
 @torch.no_grad()
 def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> list[tuple[float, bool]]:
     """Likewise about whole frames: names that are shown once, and some that are not shown."""
-    visual = model.network.llm_proj(words.seen(model.adapter, frames).kept)
+    visual = model.network.llm_proj(words.seen(model.encoder, model.adapter, frames).kept)
     runtime = training_runtime(model.network, model.tokenizer)
     found = answer_names(runtime, words.prompts.names, visual, frames.objects)
     return [answer for row, answers in enumerate(found) for answer in _judged(row, answers, frames.objects)]

@@ -43,15 +43,16 @@ class StepBatches(Dataset[Any]):
     """Batches of a stage by number.
 
     Attributes:
-        pairs: Batches of pairs.
+        pairs: Batches of pairs; None in a stage of kind find.
         frames: Batches of whole frames; None if the model knows no names.
     """
 
-    pairs: Dataset[Any]
+    pairs: Dataset[Any] | None
     frames: Dataset[Any] | None
 
     def __getitem__(self, number: int) -> StepBatch:
-        return StepBatch(self.pairs[number], None if self.frames is None else self.frames[number])
+        pairs, frames = (None if part is None else part[number] for part in (self.pairs, self.frames))
+        return StepBatch(pairs, frames)
 
 
 class StageData:
@@ -89,10 +90,12 @@ class StageData:
             if model.words:
                 frames = FreshFeatures(self._frame_readings, stage.frame_batch, self._seed)
             return StepBatches(ReadingBatches(model.crop.live_cells, stage.batch, self._seed), frames)
-        pairs = EncodedPairs(self._generator(held_out=False), self._encoder)
         if model.words:
             views = EncodedFrames(self._training_views, self._encoder)
             frames = self._drawn(views, FrameFeatures, FRAMES_FOLDER, data.frame_pool, "frame_batch")
+        if stage.kind == "find":
+            return StepBatches(None, frames)
+        pairs = EncodedPairs(self._generator(held_out=False), self._encoder)
         return StepBatches(self._drawn(pairs, PairFeatures, PAIRS_FOLDER, data.pool, "batch"), frames)
 
     def held_out(self) -> StepBatch:

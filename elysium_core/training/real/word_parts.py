@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from elysium_core.network.adapters import ConvTSelectorAdapter
 from elysium_core.network.conv_layers import cell_centers
+from elysium_core.network.efficientnet import EfficientNetEncoder
 from elysium_core.network.llama import Llama
 from elysium_core.network.token_selector import best_tokens, gather_tokens
 from elysium_core.training.losses import Losses
@@ -95,9 +96,9 @@ class WordParts(nn.Module):
         exact = self.told(reading, batch.gate.gather(1, index), boxes, chances, index)
         return reading.noisy(exact), index
 
-    def seen(self, adapter: ConvTSelectorAdapter, batch: FrameFeatures) -> SeenFrames:
-        """Run the selector; in training, some channels of the encoder are left out."""
-        tokens = batch.tokens.float()
+    def seen(self, encoder: EfficientNetEncoder, adapter: ConvTSelectorAdapter, batch: FrameFeatures) -> SeenFrames:
+        """Run the last blocks and the selector; in training, some channels of the encoder are left out."""
+        tokens = encoder.frame_tokens(batch.shared.float())
         if self.training:
             keep = torch.rand(len(tokens), 1, tokens.shape[-1], device=tokens.device) >= _DROPPED_CHANNELS
             tokens = tokens * keep / (1 - _DROPPED_CHANNELS)
