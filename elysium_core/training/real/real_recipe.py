@@ -198,9 +198,7 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
             yield ("stages", name, "average"), "needs a stage in init with which it is averaged"
         if stage.kind == "find" and not recipe.model.words:
             yield ("stages", name, "kind"), "is find, but model.words is empty: there is nothing to find"
-        if name in (WHOLE_KINDS = ("joint", "find")
-"""Kinds that leave a model which can be used."""
-PAIRS_FOLDER, FRAMES_FOLDER):
+        if name in (PAIRS_FOLDER, FRAMES_FOLDER):
             yield ("stages", name), f"cannot be the name of a stage; it is the folder of the drawn {name}"
         before.append(name)
     if recipe.export in recipe.stages and recipe.stages[recipe.export].kind not in WHOLE_KINDS:
