@@ -150,8 +150,9 @@ class RealStageConfig(RecipePart):
 
     @model_validator(mode="after")
     def _settings_fit(self) -> RealStageConfig:
-        idle = self.kind == "read" and self.distil_weight > 0
-        return checked(self, [(("distil_weight",), "has no effect in a stage of kind read: it has no pictures")] * idle)
+        idle = ("distil_weight", "encoder_lr") if self.kind == "read" else ()
+        said = "has no effect in a stage of kind read: it has no pictures"
+        return checked(self, [((key,), said) for key in idle if getattr(self, key)])
 
 
 class RealRecipe(RecipePart):

@@ -63,6 +63,8 @@ TINY: dict[str, Any] = {
 }
 for _stage in TINY["stages"].values():
     _stage |= {"frame_batch": 3, "questions": 4}
+    if _stage["kind"] != "read":
+        _stage["encoder_lr"] = 1e-4
 
 
 def clouds(seed: int, width: int = 200, height: int = 160) -> np.ndarray:

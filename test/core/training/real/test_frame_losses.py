@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from elysium_core.network.adapters import ConvTSelectorAdapter
 from elysium_core.network.conv_layers import cell_centers
+from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEncoder
 from elysium_core.network.llama import Llama, LlamaSize
 from elysium_core.network.model_config import AdapterConfig
 from elysium_core.prompt.layout import PromptLayout
@@ -20,7 +21,7 @@ from elysium_core.training.real.readings import ReadingTokens
 from elysium_core.training.real.word_parts import WordParts
 
 NAMES = ("mug", "apple", "teddy bear")
-CELLS, KEPT, CHANNELS, TOKEN_WIDTH, WIDTH = 8, 20, 12, 24, 64
+CELLS, KEPT, TOKEN_WIDTH, WIDTH = 8, 20, 24, 64
 SIZE = {
     "model_type": "llama",
     "hidden_size": WIDTH,
@@ -56,10 +57,18 @@ def llm(crop_folder) -> Llama:
     return llm
 
 
+@pytest.fixture(scope="module")
+def encoder() -> EfficientNetEncoder:
+    torch.manual_seed(4)
+    return EfficientNetEncoder(EfficientNetConfig(16 * CELLS)).eval().requires_grad_(requires_grad=False)
+
+
 @pytest.fixture
 def adapter() -> ConvTSelectorAdapter:
     torch.manual_seed(1)
-    config = AdapterConfig("conv_t_selector", CELLS**2, KEPT, CHANNELS, neck=16, out_features=TOKEN_WIDTH)
+    config = AdapterConfig(
+        "conv_t_selector", CELLS**2, KEPT, EfficientNetEncoder.WIDTH, neck=16, out_features=TOKEN_WIDTH
+    )
     return ConvTSelectorAdapter(config)
 
 
@@ -85,8 +94,8 @@ def objects() -> FrameObjects:
 @pytest.fixture
 def frames(objects) -> FrameFeatures:
     torch.manual_seed(3)
-    tokens = torch.randn(2, CELLS**2, CHANNELS).half()
-    return FrameFeatures(tokens, objects.names, objects.boxes, objects.is_usable)
+    shared = torch.randn(2, EfficientNetEncoder.SHARED_WIDTH, CELLS, CELLS).half()
+    return FrameFeatures(shared, objects.names, objects.boxes, objects.is_usable)
 
 
 def truth_of(objects: FrameObjects):
@@ -135,23 +144,23 @@ class TestCells:
 
 
 class TestSelector:
-    def test_training_sees_the_tokens_that_the_model_keeps(self, parts, adapter, frames):
+    def test_training_sees_the_tokens_that_the_model_keeps(self, parts, encoder, adapter, frames):
         parts.eval()
-        seen = parts.seen(adapter.eval(), frames)
-        kept, index, logits = adapter(frames.tokens.float())
+        seen = parts.seen(encoder, adapter.eval(), frames)
+        kept, index, logits = adapter(encoder.frame_tokens(frames.shared.float()))
         assert torch.equal(seen.kept, kept)
         assert torch.equal(seen.index, index)
         assert torch.equal(seen.gate, logits)
 
-    def test_in_training_some_channels_are_left_out(self, parts, adapter, frames):
+    def test_in_training_some_channels_are_left_out(self, parts, encoder, adapter, frames):
         parts.eval()
-        assert torch.equal(parts.seen(adapter, frames).every, parts.seen(adapter, frames).every)
+        assert torch.equal(parts.seen(encoder, adapter, frames).every, parts.seen(encoder, adapter, frames).every)
         parts.train()
-        assert not torch.equal(parts.seen(adapter, frames).every, parts.seen(adapter, frames).every)
+        assert not torch.equal(parts.seen(encoder, adapter, frames).every, parts.seen(encoder, adapter, frames).every)
 
-    def test_wanted_tokens_tell_the_truth_on_objects(self, parts, adapter, reading, frames):
+    def test_wanted_tokens_tell_the_truth_on_objects(self, parts, encoder, adapter, reading, frames):
         parts.eval()
-        seen = parts.seen(adapter, frames)
+        seen = parts.seen(encoder, adapter, frames)
         seen = type(seen)(**{name: getattr(seen, name) for name in seen.__slots__} | {"index": frames_index(seen)})
         wanted, on = parts.wanted(reading, seen)
         assert not wanted.requires_grad

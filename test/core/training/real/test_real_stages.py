@@ -14,12 +14,14 @@ from elysium_core.training.optimizer import ScheduledAdamW
 from elysium_core.training.real.box_measures import overlaps, ranking
 from elysium_core.training.real.readings import draw_readings
 from elysium_core.training.real.real_export import export_run
+from elysium_core.training.real.real_recipe import RealStageConfig
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.real_stages import TRAINED, StepBatch, parameter_groups
 from elysium_core.training.real.stage_data import StepBatches
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run, run_stage
 from elysium_core.training.snapshots import Snapshots
+from elysium_core.vision.torch_vision import TorchVision
 
 
 def stage_run(recipe, folder, name) -> RealStageRun:
@@ -55,6 +57,18 @@ def overfit(run, batch, measures, steps=40) -> dict[str, float]:
         optimizer.step()
         found.append([float(losses[measure].value.detach()) for measure in measures])
     return {measure: last / first for measure, first, last in zip(measures, found[0], found[-1], strict=True)}
+
+
+def with_stage(recipe, name, **changes):
+    """The recipe with other settings of a stage."""
+    stage = recipe.stages[name].model_copy(update=changes)
+    return recipe.model_copy(update={"stages": recipe.stages | {name: stage}})
+
+
+def with_find(recipe, **changes):
+    """The recipe with a stage of frames alone behind the others."""
+    stage = RealStageConfig(kind="find", steps=2, frame_batch=3, questions=4, encoder_lr=1e-3, **changes)
+    return recipe.model_copy(update={"stages": recipe.stages | {"find": stage}, "export": "find"})
 
 
 @pytest.fixture
@@ -100,7 +114,36 @@ class TestLearning:
         changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
         assert {key for key in changed if not key.startswith(TRAINED[name])} == set()
         assert {part for part in TRAINED[name] if not any(key.startswith(part) for key in changed)} == set()
-        assert not any(part.startswith("network.visual_encoder") for parts in TRAINED.values() for part in parts)
+
+    def test_the_encoder_changes_where_a_rate_is_given_and_only_behind_what_crops_use(self, real_recipe, tmp_path):
+        still = with_stage(real_recipe, "joint", encoder_lr=0.0)
+        for recipe, blocks in ((real_recipe, {11, 12, 13, 14, 15}), (still, set())):
+            run = RealStageRun(recipe, "joint", tmp_path)
+            before = {key: value.clone() for key, value in run.model.state_dict().items()}
+            run.loop.model.train()
+            run.loop.train_step([run.batches[0]])
+            after = run.model.state_dict()
+            changed = {key for key in before if "visual_encoder" in key and not torch.equal(before[key], after[key])}
+            assert {int(key.split("blocks.")[1].split(".")[0]) for key in changed} == blocks
+
+    def test_a_stage_of_frames_leaves_what_follows_objects_as_it_is(self, real_recipe, tmp_path, square_video):
+        run = RealStageRun(with_find(real_recipe), "find", tmp_path)
+        frames, boxes = square_video(0, 2)
+        crops = [frame.image[:64, :64] for frame in frames]
+
+        def followed():
+            vision = TorchVision(run.model.network.eval())
+            anchors = vision.encode_anchors(crops[:1], boxes[:1])
+            return [*anchors.parts(), vision.encode_crops(crops[1:], anchors), *run.model.network.llm.parameters()]
+
+        before = [part.clone() for part in followed()]
+        batch = run.batches[0]
+        assert batch.pairs is None
+        run.loop.model.train()
+        losses = run.loop.train_step([batch])
+        assert "word_there" in losses
+        assert "answer" not in losses
+        assert all(torch.equal(*parts) for parts in zip(before, followed(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +193,20 @@ class TestRuns:
         # Select has it from read.
         assert (model.network.llm.model.embed_tokens.weight == 2).all()
         assert (model.network.adapter.token.weight == 2).all()
-        # Of the encoder, no stage hands on anything.
+        assert (model.network.visual_encoder.blocks[11].convs[0].weight == 2).all()
+        # What crops and frames share, no stage hands on.
         assert len(model.network.visual_encoder.stem.weight.unique()) > 2
+
+    def test_a_stage_can_start_from_the_mean_of_others(self, real_recipe, tmp_path):
+        for value, name in enumerate(("read", "select", "joint"), 1):
+            run = RealStageRun(real_recipe, name, tmp_path)
+            for parameter in run.model.parameters():
+                torch.nn.init.constant_(parameter, float(value))
+            run.loop._finish()
+        recipe = with_find(real_recipe, init=("joint",), average=("read", "select"))
+        model = stage_run(recipe, tmp_path, "find").model
+        for weight in (model.network.adapter.token.weight, model.network.llm.model.embed_tokens.weight):
+            assert torch.allclose(weight, torch.tensor(2.0))
 
     def test_an_unfinished_stage_is_named(self, real_recipe, tmp_path):
         with pytest.raises(DataError, match="stage select starts from read, which has left no"):
@@ -253,7 +308,7 @@ class TestEvaluation:
     def test_held_out_data_are_the_same_in_every_stage(self, without_init, tmp_path):
         (first,), (second,) = (RealStageRun(without_init, name, tmp_path).held_out() for name in ("select", "joint"))
         assert torch.equal(first.pairs.live, second.pairs.live)
-        assert torch.equal(first.frames.tokens, second.frames.tokens)
+        assert torch.equal(first.frames.shared, second.frames.shared)
 
     def test_the_ranking_is_that_of_all_pairs(self):
         scores = torch.tensor([0.9, 0.4, 0.4, 0.1])

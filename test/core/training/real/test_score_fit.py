@@ -4,12 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from elysium_core.api import Elysium
 from elysium_core.calibration import ScoreCalibration
-from elysium_core.training.real.real_export import export_run, load_average
+from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.score_fit import fit_scores, follow_answers
 
@@ -42,12 +40,3 @@ def test_the_checkpoint_brings_its_calibration(real_recipe, tmp_path, monkeypatc
     assert json.loads((folder / "config.json").read_text())["elysium"]["follow_scores"] == [2.0, -0.5]
     settings = Elysium.from_pretrained(folder, device="cpu").runtime.family.settings
     assert settings.follow_scores == ScoreCalibration(2.0, -0.5)
-
-
-def test_weights_of_several_stages_are_averaged(tmp_path):
-    model = torch.nn.Linear(2, 1)
-    for name, value in (("first", 1.0), ("second", 4.0)):
-        save_file({"weight": torch.full((1, 2), value), "bias": torch.full((1,), -value)}, tmp_path / name)
-    load_average(model, [tmp_path / "first", tmp_path / "second"])
-    assert model.weight.tolist() == [[2.5, 2.5]]
-    assert model.bias.tolist() == [-2.5]
