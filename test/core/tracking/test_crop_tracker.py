@@ -166,6 +166,21 @@ def test_two_targets_on_one_object_do_not_both_keep_it(follower):
     assert "target 1 is at the same place" in updates[1].reason
 
 
+def test_of_two_targets_at_one_place_the_surer_one_keeps_it(follower, monkeypatch):
+    def blue_passes_for_red_less_surely(crop, color, look=found):
+        is_lost = np.abs(np.subtract(color, RED)).max() < 40 and look(crop, RED)[0] is None
+        return (look(crop, BLUE)[0], 60) if is_lost else look(crop, color)
+
+    monkeypatch.setitem(globals(), "found", blue_passes_for_red_less_surely)
+    tracker, beside = follower(), moved(START, 1, dx=32, dy=0)
+    tracker.add(box=truth(START))
+    tracker.add(box=truth(beside))
+    tracker.step(paint((START, RED), (beside, BLUE)))
+    updates = tracker.step(paint((START, BLUE), index=1))  # blue has come to where red was
+    assert [u.state for u in updates] == [TrackState.UNCERTAIN, TrackState.TRACKED]
+    assert "target 2 is at the same place" in updates[0].reason
+
+
 @pytest.mark.parametrize("place", [(-8, 40, 22, 70), (300, 100, 330, 130), (100, -9, 130, 21), (4, 4, 16, 12)])
 def test_at_the_edges_and_small_ones_too(follower, place):
     tracker = follower()
