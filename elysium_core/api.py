@@ -30,7 +30,7 @@ from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
-from elysium_core.tracking.find import find_by_words
+from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.word_tracker import WordTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
@@ -159,7 +159,7 @@ class Elysium:
         runtime = self.runtime
         words = {"": runtime.clean_words(expression)}
         picture = _frames(image)[0].image
-        found = find_by_words(runtime, runtime.encode_frames([picture])[0], words)
+        found = find_in_picture(runtime, picture, words)
         if zoom:
             found = ZoomSearch(runtime).finish(picture, found, words)
         return found[""]

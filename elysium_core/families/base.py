@@ -120,6 +120,7 @@ class FamilySettings:
         vocabulary: Object names of a model with a closed vocabulary; empty for free language.
         words: Other words that such a model was trained on; empty = not known.
         describe: What it can describe an object from: ``clip``, ``frame`` or ``none``.
+        find: What it finds expressions in: the whole ``frame``, or also its ``parts``.
         find_scores: Calibration of the scores of boxes found by words.
         follow_scores: Calibration of the scores of boxes followed in crops.
         by_words: Whether it follows every target by words, asked about each frame alone. A target that is given by a
@@ -131,6 +132,7 @@ class FamilySettings:
     vocabulary: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     describe: str = "clip"
+    find: str = "frame"
     find_scores: ScoreCalibration = UNCALIBRATED
     follow_scores: ScoreCalibration = UNCALIBRATED
     by_words: bool = False

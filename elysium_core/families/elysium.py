@@ -106,6 +106,7 @@ class ElysiumFamily:
             config.vocabulary,
             config.words,
             config.describe,
+            config.find,
             config.find_scores,
             config.follow_scores,
         )

@@ -18,6 +18,8 @@ FOLLOW_MODES = ("frame", "crop")
 """What a model follows given objects in: whole frames, or crops around them."""
 DESCRIBE_MODES = ("clip", "frame", "none")
 """What a model can describe an object from: a clip or one frame, one frame, or nothing."""
+FIND_MODES = ("frame", "parts")
+"""What a model finds expressions in: the whole frame, or also its quarters."""
 WINDOW_MODES = ("anchor", "growing")
 """What a model sees in stream mode: an anchor frame and the live one, or a growing clip."""
 _LONGEST_SYSTEM_TEXT = 4096
@@ -95,6 +97,7 @@ class ElysiumConfig:
         crop: Selector that follows an object in crops; None for a model that cannot.
         follow: One of :data:`FOLLOW_MODES`: what suits the model best.
         describe: One of :data:`DESCRIBE_MODES`: what it can describe an object from.
+        find: One of :data:`FIND_MODES`: what suits the model best.
     """
 
     llm: str
@@ -112,6 +115,7 @@ class ElysiumConfig:
     crop: CropConfig | None = None
     follow: str = "frame"
     describe: str = "clip"
+    find: str = "frame"
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = CONFIG_NAME) -> ElysiumConfig:
@@ -156,6 +160,7 @@ class ElysiumConfig:
                 crop=crop,
                 follow=_text({"follow": FOLLOW_MODES[0]} | extra, "follow"),
                 describe=_text({"describe": DESCRIBE_MODES[0]} | extra, "describe"),
+                find=_text({"find": FIND_MODES[0]} | extra, "find"),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{source} lacks or misspells the setting {error}") from error
@@ -164,10 +169,9 @@ class ElysiumConfig:
         return config
 
     def _check_modes(self, source: str) -> None:
-        if self.follow not in FOLLOW_MODES:
-            raise ModelFileError(f"{source}: follow {self.follow!r} is not one of {', '.join(FOLLOW_MODES)}")
-        if self.describe not in DESCRIBE_MODES:
-            raise ModelFileError(f"{source}: describe {self.describe!r} is not one of {', '.join(DESCRIBE_MODES)}")
+        for key, modes in (("follow", FOLLOW_MODES), ("describe", DESCRIBE_MODES), ("find", FIND_MODES)):
+            if getattr(self, key) not in modes:
+                raise ModelFileError(f"{source}: {key} {getattr(self, key)!r} is not one of {', '.join(modes)}")
         if self.follow == "crop" and self.crop is None:
             raise ModelFileError(f"{source}: follow 'crop' needs a crop_config; add one or set follow to 'frame'")
 
@@ -227,8 +231,9 @@ class ElysiumConfig:
             "vocabulary": list(self.vocabulary),
             "follow": self.follow,
         }
-        if self.describe != DESCRIBE_MODES[0]:
-            content["elysium"]["describe"] = self.describe
+        for key, modes in (("describe", DESCRIBE_MODES), ("find", FIND_MODES)):
+            if getattr(self, key) != modes[0]:
+                content["elysium"][key] = getattr(self, key)
         if self.words:
             content["elysium"]["words"] = list(self.words)
         for key in ("find_scores", "follow_scores"):

@@ -5,15 +5,16 @@ live crop around the target's last box, and writes the box in the live crop. Cro
 a box cannot leave for a look-alike at the other end of the picture. The crops of all targets are encoded in one batch
 and asked about in one packed pass.
 
-Words are answered in whole frames. A target that is lost is looked for by its words; one without words is looked for
-in larger crops around its last place. After a doubt or a jump a box counts only if what is in it, taken as an anchor,
-leads back to the target's box in the last picture where it was surely seen.
+Words are answered in whole frames; the first time also in their quarters, if the model asks for it. A target that is
+lost is looked for by its words; one without words is looked for in larger crops around its last place. After a doubt
+or a jump a box counts only if what is in it, taken as an anchor, leads back to the target's box in the
+last picture where it was surely seen.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from elysium_core.prompt.questions import SOT
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.find import find_by_words
+from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
 from elysium_core.types import Grounding, TrackingConfig
@@ -331,16 +333,23 @@ class CropTracker(LiveTracker):
         return now_s // period > asked // period
 
     def _find(self, frame: Frame, words: Mapping[str, str], now_s: float) -> dict[str, Grounding]:
-        """Look for targets by their words in the whole frame."""
+        """Look for targets by their words: in the whole frame, and for the first time as it suits the model best."""
         if not words:
             return {}
-        started = time.perf_counter()
-        (whole,) = self._runtime.encode_frames([frame.image])
-        self._count_pictures(1, started)
+        is_first = any(self._targets[name].asked_at_s is None for name in words)
         for name in words:
             self._targets[name].asked_at_s = now_s
         guesses = {name: self._followed[name].box for name in words if name in self._followed}
+        if is_first:
+            return find_in_picture(self._runtime, frame.image, words, guesses, self._counters, self._encode)
+        (whole,) = self._encode([frame.image])
         return find_by_words(self._runtime, whole, words, guesses, self._counters)
+
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
+        started = time.perf_counter()
+        seen = self._runtime.encode_frames(images)
+        self._count_pictures(len(images), started)
+        return seen
 
     def _look_around(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
         """Look for targets without words in larger and larger crops around their last places, one of them a frame."""

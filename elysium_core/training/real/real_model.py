@@ -95,6 +95,7 @@ def model_settings(model: RealModelConfig) -> ElysiumConfig:
         crop=model.crop,
         follow="crop",
         describe="frame" if model.words else "none",
+        find=model.find,
     )
 
 

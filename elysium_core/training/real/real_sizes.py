@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from elysium_core.network.crop_config import CROP_STRIDE_PX, CropConfig
 from elysium_core.network.efficientnet import FRAME_STRIDE_PX, EfficientNetConfig
+from elysium_core.network.model_config import FIND_MODES
 from elysium_core.training.recipe_file import Count, Number, Problem, RecipePart, Text, Whole, checked, one_of
 from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
@@ -45,6 +46,7 @@ class RealModelConfig(RecipePart):
         vocab_size: Most entries of the tokenizer.
         words: Names of the things that the model shall find; all of them are annotated in the photos. None = it
             follows given boxes only.
+        find: Whether it shall look for names in the whole ``frame``, or also in its ``parts``; it learns the same.
         system_text: Opening of every prompt, with its closing blank.
     """
 
@@ -67,6 +69,7 @@ class RealModelConfig(RecipePart):
     llm_mlp: Count = 400
     vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
     words: tuple[Text, ...] = ()
+    find: Annotated[Text, one_of(FIND_MODES)] = FIND_MODES[0]
     system_text: Text = ""
 
     @property

@@ -59,6 +59,7 @@ def test_settings_of_crops_survive_a_round_trip():
         AdapterConfig("conv_t_selector", 256, 85, 432, "straight_through", neck=64, out_features=128),
         crop=CropConfig(live_tokens=24),
         follow="crop",
+        find="parts",
     )
     content = json.loads(json.dumps(config.to_dict()))
     assert content["crop_config"]["live_tokens"] == 24
@@ -78,6 +79,7 @@ def test_without_crops_a_model_follows_in_frames():
         ({"elysium": {"follow": "crop"}}, "follow 'crop' needs a crop_config; add one or set follow to 'frame'"),
         ({"elysium": {"follow": "both"}}, "follow 'both' is not one of frame, crop"),
         ({"elysium": {"follow": 3}}, "follow = 3, which must be text"),
+        ({"elysium": {"find": "everywhere"}}, "config.json: find 'everywhere' is not one of frame, parts"),
         ({"crop_config": {"live_px": 130}}, "config.json: crop_config: live_px = 130 is not a multiple of 16"),
         ({"crop_config": 7}, "config.json: crop_config: it is int, not an object of settings"),
     ],

@@ -272,11 +272,12 @@ def test_what_is_found_after_a_doubt_must_lead_back_to_the_target(follower, monk
     assert states[-1] is TrackState.TRACKED
 
 
-def test_a_jump_must_lead_back_to_the_target(follower, monkeypatch):
+@pytest.mark.parametrize("others", [(), (((100, 92, 118, 106), BLUE),)], ids=["nowhere", "elsewhere"])
+def test_a_jump_must_lead_back_to_the_target(follower, monkeypatch, others):
     monkeypatch.setitem(globals(), "found", takes_blue_for_red)
     tracker, beside = follower(), (92, 60, 120, 84)
     tracker.add(box=truth(START))
-    tracker.step(paint((START, RED)))
+    tracker.step(paint((START, RED), *others))
     (update,) = tracker.step(paint((beside, BLUE), index=1))
     assert update.state is TrackState.UNCERTAIN
     assert tracker._followed["1"].box.iou(truth(START)) > 0.9
