@@ -51,3 +51,8 @@ def test_the_error_is_the_gap_between_score_and_share_of_right_answers():
     assert calibration_error([0.95] * 4, [True, True, True, False]) == pytest.approx(0.2)
     assert calibration_error([0.05, 0.95], [False, True]) == pytest.approx(0.05)
     assert calibration_error([], []) == 0.0
+
+
+def test_errors_of_different_scores_do_not_cancel():
+    """One answer of .05 that is wrong and one of .15 that is right: errors of .05 and of .85."""
+    assert calibration_error([0.05, 0.15], [False, True]) == pytest.approx(0.45)
