@@ -22,7 +22,7 @@ from elysium_core.device import current_gpu
 from elysium_core.errors import BackendError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.vision.onnx_export import describe_graph, export_described
-from elysium_core.vision.tensorrt_engine import build_engine, describe_engine, gpu_architecture, import_tensorrt
+from elysium_core.vision.tensorrt_engine import build_engine, describe_engine, gpu_kind, import_tensorrt
 from elysium_core.vision.tensorrt_vision import TensorrtVision
 from elysium_core.vision.torch_vision import TorchVision, VisionBackend
 from elysium_core.vision.vision_choice import build_vision, graph_precision
@@ -83,16 +83,16 @@ def _tensorrt(
     weight = network.llm.lm_head.weight
     try:
         found["version"] = import_tensorrt().__version__
-        wanted, architecture = describe_graph(network, graph_precision(network)), gpu_architecture(weight.device)
+        wanted, gpu = describe_graph(network, graph_precision(network)), gpu_kind(weight.device)
         found["precision"] = wanted.precision
         started = time.perf_counter()
         graph = export_described(network, folder, wanted)
         found["export_s"] = round(time.perf_counter() - started, 1)
         started = time.perf_counter()
         with current_gpu(weight.device):
-            engine = build_engine(graph, folder, architecture)
+            engine = build_engine(graph, folder, gpu)
         found |= {"build_s": round(time.perf_counter() - started, 1), "engine_mib": engine.stat().st_size >> 20}
-        needed = describe_engine(asdict(wanted), architecture)
+        needed = describe_engine(asdict(wanted), gpu)
         vision = TensorrtVision(engine, needed, wanted.side_px, weight.device, weight.dtype)
         found |= _measure(vision, images, expected, weight.device, repeats)
     except BackendError as error:

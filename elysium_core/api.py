@@ -6,12 +6,14 @@ import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from elysium_core.checkpoint.checkpoint import Checkpoint
 from elysium_core.checkpoint.quantization import check_unquantized
@@ -21,8 +23,9 @@ from elysium_core.families.base import Seen
 from elysium_core.families.elysium import as_elysium
 from elysium_core.families.elysium_loader import from_checkpoint
 from elysium_core.families.loaders import LoadedModel, load_model
-from elysium_core.frames import Clip, Frame
+from elysium_core.frames import Clip, Frame, require_frame
 from elysium_core.geometry import Box
+from elysium_core.io.image import as_frames
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question
@@ -38,7 +41,9 @@ from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, Track
 
 _TORCH_VISION = LoadOptions(vision_backend="torch")
 
-Images = Frame | NDArray[np.uint8] | Sequence[Frame] | Sequence[NDArray[np.uint8]] | Clip
+Picture = Frame | NDArray[np.uint8] | Image | str | PathLike[str]
+"""A frame, an RGB uint8 array (height, width, 3), a PIL image, or the path of a picture."""
+Images = Picture | Sequence[Picture] | Clip
 
 
 class Elysium:
@@ -142,11 +147,11 @@ class Elysium:
         """
         return self.runtime.clean_words(expression)
 
-    def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
+    def ground(self, image: Picture, expression: str, *, zoom: bool = False) -> Grounding:
         """Find one expression in one image (REC).
 
         Args:
-            image: RGB uint8 (H, W, 3) or a frame.
+            image: RGB uint8 (H, W, 3), a frame, a PIL image, or the path of a picture.
             expression: The object to find, such as ``the red apple``.
             zoom: Also search parts of the image at full resolution; for small objects. Costs up to 16
                 more encoded images and passes.
@@ -155,10 +160,18 @@ class Elysium:
             Box, score 0..1 and text of the answer; the box is None if the answer has none. With
             ``zoom``, the text may be about a part of the image; the box always refers to the whole
             image.
+
+        Raises:
+            ExpressionError: See :meth:`clean_words`.
+            ImageError: It is no picture, cannot be read, or is the address of one (``IMG_ADDRESS``); or there are
+                several (``FRAMES``).
         """
         runtime = self.runtime
         words = {"": runtime.clean_words(expression)}
-        picture = _frames(image)[0].image
+        frames = as_frames(image)
+        if len(frames) > 1:
+            raise ImageError(f"ground looks at one image, not at {len(frames)}; call it for each", code="FRAMES")
+        picture = frames[0].image
         found = find_in_picture(runtime, picture, words)
         if zoom:
             found = ZoomSearch(runtime).finish(picture, found, words)
@@ -174,7 +187,7 @@ class Elysium:
         trained on single images gets the frame of the box alone.
 
         Args:
-            frames: One image, or 1..32 frames in order of time.
+            frames: One image, or 1..32 frames in order of time; each as for :meth:`ground`.
             box: The object's box in ``frames[frame_index]``.
             frame_index: Position in ``frames``; negative counts from the end.
             max_new_tokens: Longest answer [tokens].
@@ -208,8 +221,8 @@ class Elysium:
         """Answer a question about an image or a clip. The model gets all the frames.
 
         Args:
-            frames: One image, or 1..32 frames in order of time. Sample a longer video by
-                :func:`elysium_core.io.sampling.sample_evenly`.
+            frames: One image, or 1..32 frames in order of time; each as for :meth:`ground`. Sample a longer
+                video by :func:`elysium_core.io.sampling.sample_evenly`.
             question: The question.
             max_new_tokens: Longest answer [tokens].
             history: Earlier questions and answers about the same frames, oldest first.
@@ -225,7 +238,7 @@ class Elysium:
         return self._write(self._encode(frames), words, max_new_tokens, rounds)
 
     def caption(self, frames: Images, max_new_tokens: int = 128) -> str:
-        """Describe a whole image or a clip of 1..32 frames. The model gets all the frames.
+        """Describe a whole image or a clip of 1..32 frames, each as for :meth:`ground`. The model gets all the frames.
 
         Raises:
             ExpressionError: The model was not trained for captions (``TASK``).
@@ -284,6 +297,7 @@ class Elysium:
         Returns:
             Whether the encoding was started; always false on a CPU.
         """
+        require_frame(frame)
         return self.runtime.prefetch(frame.image)
 
     def interrupted_by(self, other: Callable[[], object]) -> AbstractContextManager[None]:
@@ -315,21 +329,9 @@ class Elysium:
         return self.runtime.tokenizer.decode(answer.token_ids)
 
 
-def _frames(images: Images) -> list[Frame]:
-    """Convert an image, a frame or several of them to a list of frames."""
-    if isinstance(images, Frame):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [Frame(images)]
-    frames = [item if isinstance(item, Frame) else Frame(item, index=i) for i, item in enumerate(images)]
-    if not frames:
-        raise ImageError("there is no frame; give at least one image or frame")
-    return frames
-
-
 def _frames_for_prompt(images: Images) -> list[Frame]:
     """Convert images or frames to a list of frames, and refuse more than a model takes at once."""
-    frames = _frames(images)
+    frames = as_frames(images)
     if len(frames) > MOST_FRAMES:
         raise ImageError(
             f"{len(frames)} frames are more than the {MOST_FRAMES} that a model takes at once; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ class Frame:
         image = self.image
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ImageError(f"a frame needs an RGB uint8 array of shape (height, width, 3), not {found}")
+            raise ImageError(
+                f"a frame needs an RGB uint8 array of shape (height, width, 3), not {found}{_remedy(image)}"
+            )
         if image.size == 0:
             raise ImageError(f"a frame of {image.shape[1]}x{image.shape[0]} px has no pixels")
         if image.shape[0] * image.shape[1] > MAX_PIXELS:
@@ -56,6 +59,36 @@ class Frame:
     def height(self) -> int:
         """Height [px]."""
         return int(self.image.shape[0])
+
+
+def require_frame(value: object) -> None:
+    """Refuse a bare image where the index and the time of a frame are needed.
+
+    Raises:
+        ImageError: The argument is no :class:`Frame`; the message says how to make one.
+    """
+    if not isinstance(value, Frame):
+        raise ImageError(
+            f"a tracker takes frames, not {type(value).__name__}; wrap each image: Frame(image, stamp_ns, index)"
+            f"{_remedy(value)}"
+        )
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of something in a network, and no path."""
+    scheme, separator, _ = text.partition(":")
+    return bool(separator) and (text.startswith(f"{scheme}://") or scheme.lower() == "data") and scheme.isalnum()
+
+
+def _remedy(value: object) -> str:
+    """Return how to make an RGB array of something else that people have pictures in."""
+    if isinstance(value, str) and is_address(value):
+        return "; nothing is downloaded: save the picture, and read it with elysium_core.io.image.read_image(path)"
+    if isinstance(value, str | PathLike):
+        return "; read the picture with elysium_core.io.image.read_image(path)"
+    if hasattr(value, "getbands"):  # a PIL image, without an import of PIL
+        return "; convert the picture: np.array(picture.convert('RGB'))"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

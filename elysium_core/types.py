@@ -162,15 +162,20 @@ class LoadOptions:
         Raises:
             ConfigError: An option is unknown.
         """
-        options = {_OTHER_NAMES.get(name, name): value for name, value in options.items()}
+        given, options = options, {}
+        for name, value in given.items():
+            own = OTHER_NAMES.get(name, name)
+            if own in options and options[own] != value:
+                raise ConfigError(f"{own!r} is given twice, once as {name!r}, as {options[own]!r} and {value!r}")
+            options[own] = value
         known = [entry.name for entry in fields(self)]
         if unknown := [name for name in options if name not in known]:
             raise ConfigError(f"{unknown[0]!r} is not an option of loading a model; there are: {', '.join(known)}")
         return replace(self, **options)
 
 
-# What other projects call these options; the command line takes the same.
-_OTHER_NAMES = {"precision": "dtype", "backend": "vision_backend", "quantize": "quantization"}
+OTHER_NAMES = {"precision": "dtype", "backend": "vision_backend", "quantize": "quantization"}
+"""Other names of load options, which Python, the command line, the node and the launch files take as well."""
 
 
 class TrackState(str, Enum):

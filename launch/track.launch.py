@@ -24,8 +24,9 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from elysium_core.errors import ConfigError
 from elysium_ros.node.launch_arguments import count, port, positive, switches
-from elysium_ros.node.parameters import LOAD_ARGUMENTS
+from elysium_ros.node.parameters import LOAD_ALIASES, LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "params_file": "YAML file with parameters; arguments given here override it",
     # One argument for each node parameter about loading the model.
     **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
+    **{alias: f"another name of {name}" for alias, name in LOAD_ALIASES.items()},
     "zoom": "true: zoom into parts of the image at full resolution, for small objects; slower",
     "expression": "what to track from the start, such as 'the person' or 'the bottle on the left'",
     "describe_period": "time between two descriptions of each target [s]; 0: none unless asked for",
@@ -88,6 +90,7 @@ PARAMETERS = {
     "use_depth": "depth.enabled",
     "image_transport": "image_transport",
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
+    **{alias: LOAD_ARGUMENTS[name].name for alias, name in LOAD_ALIASES.items()},
     "zoom": "tracking.zoom",
     "expression": "tracking.initial_expression",
     "describe_period": "describe.period",
@@ -176,12 +179,20 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
 
 def explicit_parameters(given: dict[str, str]) -> dict[str, object]:
     """Return the parameters whose arguments are not empty."""
+    refuse_two_values(given)
     values: dict[str, object] = {
         parameter: _value(name, given[name]) for name, parameter in PARAMETERS.items() if given[name]
     }
     if given["cameras"]:
         values["cameras"] = ParameterValue(camera_names(given["cameras"]), value_type=List[str])  # noqa: UP006
     return values
+
+
+def refuse_two_values(given: dict[str, str]) -> None:
+    """Raise if an argument has another value under its other name."""
+    for alias, name in LOAD_ALIASES.items():
+        if given[alias] and given[name] and given[alias] != given[name]:
+            raise ConfigError(f"{name}:={given[name]} and {alias}:={given[alias]} are the same argument; give one")
 
 
 def _value(name: str, text: str) -> object:

@@ -33,6 +33,67 @@ def test_versions_agree():
     assert elysium_core.__version__ == package_xml == setup_py == changelog[1]
 
 
+# Names of the standard library that Python 3.10 does not have.
+NEWER = {
+    "typing": "Self Never LiteralString assert_never assert_type reveal_type Required NotRequired Unpack TypeVarTuple "
+    "override dataclass_transform TypeAliasType",
+    "enum": "StrEnum ReprEnum verify member nonmember global_enum",
+    "datetime": "UTC",
+    "asyncio": "timeout TaskGroup Runner Barrier",
+    "hashlib": "file_digest",
+    "itertools": "batched",
+    "contextlib": "chdir",
+    "operator": "call",
+    "math": "cbrt exp2 sumprod",
+    "inspect": "getmembers_static markcoroutinefunction",
+    "logging": "getLevelNamesMapping getHandlerNames",
+    "warnings": "deprecated",
+    "tomllib": "load loads",
+}
+NEW_MODULES = {"tomllib", "wsgiref.types"}
+NEW_BUILTINS = {"ExceptionGroup", "BaseExceptionGroup"}
+
+
+def newer_names(tree: ast.AST) -> Iterator[str]:
+    """The names used at run time that the oldest supported Python does not have."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom):
+            new = NEWER.get(node.module or "", "").split()
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name in new)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NEW_MODULES)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.attr in NEWER.get(node.value.id, "").split():
+                yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.Name) and node.id in NEW_BUILTINS:
+            yield node.id
+        pending += ast.iter_child_nodes(node)
+
+
+def test_the_sources_are_for_the_oldest_python_that_setup_py_names():
+    """Newer syntax is found by ruff, whose target is the same version."""
+    setup, settings = ((ROOT / name).read_text(encoding="utf-8") for name in ("setup.py", "pyproject.toml"))
+    assert 'python_requires=">=3.10"' in setup
+    assert 'target-version = "py310"' in settings
+    # Only files with a module and one of its new names in a line are parsed.
+    pairs = [rf"\b{module}\b.*\b(?:{'|'.join(names.split())})\b" for module, names in NEWER.items()]
+    suspect = re.compile("|".join([*pairs, *(rf"\b{re.escape(name)}\b" for name in NEW_MODULES | NEW_BUILTINS)]))
+    found = []
+    for folder in ("elysium_core", "elysium_ros", "bench", "launch", "tools"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if suspect.search(text):
+                found += [f"{path.relative_to(ROOT)}: {name}" for name in newer_names(ast.parse(text))]
+    assert found == []
+    sample = "from enum import StrEnum\nimport tomllib, datetime\nx = datetime.UTC\nraise ExceptionGroup('', [])"
+    assert sorted(newer_names(ast.parse(sample))) == ["ExceptionGroup", "datetime.UTC", "enum.StrEnum", "tomllib"]
+
+
 def test_no_file_is_larger_than_16_mib():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

@@ -88,14 +88,18 @@ KNOWN_BASES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 """Settings of the models that the published checkpoint names, so that they need not be fetched."""
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """Read a ``config.json``.
+
+    Args:
+        path: The file.
+        folder: The model's folder, which links may not lead out of; that of the file if omitted.
 
     Raises:
         ModelFileError: It is missing, is not a JSON object, or names code to run (``MODEL_UNSAFE``).
     """
     try:
-        raw = json.loads(read_settings_text(path))
+        raw = json.loads(read_settings_text(path, folder))
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ are looked up in the local cache.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -148,7 +149,7 @@ def load_checkpoint(
     network = _empty_network(config, vision_config(vision_settings, vision_source), llm_size(llm_settings, llm_source))
     llm_folder = tokenizer_folder(config.llm, folder)
     with safe_weight_files(folder, allow_pickle_weights) as (originals, files):
-        if manifest is None and (folder / MANIFEST_NAME).is_file():
+        if manifest is None and os.path.lexists(folder / MANIFEST_NAME):
             manifest = folder / MANIFEST_NAME
         if manifest is not None and verify_hashes:
             verify_manifest(manifest, folder, originals)

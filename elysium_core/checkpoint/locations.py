@@ -107,7 +107,8 @@ def base_settings(name: str, folder: Path) -> tuple[dict[str, Any], str]:
     found = base_folder(name, folder)
     if found is not None:
         path = found / CONFIG_NAME
-        return read_settings(path), str(path)
+        home = folder if found.resolve().is_relative_to(folder.resolve()) else found
+        return read_settings(path, home), str(path)
     if name in KNOWN_BASES:
         return dict(KNOWN_BASES[name]), name
     raise ModelFileError(

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from elysium_core.checkpoint.integrity import MANIFEST_NAME, write_manifest
+from elysium_core.checkpoint.integrity import MANIFEST_NAME, generated_files, write_manifest
 from elysium_core.checkpoint.locations import TOKENIZER_FILES, base_folder
 from elysium_core.checkpoint.weight_files import SAFE_ENDING, SAFE_STEM, StoredTensor, open_weights
 from elysium_core.errors import ModelFileError
@@ -95,7 +95,7 @@ def save_checkpoint(
         beside_weights = origin is not None and llm_folder == origin.folder
         _copy_tokenizer(llm_folder or folder / config.llm, draft if beside_weights else draft / config.llm)
         _write_weights(draft, network, dtype, max_shard_bytes, origin)
-        write_manifest(draft, [path for path in draft.rglob("*") if path.is_file()])
+        write_manifest(draft, [path for path in draft.rglob("*") if path.is_file()], generated_files(folder))
         _publish(draft, folder)
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"cannot save a model to {folder}: {error}") from error

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from elysium_core.checkpoint.integrity import MANIFEST_NAME
+from elysium_core.checkpoint.integrity import GENERATED_ENDINGS, MANIFEST_NAME
 from elysium_core.errors import ModelFileError
-from elysium_core.io.files import lfs_pointer, read_settings_text
+from elysium_core.io.files import check_inside, lfs_pointer, read_settings_text
 
 SAFE_STEM, SAFE_ENDING = "model", ".safetensors"
 PICKLED_STEM, PICKLED_ENDING = "pytorch_model", ".bin"
@@ -74,7 +74,10 @@ def find_weight_files(folder: Path, stem: str = SAFE_STEM, ending: str = SAFE_EN
     else:
         files = sorted(path for path in folder.glob(f"{stem}*{ending}") if path.is_file())
     for file in files:
-        _check_inside(file, folder)
+        try:
+            check_inside(file, folder)
+        except OSError as error:
+            raise ModelFileError(f"cannot read {file}: {error.strerror}") from error
     return files
 
 
@@ -93,16 +96,6 @@ def _shard(folder: Path, name: str, index: Path) -> Path:
     if not path.is_file():
         raise ModelFileError(f"{index} names {name}, which is missing; fetch the model again")
     return path
-
-
-def _check_inside(file: Path, folder: Path) -> None:
-    """Refuse links out of the folder; in the cache of the hub, links to its ``blobs`` folder are allowed."""
-    home = folder.resolve()
-    roots = [home]
-    if home.parent.name == "snapshots":
-        roots.append(home.parent.parent / "blobs")
-    if not any(file.resolve().is_relative_to(root) for root in roots):
-        raise ModelFileError(f"{file} is a link out of its folder; put the file itself there")
 
 
 def refuse_pointer(file: Path) -> None:
@@ -171,14 +164,19 @@ def network_name(key: str) -> str:
 def fingerprint(files: Iterable[Path]) -> str:
     """Return 12 hexadecimal digits that differ for different weights; an empty string without files.
 
-    No weights are read: the digits are a hash of names, sizes and the manifest beside the files, or of the
-    modification times where there is no manifest.
+    No weights are read: the digits are a hash of names, sizes and the manifest beside the files, without its graphs
+    and engines, or of the modification times where there is no manifest.
     """
     digest = hashlib.sha256()
     found = sorted((path for path in files if path.is_file()), key=lambda path: path.name)
     for path in found:
         sums = path.parent / MANIFEST_NAME
         status = path.stat()
-        version = sums.read_bytes() if sums.is_file() else str(status.st_mtime_ns).encode()
+        version = _without_generated(sums.read_bytes()) if sums.is_file() else str(status.st_mtime_ns).encode()
         digest.update(f"{path.name} {status.st_size} ".encode() + version)
     return digest.hexdigest()[:12] if found else ""
+
+
+def _without_generated(manifest: bytes) -> bytes:
+    endings = tuple(ending.encode() for ending in GENERATED_ENDINGS)
+    return b"".join(line for line in manifest.splitlines(keepends=True) if not line.rstrip().endswith(endings))

@@ -84,7 +84,7 @@ def _export(
     from elysium_core.vision.crop_export import export_crop_graphs
     from elysium_core.vision.onnx_export import export_onnx
     from elysium_core.vision.onnx_writer import check_export
-    from elysium_core.vision.tensorrt_engine import build_engine, gpu_architecture, import_tensorrt
+    from elysium_core.vision.tensorrt_engine import build_engine, gpu_kind, import_tensorrt
 
     # Checked before the weights are loaded, so that bad options fail at once.
     check_export(precision)
@@ -101,7 +101,7 @@ def _export(
             file = build_engine(
                 file,
                 out,
-                gpu_architecture(),
+                gpu_kind(),
                 max_batch,
                 lambda part, done, total: bar.advance(f"{part}: {done}/{total}"),
             )

@@ -13,7 +13,7 @@ import typer
 from elysium_core.errors import packages_needed
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import LoadOptions, PerceptionModel
+from elysium_core.types import OTHER_NAMES, LoadOptions, PerceptionModel
 
 LOAD_DEFAULTS = LoadOptions()
 DEFAULT_MODEL = LOAD_DEFAULTS.model
@@ -57,12 +57,10 @@ LiveVideoArgument = Annotated[
 ]
 
 
-# The first name is that of the field; the others are short, or were used before and in other places.
+# The first name is that of the field; the others are short, or are used in other places.
 _FLAGS = {
     "model": ("--model", "-m"),
-    "dtype": ("--dtype", "--precision"),
-    "vision_backend": ("--vision-backend", "--backend"),
-    "quantization": ("--quantization", "--quantize"),
+    **{name: (f"--{name.replace('_', '-')}", f"--{other}") for other, name in OTHER_NAMES.items()},
 }
 
 

@@ -13,6 +13,7 @@ import typer
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
 from elysium_core.errors import ModelFileError
+from elysium_core.io.files import read_settings_text
 
 _TOKENIZER_AND_CONFIG = [
     "config.json",
@@ -61,8 +62,8 @@ def base_models(folder: Path) -> list[str]:
     """
     path = folder / "config.json"
     try:
-        config = json_library.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json_library.loads(read_settings_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{str(path)!r} is missing or damaged; give the id of a model with a config.json", code="PULL"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from elysium_core.device import (
 from elysium_core.errors import BackendError, ConfigError, ModelFileError
 from elysium_core.families.loaders import LoadedModel
 from elysium_core.families.qwen_vl import DIALECTS, QwenFamily
+from elysium_core.io.files import check_inside
 from elysium_core.network.model_config import CONFIG_NAME
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.types import LoadOptions, ModelInfo
@@ -132,9 +134,13 @@ def _weight_files(folder: Path) -> list[Path]:
             f"there are no weights in {folder}; its files are model*.safetensors, pickles are not read"
         )
     for path in (*folder.glob("*.json"), *files):
+        try:
+            check_inside(path, folder)
+        except OSError as error:
+            raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
         refuse_pointer(path)
     manifest = folder / MANIFEST_NAME
-    if manifest.is_file():
+    if os.path.lexists(manifest):
         verify_manifest(manifest, folder, files)
     return files
 

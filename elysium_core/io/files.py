@@ -44,13 +44,41 @@ def check_plain(path: Path, most_bytes: int | None = None) -> None:
         raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, more than {most_bytes}", str(path))
 
 
-def read_settings_text(path: Path) -> str:
-    """Return the text of a file of settings of somebody else, without a byte order mark.
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of a model's folder: it would make whoever loads the model read files of others.
+
+    Links to the folder ``blobs`` beside the snapshots are the layout of the Hugging Face hub's cache, and allowed.
+
+    Args:
+        path: A file in the folder, or a link there. It may be missing.
+        folder: The model's folder; it may itself be reached by a link.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is larger than :data:`LARGEST_TEXT_BYTES`.
+        OSError: It leads out, or in a circle; ``strerror`` says so.
+    """
+    home = Path(os.path.realpath(folder))
+    roots = [home]
+    for inner in (home, *home.parents):
+        if inner.parent.name == "snapshots":
+            roots.append(Path(os.path.realpath(inner.parent.parent / "blobs")))
+            break
+    if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots):
+        raise OSError(errno.EPERM, "it is a link out of its folder; put the file itself there", str(path))
+
+
+def read_settings_text(path: Path, folder: Path | None = None) -> str:
+    """Return the text of a file of settings of somebody else, without a byte order mark.
+
+    Args:
+        path: The file.
+        folder: The folder that links may not lead out of; that of the file if omitted.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, a link out of the folder, or larger than
+            :data:`LARGEST_TEXT_BYTES`.
         UnicodeDecodeError: It is not UTF-8.
     """
+    check_inside(path, path.parent if folder is None else folder)
     check_plain(path, LARGEST_TEXT_BYTES)
     return path.read_text(encoding="utf-8-sig")
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from elysium_core.errors import ModelFileError, pip_line
-from elysium_core.io.files import check_plain
+from elysium_core.io.files import check_inside, check_plain, read_settings_text
 from elysium_core.prompt.conversation import Prompt
 
 # Number of texts whose tokens are cached: the questions and labels of many targets, and their latest answers.
 _REMEMBERED = 512
 # Those of the largest published vocabularies have some 20 MB.
 _LARGEST_FILE_BYTES = 256 << 20
+# Endings of the files that transformers may read for a tokenizer: tokenizer.json, vocab.json, merges.txt, ...
+_ENDINGS = (".json", ".model", ".txt", ".jinja")
 
 
 class TextTokenizer:
@@ -144,8 +146,11 @@ class TextTokenizer:
 
 def _check_files(folder: Path) -> None:
     """Refuse folders for which transformers would print a long, unclear error or run code from the folder."""
-    for path in folder.glob("*token*") if folder.is_dir() else ():
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix not in _ENDINGS or path.is_dir():
+            continue
         try:
+            check_inside(path, folder)
             check_plain(path, _LARGEST_FILE_BYTES)
         except OSError as error:
             raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
@@ -174,7 +179,7 @@ def _is_installed(module: str) -> bool:
 def _declares_code(settings: Path) -> bool:
     """Whether a tokenizer names code to run. A damaged file gives False, and the error comes when it is loaded."""
     try:
-        raw = json.loads(settings.read_text(encoding="utf-8"))
+        raw = json.loads(read_settings_text(settings))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(raw, dict) and bool(raw.get("auto_map"))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from elysium_core.engine.engine import Generation, Request
 from elysium_core.errors import BackendError, TargetError
 from elysium_core.families.base import Seen
-from elysium_core.frames import ClipWindow, Frame
+from elysium_core.frames import ClipWindow, Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.questions import RSOT, SOT
 from elysium_core.runtime import Runtime
@@ -69,7 +69,7 @@ class ClipTracker(ModelTracker):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Add one frame and return the updates of all clips that are complete with it."""
-        self._require_frame(frame)
+        require_frame(frame)
         self._stats.failure = None
         self._stats.frames += 1
         self._frames.append(frame)

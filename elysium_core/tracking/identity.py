@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elysium_core.errors import TargetError
-from elysium_core.frames import Frame
+from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, ModelInfo, TrackerStats, TrackingConfig, TrackState, TrackUpdate
@@ -59,6 +59,7 @@ class IdentityTracker:
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Report every target at its first box, and removed ones once."""
+        require_frame(frame)
         updates = []
         self.stats.frames += 1
         for target_id, target in self._removed.items():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from elysium_core.engine.engine import EngineCounters
-from elysium_core.errors import ImageError, TargetError
-from elysium_core.frames import Frame
+from elysium_core.errors import TargetError
+from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.target import StreamClock, Target
@@ -92,17 +92,6 @@ class ModelTracker:
         self._stopped.append(self._targets.pop(target_id))
         self._forget(target_id)
 
-    def _require_frame(self, frame: object) -> None:
-        """Refuse a bare image: an update needs the index and the time of its frame.
-
-        Raises:
-            ImageError: The argument is no :class:`elysium_core.frames.Frame`.
-        """
-        if not isinstance(frame, Frame):
-            raise ImageError(
-                f"a tracker takes frames, not {type(frame).__name__}; wrap each image: Frame(image, stamp_ns, index)"
-            )
-
     def _forget(self, target_id: str) -> None:
         """Delete the data of a target that is not tracked any more."""
         self._given.pop(target_id, None)
@@ -135,7 +124,7 @@ class LiveTracker(ModelTracker):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
-        self._require_frame(frame)
+        require_frame(frame)
         self._stats.failure = None
         now_s = self._clock.tick(frame)
         self._stats.frames += 1

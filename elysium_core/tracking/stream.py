@@ -10,7 +10,7 @@ from functools import partial
 
 from elysium_core.errors import BackendError
 from elysium_core.families.base import Seen
-from elysium_core.frames import Frame
+from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.box_tree import Residuals, tree_budget
@@ -90,7 +90,7 @@ class StreamTracker(ModelTracker):
 
     def step(self, frame: Frame) -> list[TrackUpdate]:
         """Answer one frame; see :meth:`elysium_core.types.Tracker.step`."""
-        self._require_frame(frame)
+        require_frame(frame)
         self._stats.failure = None
         now_s = self._clock.tick(frame)
         self._stats.frames += 1

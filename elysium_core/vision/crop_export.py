@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.checkpoint.integrity import stale_reason, untrusted_reason
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.image_transform import ImageTransform
 from elysium_core.network.target_selector import AnchorTokens
@@ -114,7 +114,7 @@ def describe_crop_graphs(network: ElysiumNetwork, precision: str) -> dict[str, C
 
 
 def export_crop_graphs(network: ElysiumNetwork, folder: Path, precision: str = "float32") -> list[Path]:
-    """Write both graphs and their descriptions, unless current files exist.
+    """Write both graphs and their descriptions, unless current files exist that are trusted.
 
     Args:
         network: The network, in eval mode; it is not changed.
@@ -134,7 +134,7 @@ def export_crop_graphs(network: ElysiumNetwork, folder: Path, precision: str = "
 def export_crop_graph(network: ElysiumNetwork, folder: Path, wanted: CropGraphDescription) -> Path:
     """Write one of the graphs, for a caller that has its description."""
     path = folder / GRAPH_NAMES[wanted.graph]
-    if not stale_reason(path, asdict(wanted)):
+    if not (stale_reason(path, asdict(wanted)) or untrusted_reason(path)):
         return path
     images = torch.zeros(2, wanted.side_px, wanted.side_px, 3, dtype=torch.uint8)
     if wanted.graph == ANCHOR:

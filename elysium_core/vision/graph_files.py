@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.checkpoint.integrity import MANIFEST_NAME, stale_reason, untrusted_reason
 from elysium_core.errors import BackendError
 from elysium_core.vision.onnx_writer import graph_cache
 
@@ -35,10 +36,24 @@ def graph_folders(shipped: Path | None, weights: str, precision: str) -> list[Pa
 
 
 def current_file(name: str, folders: Iterable[Path], wanted: Mapping[str, object]) -> Path | None:
-    """The first file of a name that is what its description must say; None if there is none."""
+    """The first file of a name that is what its description must say, and is trusted; None if there is none.
+
+    One that fits but that nobody vouches for is warned of: it is a program of somebody unknown.
+    """
     for path in (folder / name for folder in folders):
         reason = stale_reason(path, wanted)
-        if not reason:
+        if reason:
+            _logger.log(logging.INFO if path.exists() else logging.DEBUG, "not used: %s", reason)
+        elif reason := untrusted_reason(path):
+            _logger.warning("not used: %s; %s", reason, _remedy(path))
+        else:
             return path
-        _logger.log(logging.INFO if path.exists() else logging.DEBUG, "not used: %s", reason)
     return None
+
+
+def _remedy(path: Path) -> str:
+    backend = "onnx" if path.suffix == ".onnx" else "tensorrt"
+    line = shlex.join(
+        ["elysium", "export", "--model", str(path.parent), "--vision-backend", backend, "--out", str(path.parent)]
+    )
+    return f"make it again with `{line}`, or fetch the model again with its {MANIFEST_NAME}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.checkpoint.integrity import stale_reason, untrusted_reason
 from elysium_core.network.adapters import SelectingAdapter
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.image_transform import ImageTransform
@@ -96,7 +96,7 @@ def vision_hash(network: ElysiumNetwork) -> str:
 
 
 def export_onnx(network: ElysiumNetwork, folder: Path, precision: str = "float32") -> Path:
-    """Write ``vision.onnx`` and its description, unless a current file exists.
+    """Write ``vision.onnx`` and its description, unless a current file exists that is trusted.
 
     Args:
         network: The network, in eval mode; it is not changed.
@@ -116,7 +116,7 @@ def export_onnx(network: ElysiumNetwork, folder: Path, precision: str = "float32
 def export_described(network: ElysiumNetwork, folder: Path, wanted: GraphDescription) -> Path:
     """Do what :func:`export_onnx` does, for a caller that has the description: hashing the weights takes seconds."""
     path = folder / ONNX_NAME
-    if not stale_reason(path, asdict(wanted)):
+    if not (stale_reason(path, asdict(wanted)) or untrusted_reason(path)):
         return path
     example = torch.zeros(2, wanted.side_px, wanted.side_px, 3, dtype=torch.uint8)
     outputs = (OUTPUT_NAME, INDEX_NAME) if wanted.selects else (OUTPUT_NAME,)

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from elysium_core.checkpoint.integrity import described_file
+from elysium_core.checkpoint.integrity import cache_root, described_file
 from elysium_core.errors import BackendError, pip_line
 from elysium_core.network.elysium_network import ElysiumNetwork
 
@@ -215,11 +214,10 @@ def graph_cache(weights: str, precision: str) -> Path:
     Raises:
         BackendError: The user has no home folder.
     """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        root = named if named.is_absolute() else Path.home() / ".cache"
+        root = cache_root()
     except RuntimeError as error:
         raise BackendError(
             "there is no home folder for the exported graph; set XDG_CACHE_HOME to a folder", code="EXPORT"
         ) from error
-    return root / "elysium" / f"{weights[:16]}-{precision}"
+    return root / f"{weights[:16]}-{precision}"

@@ -1,7 +1,7 @@
 """Building of TensorRT engines of the vision encoder.
 
 Two packages have the same interface: ``tensorrt``, and ``tensorrt_rtx``, which builds without a
-GPU. An engine is made from one graph by one version of TensorRT for one GPU architecture. The
+GPU. An engine is made from one graph by one version of TensorRT for one kind of GPU. The
 description beside it says which; an engine that was made otherwise is stale and not used.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason
+from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason, untrusted_reason
 from elysium_core.errors import BackendError, pip_line
 from elysium_core.vision.onnx_export import INPUT_NAME
 
@@ -26,7 +27,7 @@ MAX_BATCH = 8
 LARGEST_BATCH = 64
 """Largest batch of the exported graph [frames]."""
 NO_GPU = "none"
-"""Architecture of an engine that was built without a GPU."""
+"""Kind of GPU of an engine that was built without one."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase of the build, the number of steps done, and their total number."""
@@ -57,20 +58,35 @@ def import_tensorrt() -> Any:
     )
 
 
-def gpu_architecture(device: torch.device | None = None) -> str:
-    """Return the compute capability of a GPU, such as ``9.0``; ``none`` without a GPU."""
+def gpu_kind(device: torch.device | None = None) -> str:
+    """Return the name and compute capability of a GPU, such as ``NVIDIA H200 9.0``; ``none`` without a GPU.
+
+    An engine that was tuned for one GPU may be slow or fail on another of the same capability.
+    """
     if not torch.cuda.is_available():
         return NO_GPU
     major, minor = torch.cuda.get_device_capability(device)
-    return f"{major}.{minor}"
+    return f"{torch.cuda.get_device_name(device)} {major}.{minor}"
 
 
-def describe_engine(graph: Mapping[str, object], architecture: str) -> dict[str, object]:
+def engine_cache(folder: Path, gpu: str) -> Path:
+    """Return the folder of the engines for a kind of GPU in the cache of a graph.
+
+    Several GPUs may share one cache, in one machine or over a network: each keeps its own engine.
+
+    Args:
+        folder: Folder of the graph in the cache.
+        gpu: See :func:`gpu_kind`.
+    """
+    return folder / re.sub(r"[^A-Za-z0-9.]+", "-", gpu)
+
+
+def describe_engine(graph: Mapping[str, object], gpu: str) -> dict[str, object]:
     """Return the description of an engine that can be used here: made from this graph, by this TensorRT, for this GPU.
 
     Args:
         graph: Description of the graph.
-        architecture: See :func:`gpu_architecture`.
+        gpu: See :func:`gpu_kind`.
 
     Raises:
         BackendError: There is no TensorRT.
@@ -80,26 +96,26 @@ def describe_engine(graph: Mapping[str, object], architecture: str) -> dict[str,
         **graph,
         "package": trt.__name__.removesuffix("_bindings"),
         "version": trt.__version__,
-        "architecture": architecture,
+        "gpu": gpu,
     }
 
 
 def build_engine(
     graph: Path,
     folder: Path,
-    architecture: str = NO_GPU,
+    gpu: str = NO_GPU,
     max_batch: int = MAX_BATCH,
     progress: Progress | None = None,
 ) -> Path:
-    """Build an engine from an ONNX graph, unless a current one exists.
+    """Build an engine from an ONNX graph, unless a current one exists that is trusted.
 
-    Without a GPU only TensorRT-RTX can build. Such an engine has the architecture ``none`` and
+    Without a GPU only TensorRT-RTX can build. Such an engine is for the GPU ``none``, and
     is built again on a machine with a GPU.
 
     Args:
         graph: ``vision.onnx`` with its description; its precision becomes the engine's.
         folder: Folder of ``vision.engine``.
-        architecture: See :func:`gpu_architecture`.
+        gpu: See :func:`gpu_kind`.
         max_batch: Largest batch, 1..64 frames; the engine is optimised for one frame.
         progress: See :data:`Progress`; by default progress is logged.
 
@@ -114,9 +130,9 @@ def build_engine(
         raise BackendError(f"max_batch = {max_batch} is not in 1..{LARGEST_BATCH}", code="ENGINE_BUILD")
     if reason := stale_reason(graph, {}):
         raise BackendError(f"{reason}; export it again with: elysium export", code="ENGINE_BUILD")
-    wanted = describe_engine(read_description(graph) or {}, architecture) | {"max_batch": max_batch}
+    wanted = describe_engine(read_description(graph) or {}, gpu) | {"max_batch": max_batch}
     engine = folder / ENGINE_NAME
-    if not stale_reason(engine, wanted):
+    if not (stale_reason(engine, wanted) or untrusted_reason(engine)):
         return engine
     _logger.info("building a TensorRT engine of %s", graph)
     started = time.monotonic()

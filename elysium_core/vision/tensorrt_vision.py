@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elysium_core.checkpoint.integrity import stale_reason
+from elysium_core.checkpoint.integrity import stale_reason, untrusted_reason
 from elysium_core.errors import BackendError
 from elysium_core.vision.frame_upload import FrameUpload
 from elysium_core.vision.onnx_export import INPUT_NAME, OUTPUT_NAME
@@ -45,7 +45,8 @@ class TensorrtVision(CropCalls):
         crops: What encodes crops; by default they are refused.
 
     Raises:
-        BackendError: The device is not a GPU, or the engine is stale or damaged (``ENGINE_STALE``).
+        BackendError: The device is not a GPU, or the engine is stale, damaged, or listed by no manifest and not built
+            here (``ENGINE_STALE``).
     """
 
     name = "tensorrt"
@@ -63,7 +64,7 @@ class TensorrtVision(CropCalls):
     ) -> None:
         super().__init__(crops or NoCrops())
         require_gpu(device)
-        if reason := stale_reason(engine, wanted):
+        if reason := stale_reason(engine, wanted) or untrusted_reason(engine):
             raise BackendError(reason, code="ENGINE_STALE")
         self._trt = import_tensorrt()
         self._log = new_log(self._trt)

@@ -20,7 +20,8 @@ from elysium_core.vision.tensorrt_engine import (
     ENGINE_NAME,
     build_engine,
     describe_engine,
-    gpu_architecture,
+    engine_cache,
+    gpu_kind,
     import_tensorrt,
 )
 from elysium_core.vision.tensorrt_vision import TensorrtVision, require_gpu
@@ -170,14 +171,14 @@ def _start_onnx(
 
 def _tensorrt_vision(network: ElysiumNetwork, shipped: Path | None, fast_resize: bool) -> VisionBackend:
     device, graph_wanted = _device(network), describe_graph(network, graph_precision(network))
-    architecture = gpu_architecture(device)
-    wanted = describe_engine(asdict(graph_wanted), architecture)
-    engine = current_file(ENGINE_NAME, _folders(shipped, graph_wanted), wanted)
+    gpu = gpu_kind(device)
+    wanted = describe_engine(asdict(graph_wanted), gpu)
+    engine = current_file(ENGINE_NAME, _engine_folders(shipped, graph_wanted, gpu), wanted)
     if engine is None:
-        graph, folder = _graph(network, shipped, graph_wanted), cache_folder(graph_wanted)
+        graph, folder = _graph(network, shipped, graph_wanted), engine_cache(cache_folder(graph_wanted), gpu)
         announce(folder / ENGINE_NAME)
         with current_gpu(device):
-            engine = build_engine(graph, folder, architecture)
+            engine = build_engine(graph, folder, gpu)
     return TensorrtVision(
         engine,
         wanted,
@@ -201,6 +202,10 @@ def _graph(network: ElysiumNetwork, shipped: Path | None, wanted: GraphDescripti
 
 def _folders(shipped: Path | None, wanted: GraphDescription) -> list[Path]:
     return graph_folders(shipped, wanted.weights, wanted.precision)
+
+
+def _engine_folders(shipped: Path | None, wanted: GraphDescription, gpu: str) -> list[Path]:
+    return [folder if folder == shipped else engine_cache(folder, gpu) for folder in _folders(shipped, wanted)]
 
 
 def _device(network: ElysiumNetwork) -> torch.device:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from elysium_ros.node.parameter_spec import Change, Spec
-from elysium_ros.node.parameters import SPECS
+from elysium_ros.node.parameters import ALIASES, SPECS
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +37,8 @@ parameter file makes `configure` fail with the reason, and the node stays up.
 """
 
 _PAGE_TAIL = """
+The names of Python and of the command line are taken too, at the start and by the parameter services: _ALIASES_.
+
 Standard parameters work as everywhere: `use_sim_time`, and
 `qos_overrides.<resolved image topic>.subscription.{reliability,depth,history}` for the image subscriptions, for example
 `qos_overrides./camera/image_raw.subscription.reliability: reliable`. Best effort, the default, is right for a live
@@ -53,12 +55,16 @@ _FILE_HEAD = """# Every parameter of tracker_node with its default; docs/paramet
 
 def render_page() -> str:
     """Return the text of ``docs/parameters.md``."""
-    return _PAGE_HEAD + "".join(_row(spec) for spec in SPECS.values()) + _PAGE_TAIL
+    return _PAGE_HEAD + "".join(_row(spec) for spec in SPECS.values()) + _PAGE_TAIL.replace("_ALIASES_", _alias_list())
 
 
 def render_file() -> str:
     """Return the text of ``config/tracker.yaml``."""
     return _FILE_HEAD + "".join(f"    {spec.name}: {_yaml(spec.default)}\n" for spec in SPECS.values())
+
+
+def _alias_list() -> str:
+    return ", ".join(f"`{alias}` is `{name}`" for alias, name in ALIASES.items())
 
 
 def _row(spec: Spec) -> str:

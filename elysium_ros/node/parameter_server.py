@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_ros.node.parameter_spec import Change, Spec
-from elysium_ros.node.parameters import GUARDED, SPECS, Settings
+from elysium_ros.node.parameters import ALIASES, GUARDED, SPECS, Settings
 
 _VALUE_TYPES = {kind.value for kind in Parameter.Type}
 _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")
@@ -24,6 +24,8 @@ _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_
 
 def answer_every_request(node: Node) -> None:
     """Have ``~/set_parameters`` refuse a parameter of an unknown type, where rclpy raises and never replies.
+
+    The services also take the other names of parameters (:data:`elysium_ros.node.parameters.ALIASES`).
 
     Args:
         node: A node with parameter services.
@@ -33,12 +35,22 @@ def answer_every_request(node: Node) -> None:
             service.callback = partial(_set_parameters, service.callback)
         elif service.srv_type is SetParametersAtomically:
             service.callback = partial(_set_parameters_atomically, service.callback)
+        elif service.srv_type is GetParameters:
+            service.callback = partial(_get_parameters, service.callback)
+
+
+def _get_parameters(
+    callback: Callable[..., Any], request: GetParameters.Request, response: GetParameters.Response
+) -> GetParameters.Response:
+    request.names = [ALIASES.get(name, name) for name in request.names]
+    return cast("GetParameters.Response", callback(request, response))
 
 
 def _set_parameters(
     callback: Callable[..., Any], request: SetParameters.Request, response: SetParameters.Response
 ) -> SetParameters.Response:
     for parameter in request.parameters:
+        parameter.name = ALIASES.get(parameter.name, parameter.name)
         if parameter.value.type in _VALUE_TYPES:
             single = callback(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
             response.results += single.results
@@ -50,6 +62,8 @@ def _set_parameters(
 def _set_parameters_atomically(
     callback: Callable[..., Any], request: SetParametersAtomically.Request, response: SetParametersAtomically.Response
 ) -> SetParametersAtomically.Response:
+    for parameter in request.parameters:
+        parameter.name = ALIASES.get(parameter.name, parameter.name)
     unknown = [parameter for parameter in request.parameters if parameter.value.type not in _VALUE_TYPES]
     if not unknown:
         return cast("SetParametersAtomically.Response", callback(request, response))
@@ -143,8 +157,8 @@ class ParameterServer:
 
 def _declare(node: Node, spec: Spec, problems: dict[str, str]) -> Any:
     """Declare a parameter and return its value; one that cannot be used is noted among the problems."""
-    value = _given_value(node, spec)
     try:
+        value = _given_once(node, spec)
         value = spec.default if value is None else spec.coerce(value)
     except ConfigError as error:
         problems[spec.name] = str(error)
@@ -153,21 +167,32 @@ def _declare(node: Node, spec: Spec, problems: dict[str, str]) -> Any:
     return value
 
 
-def _given_value(node: Node, spec: Spec) -> Any:
+def _given_once(node: Node, spec: Spec) -> Any:
+    """Return the value that is given by the parameter's name or another name of it; None if there is none."""
+    names = [spec.name, *(alias for alias, name in ALIASES.items() if name == spec.name)]
+    given = {name: value for name in names if (value := _given_value(node, name)) is not None}
+    first, *others = given or [""]
+    for other in others:
+        if given[other] != given[first]:
+            raise ConfigError(f"{first} = {given[first]!r} and {other} = {given[other]!r} are the same parameter")
+    return given.get(first)
+
+
+def _given_value(node: Node, name: str) -> Any:
     """Return the value from a parameter file or the command line, of any type; None if there is none."""
     try:
-        return node.declare_parameter(spec.name, descriptor=ParameterDescriptor(dynamic_typing=True)).value
+        return node.declare_parameter(name, descriptor=ParameterDescriptor(dynamic_typing=True)).value
     except ParameterException:
         return None
     finally:
-        if node.has_parameter(spec.name):
-            node.undeclare_parameter(spec.name)
+        if node.has_parameter(name):
+            node.undeclare_parameter(name)
 
 
 def _unknown_overrides(node: Node) -> dict[str, str]:
     """Find values given for parameters that do not exist; rclpy has no public way to list them."""
     given = getattr(node, "_parameter_overrides", {})
-    unknown = [name for name in given if name not in SPECS and not name.startswith(_STANDARD_PREFIXES)]
+    unknown = [name for name in given if name not in {*SPECS, *ALIASES} and not name.startswith(_STANDARD_PREFIXES)]
     return {name: _unknown(name) for name in unknown}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import DEFAULTS, RANGES, WINDOWS, LoadOptions, TrackingConfig
+from elysium_core.types import DEFAULTS, OTHER_NAMES, RANGES, WINDOWS, LoadOptions, TrackingConfig
 from elysium_ros.node.parameter_spec import Change, Spec, parameter
 from elysium_ros.perception.types import DepthSettings, InferenceSettings
 
@@ -315,6 +315,21 @@ LOAD_ARGUMENTS: dict[str, Spec] = {
     if spec.attribute.startswith("load.")
 }
 """The parameters of loading a model by the names of their launch arguments."""
+
+
+ALIASES: dict[str, str] = {
+    f"model.{alias}": f"model.{name}"
+    for option, other in ((option, other) for other, option in OTHER_NAMES.items())
+    for name in (_LOAD_WORDS[option].get("name", option),)
+    for alias in (option, other)
+    if alias != name
+}
+"""Names of parameters in Python and on the command line, where they differ: each may be given, set and read by both."""
+
+LOAD_ALIASES: dict[str, str] = {
+    alias.removeprefix("model."): name.removeprefix("model.") for alias, name in ALIASES.items()
+}
+"""The same for launch arguments."""
 
 
 def _camera_problems(cameras: tuple[str, ...]) -> Iterable[str]:

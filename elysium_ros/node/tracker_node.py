@@ -17,6 +17,7 @@ from rclpy.clock import Clock, ClockType
 from elysium_ros.node.camera_input import CameraInputs
 from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.executors import NO_HANDLERS, PoolExecutor, SignalGate, spin
+from elysium_ros.node.idle_hint import IdleHint
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.node.parameters import Settings
@@ -54,6 +55,7 @@ class TrackerNode(ManagedNode):
         self._outputs = Publishers(self, self._parameter_server, self._cameras, self._statistics, self._status_reporter)
         self._service_api = Services(self, self._inference, self._cameras, self._outputs, self._status_reporter)
         self._action_api = TrackAction(self, self._inference, self._status_reporter)
+        self._idle_hint = IdleHint(self, self._inference, self._cameras)
         self._watchdog = Watchdog(
             self, self._parameter_server, self._inference, self._cameras, self._outputs, self._status_reporter
         )
@@ -89,6 +91,7 @@ class TrackerNode(ManagedNode):
         settings = self._parameter_server.settings
         self._inference.configure(settings.inference_settings())
         self._start_initial(settings)
+        self._idle_hint.begin()
         self._status_reporter.publish_status()
 
     def deactivate(self) -> None:
@@ -128,6 +131,7 @@ class TrackerNode(ManagedNode):
         self._status_reporter.publish()
         if self.state == "active":
             self._cameras.check()
+            self._idle_hint.look()
         if self.namesakes:
             name = self.get_fully_qualified_name()
             self.events.report("NODE_NAME", f"another node is named {name} too; give one another name or namespace")

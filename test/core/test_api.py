@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from elysium_core.api import Elysium
 from elysium_core.engine import engine
 from elysium_core.errors import BackendError, BoxError, ConfigError, ExpressionError, ImageError, ModelFileError
 from elysium_core.frames import Clip, Frame
 from elysium_core.geometry import Box
+from elysium_core.io.image import write_image
 from elysium_core.prompt.conversation import build_prompt
 from elysium_core.prompt.questions import CAPTION, PUBLISHED, REC, REG, VIDEO_REG, fill
 from elysium_core.tracking.clip import ClipTracker
+from elysium_core.tracking.identity import IdentityModel
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.types import TrackingConfig
 
@@ -130,10 +133,14 @@ def test_describe_refuses_frames_that_are_not_there(tiny, frames, frame_index):
         tiny.describe(frames[:5], BOX, frame_index)
 
 
-@pytest.mark.parametrize("form", ["frame", "array", "list", "arrays", "stack", "clip"])
-def test_ask_takes_pictures_in_any_form(tiny, frames, expected, form):
-    some = frames[:3] if form not in ("frame", "array") else frames[:1]
+@pytest.mark.parametrize("form", ["frame", "array", "pil", "path", "list", "arrays", "stack", "clip", "pils and paths"])
+def test_ask_takes_pictures_in_any_form(tiny, frames, expected, form, tmp_path):
+    some = frames[:3] if form not in ("frame", "array", "pil", "path") else frames[:1]
+    write_image(tmp_path / "0.png", frames[0].image)
     images = {
+        "pil": Image.fromarray(frames[0].image),
+        "path": str(tmp_path / "0.png"),
+        "pils and paths": [tmp_path / "0.png", *(Image.fromarray(frame.image) for frame in some[1:])],
         "frame": frames[0],
         "array": frames[0].image,
         "list": list(some),
@@ -210,6 +217,27 @@ def test_what_is_no_picture_is_refused(tiny, images):
     for ask in (lambda: tiny.ask(images, "What?"), lambda: tiny.caption(images), lambda: tiny.describe(images, BOX)):
         with pytest.raises(ImageError):
             ask()
+
+
+def test_ground_takes_one_picture_in_any_form(tiny, frames, tmp_path):
+    write_image(tmp_path / "0.png", frames[0].image)
+    expected = tiny.ground(frames[0], "mug")
+    for form in (Image.fromarray(frames[0].image), tmp_path / "0.png", str(tmp_path / "0.png"), [frames[0]]):
+        assert tiny.ground(form, "mug") == expected
+    with pytest.raises(ImageError) as caught:
+        tiny.ground(frames[:2], "mug")
+    assert caught.value.code == "FRAMES"
+    with pytest.raises(ImageError) as caught:
+        tiny.ground("https://example.org/mug.jpg", "mug")
+    assert caught.value.code == "IMG_ADDRESS"
+
+
+@pytest.mark.parametrize("mode", ["stream", "clip"])
+def test_a_tracker_and_prefetch_take_frames_only_and_say_how_to_make_one(tiny, frames, mode):
+    for step in (tiny.tracker(mode).step, IdentityModel().tracker().step, tiny.prefetch):
+        for picture in (Image.fromarray(frames[0].image), frames[0].image, "a.png", None):
+            with pytest.raises(ImageError, match=type(picture).__name__):
+                step(picture)
 
 
 @pytest.mark.parametrize("words", ["", "   ", "<image>", "USER: hello", "x" * 513, "\udcff"])

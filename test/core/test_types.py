@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box
 from elysium_core.types import LoadOptions, TrackState, TrackUpdate
 
@@ -32,3 +33,9 @@ def test_no_box_is_null_and_never_the_last_box(state):
 def test_other_names_of_an_option_are_taken():
     load = LoadOptions().with_options(precision="float16", backend="torch", quantize="nf4")
     assert (load.dtype, load.vision_backend, load.quantization) == ("float16", "torch", "nf4")
+
+
+def test_an_option_given_twice_is_refused_unless_both_say_the_same():
+    assert LoadOptions().with_options(dtype="float16", precision="float16").dtype == "float16"
+    with pytest.raises(ConfigError, match="dtype"):
+        LoadOptions().with_options(dtype="float16", precision="float32")

@@ -19,6 +19,14 @@ def test_only_a_node_that_was_ended_must_leave_nothing():
     assert Ends("SIGKILL", 1, (-9,), 18.0).are_clean
 
 
+@pytest.mark.parametrize(
+    ("slope", "shared_end", "is_clean"),
+    [(9.4, 18.0, True), (-30.0, 17.0, True), (None, 18.0, True), (9.6, 18.0, False), (1.0, 18.1, False)],
+)
+def test_a_long_run_may_not_take_ten_megabytes_an_hour_or_more_shared_memory(slope, shared_end, is_clean):
+    assert LongRun(600.0, 18000, 17990, 300.0, 301.0, slope, 18.0, shared_end).is_clean is is_clean
+
+
 def test_results_are_said_in_one_line_each():
     run = LongRun(60.0, 900, 899, 300.0, 301.5, 4.2, 18.0, 18.0)
     first, second = as_text(run, [Ends("SIGTERM", 2, (0,), 0.0)]).splitlines()

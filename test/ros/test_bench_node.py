@@ -46,6 +46,13 @@ def test_the_slope_is_that_of_the_last_two_thirds() -> None:
     assert slope_per_hour(samples) == pytest.approx(60.0, rel=1e-3)
 
 
+def test_a_few_odd_samples_do_not_change_the_slope() -> None:
+    # 100 MiB more for 20 s at the end, as a burst of work leaves; a fitted line would say 2,469 MiB/h.
+    samples = [(float(t), 2**20 * (100 + 100 * (t > 160)) + t * 2**20 // 600) for t in range(181)]
+    assert slope_per_hour(samples) == pytest.approx(6.0, rel=0.2)
+    assert slope_per_hour([(float(t), 2**20) for t in range(30_000)]) == 0.0
+
+
 @pytest.mark.parametrize("samples", [[], [(0.0, 1)], [(float(t), t) for t in range(80)]])
 def test_a_short_run_has_no_slope(samples: list[tuple[float, int]]) -> None:
     assert slope_per_hour(samples) is None

@@ -15,7 +15,7 @@ import yaml
 from elysium_core.errors import ConfigError
 from elysium_ros.client.node_process import PROFILE_VARIABLES
 from elysium_ros.node.launch_arguments import count, port, positive, switch, switches
-from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS
+from elysium_ros.node.parameters import LOAD_ALIASES, LOAD_ARGUMENTS, SPECS
 from elysium_ros.video.player import VIDEO_SPECS
 from elysium_ros.viewer.viewer_node import VIEWER_SPECS
 
@@ -29,7 +29,7 @@ def tree_of(name: str) -> ast.Module:
 
 def constants_of(name: str) -> dict[str, object]:
     """The tables at the top of a launch file, evaluated without importing it (launch may be missing)."""
-    values: dict[str, object] = {"LOAD_ARGUMENTS": LOAD_ARGUMENTS}
+    values: dict[str, object] = {"LOAD_ARGUMENTS": LOAD_ARGUMENTS, "LOAD_ALIASES": LOAD_ALIASES}
     for node in tree_of(name).body:
         if isinstance(node, ast.Assign):
             expression = compile(ast.Expression(node.value), name, "eval")
@@ -233,6 +233,21 @@ def test_arguments_keep_their_type() -> None:
         "describe.period": 20.0,
         "cameras": ["front", "rear"],
     }
+
+
+@pytest.mark.ros_install
+def test_arguments_are_taken_by_their_other_names_and_not_twice() -> None:
+    from launch import LaunchContext
+
+    values = load("track").explicit_parameters(arguments(dtype="float16", vision_backend="onnx", quantize="int8"))
+    assert {name: value.evaluate(LaunchContext()) for name, value in values.items()} == {
+        "model.precision": "float16",
+        "model.backend": "onnx",
+        "model.quantization": "int8",
+    }
+    load("track").explicit_parameters(arguments(dtype="float16", precision="float16"))
+    with pytest.raises(ConfigError, match="dtype:=float16"):
+        load("track").explicit_parameters(arguments(dtype="float16", precision="float32"))
 
 
 @pytest.mark.ros_install

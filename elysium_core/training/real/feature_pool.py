@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch.utils.data import Dataset
 
 from elysium_core.io.files import atomic_path
 from elysium_core.training.seeds import batch_seed
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
 BLOCK = 32
 """Samples of a block."""

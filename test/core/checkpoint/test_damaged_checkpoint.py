@@ -8,6 +8,7 @@ import pickle
 import shutil
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.checkpoint.convert_pickled import torch_is_safe
 from elysium_core.errors import ElysiumError, ModelFileError
+from elysium_core.prompt.tokenizer import TextTokenizer
 
 GATE = "adapter.trans_weight"
 
@@ -171,11 +173,47 @@ def test_a_link_out_of_the_folder(folder, tmp_path):
     refuse(folder, "is a link out of its folder")
 
 
-def test_links_inside_the_folder_and_to_the_folder_are_fine(folder, tmp_path):
-    (folder / "model.safetensors").rename(folder / "weights.bytes")
-    (folder / "model.safetensors").symlink_to("weights.bytes")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "llm/config.json",
+        "vision/config.json",
+        "llm/tokenizer.json",
+        "llm/tokenizer_config.json",
+        "llm/special_tokens_map.json",
+        "llm/vocab.json",
+        "SHA256SUMS",
+    ],
+)
+@pytest.mark.parametrize("circle", [False, True])
+def test_a_settings_file_that_is_a_link_out_of_the_folder_is_refused(tiny_folder, tmp_path, name, circle):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    outside = tmp_path / "outside"
+    if (folder / name).exists():
+        (folder / name).rename(outside)
+    else:
+        outside.write_text("{}")
+    (folder / name).symlink_to(folder / name if circle else outside)
+    with pytest.raises(ModelFileError) as caught:
+        Elysium.from_pretrained(folder, device="cpu", vision_backend="torch")
+    assert Path(name).name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "language/config.json", "language/tokenizer.json"]
+)
+def test_links_inside_the_folder_and_to_the_folder_are_fine(folder, tmp_path, name):
+    (folder / name).rename((folder / name).with_name("content.bytes"))
+    (folder / name).symlink_to("content.bytes")
     (tmp_path / "link").symlink_to(folder)
-    load_checkpoint(tmp_path / "link")
+    TextTokenizer.from_folder(load_checkpoint(tmp_path / "link").llm_folder)
+
+
+def test_settings_of_a_base_model_may_lie_elsewhere_in_the_checkpoint(folder):
+    (folder / "language" / "config.json").rename(folder / "llm.json")
+    (folder / "language" / "config.json").symlink_to("../llm.json")
+    load_checkpoint(folder)
 
 
 # The manifest.
@@ -217,6 +255,22 @@ def test_a_listed_file_is_missing(signed):
     with (signed / "SHA256SUMS").open("a") as manifest:
         manifest.write(f"{'0' * 64}  language/gone.json\n")
     refuse(signed, "language/gone.json", code="MODEL_HASH")
+
+
+def test_a_listed_graph_may_be_missing_but_not_damaged(signed):
+    with (signed / "SHA256SUMS").open("a") as manifest:
+        manifest.write(f"{'0' * 64}  vision.onnx\n{'0' * 64}  vision.engine\n")
+    load_checkpoint(signed)
+    (signed / "vision.engine").write_bytes(b"a program")
+    refuse(signed, "vision.engine", code="MODEL_HASH")
+
+
+def test_a_listed_file_that_is_a_link_out_of_the_folder(signed, tmp_path):
+    (tmp_path / "away").write_text("secret")
+    (signed / "notes").symlink_to(tmp_path / "away")
+    with (signed / "SHA256SUMS").open("a") as manifest:
+        manifest.write(f"{'0' * 64}  notes\n")
+    refuse(signed, "lists notes", "link out of its folder", code="MODEL_HASH")
 
 
 def test_weights_that_are_not_listed(signed):

@@ -9,10 +9,17 @@ import huggingface_hub.constants
 import pytest
 import torch
 
+from elysium_core.api import Elysium
 from elysium_core.checkpoint import locations
 from elysium_core.checkpoint.base_settings import KNOWN_BASES
 from elysium_core.checkpoint.checkpoint import load_checkpoint
-from elysium_core.checkpoint.locations import base_folder, base_settings, checkpoint_folder, tokenizer_folder
+from elysium_core.checkpoint.locations import (
+    PACKAGED_WEIGHTS,
+    base_folder,
+    base_settings,
+    checkpoint_folder,
+    tokenizer_folder,
+)
 from elysium_core.errors import ModelFileError
 
 VICUNA, CLIP = "lmsys/vicuna-7b-v1.5", "openai/clip-vit-large-patch14-336"
@@ -59,6 +66,24 @@ def test_a_pulled_model_is_found_by_its_id(cache, published):
 
 def test_the_same_model_by_its_folder_in_the_cache(cache, published):
     assert load_checkpoint(cache("someone/model", published)).unused_keys == ()
+
+
+def test_a_pulled_model_with_listed_graphs_uses_them_and_no_others(cache, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    snapshot = cache("someone/nano", PACKAGED_WEIGHTS / "nano")
+    assert Elysium.from_pretrained("someone/nano", device="cpu").info.backend == "onnx"
+    listed = (snapshot / "SHA256SUMS").read_text()
+    (snapshot / "SHA256SUMS").write_text("".join(line for line in listed.splitlines(True) if "onnx" not in line))
+    assert Elysium.from_pretrained("someone/nano", device="cpu").info.backend == "torch"
+
+
+def test_a_link_of_a_snapshot_that_leads_to_another_model_s_files_is_refused(cache, published, tmp_path):
+    snapshot, other = cache("someone/model", published), cache("someone/other", published)
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to((other / "config.json").readlink())
+    with pytest.raises(ModelFileError, match="link out of its folder"):
+        load_checkpoint("someone/model")
 
 
 def test_bases_may_be_pulled_models(cache, folder, edit_json):

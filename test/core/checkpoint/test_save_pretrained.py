@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
+from elysium_core.checkpoint.integrity import untrusted_reason
 from elysium_core.checkpoint.locations import PACKAGED_WEIGHTS
 from elysium_core.errors import BackendError, ModelFileError
 from elysium_core.vision.onnx_export import ONNX_NAME
@@ -60,7 +61,20 @@ def test_so_does_nano(tmp_path):
     load("nano").save_pretrained(tmp_path / "saved")
     shipped = contents(PACKAGED_WEIGHTS / "nano")
     # The graph is made from the weights, by another command.
+    listed = shipped["SHA256SUMS"].decode().splitlines(keepends=True)
+    shipped["SHA256SUMS"] = "".join(line for line in listed if ONNX_NAME not in line).encode()
     assert contents(tmp_path / "saved") == {name: shipped[name] for name in shipped if not name.startswith(ONNX_NAME)}
+
+
+def test_saving_over_a_model_keeps_its_graph_listed_and_its_fingerprint(tmp_path, cache):
+    folder = shutil.copytree(PACKAGED_WEIGHTS / "nano", tmp_path / "model")
+    before = (folder / "SHA256SUMS").read_bytes()
+    weights = load(folder).info.weights
+    load(folder).save_pretrained(folder)
+    assert (folder / "SHA256SUMS").read_bytes() == before
+    assert untrusted_reason(folder / ONNX_NAME) == ""
+    (folder / "SHA256SUMS").write_text("".join(line for line in before.decode().splitlines(True) if "onnx" not in line))
+    assert load(folder, vision_backend="torch").info.weights == weights
 
 
 def test_so_do_shards_with_their_index(sharded, tmp_path):

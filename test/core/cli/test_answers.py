@@ -277,7 +277,7 @@ def test_bad_input_is_one_line(elysium, image, video, arguments, reason):
 
 @pytest.mark.parametrize("verb", ["ground", "describe", "ask", "caption", "track", "export"])
 def test_pickled_weights_are_read_when_the_command_line_says_so(
-    elysium, pickled_model, image, tmp_path, monkeypatch, verb
+    elysium, pickled_model, image, tmp_path, cache, monkeypatch, verb
 ):
     rest = {
         "ground": (image, "-e", "the mug"),

@@ -14,7 +14,16 @@ import pytest
 import torch
 
 from elysium_core.checkpoint.checkpoint import load_checkpoint
+from elysium_core.checkpoint.integrity import write_manifest
 from elysium_core.vision.onnx_export import ONNX_NAME, cache_folder, describe_graph, export_onnx
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory):
+    """Of what the tests of this folder make, nothing is noted in the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +37,8 @@ def exported(tiny_folder, tmp_path_factory) -> Path:
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return export_onnx(network, folder).parent
+        write_manifest(folder, [export_onnx(network, folder)])
+        return folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from elysium_core.checkpoint.checkpoint import load_checkpoint
-from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason
+from elysium_core.checkpoint.integrity import described_file, read_description, stale_reason, write_manifest
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError
 from elysium_core.geometry import Box
@@ -67,8 +67,7 @@ def exported_crops(crop_folder, tmp_path_factory) -> Path:
     """The folder of all three graphs, exported once; read only."""
     network = load_checkpoint(crop_folder, dtype=torch.float32).network
     folder = tmp_path_factory.mktemp("exported-crops")
-    export_onnx(network, folder)
-    export_crop_graphs(network, folder)
+    write_manifest(folder, [export_onnx(network, folder), *export_crop_graphs(network, folder)])
     return folder
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from elysium_core.api import Elysium
-from elysium_core.checkpoint.integrity import described_file
+from elysium_core.checkpoint.integrity import described_file, untrusted_reason
+from elysium_core.checkpoint.locations import PACKAGED, checkpoint_folder
 from elysium_core.errors import BackendError
 from elysium_core.network.image_transform import ImageTransform
-from elysium_core.vision import vision_choice
+from elysium_core.vision import onnx_export, vision_choice
 from elysium_core.vision.onnx_export import export_onnx
 from elysium_core.vision.onnx_vision import OnnxVision, import_onnxruntime
 from elysium_core.vision.torch_vision import TorchVision
@@ -163,6 +164,51 @@ def test_auto_leaves_a_stale_graph_alone_and_says_why(network, graph, cache, cap
     caplog.set_level(logging.INFO, logger="elysium_core")
     assert build_vision("auto", network, graph.parent).name == "torch"
     assert "is stale: weights is" in caplog.text
+
+
+@pytest.mark.parametrize("vouched", ["by nobody", "by a list", "by a list of another file", "by this user"])
+def test_a_graph_in_a_model_s_folder_is_used_if_it_is_listed_or_was_made_here(
+    network, graph, wanted, cache, caplog, no_export, vouched
+):
+    """A description that fits proves nothing: who made the graph made it, too."""
+    manifest = graph.with_name("SHA256SUMS")
+    if vouched == "by a list of another file":
+        manifest.write_text(manifest.read_text().translate(str.maketrans("0123456789abcdef", "123456789abcdef0")))
+    elif vouched != "by a list":
+        manifest.unlink()
+    if vouched == "by this user":
+        content = graph.read_bytes()
+        with described_file(graph, wanted) as temporary:
+            temporary.write_bytes(content)
+    is_trusted = vouched in ("by a list", "by this user")
+    assert build_vision("auto", network, graph.parent).name == ("onnx" if is_trusted else "torch")
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    line = f"`elysium export --model {graph.parent} --vision-backend onnx --out {graph.parent}`"
+    assert [("is not listed in the SHA256SUMS" in text, line in text) for text in said] == [(True, True)] * (
+        not is_trusted
+    )
+
+
+def test_an_export_makes_a_graph_again_that_fits_but_is_trusted_by_nobody(network, graph, exported, cache, monkeypatch):
+    graph.with_name("SHA256SUMS").unlink()
+    made = []
+
+    def write(path, *rest):
+        made.append(path)
+        return path
+
+    monkeypatch.setattr(onnx_export, "write_described", write)
+    export_onnx(network, exported)
+    assert made == []
+    export_onnx(network, graph.parent)
+    assert made == [graph]
+
+
+@pytest.mark.parametrize("model", PACKAGED)
+def test_the_graphs_that_come_with_the_package_are_listed(model, cache):
+    graphs = sorted(checkpoint_folder(model).glob("*.onnx"))
+    assert graphs
+    assert [untrusted_reason(path) for path in graphs] == [""] * len(graphs)
 
 
 def test_auto_falls_back_when_a_graph_cannot_be_run(network, wanted, tmp_path, cache, caplog):

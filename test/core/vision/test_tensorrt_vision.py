@@ -19,7 +19,7 @@ from elysium_core.vision.onnx_export import describe_graph, export_onnx
 from elysium_core.vision.tensorrt_engine import (
     build_engine,
     describe_engine,
-    gpu_architecture,
+    gpu_kind,
     import_tensorrt,
 )
 from elysium_core.vision.tensorrt_vision import TensorrtVision
@@ -58,7 +58,7 @@ def engine(built, tmp_path) -> Path:
 @needs_builder
 def test_an_engine_says_what_it_was_made_from(built, wanted):
     trt = import_tensorrt()
-    expected = {"version": trt.__version__, "architecture": "none", "max_batch": 8}
+    expected = {"version": trt.__version__, "gpu": "none", "max_batch": 8}
     found = read_description(built / "vision.engine")
     assert found == wanted | expected | {"package": found["package"]}
     assert found["package"] in ("tensorrt", "tensorrt_rtx")
@@ -72,10 +72,10 @@ def test_a_current_engine_is_kept_and_another_one_built_anew(engine, wanted, mon
     graph = engine.with_name("vision.onnx")
     build_engine(graph, engine.parent)
     assert built == []
-    build_engine(graph, engine.parent, architecture="9.0")
-    build_engine(graph, engine.parent, architecture="9.0", max_batch=4)
+    build_engine(graph, engine.parent, gpu="9.0")
+    build_engine(graph, engine.parent, gpu="9.0", max_batch=4)
     monkeypatch.setattr(import_tensorrt(), "__version__", "99.0")
-    build_engine(graph, engine.parent, architecture="9.0", max_batch=4)
+    build_engine(graph, engine.parent, gpu="9.0", max_batch=4)
     assert built == [(8, "float32"), (4, "float32"), (4, "float32")]
     assert stale_reason(engine, describe_engine(wanted, "9.0")) == ""
 
@@ -155,7 +155,7 @@ def test_a_package_that_does_not_work_is_named(tmp_path, monkeypatch, code, reas
 
 
 @needs_builder
-@pytest.mark.parametrize("damage", ["architecture", "version", "file", "description"])
+@pytest.mark.parametrize("damage", ["gpu", "version", "file", "description", "nobody"])
 def test_a_stale_foreign_or_damaged_engine_is_never_loaded(engine, wanted, damage, monkeypatch):
     needed = describe_engine(wanted, "none")
     if damage in needed:
@@ -164,6 +164,9 @@ def test_a_stale_foreign_or_damaged_engine_is_never_loaded(engine, wanted, damag
         engine.write_bytes(engine.read_bytes()[:100])
     if damage == "description":
         Path(f"{engine}.json").unlink()
+    if damage == "nobody":
+        engine.with_name("SHA256SUMS").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(engine.parent / "cache of another user"))
     monkeypatch.setattr(import_tensorrt(), "Runtime", None)  # calling it would be another error
     with pytest.raises(BackendError, match=r"vision\.engine ") as caught:
         TensorrtVision(engine, needed, 32, CUDA, torch.float32)
@@ -213,7 +216,7 @@ def test_the_first_use_on_a_gpu_builds_in_the_cache_and_the_second_finds_it(cach
     )
     for _ in range(2):
         build_vision("tensorrt", network)
-    assert used == 2 * [(cached_graph.with_name("vision.engine"), used[0][1])]
+    assert used == 2 * [(cached_graph.parent / "none" / "vision.engine", used[0][1])]
     assert len(built) == 1
     assert stale_reason(*used[0]) == ""
 
@@ -233,7 +236,7 @@ def test_the_command_builds_an_engine(tiny_folder, graph, exported, monkeypatch)
     report = json.loads(result.stdout)
     assert report["file"] == str(graph.with_name("vision.engine"))
     assert report["made_from"]["max_batch"] == 2
-    assert report["made_from"]["architecture"] == gpu_architecture()
+    assert report["made_from"]["gpu"] == gpu_kind()
 
 
 @pytest.mark.slow
@@ -248,10 +251,10 @@ def test_half_precision_can_be_built(network, tmp_path, precision):
 @needs_builder
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("float16", 0.02)])
 def test_an_engine_gives_the_tokens_of_torch(network, pictures, tmp_path, precision, tolerance):
-    architecture = gpu_architecture(CUDA)
+    gpu = gpu_kind(CUDA)
     graph = export_onnx(network, tmp_path, precision)
-    engine = build_engine(graph, tmp_path, architecture, max_batch=4)
-    needed = describe_engine(read_description(graph), architecture)
+    engine = build_engine(graph, tmp_path, gpu, max_batch=4)
+    needed = describe_engine(read_description(graph), gpu)
     vision = TensorrtVision(engine, needed, 32, CUDA, torch.float32)
     expected = TorchVision(network).encode(pictures)
     found = vision.encode(pictures).cpu()  # seven images are more than the engine takes at once

@@ -8,6 +8,7 @@ import rclpy
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -198,6 +199,34 @@ def test_every_parameter_is_declared_with_its_description_and_range(make):
         assert descriptor.read_only == (spec.change is Change.READ_ONLY)
         ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
         assert [(r.from_value, r.to_value) for r in ranges] == ([spec.limits] if spec.limits else [])
+
+
+OTHER = {"model.dtype": "float16", "model.vision_backend": "onnx", "model.quantize": "int8"}
+
+
+def test_options_have_their_names_of_python_too_at_the_start(make):
+    load = make(**OTHER).server.settings.load
+    assert (load.dtype, load.vision_backend, load.quantization) == ("float16", "onnx", "int8")
+    with pytest.raises(ConfigError) as caught:
+        make(**{"model.dtype": "float16", "model.precision": "bfloat16", "model.quantize": "many"}).server.check()
+    assert all(part in str(caught.value) for part in ("'float16'", "'bfloat16'", "model.dtype", "'many'"))
+    make(**{"model.dtype": "float16", "model.precision": "float16"}).server.check()
+
+
+def test_the_services_take_both_names(make):
+    harness = make()
+    services = {service.srv_type: service.callback for service in harness.node.services}
+    for kind, results in ((SetParameters, "results"), (SetParametersAtomically, "result")):
+        for value in ("float16", "bfloat16"):
+            message = Parameter("model.dtype", value=value).to_parameter_msg()
+            reply = services[kind](kind.Request(parameters=[message]), kind.Response())
+            outcome = getattr(reply, results)
+            assert (outcome[0] if results == "results" else outcome).successful
+            assert harness.server.settings.load.dtype == value
+    got = services[GetParameters](
+        GetParameters.Request(names=["model.dtype", "model.precision", "model.quantize"]), GetParameters.Response()
+    )
+    assert [value.string_value for value in got.values] == ["bfloat16", "bfloat16", "none"]
 
 
 def test_a_good_value_is_taken_and_told(make):

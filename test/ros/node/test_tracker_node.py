@@ -18,10 +18,13 @@ from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_ros.client.tracker_client import TrackerClient
 from elysium_ros.convert.messages import header_at, image_message
 from elysium_ros.msg import TrackedObject, TrackedObjectArray
+from elysium_ros.node import idle_hint
+from elysium_ros.node.camera_hints import InputState
 from elysium_ros.node.executors import spin
 from elysium_ros.node.lifecycle import EXIT_RESTART
 from elysium_ros.node.tracker_node import TrackerNode, make_executor
 from elysium_ros.perception import inference
+from elysium_ros.perception.camera_record import CameraHealth
 
 
 class SlowModel(IdentityModel):
@@ -83,6 +86,16 @@ def test_a_lost_gpu_ends_the_process_with_a_code_for_whoever_watches_it(made):
     assert (made.node.exit_code, rclpy.ok()) == (0, True)
     made.node._outputs.report(BackendError("the vision encoder failed: CUDA error", code=GPU_LOST))
     assert (made.node.exit_code, rclpy.ok()) == (EXIT_RESTART, False)
+
+
+def test_a_node_that_follows_nothing_says_what_to_type(made, monkeypatch, capfd):
+    made.model.go_on.set()
+    monkeypatch.setattr(idle_hint, "_PATIENCE_S", 0.0)
+    made.node.trigger_activate()
+    monkeypatch.setattr(made.node._cameras, "states", lambda: [InputState("", "/image", 1, CameraHealth(answered=1))])
+    for _ in range(2):
+        made.node._housekeeping()
+    assert capfd.readouterr().err.count('call ros2 service call /elysium/track elysium_ros/srv/Track "') == 1
 
 
 def test_words_that_the_model_does_not_know_are_refused_when_they_are_set(made, monkeypatch):
