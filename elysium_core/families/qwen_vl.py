@@ -150,7 +150,8 @@ class QwenFamily:
         self.images = ImageRows(model.model, processor, rows, relative=dialect.relative)
         self.decoder: StreamDecoder = TransformersDecoder(model.model.language_model, model.lm_head, rows, deep)
         self.grammar = JsonBoxGrammar(dialect.levels)
-        self.settings = FamilySettings(window="anchor", by_words=True)
+        # Asked about several images, it may take the box for one in another of them.
+        self.settings = FamilySettings(window="anchor", describe="frame", by_words=True)
         start, end = tokenizer.special_id("<|im_start|>"), tokenizer.special_id("<|im_end|>")
         self._image_start = tokenizer.special_id("<|vision_start|>")
         self._image_end = tokenizer.special_id("<|vision_end|>")
