@@ -269,21 +269,40 @@ class Runtime:
         frame_count: int,
         steps: Steps,
         calibration: ScoreCalibration = UNCALIBRATED,
+        near: Box | None = None,
     ) -> Answer:
         """Read the boxes of an answer about ``frame_count`` frames, and their scores.
+
+        If the answer has several boxes for the last frame, one for each object that the words fit, the one nearest to
+        ``near`` counts; without ``near`` the one with the highest score, of equal ones the first.
 
         Args:
             generation: The generated answer.
             frame_count: Frames of the clip, >= 1.
             steps: Steps of box text in those frames.
             calibration: Of the scores.
+            near: Where the object is expected in the last frame, such as its last box while it is followed.
         """
         text = self.tokenizer.decode(generation.token_ids)
         parsed = self.family.grammar.read(text, frame_count, steps)
         digits = self.family.box_digits(generation.token_ids)
         groups = [calibration(_confidence([generation.logprobs[place] for place in places])) for places in digits]
-        scores = tuple(groups[group] if group is not None and group < len(groups) else 0.0 for group in parsed.groups)
-        return Answer(text, parsed.boxes, scores, dict(parsed.problems))
+
+        def score(group: int | None) -> float:
+            return groups[group] if group is not None and group < len(groups) else 0.0
+
+        boxes, scores = parsed.boxes, tuple(map(score, parsed.groups))
+        if len(parsed.candidates) > 1:
+            box, group = max(
+                parsed.candidates, key=lambda found: score(found[1]) if near is None else _nearness(found[0], near)
+            )
+            boxes, scores = (*boxes[:-1], box), (*scores[:-1], score(group))
+        return Answer(text, boxes, scores, dict(parsed.problems))
+
+
+def _nearness(box: Box, other: Box) -> tuple[float, float]:
+    """Overlap of two boxes, and for those that do not overlap the distance of their centres; larger is nearer."""
+    return box.iou(other), -math.dist(box.center, other.center)
 
 
 def _confidence(logprobs: Sequence[float]) -> float:

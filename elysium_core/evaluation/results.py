@@ -39,7 +39,8 @@ class TrackResult:
         first_box_given: Whether the tracker got the first true box (SOT) or only words (RSOT).
         pixel_origin: 1 if the data set counts pixels from 1 (MATLAB), else 0.
         first_box_only: Whether the truth is only the first box (test servers), so nothing can be scored.
-        expression: The words that the tracker got, if any.
+        expression: The words that were followed, if any: those that the tracker got, or, if it got the first box, its
+            own words for what is in it.
         failures: Frames without a box, by reason.
         parse_failures: Answers of the model without a usable box, by reason.
         seconds: Wall time of the tracker, without reading frames [s].

@@ -229,7 +229,7 @@ def track_recording(recording: LabelledRecording, tracker: Tracker, task: Tracki
         first_box_given=task.task == "sot",
         pixel_origin=recording.pixel_origin,
         first_box_only=recording.first_box_only,
-        expression=task.expression_of(recording) if task.task == "rsot" else "",
+        expression=task.expression_of(recording) if task.task == "rsot" else answers.described,
         failures=answers.failures(),
         parse_failures=dict(tracker.stats.parse_failures),
         seconds=seconds,
@@ -244,12 +244,14 @@ class _Answers:
     Attributes:
         boxes: Shape (N, 4), x, y, w, h [px].
         sizes: Width and height of each frame, shape (N, 2) [px].
+        described: The model's own words by which it follows a given box; empty if it follows the box itself.
     """
 
     def __init__(self, recording: LabelledRecording) -> None:
         frame_count = recording.frame_count
         self.boxes: Floats = np.full((frame_count, 4), np.nan)
         self.sizes: Floats = np.ones((frame_count, 2))
+        self.described = ""
         self._annotated = recording.frame_size
         self._reasons = [_NO_UPDATE] * frame_count
 
@@ -263,6 +265,7 @@ class _Answers:
         for update in updates:
             if 0 <= update.frame_index < len(self.boxes):
                 self._reasons[update.frame_index] = update.reason or update.state.value
+                self.described = update.described or self.described
                 if update.box is not None:
                     width, height = (int(side) for side in self.sizes[update.frame_index])
                     self.boxes[update.frame_index] = xyxy_to_xywh([update.box.to_px(width, height)])[0]

@@ -188,7 +188,18 @@ def _warnings(run: _Run) -> list[str]:
         warnings.append(
             "The data set has true boxes for first frames only: send boxes/*.txt to its server for the scores."
         )
-    return warnings
+    return warnings + _described(run)
+
+
+def _described(run: _Run) -> list[str]:
+    """What must be said of a model that turned given boxes into words."""
+    words = [result.expression for result in run.results if result.first_box_given and result.expression]
+    if not words:
+        return []
+    share = f"{len(words)} of {len(run.results)} recordings"
+    return [
+        f"In {share} the model described what is in the first box and followed its own words, such as {words[0]!r}."
+    ]
 
 
 def _comparable_runs(folders: Sequence[Path]) -> list[_Run]:
@@ -270,7 +281,7 @@ def _runs_table(runs: Sequence[_Run]) -> Table:
 
 
 def _comparison_warnings(runs: Sequence[_Run]) -> list[str]:
-    warnings = [f"{run.name}: {text}" for run in runs for text in unlike_the_paper(run.manifest)]
+    warnings = [f"{run.name}: {text}" for run in runs for text in (*unlike_the_paper(run.manifest), *_described(run))]
     warnings += [
         f"{run.name} has no result for {len(run.missing)} of {len(run.manifest.entries)} recordings; they score 0."
         for run in runs

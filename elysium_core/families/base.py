@@ -125,6 +125,8 @@ class FamilySettings:
         follow_scores: Calibration of the scores of boxes followed in crops.
         by_words: Whether it follows every target by words, asked about each frame alone. A target that is given by a
             box is described once, and then followed by the description.
+        most_boxes: Largest number of boxes in an answer about one object that an answer is long enough for. Some
+            models list every object that the words fit.
     """
 
     clip_length: int = 8
@@ -136,6 +138,7 @@ class FamilySettings:
     find_scores: ScoreCalibration = UNCALIBRATED
     follow_scores: ScoreCalibration = UNCALIBRATED
     by_words: bool = False
+    most_boxes: int = 1
 
 
 class Family(Protocol):

@@ -2,9 +2,10 @@
 
 Reading is strict. The answer is one JSON object or a list of objects, bare or in a code fence; around a fence there may
 be words, but no brackets. Each object has one key ``bbox_2d`` with four whole numbers. An empty list means that the
-object is absent. Anything else gives no box, and the reason is counted. If there are several boxes, the first valid
-one counts, also when the answer is cut off or damaged behind it. A box is always about the last frame of the prompt,
-because that is what the questions ask for.
+object is absent. Anything else gives no box, and the reason is counted. Several boxes are several objects that the
+words fit: all valid ones are candidates, also when the answer is cut off or damaged behind them, and the first counts
+unless the reader chooses another. A box is always about the last frame of the prompt, because that is what the
+questions ask for.
 """
 
 from __future__ import annotations
@@ -105,8 +106,7 @@ class JsonBoxGrammar:
         """See :class:`elysium_core.families.base.BoxGrammar`; all frames but the last have no box."""
         places = [place.start for place in self.boxes(text)]
         problems: Counter[str] = Counter()
-        found: Box | None = None
-        group: int | None = None
+        found: list[tuple[Box, int]] = []
         for entry in _entries(text):
             if entry.value is None:
                 problems[entry.problem] += 1
@@ -115,13 +115,13 @@ class JsonBoxGrammar:
             values = _four_integers(entry.value.get(_KEY))
             if len(inside) != 1 or values is None:
                 problems["malformed"] += 1
-            elif found is not None:
-                problems["repeated"] += 1
             elif (box := _to_box(values, steps, problems)) is not None:
-                found, group = box, inside[0]
-        problems["missing"] += frame_count - (found is not None)
+                found.append((box, inside[0]))
+        problems["missing"] += frame_count - bool(found)
+        problems["repeated"] += max(0, len(found) - 1)
+        first, group = found[0] if found else (None, None)
         before = (None,) * (frame_count - 1)
-        return ParsedAnswer((*before, found), (*before, group), +problems)
+        return ParsedAnswer((*before, first), (*before, group), +problems, tuple(found))
 
     def _entry(self, box: Box, steps: Steps, words: str) -> str:
         label = f', "label": {json.dumps(words, ensure_ascii=False)}' if words else ""

@@ -76,6 +76,7 @@ def load_qwen(options: LoadOptions) -> LoadedModel:
         clip_length=family.settings.clip_length,
         parameters=sum(weight.numel() for weight in model.parameters()),
         weights=fingerprint(files),
+        describes=family.settings.describe,
     )
     return LoadedModel(family, info)
 

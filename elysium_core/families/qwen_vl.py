@@ -45,6 +45,8 @@ QUESTIONS = MappingProxyType(
 """The question of each task."""
 
 _PER_MILLE = 1000
+# Of several objects that the words fit, each is an entry of the answer. More take too long while one is followed.
+_MOST_BOXES = 4
 # The largest coordinate of four digits; images of more than a thousand pixels have coordinates of four digits.
 _MOST_PIXELS = 9999
 # transformers refuses images that are narrower.
@@ -150,7 +152,8 @@ class QwenFamily:
         self.images = ImageRows(model.model, processor, rows, relative=dialect.relative)
         self.decoder: StreamDecoder = TransformersDecoder(model.model.language_model, model.lm_head, rows, deep)
         self.grammar = JsonBoxGrammar(dialect.levels)
-        self.settings = FamilySettings(window="anchor", by_words=True)
+        # Asked about several images, it may take the box for one in another of them.
+        self.settings = FamilySettings(window="anchor", describe="frame", by_words=True, most_boxes=_MOST_BOXES)
         start, end = tokenizer.special_id("<|im_start|>"), tokenizer.special_id("<|im_end|>")
         self._image_start = tokenizer.special_id("<|vision_start|>")
         self._image_end = tokenizer.special_id("<|vision_end|>")

@@ -74,11 +74,14 @@ class ParsedAnswer:
         groups: For each frame, the number of the bracket its box was read from, counted from 0.
         problems: Number of problems by reason: ``missing``, ``malformed``, ``range``, ``empty``
             (no area or reversed), ``unclosed``, ``unlabelled``, ``repeated``, ``unknown_frame``.
+        candidates: All valid boxes about the last frame with the numbers of their brackets, if the model may write
+            several; ``boxes`` has the first of them.
     """
 
     boxes: tuple[Box | None, ...]
     groups: tuple[int | None, ...] = ()
     problems: Counter[str] = field(default_factory=Counter)
+    candidates: tuple[tuple[Box, int], ...] = ()
 
 
 def parse_answer(text: str, frame_count: int) -> ParsedAnswer:

@@ -46,6 +46,7 @@ def find_by_words(
     guesses: Mapping[str, Box] | None = None,
     counters: EngineCounters | None = None,
     hints: Mapping[str, DraftHints] = MappingProxyType({}),
+    near: Mapping[str, Box] = MappingProxyType({}),
 ) -> dict[str, Grounding]:
     """Find expressions in one frame.
 
@@ -56,11 +57,14 @@ def find_by_words(
         guesses: Guessed boxes by key. They affect only the speed.
         counters: Counts passes and tokens.
         hints: What else is known for drafts, by key. They affect only the speed.
+        near: Where objects are expected, by key: if an answer has several boxes, the nearest one counts
+            (:meth:`elysium_core.runtime.Runtime.read`).
 
     Returns:
         One answer for each key.
     """
     family = runtime.family
+    most_boxes = family.settings.most_boxes
     requests = []
     for key, words in expressions.items():
         box, hint = (guesses or {}).get(key, _MIDDLE), hints.get(key, _NO_HINTS)
@@ -68,13 +72,15 @@ def find_by_words(
             family.grammar.answer([box], seen.steps, words),
             family.grammar.other_forms(box, seen.steps, words),
         )
+        longest = max(_ANSWER_TOKENS, most_boxes * len(runtime.tokenizer.encode_answer(guess)) + _SPARE_TOKENS)
         if hint.earlier:
             guess, others = hint.earlier, [guess, *others]
         draft = AnswerDraft(runtime.tokenizer, family.grammar, "", guess, hint.residuals, hint.budget, others)
-        longest = max(_ANSWER_TOKENS, draft.expected_tokens + _SPARE_TOKENS)
+        longest = max(longest, draft.expected_tokens + _SPARE_TOKENS)
         requests.append(runtime.request(family.question(REC, words), (), draft, longest))
     answers = runtime.new_engine(counters).answer(requests, family.opening([seen]))
     scores = family.settings.find_scores
     return {
-        key: runtime.read(answer, 1, seen.steps, scores).at(0) for key, answer in zip(expressions, answers, strict=True)
+        key: runtime.read(answer, 1, seen.steps, scores, near.get(key)).at(0)
+        for key, answer in zip(expressions, answers, strict=True)
     }

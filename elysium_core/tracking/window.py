@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from elysium_core.engine.engine import EngineCounters, Generation, Request
+from elysium_core.engine.engine import EngineCounters, Request
 from elysium_core.families.base import Seen
 from elysium_core.geometry import Box
 from elysium_core.prompt.questions import RSOT, SOT
@@ -110,7 +110,10 @@ class Window:
         }
         requests = [self._request(member, drafts[name]) for name, member in self._members.items()]
         answers = self._engine.answer(requests, prefix)
-        seen = {name: self._read(answer, number) for name, answer in zip(self._members, answers, strict=True)}
+        seen = {
+            name: self._runtime.read(answer, number, self._steps, near=guessed[name]).at(number - 1)
+            for name, answer in zip(self._members, answers, strict=True)
+        }
         for name in residuals.keys() & seen.keys():
             if (box := seen[name].box) is not None:
                 learn, quantize = residuals[name].learn, self._runtime.family.grammar.quantize
@@ -145,9 +148,6 @@ class Window:
             question = family.question(SOT, box=family.grammar.write(member.boxes[0], self._steps))
         longest = min(draft.expected_tokens + _SPARE_TOKENS, self._max_new_tokens)
         return self._runtime.request(question, draft.given_ids, draft, longest)
-
-    def _read(self, answer: Generation, number: int) -> Grounding:
-        return self._runtime.read(answer, number, self._steps).at(number - 1)
 
     def _keep(self, seen: Mapping[str, Grounding]) -> None:
         """Store the answered boxes; a member without one is removed, because its next prompt would lack that box."""

@@ -27,7 +27,7 @@ from elysium_core.tracking.find import DraftHints, find_by_words
 from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
 from elysium_core.tracking.zoom import Image, ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, TrackingConfig, TrackUpdate
+from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -116,7 +116,13 @@ class WordTracker(LiveTracker):
             )
             for target in targets
         }
-        found = find_by_words(self._runtime, live, self._words(targets), guesses, self._counters, hints)
+        # Of several objects that the words fit, the one that was followed; after it was lost, any may be it.
+        near = {
+            target.target_id: guesses[target.target_id]
+            for target in targets
+            if target.target_id in self._given or (target.target_id in guesses and target.state is not TrackState.LOST)
+        }
+        found = find_by_words(self._runtime, live, self._words(targets), guesses, self._counters, hints, near)
         quantize = self._runtime.family.grammar.quantize
         for name, answer in found.items():
             self._answers[name] = answer.text
@@ -139,7 +145,8 @@ class WordTracker(LiveTracker):
         for name in named:
             box = self._given[name]
             self._described[name] = words = self._description(shown.image, box)
-            found = find_by_words(self._runtime, whole, {name: words}, {name: box}, self._counters)[name]
+            place = {name: box}
+            found = find_by_words(self._runtime, whole, {name: words}, place, self._counters, near=place)[name]
             if found.box is None or found.box.iou(box) < _SAME_OBJECT_IOU:
                 _LOG.warning(
                     "target %s is followed by the words %r, which do not find the object in its own frame; "

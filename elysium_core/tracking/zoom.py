@@ -236,12 +236,17 @@ class ZoomSearch:
         answers: Answers = {}
         pictures = self._encode([view.crop(image) for view in views.values()])
         for (key, view), seen in zip(views.items(), pictures, strict=True):
-            answers |= self._ask(seen, {key: words[key]}, view)
+            answers |= self._ask(seen, {key: words[key]}, view, boxes[key])
         return answers
 
-    def _ask(self, seen: Seen, words: Mapping[str, str], view: ZoomView) -> Answers:
-        """Find expressions in a view; no box where the view may show only a part of the object."""
-        answers = find_by_words(self._runtime, seen, words, counters=self._counters)
+    def _ask(self, seen: Seen, words: Mapping[str, str], view: ZoomView, place: Box | None = None) -> Answers:
+        """Find expressions in a view, near a box of the frame if one is given.
+
+        There is no box where the view may show only a part of the object.
+        """
+        inside = None if place is None else view.from_frame(place)
+        near = {} if inside is None else dict.fromkeys(words, inside)
+        answers = find_by_words(self._runtime, seen, words, counters=self._counters, near=near)
         return {key: _in_frame(answer, view) for key, answer in answers.items()}
 
 

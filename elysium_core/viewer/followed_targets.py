@@ -114,5 +114,5 @@ def _view(target: _Followed, update: TrackUpdate) -> TargetView:
         box=None if box is None else (round(box.x1, 5), round(box.y1, 5), round(box.x2, 5), round(box.y2, 5)),
         score=round(update.score, 4),
         reason=update.reason,
-        text=target.text,
+        text=target.text or update.described,
     )

@@ -180,7 +180,7 @@ class TargetView(_Message):
         box: Corners as fractions of the frame; None if there is none. Of a LOST target, the last one.
         score: 0..1.
         reason: Why there is no certain box; may be empty.
-        text: The latest description; may be empty.
+        text: The latest description, or the model's own words by which it follows a box; may be empty.
     """
 
     id: str

@@ -96,6 +96,8 @@ class Target:
     def take(self, update: TrackUpdate, job: FrameJob) -> ObjectView:
         """Keep an update of the tracker; return it as it is published."""
         self.last = replace(update, target_id=str(self.id))
+        if update.described and not self._description:
+            self.describe(update.described, update.stamp_ns if self.sight is None else self.sight.image.stamp_ns)
         if update.box is not None:
             self.sight = Sight(job.image, job.frame, update.box)
         # In most frames a target that was found is still there, which is no news.

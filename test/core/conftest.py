@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache as cache_results
 from importlib.util import module_from_spec, spec_from_file_location
@@ -369,6 +369,25 @@ def qwen_models(qwen_folders) -> dict[str, Elysium]:
     """Those models, loaded; tests must not change them."""
     load = {"device": "cpu", "max_pixels": 48 * 1024}
     return {kind: Elysium.from_pretrained(folder, **load) for kind, folder in qwen_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def lessons() -> ModuleType:
+    """The clip that the tiny Qwen-VL models of ``taught_qwen`` know by heart."""
+    return neighbour("qwen_lessons.py")
+
+
+@pytest.fixture(scope="session")
+def taught_qwen(tmp_path_factory, lessons) -> Callable[[str], Path]:
+    """Returns the folder of a tiny Qwen-VL model that has learnt the lessons, by ``model_type``; read only."""
+
+    @cache_results
+    def folder(kind: str = "qwen3_vl") -> Path:
+        path = neighbour("qwen_checkpoint.py").write_qwen_checkpoint(tmp_path_factory.mktemp("taught") / kind, kind)
+        lessons.teach(path)
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")

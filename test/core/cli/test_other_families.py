@@ -40,15 +40,18 @@ def test_words_are_looked_for_in_a_picture(elysium, folder, pictures):
     assert outcome.lines[0]["box"] is None
 
 
-def test_a_box_is_followed_by_the_words_that_are_told(elysium, folder, pictures, tmp_path):
-    arguments = ("track", pictures, "--box", "0.1,0.1,0.9,0.9", "-m", folder, "--max-pixels", 4096)
-    outcome = elysium(*arguments, "--limit", 1, "--out", tmp_path / "tracks.jsonl")
+def test_a_box_is_followed_by_the_words_that_are_told(elysium, taught_qwen, lessons, tmp_path):
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(lessons.picture(0)).save(tmp_path / "clip" / "0.png")
+    box = ",".join(map(str, lessons.truth(0)[lessons.MUG]))
+    arguments = ("track", tmp_path / "clip", "--box", box, "-m", taught_qwen(), "--max-pixels", 16384)
+    outcome = elysium(*arguments, "--out", tmp_path / "tracks.jsonl")
     assert outcome.code == 0
     written = (tmp_path / "tracks.jsonl").read_text(encoding="utf-8").splitlines()
     lines = [line for line in map(json.loads, written) if "target" in line]
     assert (lines[0]["score"], len(lines)) == (1.0, 1)
-    (words,) = {line["described"] for line in lines}
-    assert f"followed by the words {words!r}" in outcome.out + outcome.err
+    assert {line["described"] for line in lines} == {lessons.MUG}
+    assert f"followed by the words {lessons.MUG!r}" in outcome.out + outcome.err
     assert "Loading weights" not in outcome.err
 
 

@@ -71,9 +71,29 @@ def test_every_form_is_read(text):
     assert text[place].replace(" ", "") == "[12,345,678,900]"
 
 
-def test_of_several_boxes_the_first_counts():
-    read = GRAMMAR.read(f'[{GOOD}, {{"bbox_2d": [1, 2, 3, 4]}}]', 1, RELATIVE)
-    assert (read.boxes, dict(read.problems)) == ((BOX,), {"repeated": 1})
+SECOND = '{"bbox_2d": [1, 2, 3, 4]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "problems"),
+    [
+        (f"[{GOOD}, {SECOND}]", [0, 1], {"repeated": 1}),
+        (fenced(f"[\n\t{GOOD},\n\t{SECOND}\n]"), [0, 1], {"repeated": 1}),
+        ('[{"bbox_2d": [900, 345, 12, 900]}, ' + f"{GOOD}, {SECOND}]", [1, 2], {"repeated": 1, "empty": 1}),
+        (f'[{GOOD}, {SECOND}, {{"bbox_2d": [5, 6', [0, 1], {"repeated": 1, "unclosed": 1}),
+        (f"[{GOOD}, {SECOND}, [7, 8, 9, 9]]", [0, 1], {"repeated": 1, "malformed": 1}),
+    ],
+)
+def test_of_several_boxes_all_are_candidates_and_the_first_counts(text, groups, problems):
+    read = GRAMMAR.read(text, 1, RELATIVE)
+    assert (read.boxes, read.groups) == ((BOX,), (groups[0],))
+    assert read.candidates == ((BOX, groups[0]), (Box(0.001, 0.002, 0.003, 0.004), groups[1]))
+    assert dict(read.problems) == problems
+
+
+def test_several_boxes_are_of_the_last_frame():
+    read = GRAMMAR.read(f"[{GOOD}, {SECOND}]", 3, RELATIVE)
+    assert (read.boxes, [group for _, group in read.candidates]) == ((None, None, BOX), [0, 1])
 
 
 @pytest.mark.parametrize("text", ["[]", "", "```json\n[]\n```", " \n", "[ ]"])
@@ -158,6 +178,7 @@ def check_hostile_answers(seed: int, count: int) -> int:
             found += 1
         else:
             assert sum(read.problems.values())
+        assert [box for box, _ in read.candidates][:1] == [read.boxes[-1]] * bool(read.candidates)
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from elysium_core.engine.engine import Engine
+from elysium_core.engine.engine import Engine, Generation
 from elysium_core.errors import ConfigError, ExpressionError, ImageError
 from elysium_core.families.base import Family
 from elysium_core.families.wide_rows import WideRows
@@ -123,6 +125,27 @@ def test_only_digits_of_boxes_are_scored(family):
     pieces = family.tokenizer.pieces(ids)
     found = ["".join(pieces[place] for place in places) for places in family.box_digits(ids)]
     assert found == ["1203004", "5678"]
+
+
+def test_of_several_boxes_the_nearest_or_the_surest_counts(qwen_models, kind):
+    runtime, steps = qwen_models[kind].runtime, (1000, 1000)
+    family, boxes = runtime.family, [Box(0.1, 0.1, 0.2, 0.2), Box(0.3, 0.3, 0.4, 0.4), Box(0.8, 0.8, 0.9, 0.9)]
+    ids = family.tokenizer.encode_answer("[" + ", ".join(family.grammar.other_forms(b, steps)[3] for b in boxes) + "]")
+    said = [-1.0] * len(ids)
+    for places, sure in zip(family.box_digits(ids), (-0.3, -0.1, -0.2), strict=True):
+        for place in places:
+            said[place] = sure
+
+    def read(near: Box | None = None):
+        answer = runtime.read(Generation(ids, said, finished=True), 1, steps, near=near).at(0)
+        return answer.box, round(math.log(answer.score), 3)
+
+    assert read() == (boxes[1], -0.1), "the surest"
+    assert read(Box(0.12, 0.12, 0.5, 0.5)) == (boxes[1], -0.1), "the largest overlap"
+    assert read(Box(0.12, 0.1, 0.2, 0.2)) == (boxes[0], -0.3)
+    assert read(Box(0.7, 0.6, 0.75, 0.65)) == (boxes[2], -0.2), "none overlaps: the nearest"
+    said = [-0.5] * len(ids)
+    assert read() == (boxes[0], -0.5), "all equal: the first"
 
 
 def test_special_tokens_in_words_stay_words(family, qwen_models, kind):

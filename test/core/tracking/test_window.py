@@ -28,7 +28,7 @@ def answers(runtime, monkeypatch):
     """Every answer is read as some box, so that a random model can be followed; returns their token ids."""
     written = []
 
-    def read(generation, frame_count, steps):
+    def read(generation, frame_count, steps, near=None):
         written.append(generation.token_ids)
         return Answer("", (some_box(generation.token_ids),) * frame_count, (0.5,) * frame_count)
 

@@ -55,6 +55,37 @@ def test_several_targets_are_followed_in_common_passes(tracker, scene, qwen_orac
     assert follower.stats.vision_encodes == 4
 
 
+TWO = '```json\n[\n\t{"bbox_2d": [600, 100, 900, 400], "label": "a mug"},\n\t{entry}\n]\n```'
+OTHER_MUG = Box(0.6, 0.1, 0.9, 0.4)
+
+
+def test_of_several_boxes_the_one_nearest_to_the_last_is_followed(tracker, scene, qwen_oracle):
+    qwen_oracle.family.decoder.form = TWO
+    follower = tracker(lost_after_s=0.15, remove_after_s=0)
+    follower.add("the mug", MUG[0])
+    follower.add("the mug")  # found: equally sure, so the first of both
+    for k in range(4):
+        given, found = follower.step(scene(k))
+        assert (given.box, found.box) == (MUG[k], OTHER_MUG), k
+        assert given.score == pytest.approx(1.0 if k == 0 else 0.95, abs=1e-3)
+    qwen_oracle.family.decoder.form = "[]"
+    states = [follower.step(scene(k))[0].state for k in range(4, 7)]
+    assert states[-1] is LOST
+    qwen_oracle.family.decoder.form = TWO
+    assert follower.step(scene(7))[0].box == OTHER_MUG, "after it was lost, any may be it"
+
+
+def test_a_second_object_costs_no_more_passes_once_it_is_known(tracker, scene, qwen_oracle):
+    qwen_oracle.family.decoder.form = TWO
+    follower = tracker()
+    follower.add("the mug", MUG[0])
+    for k in range(2):
+        follower.step(scene(k))
+    before = follower.stats.llm_passes
+    follower.step(scene(2))
+    assert follower.stats.llm_passes - before <= 3
+
+
 def test_what_stays_where_it_is_costs_one_pass(tracker, scene):
     follower = tracker()
     follower.add("the teddy bear")

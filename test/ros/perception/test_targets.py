@@ -204,5 +204,10 @@ def test_news_of_a_box_tell_the_words_that_it_is_followed_by():
     """Some models describe a box once and then follow the description."""
     target, job = Target(1, "", "", None, "1", None), SimpleNamespace(image=None, frame=None)
     update = TrackUpdate("1", 0, Box(0.1, 0.1, 0.5, 0.5), 0.62, TrackState.TRACKED, described="a red mug")
-    assert target.take(update, job).news == "found, score 0.62, followed by the words 'a red mug'"
+    update = replace(update, stamp_ns=7)
+    view = target.take(update, job)
+    assert view.news == "found, score 0.62, followed by the words 'a red mug'"
+    assert (view.description, view.description_stamp_ns) == ("a red mug", 7)
     assert target.take(update, job).news == ""
+    target.describe("a red mug with a crack", 9)
+    assert target.take(update, job).description == "a red mug with a crack", "the newest one counts"
