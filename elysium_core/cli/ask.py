@@ -14,6 +14,7 @@ from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     ClipFramesOption,
     JsonOption,
+    TopicOption,
     VideoArgument,
     load_model,
     with_load_options,
@@ -93,6 +94,7 @@ def command(
         ),
     ] = None,
     frames: ClipFramesOption = QUESTION_FRAMES,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
@@ -104,7 +106,7 @@ def command(
         raise ConfigError("say what to ask: --question 'What happens?', or --chat to type questions")
     questions = [clean_expression(text) for text in question or ()]
     rounds = read_conversation(history) if history else []
-    with open_video(video) as recording:
+    with open_video(video, topic=topic) as recording:
         clip = sample_recording(recording, frames)
         warn(recording.problems(), json)
     loaded = load_model(load)

@@ -6,6 +6,7 @@ from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     ClipFramesOption,
     JsonOption,
+    TopicOption,
     VideoArgument,
     load_model,
     with_load_options,
@@ -20,11 +21,12 @@ from elysium_core.types import LoadOptions
 def command(
     video: VideoArgument,
     frames: ClipFramesOption = QUESTION_FRAMES,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
     """Describe a whole image or video."""
-    with open_video(video) as recording:
+    with open_video(video, topic=topic) as recording:
         clip = sample_recording(recording, frames)
         warn(recording.problems(), json)
     text = load_model(load).caption(clip)

@@ -9,6 +9,7 @@ import typer
 from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     JsonOption,
+    TopicOption,
     VideoArgument,
     ZoomOption,
     load_model,
@@ -38,6 +39,7 @@ def command(
         ),
     ] = None,
     zoom: ZoomOption = False,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
@@ -45,7 +47,7 @@ def command(
 
     The model sees frames spread evenly over the video. The frame of the box is one of them.
     """
-    with open_video(video) as recording:
+    with open_video(video, topic=topic) as recording:
         parsed = parse_box(box, recording.width, recording.height)
         size = recording.width, recording.height
         loaded = load_model(load)

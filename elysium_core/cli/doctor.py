@@ -72,6 +72,9 @@ def _extras() -> Iterator[Check]:
         "sentencepiece", pip_line("sentencepiece", "protobuf") + ", for tokenizers that are a tokenizer.model"
     )
     yield _package("accelerate", pip_line("accelerate", "tensorboard") + ", to train")
+    yield _package("rosbags", pip_line("rosbags") + ", to read and write bags of ROS 2")
+    yield _package("pyarrow", pip_line("pyarrow") + ", to write tracks as .parquet")
+    yield _package("supervision", pip_line("supervision") + ", for results as supervision.Detections")
     yield _package("matplotlib", pip_line("matplotlib") + ", for the plots of evaluations")
     yield _package("pycocoevalcap", pip_line("pycocoevalcap") + ", for METEOR and CIDEr")
     java = shutil.which("java")

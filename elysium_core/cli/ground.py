@@ -11,6 +11,7 @@ from elysium_core.cli.options import (
     LOAD_DEFAULTS,
     ExpressionsOption,
     JsonOption,
+    TopicOption,
     ZoomOption,
     load_model,
     with_load_options,
@@ -31,12 +32,14 @@ def command(
     image: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE", help="An image file of any kind that track reads; of an animation, its first frame."
+            metavar="IMAGE",
+            help="An image file of any kind that track reads; of an animation or a bag, its first frame.",
         ),
     ],
     expression: ExpressionsOption = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the boxes: .png or .jpg.")] = None,
     zoom: ZoomOption = False,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
@@ -48,7 +51,7 @@ def command(
         check_image_name(render)
         if is_same_file(render, [image]):
             raise ConfigError(f"{str(render)!r} is the image itself; write to another file")
-    frame = Frame(read_picture(image))
+    frame = Frame(read_picture(image, topic))
     loaded = load_model(load)
     groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):

@@ -42,17 +42,22 @@ ClipFramesOption = Annotated[
     int,
     typer.Option("--frames", min=1, max=MOST_FRAMES, help="Frames shown to the model, spread evenly over the video."),
 ]
+TopicOption = Annotated[
+    str, typer.Option("--topic", metavar="NAME", help="Image topic of a bag; not needed if there is only one.")
+]
 VideoArgument = Annotated[
     str,
-    typer.Argument(metavar="VIDEO", help="A video file, a folder of images, an image, or a camera: 0, /dev/video0."),
+    typer.Argument(
+        metavar="VIDEO", help="A video file, a folder of images, an image, a bag, or a camera: 0, /dev/video0."
+    ),
 ]
 
 LiveVideoArgument = Annotated[
     str,
     typer.Argument(
         metavar="VIDEO",
-        help="A video file, a folder of images, an image, a camera (0, /dev/video0), or the address of a live stream "
-        "(rtsp://, http://).",
+        help="A video file, a folder of images, an image, a bag of ROS 2, a camera (0, /dev/video0), or the address of "
+        "a live stream (rtsp://, http://).",
     ),
 ]
 

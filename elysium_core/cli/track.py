@@ -1,8 +1,7 @@
-"""``elysium track``: track objects in a video file, a folder of images or a camera."""
+"""``elysium track``: track objects in a video file, a folder of images, a bag or a camera."""
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,19 +14,19 @@ from elysium_core.cli.options import (
     ExpressionsOption,
     JsonOption,
     LiveVideoArgument,
+    TopicOption,
     ZoomOption,
     load_model,
     with_load_options,
 )
 from elysium_core.cli.output import Progress, say, warn
+from elysium_core.cli.track_outputs import check_outputs, open_outputs
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box, parse_box
-from elysium_core.io.files import is_same_file, is_stream
 from elysium_core.io.recording import DEFAULT_FPS, Recording
-from elysium_core.io.render import open_writer
 from elysium_core.io.stop_request import StopRequest
-from elysium_core.io.tracks import TrackWriter, require_same_run, resume_point
+from elysium_core.io.tracks import require_same_run, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import MODES, WINDOWS, LoadOptions, TrackingConfig, TrackUpdate
@@ -50,7 +49,12 @@ def command(
         typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and first box; repeatable."),
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write track lines to this .jsonl file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the tracks: lines (.jsonl), a table (.csv, .parquet) or a bag (.mcap)."
+        ),
+    ] = None,
     render: Annotated[Path | None, typer.Option("--render", "-r", help="Draw the tracks: .mp4, .gif or .png.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that wrote --out.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many frames.")] = None,
@@ -63,10 +67,11 @@ def command(
         float, typer.Option("--score-threshold", help="A box with a lower score is UNCERTAIN.")
     ] = _DEFAULTS.score_threshold,
     zoom: ZoomOption = _DEFAULTS.zoom,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
-    """Track objects, given by words or boxes, in a video or camera.
+    """Track objects, given by words or boxes, in a video, bag or camera.
 
     Each --expression, --box and --target is one target. Targets are numbered from 1:
     expressions first, then boxes, then those with both. With both, tracking starts
@@ -75,12 +80,12 @@ def command(
     """
     if resume and out is None:
         raise ConfigError("--resume needs --out, the file of the run to continue")
-    with open_video(video, fps=fps, allow_network=True) as recording:
+    with open_video(video, fps=fps, topic=topic, allow_network=True) as recording:
         if resume and recording.is_live:
             raise ConfigError(
                 f"--resume cannot be used with the camera {recording.name}: its earlier frames are not stored"
             )
-        _check_outputs(recording, out, render, resume)
+        check_outputs(recording, out, render, resume)
         targets = _read_targets(expression or [], box or [], target or [], recording)
         config = TrackingConfig(
             mode=mode,
@@ -94,7 +99,7 @@ def command(
         done_lines, done = _earlier_run(out, targets, run_note) if resume and out else ([], [])
         loaded = load_model(load)
         run_note["model"] = " ".join((Path(loaded.info.name).name, loaded.info.weights)).rstrip()
-        if out:
+        if out and done_lines:
             require_same_run(out, done_lines, run_note)
         tracker = loaded.tracker(mode=mode, config=config)
         with ExitStack() as stack:
@@ -103,8 +108,7 @@ def command(
                 tracker,
                 targets,
                 done=done,
-                lines=stack.enter_context(TrackWriter(out, done_lines, run_note)) if out else None,
-                drawing=stack.enter_context(open_writer(render, recording.fps)) if render else None,
+                outputs=open_outputs(stack, out, render, recording, done_lines, run_note),
                 emit_json=json,
                 limit=limit,
             )
@@ -136,16 +140,6 @@ def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
     if not separator:
         raise ConfigError(f"--target {text!r} has no '@' between words and box, as in 'the red mug@10,20,60,80'")
     return clean_expression(words), parse_box(box, width, height)
-
-
-def _check_outputs(recording: Recording, out: Path | None, render: Path | None, resume: bool) -> None:
-    for path in (out, render):
-        if path is not None and is_same_file(path, recording.files):
-            raise ConfigError(f"{str(path)!r} is the video itself; write to another file")
-    if out is not None and render is not None and os.path.realpath(out) == os.path.realpath(render):
-        raise ConfigError(f"{str(out)!r} is given as --out and as --render; write to two files")
-    if resume and out is not None and is_stream(out):
-        raise ConfigError(f"--resume cannot be used with {str(out)!r}, which keeps nothing of the earlier run")
 
 
 def _run_note(recording: Recording, targets: Targets, config: TrackingConfig) -> dict[str, Any]:

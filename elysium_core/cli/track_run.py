@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from elysium_core.cli.output import Progress, emit
+from elysium_core.cli.track_outputs import TrackOutputs
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.recording import Recording
-from elysium_core.io.render import FrameWriter
 from elysium_core.io.stop_request import StopRequest
-from elysium_core.io.tracks import TrackWriter
 from elysium_core.tracking.follow import follow_recording
 from elysium_core.types import Tracker, TrackState, TrackUpdate
 
 # In clip mode the boxes of a frame come when its clip is complete. A frame that waits longer has no target left.
 _LONGEST_WAIT = 64
+_NO_OUTPUTS = TrackOutputs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,7 @@ class TrackRun:
         tracker: A new tracker without targets.
         targets: What to track.
         done: Updates of an earlier run; its frames are not tracked again.
-        lines: Writer of the track lines, None to write none.
-        drawing: Writer of the annotated frames, None to write none.
+        outputs: Where the results go.
         emit_json: Also write the track lines to stdout.
         limit: Maximum number of frames to read, None for all.
 
@@ -65,8 +64,7 @@ class TrackRun:
         targets: Targets,
         *,
         done: Sequence[TrackUpdate] = (),
-        lines: TrackWriter | None = None,
-        drawing: FrameWriter | None = None,
+        outputs: TrackOutputs = _NO_OUTPUTS,
         emit_json: bool = False,
         limit: int | None = None,
     ) -> None:
@@ -74,7 +72,8 @@ class TrackRun:
         self.problem: VideoError | None = None
         self.failure = ""
         self._tracker, self._targets = tracker, targets
-        self._lines, self._drawing, self._emit_json, self._limit = lines, drawing, emit_json, limit
+        self._lines, self._drawing, self._bag = outputs.lines, outputs.drawing, outputs.bag
+        self._emit_json, self._limit = emit_json, limit
         self._done: dict[int, list[TrackUpdate]] = defaultdict(list)
         self._last_box: dict[str, Box] = {}
         self._target_of: dict[str, str] = {}
@@ -143,7 +142,7 @@ class TrackRun:
 
     def _draw_ready(self, frame: Frame) -> None:
         """Draw the frames whose updates have come, and those that have waited too long."""
-        if self._drawing is not None:
+        if self._drawing is not None or self._bag is not None:
             self._waiting.append(frame)
         if self._tracker.config.mode == "stream":
             self._answered = frame.index
@@ -171,9 +170,12 @@ class TrackRun:
         """Draw the oldest waiting frames."""
         for _ in range(count):
             frame = self._waiting.popleft()
+            updates = self._answers.get(frame.index, ())
+            if self._bag is not None:
+                self._bag.write(frame, updates)
             if self._drawing is not None:
                 scale = self._drawing.scale_for(frame.width)
-                drawn = draw_tracks(frame.image, self._answers.get(frame.index, ()), scale=scale)
+                drawn = draw_tracks(frame.image, updates, scale=scale)
                 self._drawing.write(Frame(drawn, frame.stamp_ns, frame.index))
 
     def _start_targets(self, _frame: Frame) -> None:

@@ -13,6 +13,7 @@ from elysium_core.cli.options import (
     ExpressionsOption,
     JsonOption,
     LiveVideoArgument,
+    TopicOption,
     ZoomOption,
     load_model,
     with_load_options,
@@ -40,6 +41,7 @@ def command(
     loop: Annotated[bool, typer.Option("--loop/--once", help="Start a file over at its end, or stay there.")] = True,
     fps: Annotated[float, typer.Option("--fps", help="Frame rate of a folder of images [Hz].")] = DEFAULT_FPS,
     zoom: ZoomOption = _DEFAULTS.zoom,
+    topic: TopicOption = "",
     load: LoadOptions = LOAD_DEFAULTS,
     json: JsonOption = False,
 ) -> None:
@@ -63,7 +65,7 @@ def command(
             say(f"the token is new at every start; set {TOKEN_VARIABLE} to keep one")
 
     with ExitStack() as stack:
-        recording = stack.enter_context(open_video(video, fps=fps, allow_network=True))
+        recording = stack.enter_context(open_video(video, fps=fps, topic=topic, allow_network=True))
         config = TrackingConfig(zoom=zoom, max_targets=max(_MOST_TARGETS, len(words)))
         model = load_model(load)
         for text in words:

@@ -24,6 +24,8 @@ Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _ELLIPSIS = "…"
+# Longest name of a target that is drawn beside a box [characters].
+_LONGEST_NAME = 40
 # Pillow's built-in font covers Latin script. Other text needs one of these, where installed.
 _WIDE_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
@@ -49,6 +51,15 @@ class LabelStyle:
     ground: Color
     ink: Color
     opacity: float = 1.0
+
+
+def target_name(target_id: int, words: str) -> str:
+    """Return the short name of a target for display: its words, cut at a blank, or its number."""
+    if not words:
+        return f"target {target_id}"
+    if len(words) <= _LONGEST_NAME:
+        return words
+    return words[:_LONGEST_NAME].rsplit(" ", 1)[0] + "..."
 
 
 def shorten(text: str, width: int, font_px: int) -> str:

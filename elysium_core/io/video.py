@@ -14,9 +14,10 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from elysium_core.errors import ElysiumError, ImageError, VideoError
+from elysium_core.errors import ConfigError, ElysiumError, ImageError, VideoError
 from elysium_core.frames import Frame
 from elysium_core.io.animation import open_pictures
+from elysium_core.io.bag_recording import BagRecording, is_bag
 from elysium_core.io.files import lfs_pointer
 from elysium_core.io.image import IMAGE_SUFFIXES, read_image
 from elysium_core.io.live_stream import StreamRecording, without_password
@@ -35,23 +36,27 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def open_video(
-    source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS, allow_network: bool = False
+    source: str | PathLike[str] | int, *, fps: float = DEFAULT_FPS, topic: str = "", allow_network: bool = False
 ) -> Recording:
     """Open a source of frames and check that its first frame can be read.
 
     Args:
         source: A video file; a folder of pictures (read in natural order of their
-            names: 2 before 10); a single or animated picture; or a V4L2 camera as a number,
+            names: 2 before 10); a single or animated picture; a bag of ROS 2 (a folder with
+            ``metadata.yaml``, or one ``.mcap`` or ``.db3`` file); or a V4L2 camera as a number,
             ``/dev/videoN`` or a link to it, such as those in ``/dev/v4l/by-id``. An existing
             file or folder wins over a camera number. With ``allow_network`` also the
             ``rtsp://`` or ``http://`` address of a live stream, also with TLS.
         fps: Frame rate of pictures without times [Hz].
+        topic: Image topic of a bag; "" for the only one.
         allow_network: Connect to an address. Leave it off for names that others have written, such as
             those in a data set.
 
     Raises:
         VideoError: The source is missing, empty, damaged, of an unknown format, or
             its frames are larger than :data:`~elysium_core.frames.MAX_PIXELS`.
+        ConfigError: ``topic`` is given for what is no bag.
+        BackendError: The package that reads bags is not installed (``PACKAGE_MISSING``).
 
     Example:
         >>> with open_video("kitchen.mp4") as recording:    # doctest: +SKIP
@@ -62,6 +67,12 @@ def open_video(
     if not text:
         raise VideoError("the name of the video is empty; give a file, a folder of pictures or a camera number")
     path = Path(text)
+    if is_bag(path):
+        return BagRecording(path, topic)
+    if topic:
+        raise ConfigError(
+            f"topic {topic!r} is given, but {text[:200]!r} is no bag: no folder with bag files, no .mcap or .db3"
+        )
     device = _DEVICE.fullmatch(text)
     if device and (text.startswith("/dev/") or not path.exists()):
         return CameraRecording(Path(f"/dev/video{device.group(1)}"))
@@ -222,8 +233,12 @@ class CameraRecording(Recording):
         self._container.close()
 
 
-def read_picture(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture of any kind that :func:`open_video` reads; of an animation, the first frame.
+def read_picture(path: str | PathLike[str], topic: str = "") -> NDArray[np.uint8]:
+    """Read a picture of any kind that :func:`open_video` reads; of an animation or a bag, the first frame.
+
+    Args:
+        path: The picture.
+        topic: Image topic of a bag; "" for the only one.
 
     Returns:
         RGB, uint8, shape (height, width, 3).
@@ -232,6 +247,9 @@ def read_picture(path: str | PathLike[str]) -> NDArray[np.uint8]:
         ImageError: The file is missing, damaged, too large, or not a picture.
     """
     path = Path(path)
+    if topic or is_bag(path):
+        with open_video(path, topic=topic) as bag:
+            return next(iter(bag)).image
     try:
         return read_image(path)
     except ImageError as error:

@@ -12,16 +12,20 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from elysium_core.geometry import Box
+from elysium_core.io.box_lines import (
+    LINE_WIDTH_M,
+    LINE_WIDTH_PX,
+    MARKER_LIFETIME_NS,
+    TEXT_HEIGHT_M,
+    corners,
+    is_calibrated,
+    outline_on_plane,
+)
 from elysium_core.io.overlay import target_color
 from elysium_ros.convert.messages import center_of, ns_to_duration, size_of
 from elysium_ros.perception.depth import Position
 from elysium_ros.perception.types import ObjectView
 
-# Outlines fade out by themselves when the node or the camera stops.
-_LIFETIME_NS = 1_000_000_000
-_LINE_WIDTH_M = 0.01
-_LINE_WIDTH_PX = 2.0
-_TEXT_HEIGHT_M = 0.08
 _CUBE_OPACITY = 0.4
 # rviz draws no cube without a thickness.
 _THINNEST_M = 0.01
@@ -37,11 +41,11 @@ def image_marker(header: Header, views: Sequence[ObjectView], width: int, height
         height: Image height [px].
     """
     marker = ImageMarker(header=header, ns="elysium", type=ImageMarker.LINE_LIST, action=ImageMarker.ADD)
-    marker.scale = _LINE_WIDTH_PX
-    marker.lifetime = ns_to_duration(_LIFETIME_NS)
+    marker.scale = LINE_WIDTH_PX
+    marker.lifetime = ns_to_duration(MARKER_LIFETIME_NS)
     for view, box in _with_box(views):
-        corners = [Point(x=x, y=y) for x, y in _corners(*box.to_px(width, height))]
-        for start, end in pairwise(corners):
+        points = [Point(x=x, y=y) for x, y in corners(*box.to_px(width, height))]
+        for start, end in pairwise(points):
             marker.points += [start, end]
             marker.outline_colors += [_color(view), _color(view)]
     return marker
@@ -63,8 +67,7 @@ def outline_markers(
     Returns:
         The markers, or None if the camera is not calibrated.
     """
-    k = info.k
-    if info.width == 0 or info.height == 0 or k[0] == 0 or k[4] == 0:
+    if not is_calibrated(info.k, info.width, info.height):
         return None
     markers = []
     for view in views:
@@ -72,13 +75,10 @@ def outline_markers(
         if box is None:
             markers += [_deletion(header, view, "box"), _deletion(header, view, "label")]
             continue
-        # The box is in fractions of the image, so the image may be a scaled one of what the calibration is for.
-        x1, y1, x2, y2 = box.to_px(info.width, info.height)
-        left, right = ((x - k[2]) / k[0] * distance_m for x in (x1, x2))
-        top, bottom = ((y - k[5]) / k[4] * distance_m for y in (y1, y2))
-        outline = _corners(left, top, right, bottom)
+        outline = outline_on_plane(box, info.k, info.width, info.height, distance_m)
+        left, top = outline[0]
         markers.append(_outline(header, view, [Point(x=x, y=y, z=distance_m) for x, y in outline]))
-        markers.append(_label(header, view, Point(x=left, y=top - _TEXT_HEIGHT_M, z=distance_m)))
+        markers.append(_label(header, view, Point(x=left, y=top - TEXT_HEIGHT_M, z=distance_m)))
     return MarkerArray(markers=markers)
 
 
@@ -95,7 +95,7 @@ def cube_markers(header: Header, views: Sequence[ObjectView]) -> MarkerArray:
             markers += [_deletion(header, view, "cube"), _deletion(header, view, "label")]
             continue
         x, y, z = view.position.center
-        top = y - view.position.size[1] / 2 - _TEXT_HEIGHT_M
+        top = y - view.position.size[1] / 2 - TEXT_HEIGHT_M
         markers += [_deletion(header, view, "box"), _cube(header, view, view.position)]
         markers.append(_label(header, view, Point(x=x, y=top, z=z)))
     return MarkerArray(markers=markers)
@@ -162,10 +162,6 @@ def _with_box(views: Sequence[ObjectView]) -> list[tuple[ObjectView, Box]]:
     return [(view, view.update.box) for view in views if view.update.box is not None]
 
 
-def _corners(x1: float, y1: float, x2: float, y2: float) -> list[tuple[float, float]]:
-    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
-
-
 def _color(view: ObjectView) -> ColorRGBA:
     red, green, blue = target_color(view.update.target_id)
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
@@ -175,13 +171,13 @@ def _marker(header: Header, view: ObjectView, kind: str, marker_type: int) -> Ma
     marker = Marker(header=header, ns=f"elysium/{kind}", id=view.id % 2**31, type=marker_type, action=Marker.ADD)
     marker.pose.orientation.w = 1.0
     marker.color = _color(view)
-    marker.lifetime = ns_to_duration(_LIFETIME_NS)
+    marker.lifetime = ns_to_duration(MARKER_LIFETIME_NS)
     return marker
 
 
 def _outline(header: Header, view: ObjectView, points: list[Point]) -> Marker:
     marker = _marker(header, view, "box", Marker.LINE_STRIP)
-    marker.scale.x = _LINE_WIDTH_M
+    marker.scale.x = LINE_WIDTH_M
     marker.points = points
     return marker
 
@@ -197,7 +193,7 @@ def _cube(header: Header, view: ObjectView, position: Position) -> Marker:
 def _label(header: Header, view: ObjectView, position: Point) -> Marker:
     marker = _marker(header, view, "label", Marker.TEXT_VIEW_FACING)
     marker.pose.position = position
-    marker.scale.z = _TEXT_HEIGHT_M
+    marker.scale.z = TEXT_HEIGHT_M
     marker.text = f"{view.id} {view.label}"
     return marker
 

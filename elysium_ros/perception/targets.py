@@ -8,11 +8,9 @@ from enum import Enum
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.labels import target_name
 from elysium_core.types import Tracker, TrackState, TrackUpdate
 from elysium_ros.perception.types import FrameJob, Incoming, ObjectView, StartRequest
-
-# Longest label that is drawn beside a box [characters].
-_MAX_LABEL = 40
 
 
 class EndReason(Enum):
@@ -83,7 +81,7 @@ class Target:
         self.id = target_id
         self.camera = camera
         self.expression = expression
-        self.label = _label(target_id, expression)
+        self.label = target_name(target_id, expression)
         self.tracker = tracker
         self.tracker_id = tracker_id
         self.last: TrackUpdate | None = None
@@ -188,11 +186,3 @@ class Handover:
     farewells: dict[str, list[tuple[Target, EndReason]]] = field(default_factory=dict)
     standing: StartRequest | None = None
     standing_id: int = 0
-
-
-def _label(target_id: int, words: str) -> str:
-    if not words:
-        return f"target {target_id}"
-    if len(words) <= _MAX_LABEL:
-        return words
-    return words[:_MAX_LABEL].rsplit(" ", 1)[0] + "..."

@@ -33,7 +33,10 @@ def _setting(
 class VideoSettings:
     """How a video is played as a camera; each field is a ROS parameter of the same name, read-only after start."""
 
-    source: str = _setting("", "Video file, folder of images, /dev/videoN, number of a camera, or address of a stream.")
+    source: str = _setting(
+        "", "Video file, folder of images, bag, /dev/videoN, number of a camera, or address of a stream."
+    )
+    topic: str = _setting("", "Image topic, of a bag; empty for the only one.")
     rate: float = _setting(
         0.0, "Frames a second; 0 = as recorded. Of a camera, at most this many.", limits=(0, 1000), unit="Hz"
     )
@@ -187,9 +190,12 @@ class VideoPlayer:
 
     def _play_once(self, offset_ns: int) -> int:
         """Play from the beginning to the end; return the video time at which the next round starts [ns]."""
-        video_ns = offset_ns
+        video_ns, first_ns = offset_ns, None
         for frame in self._recording:
-            video_ns = offset_ns + self._time_in_round(frame)
+            time_ns = self._time_in_round(frame)
+            # The stamps of a bag are times of day.
+            first_ns = time_ns if first_ns is None else first_ns
+            video_ns = offset_ns + time_ns - first_ns
             wanted = self._wanted_now() if self._recording.is_live else self._wait_until_due(video_ns)
             if self._stopping.is_set():
                 break

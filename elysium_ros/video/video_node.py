@@ -54,7 +54,7 @@ class VideoNode(Node):
         super().__init__("video")
         settings = VideoSettings.from_values({name: _declare(self, spec) for name, spec in VIDEO_SPECS.items()})
         self.settings = settings
-        recording = open_video(settings.source, allow_network=True)
+        recording = open_video(settings.source, topic=settings.topic, allow_network=True)
         self.finished: Future = Future()
         policy = ReliabilityPolicy.RELIABLE if settings.reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=_IMAGE_DEPTH, reliability=policy)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from elysium_core.cli import track_run
+from elysium_core.cli.track_outputs import TrackOutputs
 from elysium_core.cli.track_run import Targets, TrackRun
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -99,7 +100,9 @@ def test_answers_that_come_late_are_written_and_drawn_with_their_own_frames(vide
     ]
     with open_video(video) as recording:
         targets = Targets(["the mug"], [None])
-        run = TrackRun(recording, LateTracker(), targets, done=whole[:done], drawing=drawings, emit_json=True)
+        run = TrackRun(
+            recording, LateTracker(), targets, done=whole[:done], outputs=TrackOutputs(drawing=drawings), emit_json=True
+        )
         run.run(Silence(), Silence())
         undrawn = list(recording)
     assert [line["frame"] for line in written] == list(range(done, 12))
@@ -116,7 +119,9 @@ def test_frames_nobody_answers_do_not_pile_up(video, monkeypatch):
     tracker = LateTracker()
     tracker.step = lambda frame: drawn_so_far.append(len(drawings.frames)) or []
     with open_video(video) as recording:
-        TrackRun(recording, tracker, Targets(["mug"], [None]), drawing=drawings).run(Silence(), Silence())
+        TrackRun(recording, tracker, Targets(["mug"], [None]), outputs=TrackOutputs(drawing=drawings)).run(
+            Silence(), Silence()
+        )
     assert len(drawings.frames) == 12
     assert drawn_so_far == [0, 0, 0, *range(1, 10)]
 

@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from elysium_core.errors import BoxError, ImageError
 from elysium_core.frames import MAX_PIXELS
 from elysium_core.geometry import Box
+from elysium_core.io import image_message as image_decoding
 from elysium_core.types import TrackState, TrackUpdate
 from elysium_ros.convert import images
 from elysium_ros.convert.images import SUPPORTED_ENCODINGS, compressed_to_rgb, decode_image, image_to_rgb
@@ -313,10 +314,10 @@ def test_an_image_survives_the_way_there_and_back():
 
 
 def test_a_picture_for_which_there_is_no_memory_is_an_image_error(monkeypatch):
-    def fail(message):
+    def fail(message, convert):
         raise MemoryError("cannot allocate")
 
-    monkeypatch.setattr(images, "image_to_rgb", fail)
+    monkeypatch.setattr(image_decoding, "image_to_rgb", fail)
     with pytest.raises(ImageError) as caught:
         decode_image(image_message(np.zeros((1, 1, 3), np.uint8), Image().header))
     assert caught.value.code == "IMG_TOO_LARGE"
