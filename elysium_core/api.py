@@ -32,6 +32,7 @@ from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.instances import find_instances
+from elysium_core.tracking.live_clip import LiveClipTracker
 from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
 from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
 from elysium_core.tracking.stream import StreamTracker
@@ -269,8 +270,8 @@ class Elysium:
         """Make a tracker for one stream.
 
         Args:
-            mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
-                offline protocol.
+            mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's offline protocol;
+                ``paper`` answers a live stream in the paper's clips of 8 frames, each with its last frame.
             config: Settings; ``mode`` has priority over the mode in them.
 
         Raises:
@@ -284,7 +285,14 @@ class Elysium:
                     "time; use mode 'stream'",
                     code="MODE",
                 )
-            return ClipTracker(self.runtime, settings)
+            if mode == "clip":
+                return ClipTracker(self.runtime, settings)
+            if family.crop_sizes is not None:
+                raise ConfigError(
+                    f"mode 'paper' is not for {self.info.name!r}, which follows in crops; use mode 'stream'",
+                    code="MODE",
+                )
+            return LiveClipTracker(self.runtime, settings)
         if family.settings.by_words and settings.window == "auto":
             return WordTracker(self.runtime, settings)
         return (StreamTracker if family.crop_sizes is None else CropTracker)(self.runtime, settings)

@@ -18,7 +18,7 @@ from elysium_core.errors import BackendError, ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 
-MODES = ("stream", "clip")
+MODES = ("stream", "clip", "paper")
 WINDOWS = ("auto", "anchor", "growing")
 
 SURE_FROM = 0.3
@@ -30,8 +30,8 @@ class TrackingConfig:
     """Settings of a tracker.
 
     Attributes:
-        mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
-            offline protocol (section 4.3).
+        mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's offline protocol (section 4.3);
+            ``paper`` answers a live stream in the paper's clips, each with its last frame.
         window: Frames in a prompt in stream mode: ``anchor`` = the frame of the last certain
             box and the live frame; ``growing`` = up to ``clip_length`` frames, restarted with
             one frame of overlap; ``auto`` = the window that the checkpoint recommends.

@@ -41,6 +41,7 @@ ARGUMENTS = {
     # One argument for each node parameter about loading the model.
     **{name: spec.description for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "true: zoom into parts of the image at full resolution, for small objects; slower",
+    "clip_mode": "paper: answer clips of 8 images, each once, as the paper does, instead of each image",
     "expression": "what to track from the start, such as 'the person' or 'the bottle on the left'",
     "describe_period": "time between two descriptions of each target [s]; 0: none unless asked for",
     "cameras": "names of several cameras, separated by commas; NAME reads NAME/image",
@@ -89,6 +90,7 @@ PARAMETERS = {
     "image_transport": "image_transport",
     **{name: spec.name for name, spec in LOAD_ARGUMENTS.items()},
     "zoom": "tracking.zoom",
+    "clip_mode": "clip.mode",
     "expression": "tracking.initial_expression",
     "describe_period": "describe.period",
     "use_sim_time": "use_sim_time",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from elysium_core.errors import ElysiumError, TargetError
+from elysium_core.errors import ConfigError, ElysiumError, TargetError
 from elysium_core.tracking.newcomers import FindsAll, InstanceSearch, Known, Newcomer
 from elysium_core.types import PerceptionModel
 from elysium_ros.perception.targets import EndReason, Listener, Target, TargetEvent
@@ -64,17 +64,21 @@ class InstanceGroups:
         """The groups of a camera, of all cameras for ``""``."""
         return [group for group in self._groups.values() if not camera or group.camera == camera]
 
-    def prepare(self, model: PerceptionModel, request: StartRequest) -> InstanceSearch:
+    def prepare(self, model: PerceptionModel, request: StartRequest, mode: str = "stream") -> InstanceSearch:
         """Check a request for a group.
 
         Raises:
             TargetError: The model finds nothing by names (``TASK``), a box was given, too (``TARGET``), or there
                 are too many groups (``TARGET_LIMIT``).
-            ConfigError: There are no names or too many, or the model cannot follow a box.
+            ConfigError: There are no names or too many, the model cannot follow a box, or the mode is not ``stream``.
             ExpressionError: A name cannot be used.
         """
         if not isinstance(model, FindsAll):
             raise TargetError(f"the model {model.info.name!r} finds nothing by names; load another", code="TASK")
+        if mode != "stream":
+            raise ConfigError(
+                "all objects are followed with clip.mode stream only; change it and ask again", code="MODE"
+            )
         if request.place is not None:
             raise TargetError("a box is of one object, and names in braces ask for all; give one of the two")
         if request.add and len(self._groups) >= _MOST_GROUPS:

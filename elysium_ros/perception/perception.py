@@ -6,7 +6,7 @@ Everything here runs in the inference thread (:mod:`elysium_ros.perception.worke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -18,15 +18,8 @@ from elysium_ros.perception.camera import CameraStream, Mailbox
 from elysium_ros.perception.instance_groups import InstanceGroup, InstanceGroups, names_of_all
 from elysium_ros.perception.requests import Question, TakeBreak
 from elysium_ros.perception.targets import EndReason, Handover, Listener, Sight, Target
-from elysium_ros.perception.types import (
-    FrameJob,
-    Incoming,
-    InferenceSettings,
-    ObjectView,
-    Outputs,
-    Place,
-    StartRequest,
-)
+from elysium_ros.perception.types import FrameJob, Incoming, InferenceSettings, Outputs, Place, StartRequest
+from elysium_ros.perception.waiting_frames import Followed, WaitingFrames
 
 AUTOMATIC_PERIOD_S = 10.0
 """Time between two descriptions of one target by a model that can describe, unless it is set [s]."""
@@ -76,6 +69,7 @@ class Perception:
             mailbox.camera: CameraStream(mailbox, lambda: model.tracker(self.config.mode, self.config))
             for mailbox in mailboxes
         }
+        self._waiting = {camera: WaitingFrames() for camera in self._streams}
 
     @property
     def config(self) -> TrackingConfig:
@@ -149,7 +143,7 @@ class Perception:
         stream = self.stream(request.camera)
         camera = stream.mailbox.camera
         if names_of_all(request.expression):
-            search = self._groups.prepare(self.model, request)
+            search = self._groups.prepare(self.model, request, self.config.mode)
             self._replace(stream, request)
             self._targets_changed = True
             return self._groups.start(next(self._ids), camera, search, listener)
@@ -298,30 +292,38 @@ class Perception:
         if not self._retired:
             self._outputs.publish_description(answer)
 
-    def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
+    def _follow(self, trackers: Sequence[Tracker], job: FrameJob) -> None:
         """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
-        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
-        followed: list[tuple[Target, ObjectView]] = []
+        waiting = self._waiting[job.image.camera]
+        waiting.add(job)
+        followed: list[Followed] = []
         encode_s = generate_s = 0.0
         for tracker in trackers:
-            reported = self._step(tracker, job)
+            reported = self._step(tracker, job, waiting)
             if reported:
                 stats = tracker.stats
                 encode_s, generate_s = encode_s + stats.encode_s, generate_s + stats.generate_s
             followed += reported
         if self._retired:
             return
+        record = self._streams[job.image.camera].mailbox.record
+        record.wait_anew()  # no result is due yet of a frame that waits
+        for each, own in waiting.ready(followed, trackers):
+            record.image_answered()
+            # The times are those of the whole clip; the newest frame has them.
+            timed = replace(each, encode_s=encode_s, generate_s=generate_s) if each is job else each
+            self._publish(timed, own)
+
+    def _publish(self, job: FrameJob, followed: list[Followed]) -> None:
+        """Publish a finished frame and pass it to listeners."""
+        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
         mailbox, settings = self._streams[job.image.camera].mailbox, self._settings.depth
         if mailbox.depth is not None and settings is not None:
             located = mailbox.depth.locate(job, (view for _, view in followed), settings, self._outputs.report)
             followed = [(target, view) for (target, _), view in zip(followed, located, strict=True)]
-        for _, view in followed:
-            views.append(view)
+        views += [view for _, view in followed]
         changed, self._targets_changed = self._targets_changed, False
-        mailbox.record.image_answered()
-        self._outputs.publish(
-            replace(job, views=tuple(views), targets_changed=changed, encode_s=encode_s, generate_s=generate_s)
-        )
+        self._outputs.publish(replace(job, views=tuple(views), targets_changed=changed))
         for target, view in followed:
             target.tell(job, view)
 
@@ -344,7 +346,7 @@ class Perception:
         except ElysiumError as error:
             self._count_failure(error)
 
-    def _step(self, tracker: Tracker, job: FrameJob) -> list[tuple[Target, ObjectView]]:
+    def _step(self, tracker: Tracker, job: FrameJob, waiting: WaitingFrames) -> list[Followed]:
         """Run one tracker on a frame; return its targets with their views."""
         owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
         try:
@@ -367,7 +369,7 @@ class Perception:
             target = owners.get(update.target_id)
             if target is None:
                 continue  # it has had its farewell
-            followed.append((target, target.take(update, job)))
+            followed.append((target, target.take(update, waiting.job_of(update.frame_index))))
             if update.state is TrackState.REMOVED:
                 del self._targets[target.id]
                 self._targets_changed = True
@@ -410,6 +412,7 @@ class Perception:
     def _restart(self, stream: CameraStream, reason: EndReason, epoch: int) -> None:
         """Forget the images of a camera; after a jump in time, go on searching for what was given in words."""
         stream.restart(epoch)
+        self._waiting[stream.mailbox.camera].clear()
         if reason is EndReason.TIME_JUMP:
             self._groups.restart(stream.mailbox.camera)
         else:
