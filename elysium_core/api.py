@@ -34,6 +34,10 @@ from elysium_core.runtime import Runtime
 from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
 from elysium_core.tracking.find_parts import find_in_picture
+from elysium_core.tracking.instances import find_instances
+from elysium_core.tracking.live_clip import LiveClipTracker
+from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
+from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.word_tracker import WordTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
@@ -177,6 +181,27 @@ class Elysium:
             found = ZoomSearch(runtime).finish(picture, found, words)
         return found[""]
 
+    def find_all(
+        self, image: Frame | NDArray[np.uint8], names: Sequence[str], *, known: Sequence[Known] = ()
+    ) -> dict[str, list[Grounding]]:
+        """Find the objects of some names in one image, as many as one look shows.
+
+        Call it again with what was found as ``known`` for those that are still missing.
+
+        Args:
+            image: RGB uint8 (H, W, 3) or a frame.
+            names: Names such as ``person``.
+            known: Names and boxes of objects that are known already; they are hidden from the model.
+
+        Returns:
+            For each name, cleaned, its objects with box and score, the most certain first; uncertain ones included.
+
+        Raises:
+            ExpressionError: A name cannot be used; see :meth:`clean_words`.
+        """
+        runtime = self.runtime
+        return find_instances(runtime, as_frames(image)[0].image, split_names(names, runtime.clean_words), known)
+
     def describe(
         self, frames: Images, box: Box, frame_index: int = 0, max_new_tokens: int = 64, *, zoom: bool = False
     ) -> str:
@@ -258,8 +283,8 @@ class Elysium:
         """Make a tracker for one stream.
 
         Args:
-            mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
-                offline protocol.
+            mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's offline protocol;
+                ``paper`` answers a live stream in the paper's clips of 8 frames, each with its last frame.
             config: Settings; ``mode`` has priority over the mode in them.
 
         Raises:
@@ -273,10 +298,49 @@ class Elysium:
                     "time; use mode 'stream'",
                     code="MODE",
                 )
-            return ClipTracker(self.runtime, settings)
+            if mode == "clip":
+                return ClipTracker(self.runtime, settings)
+            if family.crop_sizes is not None:
+                raise ConfigError(
+                    f"mode 'paper' is not for {self.info.name!r}, which follows in crops; use mode 'stream'",
+                    code="MODE",
+                )
+            return LiveClipTracker(self.runtime, settings)
         if family.settings.by_words and settings.window == "auto":
             return WordTracker(self.runtime, settings)
         return (StreamTracker if family.crop_sizes is None else CropTracker)(self.runtime, settings)
+
+    def tracker_of_all(self, names: str | Sequence[str], config: TrackingConfig | None = None) -> MultiObjectTracker:
+        """Make a tracker that finds all objects of some names in one stream and follows them.
+
+        Args:
+            names: Names, or text with commas between them: ``"person, dog"``.
+            config: Settings; ``max_targets`` limits how many are followed at a time. By default 16, and what is lost
+                for two seconds is removed after two more.
+
+        Raises:
+            ConfigError: There are no names or too many (``NAMES``), or the model cannot follow a box (``MODE``).
+            ExpressionError: A name cannot be used.
+        """
+        search, settings = self.search_of_all(names), config or ALL_OBJECTS
+        if settings.mode != "stream":
+            raise ConfigError(f"all objects are followed in mode 'stream', not {settings.mode!r}", code="MODE")
+        return MultiObjectTracker(self.tracker(config=settings), search)
+
+    def search_of_all(self, names: str | Sequence[str]) -> InstanceSearch:
+        """Make a search for newcomers in one stream, for a tracker of all objects of some names.
+
+        Raises:
+            ConfigError: There are no names or too many (``NAMES``), or the model cannot follow a box (``MODE``).
+            ExpressionError: A name cannot be used.
+        """
+        if self.runtime.family.settings.by_words:
+            raise ConfigError(
+                f"{self.info.name!r} follows things by words, so it cannot tell several of one name apart; follow one "
+                "with tracker()",
+                code="MODE",
+            )
+        return InstanceSearch(self, split_names(names, self.runtime.clean_words))
 
     def warm_up(self) -> None:
         """Run every stage on blank frames, so that the first real frame is not slow."""

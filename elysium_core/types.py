@@ -18,9 +18,8 @@ from elysium_core.errors import BackendError, ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 
-MODES = ("stream", "clip")
+MODES = ("stream", "clip", "paper")
 WINDOWS = ("auto", "anchor", "growing")
-
 
 SURE_FROM = 0.3
 """Least score of a box that counts as found, if no other is set."""
@@ -31,8 +30,8 @@ class TrackingConfig:
     """Settings of a tracker.
 
     Attributes:
-        mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's
-            offline protocol (section 4.3).
+        mode: ``stream`` answers every frame as it arrives; ``clip`` is the paper's offline protocol (section 4.3);
+            ``paper`` answers a live stream in the paper's clips, each with its last frame.
         window: Frames in a prompt in stream mode: ``anchor`` = the frame of the last certain
             box and the live frame; ``growing`` = up to ``clip_length`` frames, restarted with
             one frame of overlap; ``auto`` = the window that the checkpoint recommends.
@@ -114,7 +113,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "draft_tokens": (-1, 256),
 }
 """Allowed range of each numeric field, shared with the ROS parameter table."""
-
 
 DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(TrackingConfig)}
 
@@ -210,6 +208,7 @@ class TrackUpdate:
         last_box: The last certain box, for display and search; None before the first.
         reason: Reason why there is no certain box, one short sentence; empty when TRACKED.
         described: The model's own words by which it follows a target that was given by a box alone; else empty.
+        name: The name of which this is one object, for targets that were found as one of all; else empty.
     """
 
     target_id: str
@@ -223,6 +222,7 @@ class TrackUpdate:
     last_box: Box | None = None
     reason: str = ""
     described: str = ""
+    name: str = ""
 
     def as_json(self, width: int, height: int) -> dict[str, Any]:
         """Return the fields of an output line of ``elysium track`` about a frame of this size [px]; null = no box."""
@@ -235,7 +235,7 @@ class TrackUpdate:
             "box_px": None if box is None else [round(v, 2) for v in box.to_px(width, height)],
             "score": round(self.score, 6),
             "state": self.state.value,
-        } | ({"described": self.described} if self.described else {})
+        } | {key: text for key in ("described", "name") if (text := getattr(self, key))}
 
 
 @dataclass(slots=True)

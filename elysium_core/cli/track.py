@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,8 @@ from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import require_same_run, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import MODES, WINDOWS, LoadOptions, TrackingConfig, TrackUpdate
+from elysium_core.tracking.multi_object import ALL_OBJECTS
+from elysium_core.types import MODES, WINDOWS, LoadOptions, PerceptionModel, Tracker, TrackingConfig, TrackUpdate
 
 _DEFAULTS = TrackingConfig()
 
@@ -47,6 +49,10 @@ def command(
     target: Annotated[
         list[str] | None,
         typer.Option("--target", "-t", metavar="S@X1,Y1,X2,Y2", help="One object by words and first box; repeatable."),
+    ] = None,
+    all_of: Annotated[
+        str | None,
+        typer.Option("--all", "-a", metavar="NAMES", help="Every object of these names, as in 'person, dog'."),
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help=f"{' or '.join(MODES)}.")] = _DEFAULTS.mode,
     out: Annotated[
@@ -76,32 +82,39 @@ def command(
     Each --expression, --box and --target is one target. Targets are numbered from 1:
     expressions first, then boxes, then those with both. With both, tracking starts
     from the box, and the words are used to find the object again after it was lost.
+    With --all, everything of the given names is found and followed, newcomers too.
     Ctrl-C stops after the current frame and finishes the files.
     """
     if resume and out is None:
         raise ConfigError("--resume needs --out, the file of the run to continue")
+    if all_of is not None and (expression or box or target or resume):
+        raise ConfigError("--all does not go with --expression, --box, --target or --resume; run them one by one")
     with open_video(video, fps=fps, topic=topic, allow_network=True) as recording:
         if resume and recording.is_live:
             raise ConfigError(
                 f"--resume cannot be used with the camera {recording.name}: its earlier frames are not stored"
             )
         check_outputs(recording, out, render, resume)
-        targets = _read_targets(expression or [], box or [], target or [], recording)
-        config = TrackingConfig(
+        if all_of is not None:
+            targets, base = Targets([], []), ALL_OBJECTS
+        else:
+            targets, base = _read_targets(expression or [], box or [], target or [], recording), _DEFAULTS
+        config = replace(
+            base,
             mode=mode,
             window=window,
             clip_length=clip_length,
             score_threshold=score_threshold,
-            max_targets=max(_DEFAULTS.max_targets, len(targets.expressions)),
+            max_targets=max(base.max_targets, len(targets.expressions)),
             zoom=zoom,
         )
-        run_note = _run_note(recording, targets, config)
+        run_note = _run_note(recording, targets, config, all_of)
         done_lines, done = _earlier_run(out, targets, run_note) if resume and out else ([], [])
         loaded = load_model(load)
         run_note["model"] = " ".join((Path(loaded.info.name).name, loaded.info.weights)).rstrip()
         if out and done_lines:
             require_same_run(out, done_lines, run_note)
-        tracker = loaded.tracker(mode=mode, config=config)
+        tracker = loaded.tracker(mode=mode, config=config) if all_of is None else _track_all(loaded, all_of, config)
         with ExitStack() as stack:
             run = TrackRun(
                 recording,
@@ -125,7 +138,8 @@ def command(
 def _read_targets(expressions: list[str], boxes: list[str], both: list[str], recording: Recording) -> Targets:
     if not expressions and not boxes and not both:
         raise ConfigError(
-            "say what to track: --expression 'the red mug', --box X1,Y1,X2,Y2, or --target 'the red mug@X1,Y1,X2,Y2'"
+            "say what to track: --expression 'the red mug', --box X1,Y1,X2,Y2, --target 'the red mug@X1,Y1,X2,Y2', "
+            "or --all 'person, dog'"
         )
     size = recording.width, recording.height
     words = [clean_expression(text) for text in expressions]
@@ -142,7 +156,16 @@ def _read_target(text: str, width: int, height: int) -> tuple[str, Box]:
     return clean_expression(words), parse_box(box, width, height)
 
 
-def _run_note(recording: Recording, targets: Targets, config: TrackingConfig) -> dict[str, Any]:
+def _track_all(model: PerceptionModel, names: str, config: TrackingConfig) -> Tracker:
+    # The model without weights, and those of other projects, know no names.
+    make = getattr(model, "tracker_of_all", None)
+    if make is None:
+        raise ConfigError(f"the model {model.info.name!r} finds nothing by names; --all needs another", code="MODE")
+    tracker: Tracker = make(names, config)
+    return tracker
+
+
+def _run_note(recording: Recording, targets: Targets, config: TrackingConfig, all_of: str | None) -> dict[str, Any]:
     """Return what a run tracks, and how, to compare it with the run that is resumed."""
     names = ("mode", "window", "clip_length", "score_threshold", "zoom")
     return {
@@ -151,7 +174,7 @@ def _run_note(recording: Recording, targets: Targets, config: TrackingConfig) ->
         "video": "" if recording.is_live else recording.fingerprint(),
         "fps": recording.fps,
         **{name: getattr(config, name) for name in names},
-    }
+    } | ({} if all_of is None else {"all": all_of})
 
 
 def _earlier_run(out: Path, targets: Targets, run: dict[str, Any]) -> tuple[list[str], list[TrackUpdate]]:

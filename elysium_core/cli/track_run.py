@@ -77,6 +77,7 @@ class TrackRun:
         self._done: dict[int, list[TrackUpdate]] = defaultdict(list)
         self._last_box: dict[str, Box] = {}
         self._target_of: dict[str, str] = {}
+        self._words = dict(zip(targets.ids, targets.expressions, strict=True))
         self._states: dict[str, Counter[TrackState]] = {target_id: Counter() for target_id in targets.ids}
         self._score_sum: dict[str, float] = defaultdict(float)
         self._boxes: Counter[str] = Counter()
@@ -116,8 +117,8 @@ class TrackRun:
 
     def summary(self) -> Iterator[str]:
         """Yield one line per target: the number of frames in each state, and the mean score."""
-        for target_id, expression in zip(self._targets.ids, self._targets.expressions, strict=True):
-            states = self._states[target_id]
+        for target_id, states in self._states.items():
+            expression = self._words[target_id]
             boxes = self._boxes[target_id]
             mean = f"{self._score_sum[target_id] / boxes:.2f}" if boxes else "-"
             yield (
@@ -199,13 +200,15 @@ class TrackRun:
 
     def _completed(self, update: TrackUpdate, target_of: dict[str, str] | None = None) -> TrackUpdate:
         """Return ``update`` with the id, words and last box of this run; the file of an earlier run lacks them."""
-        target_id = target_of[update.target_id] if target_of else update.target_id
+        # A target that the tracker found by itself has the tracker's id.
+        target_id = target_of.get(update.target_id, update.target_id) if target_of else update.target_id
+        self._words.setdefault(target_id, update.name)
         if update.box is not None:
             self._last_box[target_id] = update.box
         return replace(
             update,
             target_id=target_id,
-            expression=self._targets.expressions[int(target_id) - 1],
+            expression="" if update.name else self._words[target_id],
             last_box=update.last_box or self._last_box.get(target_id),
         )
 
@@ -217,7 +220,7 @@ class TrackRun:
             emit(update.as_json(width, height))
 
     def _count(self, update: TrackUpdate) -> None:
-        self._states[update.target_id][update.state] += 1
+        self._states.setdefault(update.target_id, Counter())[update.state] += 1
         self._boxes[update.target_id] += update.box is not None
         self._score_sum[update.target_id] += update.score
         if update.described:

@@ -10,6 +10,7 @@ from elysium_core.errors import ConfigError, DataError
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.description_benchmark import VideoDescription
 from elysium_core.evaluation.grounding_benchmark import ImageGrounding
+from elysium_core.evaluation.multi_object_benchmark import MultiObjectTracking
 from elysium_core.evaluation.question_benchmark import VideoQuestions
 from elysium_core.evaluation.report import Report
 from elysium_core.evaluation.run_folder import Manifest, Ranks, open_run, read_manifest
@@ -23,6 +24,7 @@ KINDS: tuple[type[Benchmark], ...] = (
     ImageGrounding,
     VideoQuestions,
     SyntheticVideo,
+    MultiObjectTracking,
 )
 BENCHMARKS = tuple(dict.fromkeys(name for kind in KINDS for name in kind.names))
 """Names of all data sets."""

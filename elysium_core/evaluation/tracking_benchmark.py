@@ -176,7 +176,7 @@ class SingleObjectTracking(Benchmark):
 def _score_threshold(request: EvalRequest) -> float:
     if request.score_threshold is not None:
         return request.score_threshold
-    return 0.0 if request.mode == "clip" else TrackingConfig().score_threshold
+    return TrackingConfig().score_threshold if request.mode == "stream" else 0.0
 
 
 def _require_same_truth(result: TrackResult, recording: LabelledRecording, path: Path) -> None:

@@ -208,7 +208,7 @@ def _label_text(canvas: _Canvas, update: TrackUpdate, ending: str) -> str:
     if update.box is not None:
         room = max(room, update.box.width * canvas.size[0])
     fixed_width, _ = label_size(f"{update.target_id}{2 * _GAP}{ending}", canvas.font_px)
-    words = drawable(_WORD_GAP.join(update.expression.split()), canvas.font_px)
+    words = drawable(_WORD_GAP.join((update.expression or update.name).split()), canvas.font_px)
     parts = (update.target_id, shorten(words, int(room) - fixed_width, canvas.font_px), ending)
     return _GAP.join(part for part in parts if part)
 

@@ -23,7 +23,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from elysium_core.errors import ElysiumError, ExpressionError
+from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.geometry import parse_box
 from elysium_core.io.image import read_image
 from elysium_core.prompt.expression import clean_expression
@@ -108,9 +108,16 @@ def _reply(response: Any, sentence: str) -> _Reply:
 
 def _track(session: _Session) -> _Reply:
     args = session.args
+    if args.all_of and (args.expression or args.box is not None):
+        raise ConfigError("--all does not go with words or --box; call twice, the second time with --add")
+    if args.all_of:
+        names = f"{{{clean_expression(args.all_of)}}}"
+        response = session.client.track(names, None, camera=args.camera, add=args.add, wait_s=args.wait)
+        return _reply(response, response.message)
     if not args.expression and args.box is None:
         raise ExpressionError(
-            "say what to track: words such as 'the person', --box X1,Y1,X2,Y2 or both", code="EXPR_EMPTY"
+            "say what to track: words such as 'the person', --box X1,Y1,X2,Y2, both, or --all 'person, dog'",
+            code="EXPR_EMPTY",
         )
     # Refused here rather than by the node: half a surrogate or a NUL would not survive the way there.
     expression = clean_expression(args.expression) if args.expression else ""
@@ -238,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
             "--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels; where cameras have names, with --camera"
         )
     sub["track"].add_argument("expression", nargs="?", default="", help="what to look for, such as 'the person'")
+    sub["track"].add_argument("--all", dest="all_of", metavar="NAMES", help="every object of them: 'person, dog'")
     sub["track"].add_argument("--add", action="store_true", help="keep following the camera's other targets")
     sub["track"].add_argument(
         "--wait", type=float, default=5.0, help="wait for the first box [s] (default: %(default)s)"

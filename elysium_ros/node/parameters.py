@@ -67,6 +67,12 @@ class Settings:
         "Recent images kept for each camera, for boxes drawn on an earlier image and for questions about a clip.",
         limits=(1, 1024), unit="images",
     )  # fmt: skip
+    clip_mode: str = parameter(
+        "clip.mode", "stream", Change.INACTIVE,
+        "stream answers every image as it arrives; paper answers clips of 8 images, each once, as the paper does, so "
+        "results come with the last image of a clip; for models that follow in whole frames (nano).",
+        choices=("stream", "paper"),
+    )  # fmt: skip
     clip_length: int = parameter(
         "clip.length", 0, Change.INACTIVE,
         "Frames the model sees at most at once, 2..32; 0 = as many as the model was trained with.",
@@ -197,8 +203,9 @@ class Settings:
         return {spec.name: attrgetter(spec.attribute)(self) for spec in SPECS.values()}
 
     def tracking_config(self) -> TrackingConfig:
-        """Return the part of the settings that belongs to a tracker; a live node always streams."""
+        """Return the part of the settings that belongs to a tracker."""
         return TrackingConfig(
+            mode=self.clip_mode,
             window=self.tracking_window,
             clip_length=self.clip_length or None,
             max_targets=self.max_objects,
@@ -232,6 +239,8 @@ class Settings:
             yield f"model.device = {self.load.device!r} is not auto, cpu, cuda or cuda:N"
         if self.load.fast_resize and self.load.vision_backend == "onnx":
             yield "model.fast_resize cannot be had with model.backend onnx; use torch or tensorrt, or set it to false"
+        if self.zoom and self.clip_mode != "stream":
+            yield "tracking.zoom = True does not go with clip.mode = 'paper'; use zoom with clip.mode stream"
         shortest, longest = RANGES["clip_length"]
         if 0 < self.clip_length < shortest:
             yield f"clip.length = {self.clip_length} is not 0 or in {shortest}..{longest} frames"

@@ -33,6 +33,7 @@ from elysium_ros.node.publishers import Publishers
 from elysium_ros.node.target_requests import EventQueue, seconds, start_target
 from elysium_ros.perception.answers import check_age, describe_place, describe_scene, describe_target, ground
 from elysium_ros.perception.inference import MODEL_TIMEOUT_S, Inference
+from elysium_ros.perception.instance_groups import InstanceGroup
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.requests import WorkerError
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
@@ -106,7 +107,9 @@ class Services:
                 self._places.release()
         return response
 
-    def _wait_for_box(self, target: Target, queue: EventQueue, wait_s: float, response: Track.Response) -> None:
+    def _wait_for_box(
+        self, target: Target | InstanceGroup, queue: EventQueue, wait_s: float, response: Track.Response
+    ) -> None:
         end_s = time.monotonic() + wait_s
         last: TargetEvent | None = None
         while (event := queue.get(end_s)) is not None:
@@ -122,7 +125,7 @@ class Services:
         response.success = False
         response.message = self._why_no_box(target, last, wait_s)
 
-    def _why_no_box(self, target: Target, last: TargetEvent | None, wait_s: float) -> str:
+    def _why_no_box(self, target: Target | InstanceGroup, last: TargetEvent | None, wait_s: float) -> str:
         going_on = f"the search goes on as target {target.id}, ~/stop ends it"
         if last is None and self._inference.state().paused:
             return f"PAUSED: inference is paused; {going_on}"
@@ -242,10 +245,12 @@ def _fill_object(event: TargetEvent, response: Track.Response) -> None:
         response.object = object_to_message(event.view, event.width, event.height)
 
 
-def _started(target: Target) -> str:
+def _started(target: Target | InstanceGroup) -> str:
+    if isinstance(target, InstanceGroup):
+        return f"following all objects of {target.expression!r} for request {target.id}, ~/stop with this id ends it"
     return f"following {target.expression!r} as target {target.id}" if target.expression else f"target {target.id}"
 
 
-def _ended(target: Target, end: EndReason) -> str:
+def _ended(target: Target | InstanceGroup, end: EndReason) -> str:
     codes = {EndReason.LOST: "NOT_FOUND", EndReason.INACTIVE: "NOT_ACTIVE"}
     return f"{codes.get(end, end.name)}: target {target.id} is no longer followed: {end.value}"

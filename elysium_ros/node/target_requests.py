@@ -15,6 +15,7 @@ from elysium_core.errors import ConfigError
 from elysium_ros.convert.messages import box_from_message, is_no_box, stamp_to_ns
 from elysium_ros.msg import Box2D
 from elysium_ros.perception.inference import Inference, NodeLife
+from elysium_ros.perception.instance_groups import InstanceGroup
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.targets import Target, TargetEvent
 from elysium_ros.perception.types import StartRequest
@@ -102,8 +103,8 @@ def seconds(value: float, name: str) -> float:
     return float(value)
 
 
-def start_target(inference: Inference, fields: StartFields, add: bool, queue: EventQueue) -> Target:
-    """Start a target and have ``queue`` take its events from its first frame on.
+def start_target(inference: Inference, fields: StartFields, add: bool, queue: EventQueue) -> Target | InstanceGroup:
+    """Start a target, or a group of them, and have ``queue`` take the events of the first from its first frame on.
 
     Args:
         inference: Where it is followed.
@@ -124,6 +125,6 @@ def start_target(inference: Inference, fields: StartFields, add: bool, queue: Ev
     return inference.call(lambda perception: perception.start(request, queue.put), abandon=_stop)
 
 
-def _stop(perception: Perception, target: Target) -> None:
+def _stop(perception: Perception, target: Target | InstanceGroup) -> None:
     if target.id in perception.active_ids:
         perception.stop(target.id)

@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 
-from elysium_core.errors import TargetError
+from elysium_core.errors import ConfigError, TargetError
 from elysium_core.types import TrackState
 from elysium_ros.action import TrackObject
 from elysium_ros.convert.messages import object_to_message
@@ -18,6 +18,7 @@ from elysium_ros.node.executors import SERVICE_QOS
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.target_requests import EventQueue, seconds, start_target
 from elysium_ros.perception.inference import Inference
+from elysium_ros.perception.instance_groups import InstanceGroup, names_of_all
 from elysium_ros.perception.targets import EndReason, Target, TargetEvent
 
 MAX_GOALS = 16
@@ -84,6 +85,8 @@ class TrackAction:
 
     def _follow(self, goal: Any, queue: EventQueue, result: TrackObject.Result) -> None:
         duration_s = seconds(goal.request.max_duration, "max_duration")
+        if names_of_all(goal.request.expression):
+            raise ConfigError("an action follows one object; names in braces ask for all: call ~/track", code="TARGET")
         target = start_target(self._inference, goal.request, True, queue)
         result.id = int(target.id)
         self._status.publish_status()
@@ -122,7 +125,7 @@ class TrackAction:
         update = event.view.update
         return update.state is TrackState.LOST and update.last_box is not None
 
-    def _stop(self, target: Target) -> None:
+    def _stop(self, target: Target | InstanceGroup) -> None:
         if target.id in self._inference.state().active_ids:
             self._node.guard.callback(self._inference.call)(lambda perception: perception.stop(target.id))
 

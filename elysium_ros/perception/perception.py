@@ -6,7 +6,7 @@ Everything here runs in the inference thread (:mod:`elysium_ros.perception.worke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,17 +15,11 @@ from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
 from elysium_ros.perception.answers import DescriptionSchedule, describe_target
 from elysium_ros.perception.camera import CameraStream, Mailbox
+from elysium_ros.perception.instance_groups import InstanceGroup, InstanceGroups, names_of_all
 from elysium_ros.perception.requests import Question, TakeBreak
 from elysium_ros.perception.targets import EndReason, Handover, Listener, Sight, Target
-from elysium_ros.perception.types import (
-    FrameJob,
-    Incoming,
-    InferenceSettings,
-    ObjectView,
-    Outputs,
-    Place,
-    StartRequest,
-)
+from elysium_ros.perception.types import FrameJob, Incoming, InferenceSettings, Outputs, Place, StartRequest
+from elysium_ros.perception.waiting_frames import Followed, WaitingFrames
 
 AUTOMATIC_PERIOD_S = 10.0
 """Time between two descriptions of one target by a model that can describe, unless it is set [s]."""
@@ -65,6 +59,7 @@ class Perception:
         self._ids = ids
         self._outputs = outputs
         self._targets: dict[int, Target] = {}
+        self._groups = InstanceGroups()
         self._targets_changed = False
         self._retired = False
         self._standing: StartRequest | None = None
@@ -74,6 +69,7 @@ class Perception:
             mailbox.camera: CameraStream(mailbox, lambda: model.tracker(self.config.mode, self.config))
             for mailbox in mailboxes
         }
+        self._waiting = {camera: WaitingFrames() for camera in self._streams}
 
     @property
     def config(self) -> TrackingConfig:
@@ -87,8 +83,8 @@ class Perception:
 
     @property
     def active_ids(self) -> list[int]:
-        """Ids of the targets that are followed or searched for, ascending; may be read from any thread."""
-        return sorted(self._targets.copy())
+        """Ids of what is followed or searched for, groups included, ascending; may be read from any thread."""
+        return sorted([*self._targets.copy(), *self._groups.ids])
 
     @property
     def parse_failures(self) -> int:
@@ -130,12 +126,15 @@ class Perception:
             for tracker in stream.trackers:
                 tracker.configure(settings.tracking)
 
-    def start(self, request: StartRequest, listener: Listener | None = None) -> Target:
+    def start(self, request: StartRequest, listener: Listener | None = None) -> Target | InstanceGroup:
         """Start following something.
 
         Args:
             request: What.
             listener: Called with every frame from the first on, and with the end.
+
+        Returns:
+            The target; for a request such as ``{person, dog}`` the group, whose targets come by themselves.
 
         Raises:
             ExpressionError, BoxError, ImageError, TargetError: The request cannot be followed; the other targets
@@ -143,12 +142,15 @@ class Perception:
         """
         stream = self.stream(request.camera)
         camera = stream.mailbox.camera
+        if names_of_all(request.expression):
+            search = self._groups.prepare(self.model, request, self.config.mode)
+            self._replace(stream, request)
+            self._targets_changed = True
+            return self._groups.start(next(self._ids), camera, search, listener)
         words = self.model.clean_words(request.expression) if request.expression or request.place is None else ""
         place = None if request.place is None else self._find_place(stream, request.place, request.stamp_ns)
-        replaced = [] if request.add else self._of(stream)
-        self._check_room(len(replaced))
-        for target in replaced:
-            self._end(target, EndReason.REPLACED)
+        self._check_room(0 if request.add else len(self._of(stream)))
+        self._replace(stream, request)
         tracker = stream.trackers[0] if place is None else stream.tracker_at(place.image)
         tracker_id = tracker.add(words, None if place is None else place.box)
         target = Target(next(self._ids), camera, words, tracker, tracker_id, place)
@@ -156,11 +158,19 @@ class Perception:
             target.listen(listener)
         self._targets[target.id] = target
         self._targets_changed = True
-        if not request.add and self._stands(stream):
-            self._standing = None
         return target
 
-    def start_standing(self, request: StartRequest) -> Target:
+    def _replace(self, stream: CameraStream, request: StartRequest) -> None:
+        """End what a request takes the place of."""
+        if request.add:
+            return
+        self._groups.end(self._groups.of(stream.mailbox.camera), EndReason.REPLACED)
+        for target in self._of(stream):
+            self._end(target, EndReason.REPLACED)
+        if self._stands(stream):
+            self._standing = None
+
+    def start_standing(self, request: StartRequest) -> Target | InstanceGroup:
         """Start following something that is searched for again after a jump in time, even if it was lost before.
 
         A target that is started instead of it, and the end of it by a request, end that.
@@ -180,7 +190,12 @@ class Perception:
         """
         if camera:
             self.stream(camera)
-        chosen = self.targets(camera) if target_id == 0 else [self.target(target_id)]
+        if target_id in self._groups:
+            chosen = [target for target in self.targets(camera) if target.group_id == target_id]
+            groups = [group for group in self._groups.of(camera) if group.id == target_id]
+        else:
+            chosen = self.targets(camera) if target_id == 0 else [self.target(target_id)]
+            groups = self._groups.of(camera) if target_id == 0 else []
         if camera and any(target.camera != camera for target in chosen):
             raise TargetError(
                 f"target {target_id} is not in camera {camera!r} but in {chosen[0].camera!r}", code="TARGET_UNKNOWN"
@@ -189,7 +204,7 @@ class Perception:
             self._end(target, EndReason.STOPPED)
         if target_id in (0, self._standing_id) and (not camera or self._stands(self.stream(camera))):
             self._standing = None
-        return [target.id for target in chosen]
+        return sorted([*self._groups.end(groups, EndReason.STOPPED), *(target.id for target in chosen)])
 
     def reset(self, reason: EndReason) -> int:
         """End all targets and forget all images; return how many targets there were."""
@@ -211,12 +226,13 @@ class Perception:
         self._retired = True
         targets, self._targets = self._targets, {}
         farewells, self._farewells = self._farewells, {}
-        return Handover(tuple(targets.values()), farewells, self._standing, self._standing_id)
+        return Handover(tuple(targets.values()), farewells, self._standing, self._standing_id, self._groups.leave())
 
     def succeed(self, left: Handover) -> None:
         """Go on with what another perception has left: targets with words are searched for again, others end."""
         self._farewells = left.farewells
         self._standing, self._standing_id = left.standing, left.standing_id
+        self._groups.move_to(self.model, left.groups)
         for target in left.targets:
             self._targets[target.id] = target
             self._search_again(target, EndReason.MODEL_FAILED)
@@ -238,6 +254,7 @@ class Perception:
         self._follow(stream.trackers, job)
         if len(stream.trackers) > 1:
             stream.drop_idle_trackers()
+        self._find_newcomers(stream, job)
 
     def report(self, error: Exception) -> None:
         """Count and log a failure that no caller waits for."""
@@ -275,34 +292,61 @@ class Perception:
         if not self._retired:
             self._outputs.publish_description(answer)
 
-    def _follow(self, trackers: Iterable[Tracker], job: FrameJob) -> None:
+    def _follow(self, trackers: Sequence[Tracker], job: FrameJob) -> None:
         """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
-        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
-        followed: list[tuple[Target, ObjectView]] = []
+        waiting = self._waiting[job.image.camera]
+        waiting.add(job)
+        followed: list[Followed] = []
         encode_s = generate_s = 0.0
         for tracker in trackers:
-            reported = self._step(tracker, job)
+            reported = self._step(tracker, job, waiting)
             if reported:
                 stats = tracker.stats
                 encode_s, generate_s = encode_s + stats.encode_s, generate_s + stats.generate_s
             followed += reported
         if self._retired:
             return
+        record = self._streams[job.image.camera].mailbox.record
+        record.wait_anew()  # no result is due yet of a frame that waits
+        for each, own in waiting.ready(followed, trackers):
+            record.image_answered()
+            # The times are those of the whole clip; the newest frame has them.
+            timed = replace(each, encode_s=encode_s, generate_s=generate_s) if each is job else each
+            self._publish(timed, own)
+
+    def _publish(self, job: FrameJob, followed: list[Followed]) -> None:
+        """Publish a finished frame and pass it to listeners."""
+        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
         mailbox, settings = self._streams[job.image.camera].mailbox, self._settings.depth
         if mailbox.depth is not None and settings is not None:
             located = mailbox.depth.locate(job, (view for _, view in followed), settings, self._outputs.report)
             followed = [(target, view) for (target, _), view in zip(followed, located, strict=True)]
-        for _, view in followed:
-            views.append(view)
+        views += [view for _, view in followed]
         changed, self._targets_changed = self._targets_changed, False
-        mailbox.record.image_answered()
-        self._outputs.publish(
-            replace(job, views=tuple(views), targets_changed=changed, encode_s=encode_s, generate_s=generate_s)
-        )
+        self._outputs.publish(replace(job, views=tuple(views), targets_changed=changed))
         for target, view in followed:
             target.tell(job, view)
 
-    def _step(self, tracker: Tracker, job: FrameJob) -> list[tuple[Target, ObjectView]]:
+    def _find_newcomers(self, stream: CameraStream, job: FrameJob) -> None:
+        """Start to follow what the groups of a camera find in a frame; it is published from the next frame on."""
+        camera, tracker = stream.mailbox.camera, stream.trackers[0]
+        room = self.config.max_targets - len(self._targets)
+        try:
+            for group, found in self._groups.newcomers(camera, job, self._of(stream), room):
+                if self._retired:
+                    return
+                sight = Sight(job.image, job.frame, found.box)
+                target = Target(next(self._ids), camera, found.name, tracker, tracker.add(box=found.box), sight)
+                target.group_id = group.id
+                if group.listener is not None:
+                    target.listen(group.listener)
+                    group.listener = None
+                self._targets[target.id] = target
+                self._targets_changed = True
+        except ElysiumError as error:
+            self._count_failure(error)
+
+    def _step(self, tracker: Tracker, job: FrameJob, waiting: WaitingFrames) -> list[Followed]:
         """Run one tracker on a frame; return its targets with their views."""
         owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
         try:
@@ -325,7 +369,7 @@ class Perception:
             target = owners.get(update.target_id)
             if target is None:
                 continue  # it has had its farewell
-            followed.append((target, target.take(update, job)))
+            followed.append((target, target.take(update, waiting.job_of(update.frame_index))))
             if update.state is TrackState.REMOVED:
                 del self._targets[target.id]
                 self._targets_changed = True
@@ -368,6 +412,11 @@ class Perception:
     def _restart(self, stream: CameraStream, reason: EndReason, epoch: int) -> None:
         """Forget the images of a camera; after a jump in time, go on searching for what was given in words."""
         stream.restart(epoch)
+        self._waiting[stream.mailbox.camera].clear()
+        if reason is EndReason.TIME_JUMP:
+            self._groups.restart(stream.mailbox.camera)
+        else:
+            self._groups.end(self._groups.of(stream.mailbox.camera), reason)
         for target in self._of(stream):
             if reason is EndReason.TIME_JUMP:
                 self._search_again(target, reason)
@@ -378,6 +427,9 @@ class Perception:
             self.start_standing(replace(standing, add=True))
 
     def _search_again(self, target: Target, reason: EndReason) -> None:
+        if target.group_id:  # its group finds it again
+            self._dismiss(target, reason)
+            return
         tracker = self._streams[target.camera].trackers[0]
         try:
             target.search_again(tracker, tracker.add(target.expression))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -65,6 +66,7 @@ class Target:
         label: Short name for display: the words, cut at a blank, or the id.
         last: Newest update; None before its first frame.
         sight: Newest frame in which it had a box, at first the one in which it was given; None if never.
+        group_id: The request for all objects of some names that it was found for; 0 for a target of its own.
 
     Args:
         target_id: The node's id, >= 1, unique over all cameras and never reused.
@@ -86,6 +88,7 @@ class Target:
         self.tracker_id = tracker_id
         self.last: TrackUpdate | None = None
         self.sight = sight
+        self.group_id = 0
         self._listeners: list[Listener] = []
         self._description, self._description_stamp_ns = "", 0
         # Whether it was found when that last changed; None before the first time.
@@ -180,9 +183,11 @@ class Handover:
         farewells: Targets whose end was not published yet, by camera.
         standing: What is searched for again after a jump in time.
         standing_id: The target made for it.
+        groups: Requests for all objects of some names, by id.
     """
 
     targets: tuple[Target, ...] = ()
     farewells: dict[str, list[tuple[Target, EndReason]]] = field(default_factory=dict)
     standing: StartRequest | None = None
     standing_id: int = 0
+    groups: dict[int, Any] = field(default_factory=dict)

@@ -101,3 +101,15 @@ def test_what_is_painted_over_is_doubted_within_ten_frames(real, recording):
 
 def _box(recording, number: int, index: int) -> Box:
     return Box(*(float(value) for value in recording.boxes[number, index]))
+
+
+def test_it_finds_and_follows_both_persons_of_a_name(real):
+    woman = read_image(PACKAGED_PHOTOS / "astronaut.jpg")
+    pair = np.concatenate([woman, woman[:, ::-1]], axis=1)
+    tracker = real.tracker_of_all("people")
+    for index in range(3):
+        updates = tracker.step(Frame(pair, index=index))
+    sides = sorted(update.box.center[0] > 0.5 for update in updates)
+    assert sides == [False, True]
+    assert {update.name for update in updates} == {"person"}
+    assert {update.state for update in updates} == {TrackState.TRACKED}

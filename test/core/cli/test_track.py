@@ -21,7 +21,9 @@ from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
-from elysium_core.types import ModelInfo, TrackingConfig, TrackUpdate
+from elysium_core.tracking.multi_object import MultiObjectTracker
+from elysium_core.tracking.newcomers import InstanceSearch, split_names
+from elysium_core.types import Grounding, ModelInfo, TrackingConfig, TrackUpdate
 
 IDENTITY = ("--model", "identity")
 BOX = ("--box", "0.1,0.2,0.5,0.6")
@@ -402,3 +404,42 @@ def test_an_end_asked_for_behind_ctrl_c_changes_nothing():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set
+
+
+class AllModel(IdentityModel):
+    """Finds one thing of each name, each at its own place."""
+
+    def find_all(self, image, names, *, known=()):
+        return {
+            name: [Grounding(Box(0.1 + 0.4 * number, 0.2, 0.3 + 0.4 * number, 0.6), 0.9)]
+            for number, name in enumerate(names)
+        }
+
+    def tracker_of_all(self, names, config=None):
+        wanted = split_names(names, self.clean_words)
+        return MultiObjectTracker(IdentityTracker(config), InstanceSearch(self, wanted))
+
+
+def test_all_objects_of_names_are_followed_and_every_line_names_its_object(elysium, video, monkeypatch, tmp_path):
+    monkeypatch.setattr("elysium_core.cli.track.load_model", lambda _: AllModel())
+    out, drawn = tmp_path / "all.jsonl", tmp_path / "all.png"
+    outcome = elysium("track", video, "--all", "person, dog", "--json", "--out", out, "--render", drawn)
+    assert outcome.code == 0
+    assert [(line["target"], line["name"]) for line in outcome.lines[:2]] == [("1", "person"), ("2", "dog")]
+    assert len(outcome.lines) == 2 * FRAMES
+    assert drawn.exists()
+    assert [update.target_id for update in read_tracks(out)] == ["1", "2"] * FRAMES
+    told = elysium("track", video, "--all", "person, dog").out
+    assert [line.split(":")[0] for line in told.splitlines()] == ["1  person", "2  dog"]
+
+
+@pytest.mark.parametrize("other", [("-e", "the mug"), BOX, ("--resume", "--out", "x.jsonl")])
+def test_all_goes_with_nothing_else(elysium, video, other):
+    outcome = elysium("track", video, "--all", "person", *other)
+    assert outcome.code == 2
+    assert "--all" in outcome.err
+
+
+def test_all_needs_a_model_that_finds_things_and_stream_mode(elysium, video):
+    assert elysium("track", video, "--all", "person", *IDENTITY).code == 2
+    assert elysium("track", video, "--all", "cat", "--mode", "clip", "--model", "nano").code == 2
