@@ -51,15 +51,15 @@ def read_image(path: str | PathLike[str], annotated: Size | None = None) -> NDAr
             :data:`~elysium_core.frames.MAX_PIXELS`, or has another shape than annotated (``IMG_SIZE``).
     """
     path = Path(path)
-    if not _is_file(path):
+    if not is_file(path):
         raise ImageError(f"there is no image file {str(path)[:_LONGEST_NAME]!r}", code="IMG_MISSING")
     return _read(path, repr(str(path)), annotated)
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: str | PathLike[str]) -> bool:
     """Return whether there is such a file; False for a name that no file can have."""
     try:
-        return path.is_file()
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False
 

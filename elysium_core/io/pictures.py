@@ -13,10 +13,9 @@ from PIL import Image
 
 from elysium_core.errors import ImageError
 from elysium_core.frames import Frame, is_address
-from elysium_core.io.image import from_pil
+from elysium_core.io.image import from_pil, is_file
+from elysium_core.io.live_stream import without_password
 from elysium_core.io.video import read_picture
-
-_LONGEST_ADDRESS = 200
 
 
 def as_frames(images: object) -> list[Frame]:
@@ -45,9 +44,9 @@ def _pixels(picture: Any) -> Any:
     """Return the array of a PIL image or of a picture file; anything else as it is, for :class:`Frame` to judge."""
     if isinstance(picture, Image.Image):
         return from_pil(picture)
-    if isinstance(picture, str) and is_address(picture):
+    if isinstance(picture, str) and is_address(picture) and not is_file(picture):
         raise ImageError(
-            f"{picture[:_LONGEST_ADDRESS]!r} is an address, and nothing is downloaded here; save the picture to a file "
+            f"{without_password(picture)!r} is an address, and nothing is downloaded here; save the picture to a file "
             "and give its path",
             code="IMG_ADDRESS",
         )

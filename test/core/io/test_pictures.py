@@ -129,3 +129,12 @@ def test_a_path_may_be_that_of_any_picture_that_the_command_line_reads(tmp_path,
     (frame,) = as_frames(tmp_path / name)
     assert (frame.width, frame.height) == (40, 30)
     assert np.abs(frame.image.astype(int) - GRADIENT).mean() < 8
+
+
+def test_an_address_is_shown_without_its_password_and_a_file_of_that_name_is_read(tmp_path, monkeypatch):
+    with pytest.raises(ImageError) as caught:
+        as_frames("https://me:secret@a.b/c.png?token=secret")
+    assert "secret" not in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "data:1.png", GRADIENT)
+    assert len(as_frames("data:1.png")) == 1
