@@ -25,7 +25,7 @@ from elysium_core.families.elysium_loader import from_checkpoint
 from elysium_core.families.loaders import LoadedModel, load_model
 from elysium_core.frames import Clip, Frame, require_frame
 from elysium_core.geometry import Box
-from elysium_core.io.image import as_frames
+from elysium_core.io.pictures import as_frames
 from elysium_core.io.sampling import MOST_FRAMES
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question

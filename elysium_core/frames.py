@@ -83,9 +83,9 @@ def is_address(text: str) -> bool:
 def _remedy(value: object) -> str:
     """Return how to make an RGB array of something else that people have pictures in."""
     if isinstance(value, str) and is_address(value):
-        return "; nothing is downloaded: save the picture, and read it with elysium_core.io.image.read_image(path)"
+        return "; nothing is downloaded: save the picture, and read it with elysium_core.io.video.read_picture(path)"
     if isinstance(value, str | PathLike):
-        return "; read the picture with elysium_core.io.image.read_image(path)"
+        return "; read the picture with elysium_core.io.video.read_picture(path)"
     if hasattr(value, "getbands"):  # a PIL image, without an import of PIL
         return "; convert the picture: np.array(picture.convert('RGB'))"
     return ""

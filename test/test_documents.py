@@ -292,13 +292,13 @@ def test_commands_that_a_document_shows_exist(document: Path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_parameters_and_launch_arguments_that_a_document_names_exist(document: Path):
-    from elysium_ros.node.parameters import SPECS
+    from elysium_ros.node.parameters import ALIASES, SPECS
 
     groups = "|".join(sorted({name.partition(".")[0] for name in SPECS if "." in name}))
     text = document.read_text(encoding="utf-8")
     named = {name for span in spans(text) for name in re.findall(rf"^(?:{groups})\.[a-z_]+$", span)}
     api = {f"model.{name}" for name in definitions(ROOT / "elysium_core" / "api.py")}
-    assert named - set(SPECS) - api - {"model.safetensors"} == set()
+    assert named - {*SPECS, *ALIASES} - api - {"model.safetensors"} == set()
     launched = {name for span in spans(text) for name in re.findall(r"^(\w+):=\S*$", span)}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "launch").glob("*.py"))
     assert {name for name in launched if f'"{name}"' not in sources} == set()

@@ -108,14 +108,17 @@ def _read_manifest(manifest: Path) -> dict[str, str]:
     """Return the listed hashes by file name."""
     try:
         lines = read_settings_text(manifest).splitlines()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ModelFileError(f"cannot read {manifest}: {error.strerror}") from error
+    except ValueError as error:
         raise ModelFileError(f"cannot read {manifest}: {error}") from error
     listed: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = _MANIFEST_LINE.fullmatch(line)
         if match is None or Path(match[2]).is_absolute() or ".." in Path(match[2]).parts:
             raise ModelFileError(f"{manifest}, line {number}: {line[:80]!r} is not a sha256 and a name in this folder")
-        listed[match[2]] = match[1].lower()
+        # `find . -type f` gives names that begin with "./".
+        listed[Path(match[2]).as_posix()] = match[1].lower()
     return listed
 
 

@@ -22,7 +22,7 @@ from elysium_core.frames import Frame
 from elysium_core.io.files import is_same_file
 from elysium_core.io.image import check_image_name, write_image
 from elysium_core.io.overlay import draw_tracks
-from elysium_core.io.video import read_picture
+from elysium_core.io.pictures import as_frames
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, LoadOptions, TrackState, TrackUpdate
 
@@ -51,7 +51,7 @@ def command(
         check_image_name(render)
         if is_same_file(render, [image]):
             raise ConfigError(f"{str(render)!r} is the image itself; write to another file")
-    frame = Frame(read_picture(image, topic))
+    frame = Frame(read_picture(image, topic)) if topic else as_frames(image)[0]
     loaded = load_model(load)
     groundings = [loaded.ground(frame, text, zoom=zoom) for text in expressions]
     for text, grounding in zip(expressions, groundings, strict=True):

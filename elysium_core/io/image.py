@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from elysium_core.errors import ImageError
-from elysium_core.frames import MAX_PIXELS, Frame, is_address
+from elysium_core.frames import MAX_PIXELS, Frame
 from elysium_core.io.files import atomic_path, lfs_pointer
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
@@ -52,15 +51,15 @@ def read_image(path: str | PathLike[str], annotated: Size | None = None) -> NDAr
             :data:`~elysium_core.frames.MAX_PIXELS`, or has another shape than annotated (``IMG_SIZE``).
     """
     path = Path(path)
-    if not _is_file(path):
+    if not is_file(path):
         raise ImageError(f"there is no image file {str(path)[:_LONGEST_NAME]!r}", code="IMG_MISSING")
     return _read(path, repr(str(path)), annotated)
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: str | PathLike[str]) -> bool:
     """Return whether there is such a file; False for a name that no file can have."""
     try:
-        return path.is_file()
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False
 
@@ -88,41 +87,17 @@ def image_size(path: str | PathLike[str], annotated: Size | None = None) -> Size
         return (picture.height, picture.width) if turned else picture.size
 
 
-def as_frames(images: object) -> list[Frame]:
-    """Return one picture, or several, as frames.
-
-    Args:
-        images: A :class:`~elysium_core.frames.Frame`, an RGB uint8 array (height, width, 3), a PIL image, the path of
-            a picture, or a sequence of those; an array (N, height, width, 3) is one, too.
-
-    Returns:
-        At least one frame; those that were none are numbered from 0.
+def from_pil(picture: Image.Image) -> NDArray[np.uint8]:
+    """Return an opened picture as :func:`read_image` returns one.
 
     Raises:
-        ImageError: There is no picture, one cannot be read or is no RGB picture, or it is the address of one
-            (``IMG_ADDRESS``).
+        ImageError: Its file is damaged, it has more than :data:`~elysium_core.frames.MAX_PIXELS`, or its pixels are
+            floating point numbers.
     """
-    single = isinstance(images, Frame | str | bytes | PathLike) or getattr(images, "ndim", 4) != 4
-    several: list[object] = list(images) if isinstance(images, Iterable) and not single else [images]
-    if not several:
-        raise ImageError("there is no frame; give at least one image or frame")
-    return [each if isinstance(each, Frame) else Frame(_pixels(each), index=i) for i, each in enumerate(several)]
-
-
-def _pixels(picture: Any) -> Any:
-    """Return the array of a PIL image or of a picture file; anything else as it is, for :class:`Frame` to judge."""
-    if isinstance(picture, Image.Image):
-        name = f"of PIL ({picture.mode}, {picture.width}x{picture.height} px)"
-        with _image_errors(name):
-            _check_size(name, picture.width, picture.height)
-            return as_rgb(ImageOps.exif_transpose(picture))
-    if isinstance(picture, str) and is_address(picture):
-        raise ImageError(
-            f"{picture[:_LONGEST_NAME]!r} is an address, and nothing is downloaded here; save the picture to a file "
-            "and give its path",
-            code="IMG_ADDRESS",
-        )
-    return read_image(picture) if isinstance(picture, str | PathLike) else picture
+    name = f"of PIL ({picture.mode}, {picture.width}x{picture.height} px)"
+    with _image_errors(name):
+        _check_size(name, picture.width, picture.height)
+        return as_rgb(ImageOps.exif_transpose(picture))
 
 
 def _read(source: Path | io.BytesIO, name: str, annotated: Size | None) -> NDArray[np.uint8]:

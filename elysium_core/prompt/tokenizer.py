@@ -17,8 +17,8 @@ from elysium_core.prompt.conversation import Prompt
 _REMEMBERED = 512
 # Those of the largest published vocabularies have some 20 MB.
 _LARGEST_FILE_BYTES = 256 << 20
-# Endings of the files that transformers may read for a tokenizer: tokenizer.json, vocab.json, merges.txt, ...
-_ENDINGS = (".json", ".model", ".txt", ".jinja")
+# Files that transformers may read for a tokenizer.
+_FILES = ("*.json", "*.model", "*.jinja", "merges*", "vocab*")
 
 
 class TextTokenizer:
@@ -146,9 +146,7 @@ class TextTokenizer:
 
 def _check_files(folder: Path) -> None:
     """Refuse folders for which transformers would print a long, unclear error or run code from the folder."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix not in _ENDINGS or path.is_dir():
-            continue
+    for path in [path for pattern in _FILES for path in folder.glob(pattern) if not path.is_dir()]:
         try:
             check_inside(path, folder)
             check_plain(path, _LARGEST_FILE_BYTES)

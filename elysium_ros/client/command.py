@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.geometry import parse_box
-from elysium_core.io.image import read_image
+from elysium_core.io.pictures import as_frames
 from elysium_core.prompt.expression import clean_expression
 from elysium_ros.client.tracker_client import STATES, TRANSITIONS, NoAnswerError, TrackerClient, spinning
 from elysium_ros.convert.messages import as_plain, box_to_message, header_at, image_message
@@ -141,7 +141,7 @@ def _ground(session: _Session) -> _Reply:
     args = session.args
     image = None
     if args.image:
-        image = image_message(read_image(args.image), header_at(0, "file"))
+        image = image_message(as_frames(args.image)[0].image, header_at(0, "file"))
     response = session.client.ground(clean_expression(args.expression), image, camera=args.camera)
     found = zip(response.boxes, response.scores, strict=True)
     lines = [

@@ -285,6 +285,21 @@ def test_a_damaged_manifest(signed, line):
     refuse(signed, "SHA256SUMS, line 1")
 
 
+def test_names_in_a_manifest_may_begin_as_find_writes_them(signed):
+    path = signed / "SHA256SUMS"
+    path.write_text(path.read_text().replace("  ", "  ./"))
+    load_checkpoint(signed)
+    flip_last_bit(signed / "model.safetensors")
+    refuse(signed, "model.safetensors", "SHA256SUMS", code="MODEL_HASH")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_a_manifest_that_cannot_be_read_is_not_taken_for_none(signed, make):
+    (signed / "SHA256SUMS").unlink()
+    make(signed / "SHA256SUMS")
+    refuse(signed, "cannot read", "SHA256SUMS")
+
+
 def test_a_manifest_that_does_not_exist(folder, tmp_path):
     refuse(folder, tmp_path / "nothing", manifest=tmp_path / "nothing")
 

@@ -26,6 +26,13 @@ from elysium_core.vision.onnx_export import ONNX_NAME, describe_graph
 IDENTITY = ("--model", "identity")
 
 
+def test_ground_reads_no_address_and_says_so(elysium):
+    outcome = elysium("ground", "https://me:secret@example.org/a.jpg", "-e", "the mug", *IDENTITY, "--json")
+    assert (outcome.code, outcome.lines[0]["error"]["code"]) == (2, "IMG_ADDRESS")
+    assert "example.org" in outcome.err
+    assert "secret" not in outcome.err
+
+
 def test_ground_answers_every_expression(elysium, image):
     outcome = elysium("ground", image, "-e", "the mug", "-e", "the  dog", *IDENTITY, "--json")
     assert outcome.code == 0

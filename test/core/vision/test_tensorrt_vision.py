@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +220,29 @@ def test_the_first_use_on_a_gpu_builds_in_the_cache_and_the_second_finds_it(cach
     assert used == 2 * [(cached_graph.parent / "none" / "vision.engine", used[0][1])]
     assert len(built) == 1
     assert stale_reason(*used[0]) == ""
+
+
+def test_gpus_that_share_a_cache_keep_their_own_engines(cached_graph, network, monkeypatch):
+    """Both have one compute capability: an engine of the other one would be loaded, and be slow or fail."""
+    gpu, built, used = ["NVIDIA L4 8.9"], [], []
+    fake = SimpleNamespace(__name__="tensorrt", __version__="10.0")
+    for module in (tensorrt_engine, vision_choice):
+        monkeypatch.setattr(module, "import_tensorrt", lambda: fake)
+    monkeypatch.setattr(vision_choice, "_device", lambda network: CUDA)
+    monkeypatch.setattr(vision_choice, "graph_precision", lambda network: "float32")
+    monkeypatch.setattr(vision_choice, "gpu_kind", lambda device: gpu[0])
+    monkeypatch.setattr(vision_choice, "TensorrtVision", lambda engine, *rest, **named: used.append(engine))
+    monkeypatch.setattr(tensorrt_engine._Build, "__init__", lambda self, *how: None)
+    monkeypatch.setattr(tensorrt_engine._Build, "run", lambda self, *how: built.append(gpu[0]) or gpu[0].encode())
+    for name in ("NVIDIA L4 8.9", "NVIDIA RTX 4090 8.9", "NVIDIA L4 8.9", "NVIDIA RTX 4090 8.9"):
+        gpu[0] = name
+        build_vision("tensorrt", network)
+        assert used[-1].read_bytes() == name.encode()
+    assert built == ["NVIDIA L4 8.9", "NVIDIA RTX 4090 8.9"]
+    # As if one were copied into the place of the other.
+    shutil.copytree(used[0].parent, used[1].parent, dirs_exist_ok=True)
+    build_vision("tensorrt", network)
+    assert used[-1].read_bytes() == b"NVIDIA RTX 4090 8.9"
 
 
 @needs_builder
