@@ -28,6 +28,7 @@ BENCHMARKS = (
     Verb("depth", "bench.depth", "Errors of the positions that depth gives, in scenes with known geometry."),
     Verb("data", "bench.data", "Frames a second that the clip generator draws."),
     Verb("curation", "bench.curation", "Yield and purity of curated tracks, and memory, on video with known tracks."),
+    Verb("box_passes", "bench.box_passes", "Passes a frame for boxes in motion, by grammar and number of targets."),
     Verb("qwen_estimate", "bench.qwen_estimate", "Memory and frame rate of Qwen-VL models, computed."),
     Verb("lasot", "bench.lasot", "Scores of trackers without a model on LaSOT's annotations."),
 )
