@@ -29,6 +29,7 @@ BENCHMARKS = (
     Verb("crowds", "bench.crowds", "Generated recordings of several objects of one name, for elysium eval mot."),
     Verb("data", "bench.data", "Frames a second that the clip generator draws."),
     Verb("curation", "bench.curation", "Yield and purity of curated tracks, and memory, on video with known tracks."),
+    Verb("box_passes", "bench.box_passes", "Passes a frame for boxes in motion, by grammar and number of targets."),
     Verb("qwen_estimate", "bench.qwen_estimate", "Memory and frame rate of Qwen-VL models, computed."),
     Verb("lasot", "bench.lasot", "Scores of trackers without a model on LaSOT's annotations."),
 )

@@ -134,7 +134,7 @@ def random_runtime(size: DecoderSize, device: torch.device, dtype: torch.dtype, 
         BackendError: The device has too little memory (``MEMORY``).
     """
     _check_memory(size, device, dtype)
-    tokenizer = _bench_tokenizer()
+    tokenizer = bench_tokenizer()
     llm = LlamaSize.from_dict(
         {
             "vocab_size": max(size.vocab, tokenizer.vocab_size),
@@ -182,7 +182,7 @@ def random_visual_tokens(runtime: Runtime, frames: int, tokens: int) -> list[tor
     return list(drawn.to(weight.device, weight.dtype))
 
 
-def _bench_tokenizer() -> TextTokenizer:
+def bench_tokenizer() -> TextTokenizer:
     """Return a tokenizer that needs about as many tokens for a box as LLaMA's."""
     texts = [*tokenizer_corpus(sprite_names()[:NAMES]), PUBLISHED_SYSTEM_TEXT]
     with tempfile.TemporaryDirectory(prefix="elysium-bench-") as folder:

@@ -99,16 +99,22 @@ class TextTokenizer:
                 f"0..{embeddings - 1} only; put the tokenizer that the model was trained with into its folder"
             )
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+    def _encode(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Token ids, and the place of each in the text."""
+        encoded = self._backend.encode(text, add_special_tokens=False)
+        return tuple(encoded.ids), tuple(encoded.offsets)
 
     def encode_piece(self, text: str) -> list[int]:
         """Ids of a prompt piece. Every piece begins with BOS, if there is one, as in the published model."""
-        return [*(() if self.bos_id is None else (self.bos_id,)), *self._cached(text)]
+        return [*(() if self.bos_id is None else (self.bos_id,)), *self._cached(text)[0]]
 
     def encode_answer(self, text: str) -> list[int]:
         """Ids of an answer or a further question, without BOS and EOS."""
-        return list(self._cached(text))
+        return list(self._cached(text)[0])
+
+    def places(self, text: str) -> tuple[tuple[int, int], ...]:
+        """Begin and end in a text of each token of :meth:`encode_answer`; a blank before a word may belong to it."""
+        return self._cached(text)[1]
 
     def encode_prompt(self, prompt: Prompt) -> list[list[int]]:
         """Ids of every piece of a prompt."""

@@ -52,17 +52,9 @@ class NumberTokens:
         """The digit that a token stands for; an empty string if the token is no digit."""
         return self._digits.get(token, "")
 
-    def runs(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Begin and end (exclusive) of each number in a token sequence, as indices of tokens."""
-        runs: list[tuple[int, int]] = []
-        for index, token in enumerate(token_ids):
-            if token not in self._numerals:
-                continue
-            if runs and runs[-1][1] == index:
-                runs[-1] = runs[-1][0], index + 1
-            else:
-                runs.append((index, index + 1))
-        return runs
+    def is_number(self, token: int) -> bool:
+        """Whether a token is digits and nothing else; a blank may stand before them."""
+        return token in self._numerals
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,6 @@ from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.tracking.box_tree import COORDINATES, NO_TREE, Residuals, TreeBudget, grow, number_tokens
 
 _OPEN_NUMBER = re.compile(r"[0-9]+\Z")
-_DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,15 +109,17 @@ class AnswerDraft:
         return None
 
     def _fields(self, text: str, ids: Sequence[int]) -> list[tuple[slice, tuple[int, int]]] | None:
-        """Places of the grammar's numbers in a text, and in its token ids; None if digits and tokens do not match.
+        """Places of the grammar's numbers in a text, and in its token ids; None if a token holds more than a number.
 
-        Other digits, as in ``bbox_2d`` or in a label, are left out.
+        Other digits, as in ``bbox_2d`` or in a label, do not matter, in whatever tokens they are.
         """
-        every, runs = list(_DIGITS.finditer(text)), self._numbers.runs(ids)
-        if len(every) != len(runs):
-            return None
-        run_at = {match.start(): run for match, run in zip(every, runs, strict=True)}
-        return [(field, run_at[field.start]) for field in self._grammar.numbers(text)]
+        places, fields = self._tokenizer.places(text), []
+        for field in self._grammar.numbers(text):
+            run = [token for token, (begin, end) in enumerate(places) if begin < field.stop and end > field.start]
+            if not run or not all(self._numbers.is_number(ids[token]) for token in run):
+                return None
+            fields.append((field, (run[0], run[-1] + 1)))
+        return fields
 
     def _with_predictions(self, last: _LastDraft, said: Sequence[int]) -> str | None:
         """The last guess with the numbers that the model predicted; None if tokens and numbers do not match."""
