@@ -151,7 +151,7 @@ class BagRecording(Recording):
             # rosbags checks little: damaged bags show as errors of struct, zstd, SQLite and of its own.
             reason = printable(str(error) or type(error).__name__, 160).rstrip(".")
             raise VideoError(
-                f"the bag {self.name!r} is damaged or cut off ({reason}); repair it with: {_repair(self.files)}",
+                f"the bag {self.name!r} cannot be read ({reason}); if it is cut off, repair it: {_repair(self.files)}",
                 code="BAG_DAMAGED",
             ) from error
 

@@ -287,6 +287,19 @@ def test_rviz_follows_the_name_of_the_node(namespace: str, name: str, cameras: s
 
 
 @pytest.mark.ros_install
+def test_clicks_in_the_image_of_the_camera_reach_the_click_node() -> None:
+    from launch import LaunchContext
+
+    node = load("track").clicks(arguments(image="/camera/color/image_raw", camera_info="/camera/color/camera_info"))
+    context = LaunchContext()
+    pairs = [[context.perform_substitution(part[0]) for part in pair] for pair in node._Node__remappings]
+    assert dict(pairs) == {
+        "camera_info": "/camera/color/camera_info",
+        "image_mouse_left": "/camera/color/image_raw_mouse_left",
+    }
+
+
+@pytest.mark.ros_install
 @pytest.mark.parametrize("name", LAUNCH_FILES)
 def test_all_arguments_are_shown(name: str) -> None:
     from launch import LaunchDescription
