@@ -109,6 +109,7 @@ class BagRecording(Recording):
                     self.read += 1
                     yield frame
                 index += 1
+        self.is_cut = self.is_cut or index < (self.frame_count or 0)
 
     def fingerprint(self) -> str:
         """Return digits that differ for different images: those of the files, and the topic."""
