@@ -54,6 +54,7 @@ ARGUMENTS = {
     "rviz_config": "configuration of rviz; that of the package if empty",
     "fixed_frame": "fixed frame of rviz; the camera's optical frame shows the markers",
     "foxglove": "true: start foxglove_bridge",
+    "clicks": "true: follow what is clicked in rviz or rqt_image_view",
     "viewer": "true: serve a web page to watch and control the node; the log has its address",
     "viewer_host": "address that the page is served on; 0.0.0.0 = all networks, then with a token",
     "viewer_port": "port of the page",
@@ -73,6 +74,7 @@ SWITCHES = (
         "autostart",
         "rviz",
         "foxglove",
+        "clicks",
         "viewer",
         "fastdds",
         "exit_at_end",
@@ -117,6 +119,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         actions.append(if_installed("rviz2", rviz(given)))
     if given["foxglove"] == "true":
         actions.append(if_installed("foxglove_bridge", Node(package="foxglove_bridge", executable="foxglove_bridge")))
+    if given["clicks"] == "true":
+        actions.append(clicks(given))
     if given["viewer"] == "true":
         actions.append(viewer(given))
     if given["bag"]:
@@ -254,6 +258,24 @@ def viewer(given: dict[str, str]) -> Node:
         remappings=[("image", given["image"])] if given["image"] else None,
         respawn=given["respawn"] == "true",
         respawn_delay=2.0,
+        output="screen",
+    )
+
+
+def clicks(given: dict[str, str]) -> Node:
+    """Return the node that turns clicks into targets of the tracker; of several cameras, those in the first one."""
+    parameters: dict[str, object] = {"tracker": ParameterValue(given["name"] or "elysium", value_type=str)}
+    remapped = [("camera_info", given["camera_info"])] if given["camera_info"] else []
+    if given["cameras"]:
+        parameters["camera"] = ParameterValue(camera_names(given["cameras"])[0], value_type=str)
+    elif given["image"]:
+        remapped.append(("image_mouse_left", f"{given['image']}_mouse_left"))
+    return Node(
+        package="elysium_ros",
+        executable="click_node",
+        namespace=given["namespace"] or None,
+        parameters=[parameters],
+        remappings=remapped or None,
         output="screen",
     )
 

@@ -23,6 +23,7 @@ from elysium_core.io.files import is_same_file
 from elysium_core.io.image import check_image_name, write_image
 from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.pictures import as_frames
+from elysium_core.io.video import read_picture
 from elysium_core.prompt.expression import clean_expression
 from elysium_core.types import Grounding, LoadOptions, TrackState, TrackUpdate
 

@@ -109,6 +109,7 @@ class BagRecording(Recording):
                     self.read += 1
                     yield frame
                 index += 1
+        self.is_cut = self.is_cut or index < (self.frame_count or 0)
 
     def fingerprint(self) -> str:
         """Return digits that differ for different images: those of the files, and the topic."""
@@ -151,7 +152,7 @@ class BagRecording(Recording):
             # rosbags checks little: damaged bags show as errors of struct, zstd, SQLite and of its own.
             reason = printable(str(error) or type(error).__name__, 160).rstrip(".")
             raise VideoError(
-                f"the bag {self.name!r} is damaged or cut off ({reason}); repair it with: {_repair(self.files)}",
+                f"the bag {self.name!r} cannot be read ({reason}); if it is cut off, repair it: {_repair(self.files)}",
                 code="BAG_DAMAGED",
             ) from error
 

@@ -27,6 +27,7 @@ from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.geometry import parse_box
 from elysium_core.io.pictures import as_frames
 from elysium_core.prompt.expression import clean_expression
+from elysium_ros.client.foxglove import foxglove_layout, packaged_layout
 from elysium_ros.client.tracker_client import STATES, TRANSITIONS, NoAnswerError, TrackerClient, spinning
 from elysium_ros.convert.messages import as_plain, box_to_message, header_at, image_message
 from elysium_ros.msg import Box2D, TrackedObject, TrackedObjectArray, TrackerStatus
@@ -190,6 +191,11 @@ def _objects(session: _Session) -> _Reply:
     return _Reply(True, "", {})
 
 
+def _layout(session: _Session) -> _Reply:
+    layout = foxglove_layout(packaged_layout(), session.client.tracker, session.args.camera)
+    return _Reply(True, layout.rstrip(), json.loads(layout))
+
+
 _VERBS: dict[str, tuple[Callable[[_Session], _Reply], str]] = {
     "track": (_track, "follow an object named by words, marked by a box, or both"),
     "stop": (_stop, "stop following one target, or all"),
@@ -200,6 +206,7 @@ _VERBS: dict[str, tuple[Callable[[_Session], _Reply], str]] = {
     "reset": (_reset, "drop all targets and frames"),
     "status": (_status, "show what the node is doing"),
     "objects": (_objects, "print the tracked objects of each frame as JSON lines"),
+    "layout": (_layout, "print a layout for Foxglove, with the topics and services of the node"),
     "lifecycle": (_lifecycle, "show the lifecycle state, or change it"),
 }
 
@@ -239,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(verb)
     for name in ("track", "stop", "describe", "ground"):
         sub[name].add_argument("--camera", default="", help="which camera; the only or first one if omitted")
-    sub["objects"].add_argument("--camera", default="", help="which camera, if the node's have names")
+    for name in ("objects", "layout"):
+        sub[name].add_argument("--camera", default="", help="which camera, if the node's have names")
     for name in ("track", "describe"):
         sub[name].add_argument(
             "--box", help="X1,Y1,X2,Y2: fractions 0..1 of the image, or pixels; where cameras have names, with --camera"

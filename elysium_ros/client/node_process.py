@@ -33,11 +33,20 @@ _PROFILE = Path("config") / "fastdds.xml"
 
 def packaged_profile() -> Path | None:
     """Return the file for large messages through shared memory; None where the package is not installed."""
-    source_tree = Path(__file__).resolve().parents[2] / _PROFILE
+    return packaged_file(_PROFILE)
+
+
+def packaged_file(path: Path) -> Path | None:
+    """Return a file of the sources, or of the installed package; None where it is in neither.
+
+    Args:
+        path: Its path in the repository, such as ``config/fastdds.xml``.
+    """
+    source_tree = Path(__file__).resolve().parents[2] / path
     if source_tree.is_file():
         return source_tree
     try:
-        installed = Path(get_package_share_directory("elysium_ros")) / _PROFILE
+        installed = Path(get_package_share_directory("elysium_ros")) / path
     except PackageNotFoundError:
         return None
     return installed if installed.is_file() else None

@@ -13,10 +13,10 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import ImageMarker, MarkerArray
 
-from elysium_core.errors import GPU_LOST, ElysiumError
+from elysium_core.errors import GPU_LOST, ElysiumError, ImageError
 from elysium_core.io.overlay import draw_tracks
 from elysium_ros.convert.markers import cube_markers, detections, detections_3d, image_marker, outline_markers
 from elysium_ros.convert.messages import (
@@ -85,6 +85,7 @@ class Publishers:
         self._statistics = statistics
         self._status = status
         self._vision_msgs = _optional("vision_msgs.msg")
+        self._told_uncalibrated: set[str] = set()
         # The newest message of each camera, for the one that says that no more come.
         self._newest: dict[str, TrackedObjectArray] = {}
         has_depth = parameters.settings.depth_enabled
@@ -180,9 +181,21 @@ class Publishers:
         flat = [view for view in views if view.position is None]
         info = self._cameras.calibration(job.image.camera)
         outlines = None if info is None else outline_markers(header, flat, info, settings.marker_distance_m)
+        if outlines is None and flat:
+            self._tell_uncalibrated(job.image.camera, info)
         made = [array for array in (cubes, outlines) if array is not None]
         if made:
             publisher.publish(MarkerArray(markers=[marker for array in made for marker in array.markers]))
+
+    def _tell_uncalibrated(self, camera: str, info: CameraInfo | None) -> None:
+        """Say once why somebody who waits for outlines in space sees none."""
+        if camera in self._told_uncalibrated:
+            return
+        self._told_uncalibrated.add(camera)
+        topic = self._node.resolve_topic_name(f"{camera}/camera_info" if camera else "camera_info")
+        why = "has no focal length" if info is not None else "has not come"
+        sentence = f"no boxes are drawn in space, because the calibration of the camera {why}: {topic}"
+        self._node.guard.report(ImageError(f"{sentence}; publish it, or remap camera_info", code="CAM_NO_CALIBRATION"))
 
     def _tell_news(self, job: FrameJob) -> None:
         """Log that images have begun to come, and what has become of targets; most frames have no news."""

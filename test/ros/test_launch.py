@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from elysium_core.errors import ConfigError
+from elysium_ros.client.foxglove import foxglove_layout
 from elysium_ros.client.node_process import PROFILE_VARIABLES
 from elysium_ros.node.launch_arguments import count, port, positive, switch, switches
 from elysium_ros.node.parameters import LOAD_ALIASES, LOAD_ARGUMENTS, SPECS
+from elysium_ros.srv import StopTracking, Track
 from elysium_ros.video.player import VIDEO_SPECS
 from elysium_ros.viewer.viewer_node import VIEWER_SPECS
 
@@ -141,8 +143,24 @@ def test_the_foxglove_layout_shows_each_of_its_panels_once_with_a_topic_of_the_n
             pending += [part["first"], part["second"]]
     panels = layout["configById"]
     assert sorted(shown) == sorted(panels)
-    topics = {panel.get("topicPath") or panel["imageMode"]["imageTopic"] for panel in panels.values()}
-    assert topics == {"/elysium/annotated/image", "/elysium/objects", "/elysium/status"}
+    named = set(re.findall(r'"(/elysium/[\w/]+)', json.dumps(panels)))
+    topics = {"/elysium/annotated/image", "/elysium/image_markers", "/elysium/objects", "/elysium/status"}
+    assert named == topics | {"/elysium/track", "/elysium/stop"}
+    for name, service in (("track", Track), ("stop", StopTracking)):
+        request = json.loads(panels[f"CallService!{name}"]["requestPayload"])
+        assert set(request) <= set(service.Request.get_fields_and_field_types())
+
+
+def test_the_layout_can_be_had_for_a_node_of_any_name_and_camera() -> None:
+    text = (ROOT / "config" / "foxglove_layout.json").read_text("utf-8")
+    layout = json.loads(foxglove_layout(text, "/robot/eyes", "front"))
+    named = set(re.findall(r'"(/[\w/]+)', json.dumps(layout)))
+    own = {"annotated/image", "image_markers", "objects"}
+    assert named == {f"/robot/eyes/front/{name}" for name in own} | {
+        f"/robot/eyes/{n}" for n in ("status", "track", "stop")
+    }
+    assert json.loads(layout["configById"]["CallService!track"]["requestPayload"])["camera"] == "front"
+    assert json.loads(foxglove_layout(text, "/elysium")) == json.loads(text)
 
 
 def test_a_switch_may_be_spelled_as_people_spell_it() -> None:
@@ -281,6 +299,19 @@ def test_fast_dds_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -
 def test_rviz_follows_the_name_of_the_node(namespace: str, name: str, cameras: str, topic: str | None) -> None:
     remappings = dict(load("track").rviz_remappings(namespace, name, cameras))
     assert remappings.get("/elysium/annotated/image") == topic
+
+
+@pytest.mark.ros_install
+def test_clicks_in_the_image_of_the_camera_reach_the_click_node() -> None:
+    from launch import LaunchContext
+
+    node = load("track").clicks(arguments(image="/camera/color/image_raw", camera_info="/camera/color/camera_info"))
+    context = LaunchContext()
+    pairs = [[context.perform_substitution(part[0]) for part in pair] for pair in node._Node__remappings]
+    assert dict(pairs) == {
+        "camera_info": "/camera/color/camera_info",
+        "image_mouse_left": "/camera/color/image_raw_mouse_left",
+    }
 
 
 @pytest.mark.ros_install

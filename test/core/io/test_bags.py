@@ -296,6 +296,15 @@ def test_a_bag_that_is_cut_off_is_one_sentence_or_a_shorter_recording(plugin, sh
             assert "\n" not in str(error)
 
 
+def test_messages_that_the_metadata_counts_and_the_file_lacks_are_told(tmp_path):
+    path = write_bag(tmp_path / "bag", {IMAGE: [raw(0), raw(1)]})
+    metadata = path / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 2", "message_count: 5"))
+    with open_video(path) as recording:
+        assert len(list(recording)) == 2
+        assert [code for code, _ in recording.problems()] == ["VIDEO_CUT"]
+
+
 def test_a_folder_without_metadata_names_both_remedies(tmp_path):
     path = write_bag(tmp_path / "bag", {IMAGE: [raw(0)]})
     (path / "metadata.yaml").unlink()

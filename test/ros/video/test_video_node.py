@@ -38,13 +38,14 @@ class Slides(Recording):
 
     name, width, height, fps = "slides", WIDTH, HEIGHT, float(FPS)
 
-    def __init__(self, *, is_live: bool = False, breaks: bool = False) -> None:
+    def __init__(self, *, is_live: bool = False, breaks: bool = False, start_ns: int = 0) -> None:
         self.is_live = is_live
+        self.start_ns = start_ns
         self.breaks = breaks
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(FRAMES):
-            yield Frame(gray(index), round(index * 1e9 / FPS), index)
+            yield Frame(gray(index), self.start_ns + round(index * 1e9 / FPS), index)
         if self.breaks:
             raise VideoError("the cable is out")
 
@@ -116,6 +117,13 @@ def test_stamps_go_on_when_the_video_starts_over() -> None:
     stamps = [stamp for _, stamp in seen]
     assert [index for index, _ in seen[: 2 * FRAMES]] == 2 * list(range(FRAMES))
     assert set(np.diff(stamps)) == {2_000_000}
+
+
+def test_a_bag_whose_stamps_are_times_of_day_is_played_and_started_over_at_once() -> None:
+    _, seen = play(Slides(start_ns=1_700_000_000_000_000_000), count=2 * FRAMES, stamps="video", loop=True)
+    assert [stamp for _, stamp in seen[: 2 * FRAMES]] == [
+        5_000_000_000 + n * 1_000_000_000 // FPS for n in range(2 * FRAMES)
+    ]
 
 
 def test_nothing_is_sent_before_play() -> None:
