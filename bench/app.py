@@ -26,6 +26,7 @@ BENCHMARKS = (
         "following", "bench.following", "Boxes followed in other light and colour, and doubt when the target is gone."
     ),
     Verb("depth", "bench.depth", "Errors of the positions that depth gives, in scenes with known geometry."),
+    Verb("ablation", "bench.ablation", "Trains and scores each token adapter of the paper's table 7, at small size."),
     Verb("crowds", "bench.crowds", "Generated recordings of several objects of one name, for elysium eval mot."),
     Verb("data", "bench.data", "Frames a second that the clip generator draws."),
     Verb("curation", "bench.curation", "Yield and purity of curated tracks, and memory, on video with known tracks."),

@@ -77,6 +77,7 @@ def _extras() -> Iterator[Check]:
     yield _package("supervision", pip_line("supervision") + ", for results as supervision.Detections")
     yield _package("matplotlib", pip_line("matplotlib") + ", for the plots of evaluations")
     yield _package("pycocoevalcap", pip_line("pycocoevalcap") + ", for METEOR and CIDEr")
+    yield _package("trackeval", pip_line("--no-deps", "trackeval==1.3.0") + " scipy, for HOTA, IDF1 and MOTA")
     java = shutil.which("java")
     yield Check("java", java is not None, java or "not found", "METEOR and CIDEr need a Java runtime")
 

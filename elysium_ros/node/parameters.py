@@ -70,7 +70,8 @@ class Settings:
     clip_mode: str = parameter(
         "clip.mode", "stream", Change.INACTIVE,
         "stream answers every image as it arrives; paper answers clips of 8 images, each once, as the paper does, so "
-        "results come with the last image of a clip; for models that follow in whole frames (nano).",
+        "results come with the last image of a clip, and frame_timeout has to be longer than 8 images take; for models "
+        "that follow in whole frames (nano).",
         choices=("stream", "paper"),
     )  # fmt: skip
     clip_length: int = parameter(

@@ -101,6 +101,7 @@ def elysium_settings(model: NanoModelConfig, names: Sequence[str]) -> ElysiumCon
         llm="llm",
         vision="vision",
         adapter=AdapterConfig(
+            type=model.adapter,
             in_token_num=model.patch_count,
             out_token_num=model.visual_tokens,
             num_features=model.vision_width,

@@ -27,8 +27,11 @@ from elysium_core.training.recipe_file import (
 )
 from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
-KINDS = ("vision", "language", "distil", "joint")
+KINDS = ("vision", "language", "distil", "joint", "adapter")
 """Kinds of stages; :mod:`elysium_core.training.nano.stages` has one step function for each."""
+
+ADAPTER_TYPES = ("t_selector", "none", "cross_attention", "concatenation")
+"""Token adapters that a model from scratch may have: those of the paper's table 7."""
 
 _MOST_FRAMES = 32
 
@@ -46,7 +49,9 @@ class NanoModelConfig(RecipePart):
         llm_layers: Layers of the language model.
         llm_heads: Attention heads of the language model.
         llm_mlp: Width of its MLP.
-        visual_tokens: Tokens per frame that the T-Selector keeps.
+        visual_tokens: Tokens per frame that the adapter gives.
+        adapter: Token adapter: ``t_selector`` or, for stages of the kind ``adapter`` only, another one of
+            :data:`elysium_core.network.adapters.ADAPTERS`.
         vocab_size: Most entries of the tokenizer.
         system_text: Text at the start of every prompt, with a space at its end; empty by default, to save time.
     """
@@ -61,6 +66,7 @@ class NanoModelConfig(RecipePart):
     llm_heads: Count = 4
     llm_mlp: Count = 384
     visual_tokens: Count = 24
+    adapter: Annotated[Text, one_of(ADAPTER_TYPES)] = "t_selector"
     vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
     system_text: Text = ""
 
@@ -79,6 +85,10 @@ def _model_problems(model: NanoModelConfig) -> Iterator[Problem]:
         yield ("side_px",), f"is not a multiple of model.patch_px = {model.patch_px}"
     elif model.visual_tokens > model.patch_count:
         yield ("visual_tokens",), f"must be at most {model.patch_count}, the patches of a frame"
+    elif model.adapter == "none" and model.visual_tokens != model.patch_count:
+        yield ("visual_tokens",), f"must be {model.patch_count}, all patches of a frame, without an adapter"
+    elif model.adapter == "concatenation" and model.patch_count % model.visual_tokens:
+        yield ("visual_tokens",), f"must divide {model.patch_count}, the patches of a frame, for concatenation"
     for part in ("vision", "llm"):
         width, heads = getattr(model, f"{part}_width"), getattr(model, f"{part}_heads")
         if width % (2 * heads):
@@ -150,7 +160,8 @@ class StageConfig(RecipePart):
     """One stage of a run.
 
     Attributes:
-        kind: ``vision``, ``language``, ``distil`` or ``joint`` (:mod:`elysium_core.training.nano.stages`).
+        kind: ``vision``, ``language``, ``distil``, ``joint`` or ``adapter``
+            (:mod:`elysium_core.training.nano.stages`).
         steps: Optimiser steps.
         batch_frames: Frames per step; a step has ``batch_frames / T`` clips of T frames.
         lr: Peak learning rate of everything but the vision encoder.
@@ -244,6 +255,11 @@ def _order_problems(recipe: Recipe) -> Iterator[Problem]:
         for key in ("init", "after"):
             if unknown := [other for other in getattr(stage, key) if other not in before]:
                 yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
+        if recipe.model.adapter != "t_selector" and stage.kind not in ("language", "adapter"):
+            yield (
+                ("stages", name, "kind"),
+                f"{stage.kind!r} trains a T-Selector, not model.adapter = {recipe.model.adapter!r}",
+            )
         if stage.frames and stage.frames not in data.frames:
             yield ("stages", name, "frames"), f"is not one of data.frames = {list(data.frames)}"
         if stage.objects and max(stage.objects) >= data.names:

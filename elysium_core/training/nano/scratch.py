@@ -60,7 +60,7 @@ def draw_answers(
     """
     if kind in ("vision", "distil"):
         return _patch_pictures(model, batch)
-    return _question_pictures(model, batch, tokenizer) if kind == "joint" else {}
+    return _question_pictures(model, batch, tokenizer) if kind in ("joint", "adapter") else {}
 
 
 def _question_pictures(model: TrainingModel, batch: Batch, tokenizer: TextTokenizer) -> dict[str, NDArray[np.uint8]]:

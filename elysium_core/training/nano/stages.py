@@ -1,8 +1,9 @@
-"""The four kinds of stages for training from scratch, each with one step function.
+"""The kinds of stages for training from scratch, each with one step function.
 
 ``vision``: encoder and gate learn from patches. ``language``: the decoder learns from
 oracle tokens without pixels. ``distil``: the projector learns to produce the oracle's tokens.
-``joint``: all modules together on pixels. The reasons and results are in docs/nano.md.
+``joint``: all modules together on pixels. ``adapter``: answers from pixels alone, with any token adapter; for
+comparisons of adapters. The reasons and results are in docs/nano.md.
 """
 
 from __future__ import annotations
@@ -111,6 +112,14 @@ def joint_step(model: TrainingModel, batch: Batch) -> Losses:
     return losses | {"total": batch_mean(total)}
 
 
+def adapter_step(model: TrainingModel, batch: Batch) -> Losses:
+    """Stage A: answers from pixels alone. No other loss helps, because fused tokens have no patch of their own."""
+    tokens = model.network.visual_encoder(model.transform.normalize(batch.images))
+    visual = model.network.llm_proj(model.network.adapter.adapt(tokens))
+    losses, _ = losses_of_rows(model.network.llm, batch, visual)
+    return losses | {"total": batch_mean(losses["answer"].value)}
+
+
 def _patch_total(losses: Losses) -> Tensor:
     return 0.5 * (losses["name"].value + 5 * losses["box"].value) + 0.3 * losses["gate"].value
 
@@ -189,6 +198,7 @@ STAGES: dict[str, Callable[[TrainingModel, Batch], Losses]] = {
     "language": language_step,
     "distil": distil_step,
     "joint": joint_step,
+    "adapter": adapter_step,
 }
 
 _VISION_PARTS = ("network.visual_encoder", "network.adapter", "network.llm_proj", "patch_heads")
@@ -198,6 +208,7 @@ _TRAINED: dict[str, tuple[str, ...]] = {
     "language": _LANGUAGE_PARTS,
     "distil": _VISION_PARTS,
     "joint": (*_VISION_PARTS, "network.llm", "pointing"),
+    "adapter": ("network.visual_encoder", "network.adapter", "network.llm_proj", "network.llm"),
 }
 
 

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 
 from elysium_core.data.synthetic.colors import COLORS
 from elysium_core.errors import ConfigError
+from elysium_core.prompt.layout import PromptLayout
 from elysium_core.training.nano.auxiliary import Oracle, PatchHeads, fourier, patch_centers, patch_losses
+from elysium_core.training.nano.clip_batches import BatchBuilder
+from elysium_core.training.nano.scratch import build_training_model
 from elysium_core.training.nano.stages import STAGES, oracle_selection, parameter_groups
 from elysium_core.training.pointing import PointingHeads
 
@@ -62,6 +65,23 @@ def test_gradients_reach_what_a_stage_trains_and_nothing_else(model, builder, re
     assert gradient_prefixes(model) == reached
     words = model.network.llm.model.embed_tokens.weight
     assert (words.grad is None) == (frozen_words or kind not in ("language", "joint"))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "tokens"), [("none", 16), ("cross_attention", 4), ("concatenation", 4), ("t_selector", 4)]
+)
+def test_answers_alone_teach_every_adapter(recipe, tokenizer, generator, adapter, tokens):
+    sizes = changed(recipe.model, adapter=adapter, visual_tokens=tokens)
+    model = build_training_model(changed(recipe, model=sizes), tokenizer, 0.5)
+    if adapter == "t_selector":
+        model.network.adapter.learn_by("straight_through")
+    parameter_groups(model, changed(recipe.stages["joint"], kind="adapter"))
+    model.train()
+    builder = BatchBuilder(generator, recipe.data, PromptLayout(tokenizer, ""), tokens, recipe.model.patch_px)
+    model("adapter", builder.draw(SEED, 4, 1))["total"].value.backward()
+    learnt = {"network.visual_encoder", "network.llm_proj", "network.llm"}
+    has_weights = adapter in ("cross_attention", "t_selector")
+    assert gradient_prefixes(model) == learnt | ({"network.adapter"} if has_weights else set())
 
 
 @pytest.mark.parametrize("kind", STAGES)
