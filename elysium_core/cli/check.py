@@ -29,9 +29,10 @@ def command(
 ) -> None:
     """Check a model on this machine: answers, boxes, speed and memory.
 
-    Ten generated pictures are asked about; the answers are compared with those of transformers'
-    own generate, the boxes with the true ones. The result is one sentence, or with --json one
-    JSON object. The exit code is 1 if the check failed. Send the JSON when you report a problem.
+    Ten generated pictures, of photographs in motion or drawn, are asked about; the answers are
+    compared with those of transformers' own generate, the boxes with the true ones. The result is
+    one sentence, or with --json one JSON object. The exit code is 1 if the check failed. Send the
+    JSON when you report a problem.
     """
     if model == "identity":
         raise ConfigError("model 'identity' has nothing to check; name a model with weights")

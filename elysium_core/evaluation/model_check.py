@@ -1,24 +1,28 @@
 """A check of one model on this machine: are its answers those of transformers, are its boxes sane, how fast is it.
 
-The pictures are the ten frames of a generated recording, with named objects and true boxes. Each object is asked for as
-:meth:`elysium_core.api.Elysium.ground` does it, with drafts, and by transformers' own ``generate`` with the same
-weights. Then the objects are followed together through the same frames, and passes, time and memory are measured.
+The pictures are the ten frames of a recording with named objects and true boxes: of photographs in motion, or drawn for
+a model that knows only names of drawings. Each object is asked for as :meth:`elysium_core.api.Elysium.ground` does it,
+with drafts, and by transformers' own ``generate`` with the same weights. Then all objects are followed together through
+the same frames, those that the model has no words for by their box, and passes, time and memory are measured.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 import transformers
+from numpy.typing import NDArray
 
 import elysium_core
 from elysium_core.api import Elysium
+from elysium_core.data.photos.photo_recording import draw_photo_recording
 from elysium_core.data.synthetic.demo_clip import RecordingConfig, draw_recording
 from elysium_core.device import synchronize
 from elysium_core.engine.engine import Generation
@@ -26,6 +30,7 @@ from elysium_core.errors import BackendError, ExpressionError
 from elysium_core.families.base import Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.io.image import resized
 from elysium_core.prompt.questions import REC
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
@@ -33,7 +38,7 @@ from elysium_core.tracking.draft import AnswerDraft
 PICTURES = 10
 _SEED = 7
 _TARGETS = 2
-_LONGEST_ANSWER = 64
+_LONGEST_ANSWER, _SPARE_TOKENS = 64, 16
 _RIGHT_IOU = 0.5
 # Frames that are not timed: the first ones allocate memory, and on a GPU they record passes.
 _WARM_UP = 2
@@ -70,6 +75,7 @@ class ModelCheck:
         precision: Data type and quantisation.
         decoder: How passes are run.
         versions: Versions of elysium, torch and transformers.
+        pictures: ``photos`` or ``drawings``.
         reference: Why answers were not compared; empty if they were.
         answers: Answers compared.
         identical: Answers that are equal, token for token.
@@ -93,6 +99,7 @@ class ModelCheck:
     precision: str
     decoder: str
     versions: dict[str, str]
+    pictures: str
     reference: str
     answers: int
     identical: int
@@ -133,11 +140,21 @@ class ModelCheck:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """Frames, what is asked for in them, and where it is: one list of boxes for each object, or none."""
+    """Frames, what is asked for in them, and where it is.
 
+    Attributes:
+        pictures: ``photos`` or ``drawings``.
+        frames: The frames.
+        words: What is asked for.
+        truth: One list of boxes for each of ``words``; None if they name nothing that is there.
+        others: Boxes of the objects that the model has no words for, in the first frame.
+    """
+
+    pictures: str
     frames: list[Frame]
     words: list[str]
     truth: list[list[Box]] | None
+    others: list[Box]
 
 
 def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES) -> ModelCheck:
@@ -151,7 +168,7 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
     scene = _draw_scene(model, side_px, pictures)
     seen = [model.runtime.encode_frames([frame.image])[0] for frame in scene.frames]
     answers = [[_ask(model.runtime, each, words) for words in scene.words] for each in seen]
-    compared, reference = _compare(model, scene, answers)
+    compared, reference = _compare(model, scene, seen, answers)
     ious = _ious(model.runtime, scene, seen, answers)
     passes, seconds, count = _follow(model, scene)
     found = [len(ours) for ours, _ in compared]
@@ -171,6 +188,7 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
+        pictures=scene.pictures,
         reference=reference,
         answers=len(compared),
         identical=identical,
@@ -180,9 +198,9 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
         boxes=len(boxes),
         right=sum(iou >= _RIGHT_IOU for iou in boxes),
         mean_iou=round(sum(boxes) / max(1, len(ious)), 4),
-        targets=len(scene.words),
+        targets=len(scene.words) + len(scene.others),
         passes_per_frame=round(passes, 3),
-        plain_passes_per_frame=round(len(scene.words) * statistics.mean(tokens), 3),
+        plain_passes_per_frame=round((len(scene.words) + len(scene.others)) * statistics.mean(tokens), 3),
         frames_per_second=round(count / sum(seconds), 3),
         frame_ms=round(1000 * statistics.median(seconds), 3),
         memory_bytes=_peak_memory(model.runtime.device),
@@ -191,19 +209,49 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
 
 
 def _draw_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
-    """The recording, and words for its objects that the model knows."""
+    """The recording of which the model knows more objects; photographs if it knows equally many."""
+    photos = _photo_scene(model, side_px, pictures)
+    if len(photos.words) == _TARGETS:
+        return photos
+    drawings = _drawn_scene(model, side_px, pictures)
+    best = max(photos, drawings, key=lambda scene: len(scene.words))
+    if best.words:
+        return best
+    vocabulary = model.runtime.family.settings.vocabulary
+    return replace(drawings, words=list(vocabulary[:_TARGETS]), truth=None, others=[])
+
+
+def _photo_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
+    clip = draw_photo_recording(_SEED, pictures)
+    images = [resized(image, side_px * 4 // 3, side_px) for image in clip.images]
+    return _scene(
+        model, "photos", images, {f"the {name}": boxes for name, boxes in zip(clip.names, clip.boxes, strict=True)}
+    )
+
+
+def _drawn_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
     config = RecordingConfig(
         frames=pictures, width=side_px * 4 // 3, height=side_px, objects=_TARGETS + 1, asked=_TARGETS
     )
     clip, order = draw_recording(_SEED, config)
-    frames = [Frame(image, index=index) for index, image in enumerate(clip.images)]
-    names = [f"the {clip.names[number]}" for number in order[:_TARGETS]]
-    try:
-        words = [model.clean_words(name) for name in names]
-    except ExpressionError:
-        return _Scene(frames, list(model.runtime.family.settings.vocabulary[:_TARGETS]), None)
-    truth = [[Box(*map(float, box.clip(0, 1))) for box in clip.boxes[number]] for number in order[:_TARGETS]]
-    return _Scene(frames, words, truth)
+    tracks = {f"the {clip.names[number]}": clip.boxes[number] for number in order[:_TARGETS]}
+    return _scene(model, "drawings", list(clip.images), tracks)
+
+
+def _scene(
+    model: Elysium, pictures: str, images: Sequence[NDArray[np.uint8]], tracks: Mapping[str, NDArray[np.float32]]
+) -> _Scene:
+    """A scene of images with the boxes (T, 4) of named objects."""
+    frames = [Frame(np.ascontiguousarray(image), index=index) for index, image in enumerate(images)]
+    words, truth, others = [], [], []
+    for name, boxes in tracks.items():
+        track = [Box(*map(float, box.clip(0, 1))) for box in boxes]
+        try:
+            words.append(model.clean_words(name))
+            truth.append(track)
+        except ExpressionError:
+            others.append(track[0])
+    return _Scene(pictures, frames, words, truth, others)
 
 
 def _ask(runtime: Runtime, seen: Seen, words: str) -> Generation:
@@ -213,19 +261,27 @@ def _ask(runtime: Runtime, seen: Seen, words: str) -> Generation:
     others = grammar.other_forms(_MIDDLE, steps, words)
     guess = grammar.answer([_MIDDLE], steps, words)
     draft = AnswerDraft(runtime.tokenizer, grammar, "", guess, others=others)
-    request = runtime.request(family.question(REC, words), (), draft, _LONGEST_ANSWER)
+    request = runtime.request(family.question(REC, words), (), draft, _longest_answer(runtime, seen, words))
     return runtime.new_engine().answer([request], family.opening([seen]))[0]
 
 
+def _longest_answer(runtime: Runtime, seen: Seen, words: str) -> int:
+    """Tokens that an answer may take; enough for all the boxes that are read of it."""
+    text = runtime.family.grammar.answer([_MIDDLE], seen.steps, words)
+    boxes = runtime.family.settings.most_boxes * len(runtime.tokenizer.encode_answer(text))
+    return max(_LONGEST_ANSWER, boxes + _SPARE_TOKENS)
+
+
 def _compare(
-    model: Elysium, scene: _Scene, answers: Sequence[Sequence[Generation]]
+    model: Elysium, scene: _Scene, seen: Sequence[Seen], answers: Sequence[Sequence[Generation]]
 ) -> tuple[list[tuple[list[int], list[int]]], str]:
     """Our token ids and those of transformers for the first object of each picture; or the reason against it."""
     family, words = model.runtime.family, scene.words[0]
     compared = []
     try:
-        for frame, (answer, *_) in zip(scene.frames, answers, strict=True):
-            theirs = family.generate([frame.image], family.question(REC, words), _LONGEST_ANSWER)
+        for frame, each, (answer, *_) in zip(scene.frames, seen, answers, strict=True):
+            longest = _longest_answer(model.runtime, each, words)
+            theirs = family.generate([frame.image], family.question(REC, words), longest)
             compared.append((answer.token_ids, theirs))
     except BackendError as error:
         return [], str(error)
@@ -263,6 +319,8 @@ def _follow(model: Elysium, scene: _Scene) -> tuple[float, list[float], int]:
     tracker = model.tracker()
     for words in scene.words:
         tracker.add(words)
+    for box in scene.others:
+        tracker.add(box=box)
     seconds: list[float] = []
     before = 0
     for frame in scene.frames:

@@ -28,6 +28,7 @@ _OPENED = re.compile(rf'"{_KEY}"[ \t\r\n]*:[ \t\r\n]*(\[([^\[\]{{}}"]*)(\]?))')
 _NUMBER = re.compile(r"[0-9]+")
 _FENCE = re.compile(r"([^\[\]{}`]*)```(?:json)?[ \t]*\n?(.*?)(?:```([^\[\]{}`]*))?\Z", re.DOTALL)
 _BLANK = " \t\r\n"
+_COUNTS = (2, 3, 4)
 _FENCED, _LISTED, _BARE = "```json\n[\n\t{}\n]\n```", "[\n\t{}\n]", "[{}]"
 
 
@@ -68,7 +69,9 @@ class JsonBoxGrammar:
     def other_forms(self, box: Box, steps: Steps, words: str = "") -> list[str]:
         """See :class:`elysium_core.families.base.BoxGrammar`."""
         entry = self._entry(box, steps, words)
-        return ["```json\n[]\n```", *(form.replace("{}", entry) for form in (_LISTED, _BARE)), entry, "[]"]
+        forms = ["```json\n[]\n```", *(form.replace("{}", entry) for form in (_LISTED, _BARE)), entry, "[]"]
+        # When the model goes on behind the first box, there are more objects.
+        return forms + [_FENCED.replace("{}", ",\n\t".join([entry] * count)) for count in _COUNTS]
 
     def beginning(self, boxes: Sequence[Box], steps: Steps) -> str:
         """See :class:`elysium_core.families.base.BoxGrammar`; earlier frames have no part in an answer."""

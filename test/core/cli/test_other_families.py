@@ -34,10 +34,12 @@ def test_info_tells_what_it_is(elysium, folder):
     assert "thousandths" in text
 
 
-def test_words_are_looked_for_in_a_picture(elysium, folder, pictures):
-    outcome = elysium("ground", pictures / "0000.png", "-e", "mug", "-m", folder, "--max-pixels", 4096, "--json")
+def test_words_are_looked_for_in_a_picture(elysium, taught_qwen, lessons, tmp_path):
+    Image.fromarray(lessons.picture(2)).save(tmp_path / "a.png")
+    command = ("ground", tmp_path / "a.png", "-e", lessons.MUG, "-m", taught_qwen(), "--max-pixels", 16384, "--json")
+    outcome = elysium(*command)
     assert outcome.code == 0
-    assert outcome.lines[0]["box"] is None
+    assert outcome.lines[0]["box"] == pytest.approx(list(lessons.truth(2)[lessons.MUG]), abs=0.001)
 
 
 def test_a_box_is_followed_by_the_words_that_are_told(elysium, taught_qwen, lessons, tmp_path):

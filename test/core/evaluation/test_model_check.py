@@ -19,6 +19,7 @@ def test_a_trained_model_passes(nano):
     result = check_model(nano, side_px=128, pictures=4)
     assert result.passed
     assert (result.reference, result.identical, result.answers, result.agreement) == ("", 4, 4, 1.0)
+    assert result.pictures == "drawings"
     assert result.differences == ()
     assert result.asked == 8
     assert result.right >= 6
@@ -27,6 +28,15 @@ def test_a_trained_model_passes(nano):
     assert result.memory_bytes > 10_000_000
     assert "4 of 4 answers are those of transformers" in result.sentence
     json.dumps(result.as_json(), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_a_model_of_photos_is_judged_on_photos():
+    """It has a word for one of the two objects; the other is followed by its box."""
+    result = check_model(Elysium.from_pretrained("real", device="cpu"), pictures=5)
+    assert result.passed
+    assert (result.pictures, result.asked, result.targets) == ("photos", 5, 2)
+    assert result.right >= 4
 
 
 @pytest.mark.slow
@@ -46,7 +56,7 @@ def test_an_answer_that_differs_fails_the_check(nano, monkeypatch):
 def test_random_weights_answer_as_in_transformers_but_have_no_boxes(qwen_models):
     result = check_model(qwen_models["qwen3_vl"], side_px=96, pictures=4)
     assert (result.identical, result.answers, result.boxes) == (4, 4, 0)
-    assert not result.passed
+    assert (result.pictures, result.asked, result.passed) == ("photos", 8, False)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from elysium_core.api import Elysium
 from elysium_core.engine.engine import Engine, Generation
 from elysium_core.errors import ConfigError, ExpressionError, ImageError
 from elysium_core.families.base import Family
@@ -166,21 +167,20 @@ def test_the_window_chooses_the_tracker(qwen_models, kind):
     assert caught.value.code == "MODE"
 
 
-def test_every_task_runs_on_random_weights(qwen_models):
-    """They write nothing that makes sense; what counts is that each task gets an answer."""
-    model, image = qwen_models["qwen3_vl"], noise(64, 96)
-    found = model.ground(image, "the red mug")
-    assert (found.box, found.score) == (None, 0.0)
-    assert found.reason.startswith("the answer has no box")
-    assert all(
-        isinstance(text, str)
-        for text in (
-            model.describe(image, Box(0.1, 0.1, 0.9, 0.9), max_new_tokens=4),
-            model.describe([image, image], Box(0.1, 0.1, 0.2, 0.2), max_new_tokens=4, zoom=True),
-            model.ask([image, image], "What is it?", 4, [("Who?", "Me.")]),
-            model.caption(image, 4),
-        )
-    )
+def test_every_task_answers_what_was_learnt(taught_qwen, lessons):
+    model, image, box = Elysium.from_pretrained(taught_qwen(), device="cpu"), lessons.picture(0), lessons.truth(0)
+    for words in lessons.WORDS:
+        found = model.ground(image, words, zoom=words == lessons.MUG)
+        assert found.box.iou(box[words]) > 0.98
+        assert found.score > 0.9
+    hidden = model.ground(lessons.picture(lessons.HIDDEN[0]), lessons.MUG)
+    assert (hidden.box, hidden.score, hidden.reason) == (None, 0.0, "the answer has no box for this frame")
+    assert model.describe(image, box[lessons.APPLE]) == lessons.APPLE
+    clip = [lessons.picture(frame) for frame in (7, 0)]
+    assert model.describe(clip, box[lessons.MUG], 1, zoom=True) == lessons.MUG, "of the frame of the box alone"
+    assert model.ask(image, lessons.QUESTION) == lessons.ANSWER
+    assert model.caption(image) == lessons.CAPTION_TEXT
+    assert isinstance(model.ask([image, image], "What is it?", 4, [("Who?", "Me.")]), str)
     tracker = model.tracker(config=TrackingConfig(window="anchor", max_new_tokens=16))
     tracker.add("the red mug", Box(0.1, 0.1, 0.9, 0.9))
     updates = [tracker.step(Frame(image, index=index))[0] for index in range(2)]

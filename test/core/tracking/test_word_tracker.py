@@ -75,6 +75,19 @@ def test_of_several_boxes_the_one_nearest_to_the_last_is_followed(tracker, scene
     assert follower.step(scene(7))[0].box == OTHER_MUG, "after it was lost, any may be it"
 
 
+def test_the_form_of_more_objects_is_drafted(tracker, scene, qwen_oracle):
+    follower = tracker()
+    follower.add("the teddy bear")
+    for k in range(2):
+        follower.step(scene(k))
+    more = [f'"bbox_2d": [{600 + n}, 100, 900, 400], "label": "the teddy bear"}}' for n in range(2)]
+    qwen_oracle.family.decoder.form = "```json\n[\n\t{entry},\n\t{" + ",\n\t{".join(more) + "\n]\n```"
+    before = follower.stats.llm_passes
+    assert follower.step(scene(2))[0].box == BEAR
+    # Of some seventy tokens, those of the digits alone are not known.
+    assert follower.stats.llm_passes - before <= 26
+
+
 def test_a_second_object_costs_no_more_passes_once_it_is_known(tracker, scene, qwen_oracle):
     qwen_oracle.family.decoder.form = TWO
     follower = tracker()
