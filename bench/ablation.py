@@ -6,6 +6,7 @@ alone, and finds objects by name in generated pictures that it has not seen.
 
 from __future__ import annotations
 
+import json as json_lines
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -72,11 +73,13 @@ class Score:
     Attributes:
         accuracy: Share of objects whose box has IoU >= .5 (Acc@0.5).
         right: In pictures of two objects: share of boxes that overlap the asked one more than the other.
-        seconds: Processor time of its own training [s].
+        loss: Running mean of its loss on answers at the end of its training [nats a token].
+        seconds: Processor time of its own training [s]; 0 if it was trained by an earlier command.
     """
 
     accuracy: float
     right: float
+    loss: float
     seconds: float
 
 
@@ -143,6 +146,7 @@ def train_variant(recipe: Recipe, variant: Variant, out: Path) -> tuple[Path, fl
     Returns:
         The checkpoint's folder, and the processor time that the training took, 0 if it was done before [s].
     """
+    from elysium_core.training.loop import DONE_NAME
     from elysium_core.training.nano.nano_model import export_stage
     from elysium_core.training.run import run_stage
     from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
@@ -157,9 +161,11 @@ def train_variant(recipe: Recipe, variant: Variant, out: Path) -> tuple[Path, fl
             shutil.copytree(
                 out / _SHARED / name, folder / name, ignore=shutil.ignore_patterns("settings.json", "step-*")
             )
-    begun = time.process_time()
-    run_stage(changed, list(recipe.stages)[-1], folder)
-    return export_stage(changed, folder), time.process_time() - begun
+    last, begun = list(recipe.stages)[-1], time.process_time()
+    if (folder / last / DONE_NAME).exists():
+        return export_stage(changed, folder), 0.0
+    run_stage(changed, last, folder)
+    return export_stage(changed, folder), round(time.process_time() - begun, 1)
 
 
 def score(recipe: Recipe, trained: tuple[Path, float], pictures: int) -> Score:
@@ -176,7 +182,12 @@ def score(recipe: Recipe, trained: tuple[Path, float], pictures: int) -> Score:
             if len(boxes) > 1:
                 right.append(overlaps[index] > 0 and overlaps[index] == max(overlaps))
     model.close()
-    return Score(_share(hits), _share(right), round(trained[1], 1))
+    return Score(_share(hits), _share(right), _last_loss(trained[0].parent / list(recipe.stages)[-1]), trained[1])
+
+
+def _last_loss(stage: Path) -> float:
+    lines = (stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return float(json_lines.loads(lines[-1])["answer"])
 
 
 def _pictures(recipe: Recipe, count: int) -> Iterator[tuple[NDArray[np.uint8], list[str], list[Box]]]:
@@ -210,7 +221,17 @@ def as_report(recipe: Recipe, scores: dict[Variant, Score], pictures: int) -> Re
     for each, figures in scores.items():
         kept = f"{each.tokens} of {each.patches}"
         beside = " / ".join(paper.get(each.paper, ["-"]))
-        rows.append([each.adapter, kept, percent(figures.accuracy), percent(figures.right), beside, each.paper or "-"])
+        rows.append(
+            [
+                each.adapter,
+                kept,
+                percent(figures.accuracy),
+                percent(figures.right),
+                f"{figures.loss:.3f}",
+                beside,
+                each.paper or "-",
+            ]
+        )
     stages = ", ".join(f"{name} {stage.steps} steps" for name, stage in recipe.stages.items())
     return Report(
         title="Token adapters between the vision encoder and the language model",
@@ -222,8 +243,8 @@ def as_report(recipe: Recipe, scores: dict[Variant, Score], pictures: int) -> Re
         warnings=[],
         tables=[
             Table(
-                "Acc@0.5 [%]",
-                ["adapter", "tokens", "here", "right of two", "paper, RefCOCO val", "row of the paper"],
+                "Finding by name [%], and the loss on answers in training [nats a token]",
+                ["adapter", "tokens", "Acc@0.5", "right of two", "loss", "paper, RefCOCO val", "row of the paper"],
                 rows,
                 (_NOTE,),
             )

@@ -33,6 +33,12 @@ def command(
             "--accelerate", metavar="CONFIG.yaml", help="accelerate config for several GPUs; see training/accelerate/."
         ),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", min=1, help="Train each stage on this many GPUs of this machine; starts accelerate itself."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
 ) -> None:
     """Train a model from a recipe file. The same command continues a run that was stopped."""
@@ -44,8 +50,14 @@ def command(
     if dry_run:
         say(resolved(settings))
     elif stage is not None:
+        if gpus is not None:
+            raise ConfigError("--gpus does not go with --stage, which runs in this process; leave one of the two out")
         _run_stage(settings, recipe, stage, folder)
     else:
+        if gpus is not None:
+            from elysium_core.training.acceleration import launcher_for
+
+            launcher = launcher_for(gpus, launcher, folder)
         _run_all(settings, recipe, overrides or [], folder, jobs, launcher)
 
 

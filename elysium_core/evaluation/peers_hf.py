@@ -3,12 +3,14 @@
 Two families are supported, recognised by their configuration. From open-vocabulary
 detectors (Grounding DINO, OWL-ViT ...) the best box is taken. From vision-language
 models the first box in the generated text is taken. Both see one frame at a time, so
-a target needs words.
+a target needs words. Vision-language models also describe the object in a box, from the
+frame of that box, and answer questions about a video from its middle frame.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,13 +26,14 @@ from elysium_core.errors import BackendError, BoxError, ConfigError, ModelFileEr
 from elysium_core.evaluation.peers import HF, PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.prompt.expression import clean_expression
+from elysium_core.prompt.expression import clean_expression, clean_question
 from elysium_core.types import Grounding, ModelInfo, TrackingConfig
 
 _NAME = re.compile(r"(?P<id>[^?]+)(?:\?scale=(?P<scale>[0-9]{1,5}))?")
 _DEFAULT_SCALE = 1000
 _MAX_NEW_TOKENS = 64
 _QUESTION = "Where is {expression}? Answer with its bounding box [x1, y1, x2, y2] and nothing else, each 0 to {scale}."
+_DESCRIBE = "What is in the box {box}? Its corners are [x1, y1, x2, y2], each 0 to {scale}. Answer in a few words."
 _NUMBER = r"\s*([0-9]{1,5}(?:\.[0-9]{1,6})?)\s*"
 # [1,2,3,4] and (1,2,3,4); (1,2),(3,4); {<1><2><3><4>}; <loc_1><loc_2><loc_3><loc_4>.
 _BOX_FORMS = tuple(
@@ -70,23 +73,52 @@ class HfModel(PeerModel):
         if match is None or match["scale"] == "0":
             raise ConfigError(f"{HF}{name} is not hf:ID or hf:ID?scale=N with N > 0")
         place = resolve_device(device)
-        self._grounder, network = _load(match["id"], place, int(match["scale"] or _DEFAULT_SCALE))
+        self._scale = int(match["scale"] or _DEFAULT_SCALE)
+        self._grounder, network = _load(match["id"], place, self._scale)
+        writes = isinstance(self._grounder, Writer)
         info = ModelInfo(
             name=HF + name,
             backend="transformers",
             device=device_name(place),
             precision=dtype_name(network.dtype),
-            coordinate_levels=int(match["scale"] or _DEFAULT_SCALE),
+            coordinate_levels=self._scale,
             clip_length=1,
             parameters=sum(p.numel() for p in network.parameters()),
-            describes="none",
+            describes="frame" if writes else "none",
         )
-        super().__init__(info, "it only grounds words: use it with --task rsot or a refcoco benchmark")
+        ability = "does not follow boxes: use it with --task rsot or video-reg, a refcoco benchmark or questions"
+        if not writes:
+            ability = "only grounds words: use it with --task rsot or a refcoco benchmark"
+        super().__init__(info, f"it {ability}")
 
     def ground(self, image: Frame | NDArray[np.uint8], expression: str, *, zoom: bool = False) -> Grounding:
         """Find one expression in one image; ``zoom`` is ignored."""
         pixels = image.image if isinstance(image, Frame) else image
         return self._grounder.find(pixels, clean_expression(expression))
+
+    def describe(self, frames: Frame | Sequence[Frame], box: Box, frame_index: int = 0, *, zoom: bool = False) -> str:
+        """Describe the object in a box from the frame of that box alone; ``zoom`` is ignored.
+
+        Raises:
+            BackendError: The model is a detector.
+        """
+        corners = "[" + ", ".join(str(round(value * self._scale)) for value in box) + "]"
+        clip = [frames] if isinstance(frames, Frame) else list(frames)
+        return self._writer().write(clip[frame_index].image, _DESCRIBE.format(box=corners, scale=self._scale))
+
+    def ask(self, frames: Frame | Sequence[Frame], question: str, *, history: Sequence[tuple[str, str]] = ()) -> str:
+        """Answer a question about a video from its middle frame; earlier questions are not known to the model.
+
+        Raises:
+            BackendError: The model is a detector.
+        """
+        clip = [frames] if isinstance(frames, Frame) else list(frames)
+        return self._writer().write(clip[len(clip) // 2].image, clean_question(question))
+
+    def _writer(self) -> Writer:
+        if not isinstance(self._grounder, Writer):
+            raise self._refusal()
+        return self._grounder
 
     def tracker(self, mode: str = "stream", config: TrackingConfig | None = None) -> HfTracker:
         """Make a tracker that grounds the words anew in every frame."""
@@ -173,14 +205,22 @@ class Writer:
     @torch.inference_mode()
     def find(self, image: NDArray[np.uint8], expression: str) -> Grounding:
         """Generate one answer greedily and read its first box; the score of a box is always 1."""
-        question = _QUESTION.format(expression=expression, scale=self._scale)
+        text = self._generated(image, _QUESTION.format(expression=expression, scale=self._scale), special=True)
+        box = parse_written_box(text, self._scale)
+        return Grounding(box, 0.0 if box is None else 1.0, text)
+
+    @torch.inference_mode()
+    def write(self, image: NDArray[np.uint8], question: str) -> str:
+        """Answer a question about one image greedily, without special tokens."""
+        return " ".join(self._generated(image, question, special=False).split())
+
+    def _generated(self, image: NDArray[np.uint8], question: str, *, special: bool) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         prompt = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = _placed(self._processor(images=image, text=prompt, return_tensors="pt"), self._network)
         tokens = self._network.generate(**inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
-        text = self._processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
-        box = parse_written_box(text, self._scale)
-        return Grounding(box, 0.0 if box is None else 1.0, text)
+        answer = tokens[0, inputs["input_ids"].shape[1] :]
+        return str(self._processor.decode(answer, skip_special_tokens=not special))
 
 
 def _placed(inputs: Any, network: Any) -> Any:

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from elysium_core.device import resolve_device
 from elysium_core.errors import BackendError, ConfigError, pip_line
+from elysium_core.io.files import atomic_path
 from elysium_core.training.losses import Sums
 from elysium_core.training.recipe_file import one_line
 
 PRECISIONS = ("float32", "bfloat16")
 """Precisions of the computation; weights and optimiser stay in float32."""
 
+# The whole model on every GPU, as training/accelerate/data_parallel.yaml has it.
+_DATA_PARALLEL = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "mixed_precision": "bf16"}
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
 _DISTRIBUTED_VARIABLE = "WORLD_SIZE"
 
@@ -239,3 +242,34 @@ def check_launcher(path: Path) -> None:
     if not isinstance(settings, dict) or "distributed_type" not in settings:
         raise ConfigError(f"{path} is not an accelerate config: it has no distributed_type")
     require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")
+
+
+def launcher_for(gpus: int, base: Path | None, folder: Path) -> Path | None:
+    """Write the config of ``accelerate launch`` for some GPUs of this machine.
+
+    Args:
+        gpus: Number of GPUs, >= 1.
+        base: Config to start from; None = the whole model on every GPU.
+        folder: Folder of the run; the config is written into it.
+
+    Returns:
+        The config; None if one GPU is wanted and no config was given, because one process needs none.
+
+    Raises:
+        ConfigError: This machine has fewer GPUs, or the config cannot be read.
+        BackendError: A package is missing (``PACKAGE_MISSING``).
+    """
+    if (found := torch.cuda.device_count()) < gpus:
+        raise ConfigError(f"--gpus {gpus}, but this machine has {found} GPUs that torch can use")
+    if base is None and gpus == 1:
+        return None
+    require_packages()
+    if base is not None:
+        check_launcher(base)
+    settings = _DATA_PARALLEL if base is None else yaml.safe_load(base.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "accelerate.yaml"
+    with atomic_path(path) as temporary:
+        text = yaml.safe_dump({**settings, "num_machines": 1, "num_processes": gpus}, sort_keys=False)
+        temporary.write_text(text, encoding="utf-8")
+    return path

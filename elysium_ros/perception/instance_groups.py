@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from elysium_core.errors import ConfigError, ElysiumError, TargetError
 from elysium_core.tracking.newcomers import FindsAll, InstanceSearch, Known, Newcomer
@@ -44,6 +44,11 @@ class InstanceGroup:
     expression: str
     search: InstanceSearch
     listener: Listener | None = None
+
+    def take_listener(self) -> Listener | None:
+        """Return the listener, the first time; None from then on."""
+        listener, self.listener = self.listener, None
+        return listener
 
 
 class InstanceGroups:
@@ -98,8 +103,8 @@ class InstanceGroups:
         for group in groups:
             del self._groups[group.id]
             ended.append(group.id)
-            if group.listener is not None:
-                group.listener(TargetEvent(end=reason))
+            if (listener := group.take_listener()) is not None:
+                listener(TargetEvent(end=reason))
         return ended
 
     def newcomers(
@@ -133,8 +138,7 @@ class InstanceGroups:
         for group in groups.values():
             with suppress(ElysiumError):
                 if isinstance(model, FindsAll):
-                    group.search = model.search_of_all(group.search.names)
-                    self._groups[group.id] = group
+                    self._groups[group.id] = replace(group, search=model.search_of_all(group.search.names))
 
     def leave(self) -> dict[int, InstanceGroup]:
         """Let go of all groups and return them."""

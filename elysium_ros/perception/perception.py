@@ -336,11 +336,10 @@ class Perception:
                 if self._retired:
                     return
                 sight = Sight(job.image, job.frame, found.box)
-                target = Target(next(self._ids), camera, found.name, tracker, tracker.add(box=found.box), sight)
-                target.group_id = group.id
-                if group.listener is not None:
-                    target.listen(group.listener)
-                    group.listener = None
+                tracker_id = tracker.add(box=found.box)
+                target = Target(next(self._ids), camera, found.name, tracker, tracker_id, sight, group.id)
+                if (listener := group.take_listener()) is not None:
+                    target.listen(listener)
                 self._targets[target.id] = target
                 self._targets_changed = True
         except ElysiumError as error:

@@ -66,7 +66,7 @@ class Target:
         label: Short name for display: the words, cut at a blank, or the id.
         last: Newest update; None before its first frame.
         sight: Newest frame in which it had a box, at first the one in which it was given; None if never.
-        group_id: The request for all objects of some names that it was found for; 0 for a target of its own.
+        group_id: See below.
 
     Args:
         target_id: The node's id, >= 1, unique over all cameras and never reused.
@@ -75,10 +75,18 @@ class Target:
         tracker: The tracker that follows it.
         tracker_id: Its id there.
         sight: The frame in which it was given by a box; None if it was given by words.
+        group_id: The request for all objects of some names that it was found for; 0 for a target of its own.
     """
 
     def __init__(
-        self, target_id: int, camera: str, expression: str, tracker: Tracker, tracker_id: str, sight: Sight | None
+        self,
+        target_id: int,
+        camera: str,
+        expression: str,
+        tracker: Tracker,
+        tracker_id: str,
+        sight: Sight | None,
+        group_id: int = 0,
     ) -> None:
         self.id = target_id
         self.camera = camera
@@ -88,7 +96,7 @@ class Target:
         self.tracker_id = tracker_id
         self.last: TrackUpdate | None = None
         self.sight = sight
-        self.group_id = 0
+        self.group_id = group_id
         self._listeners: list[Listener] = []
         self._description, self._description_stamp_ns = "", 0
         # Whether it was found when that last changed; None before the first time.

@@ -236,6 +236,23 @@ class TestHub:
         assert update.box == Box(0.25, 0, 0.5, 1)
         assert tracker.stats.parse_failures == {"no box in the answer": 1}
 
+    def test_a_writing_model_describes_from_the_frame_of_the_box_and_answers_from_the_middle_one(
+        self, writer_folder, monkeypatch
+    ):
+        model, frames, asked = HfModel(f"{writer_folder}?scale=100", "cpu"), list(moving_target())[:5], []
+        assert model.info.describes == "frame"
+        assert model.ask(frames[0], "what moves?") == model.ask([frames[0]], "what moves?"), "greedy"
+        monkeypatch.setattr(
+            model._grounder,
+            "_generated",
+            lambda image, question, special: asked.append((image, question)) or " a\n cup ",
+        )
+        assert model.describe(frames, Box(0.25, 0, 0.5, 1), 3) == "a cup"
+        assert model.ask(frames, "what  moves?") == "a cup"
+        assert [frame.index for image, _ in asked for frame in frames if image is frame.image] == [3, 2]
+        assert "[25, 0, 50, 100]" in asked[0][1]
+        assert asked[1][1] == "what moves?"
+
     def test_one_command_compares_it_on_own_recordings(self, detector_folder, writer_folder, make_recording, tmp_path):
         data, out = make_recording(), tmp_path / "run"
         words = ["folder", "--data", data, "--task", "rsot", "--device", "cpu", "--out", out, "--json"]

@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from elysium_core.cli.app import app
 from elysium_core.errors import BackendError, ConfigError
 from elysium_core.training import acceleration, records
-from elysium_core.training.acceleration import Acceleration, check_launcher
+from elysium_core.training.acceleration import Acceleration, check_launcher, launcher_for
 
 TRAINING = Path(__file__).resolve().parents[3] / "training"
 CONFIGS = sorted((TRAINING / "accelerate").glob("*.yaml"))
@@ -76,6 +77,44 @@ class TestProcess:
 
         with pytest.raises(OSError, match="No space left"):
             Acceleration("cpu").on_main(full)
+
+
+class TestGpus:
+    """``elysium train --gpus N`` writes the config of accelerate itself."""
+
+    @pytest.fixture(autouse=True)
+    def four_gpus(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+
+    def test_the_written_config_is_one_that_accelerate_reads(self, tmp_path):
+        from accelerate.commands.config.config_args import load_config_from_file
+
+        path = launcher_for(4, None, tmp_path / "run")
+        read = load_config_from_file(str(path))
+        assert (read.num_processes, str(read.distributed_type).rpartition(".")[2]) == (4, "MULTI_GPU")
+        shipped = yaml.safe_load((TRAINING / "accelerate" / "data_parallel.yaml").read_text())
+        assert yaml.safe_load(path.read_text()) == shipped | {"num_processes": 4}
+
+    def test_another_config_gets_the_number_of_gpus(self, tmp_path):
+        base = TRAINING / "accelerate" / "fsdp.yaml"
+        written = yaml.safe_load(launcher_for(3, base, tmp_path).read_text())
+        assert written == yaml.safe_load(base.read_text()) | {"num_processes": 3}
+
+    def test_one_gpu_needs_no_launcher_and_too_many_are_refused(self, tmp_path):
+        assert launcher_for(1, None, tmp_path) is None
+        with pytest.raises(ConfigError) as caught:
+            launcher_for(5, None, tmp_path)
+        assert "--gpus 5" in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+    def test_the_command_starts_the_stages_with_it(self, monkeypatch, tmp_path):
+        given = []
+        monkeypatch.setattr("elysium_core.training.run.run_recipe", lambda *words: given.append(words[-1]) or tmp_path)
+        monkeypatch.setattr("elysium_core.cli.train._estimate", lambda *words: None)
+        words = ["train", str(TRAINING / "nano.yaml"), "--out", str(tmp_path / "run"), "--gpus", "2"]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert given == [tmp_path / "run" / "accelerate.yaml"]
+        assert CliRunner().invoke(app, [*words, "--stage", "vision"]).exit_code == 2
 
 
 class TestCommand:
