@@ -49,6 +49,10 @@ class ScoreCalibration:
         inside = min(max(score, _EDGE), 1 - _EDGE)
         return 1 / (1 + math.exp(-(self.scale * math.log(inside / (1 - inside)) + self.shift)))
 
+    def then(self, later: ScoreCalibration) -> ScoreCalibration:
+        """One calibration for this one and a later one of its results."""
+        return ScoreCalibration(later.scale * self.scale, later.scale * self.shift + later.shift)
+
 
 UNCALIBRATED = ScoreCalibration()
 """Scores as they are."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, Queue
 from typing import Any
 
@@ -57,9 +58,11 @@ class ClickNode(Node):
         self._waiting: Queue[tuple[Convert, Any]] = Queue(_MOST_WAITING)
         self.create_subscription(TrackedObjectArray, f"{prefix}/objects", self._clicks.see, 1)
         self.create_subscription(CameraInfo, f"{inputs}camera_info", self._clicks.calibrate, qos_profile_sensor_data)
-        self._listen(PointStamped, "/clicked_point", self._clicks.in_space)
-        for topic in (f"{inputs}image_mouse_left", f"{prefix}/annotated/image_mouse_left"):
-            self._listen(Point, topic, self._clicks.in_image)
+        pixels = (f"{inputs}image_mouse_left", f"{prefix}/annotated/image_mouse_left")
+        clicked: list[tuple[Any, str, Convert]] = [(PointStamped, "/clicked_point", self._clicks.in_space)]
+        clicked += [(Point, topic, self._clicks.in_image) for topic in pixels]
+        for kind, topic, convert in clicked:
+            self.create_subscription(kind, topic, partial(_put, self._waiting, convert), 10)
         self.get_logger().info(f"clicks on /clicked_point and image_mouse_left become targets of {tracker}")
 
     def follow(self) -> str:
@@ -81,12 +84,10 @@ class ClickNode(Node):
             f"target {reply.id} is what was clicked" if reply.success else f"the click is not followed: {reply.message}"
         )
 
-    def _listen(self, kind: Any, topic: str, convert: Convert) -> None:
-        def take(message: Any) -> None:
-            if not self._waiting.full():
-                self._waiting.put((convert, message))
 
-        self.create_subscription(kind, topic, take, 10)
+def _put(waiting: Queue[tuple[Convert, Any]], convert: Convert, message: Any) -> None:
+    if not waiting.full():
+        waiting.put((convert, message))
 
 
 def main(args: Sequence[str] | None = None) -> int:

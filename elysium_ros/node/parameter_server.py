@@ -49,21 +49,21 @@ def _get_parameters(
 def _set_parameters(
     callback: Callable[..., Any], request: SetParameters.Request, response: SetParameters.Response
 ) -> SetParameters.Response:
-    for parameter in request.parameters:
-        parameter.name = ALIASES.get(parameter.name, parameter.name)
-        if parameter.value.type in _VALUE_TYPES:
-            single = callback(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
+    for message in request.parameters:
+        message.name = ALIASES.get(message.name, message.name)
+        if message.value.type in _VALUE_TYPES:
+            single = callback(SetParameters.Request(parameters=[message]), SetParameters.Response())
             response.results += single.results
         else:
-            response.results.append(_refused(parameter))
+            response.results.append(_refused(message))
     return response
 
 
 def _set_parameters_atomically(
     callback: Callable[..., Any], request: SetParametersAtomically.Request, response: SetParametersAtomically.Response
 ) -> SetParametersAtomically.Response:
-    for parameter in request.parameters:
-        parameter.name = ALIASES.get(parameter.name, parameter.name)
+    for message in request.parameters:
+        message.name = ALIASES.get(message.name, message.name)
     unknown = [parameter for parameter in request.parameters if parameter.value.type not in _VALUE_TYPES]
     if not unknown:
         return cast("SetParametersAtomically.Response", callback(request, response))

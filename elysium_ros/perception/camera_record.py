@@ -107,12 +107,16 @@ class CameraRecord:
         with self._lock:
             self._answered += 1
             self._last_answered_s = self._clock()
-            self._wait_anew()
+            self._waiting_since_s = None
+            self._refused.clear()
+            self._last_refusal = ""
 
     def wait_anew(self) -> None:
         """Do not count the time so far as waiting for a result, because none was wanted."""
         with self._lock:
-            self._wait_anew()
+            self._waiting_since_s = None
+            self._refused.clear()
+            self._last_refusal = ""
 
     def health(self) -> CameraHealth:
         """Return the record now."""
@@ -139,8 +143,3 @@ class CameraRecord:
             self._last_period = self._period if passed == 1 else [0, 0]
             self._period = [0, 0]
             self._period_begin_s += passed * _LOSS_PERIOD_S
-
-    def _wait_anew(self) -> None:
-        self._waiting_since_s = None
-        self._refused.clear()
-        self._last_refusal = ""

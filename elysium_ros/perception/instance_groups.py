@@ -55,19 +55,20 @@ class InstanceGroups:
     """The groups of all cameras. Used by the inference thread only."""
 
     def __init__(self) -> None:
-        self._groups: dict[int, InstanceGroup] = {}
+        self.by_id: dict[int, InstanceGroup] = {}
+        """The groups by id; to be read only."""
 
     @property
     def ids(self) -> list[int]:
         """Ids of the groups; may be read from any thread."""
-        return list(self._groups.copy())
+        return list(self.by_id.copy())
 
     def __contains__(self, group_id: int) -> bool:
-        return group_id in self._groups
+        return group_id in self.by_id
 
     def of(self, camera: str) -> list[InstanceGroup]:
         """The groups of a camera, of all cameras for ``""``."""
-        return [group for group in self._groups.values() if not camera or group.camera == camera]
+        return [group for group in self.by_id.values() if not camera or group.camera == camera]
 
     def prepare(self, model: PerceptionModel, request: StartRequest, mode: str = "stream") -> InstanceSearch:
         """Check a request for a group.
@@ -86,7 +87,7 @@ class InstanceGroups:
             )
         if request.place is not None:
             raise TargetError("a box is of one object, and names in braces ask for all; give one of the two")
-        if request.add and len(self._groups) >= _MOST_GROUPS:
+        if request.add and len(self.by_id) >= _MOST_GROUPS:
             raise TargetError(
                 f"there are already {_MOST_GROUPS} requests for all objects; stop one first", code="TARGET_LIMIT"
             )
@@ -94,14 +95,14 @@ class InstanceGroups:
 
     def start(self, group_id: int, camera: str, search: InstanceSearch, listener: Listener | None) -> InstanceGroup:
         """Begin a group; its first search is in the next frame."""
-        group = self._groups[group_id] = InstanceGroup(group_id, camera, ", ".join(search.names), search, listener)
+        group = self.by_id[group_id] = InstanceGroup(group_id, camera, ", ".join(search.names), search, listener)
         return group
 
     def end(self, groups: Iterable[InstanceGroup], reason: EndReason) -> list[int]:
         """End groups and tell who waits for their first target; return their ids."""
         ended = []
         for group in groups:
-            del self._groups[group.id]
+            del self.by_id[group.id]
             ended.append(group.id)
             if (listener := group.take_listener()) is not None:
                 listener(TargetEvent(end=reason))
@@ -138,11 +139,11 @@ class InstanceGroups:
         for group in groups.values():
             with suppress(ElysiumError):
                 if isinstance(model, FindsAll):
-                    self._groups[group.id] = replace(group, search=model.search_of_all(group.search.names))
+                    self.by_id[group.id] = replace(group, search=model.search_of_all(group.search.names))
 
     def leave(self) -> dict[int, InstanceGroup]:
         """Let go of all groups and return them."""
-        groups, self._groups = self._groups, {}
+        groups, self.by_id = self.by_id, {}
         return groups
 
 

@@ -254,7 +254,8 @@ class Perception:
         self._follow(stream.trackers, job)
         if len(stream.trackers) > 1:
             stream.drop_idle_trackers()
-        self._find_newcomers(stream, job)
+        if self._groups.by_id:
+            self._find_newcomers(stream, job)
 
     def report(self, error: Exception) -> None:
         """Count and log a failure that no caller waits for."""
@@ -294,8 +295,9 @@ class Perception:
 
     def _follow(self, trackers: Sequence[Tracker], job: FrameJob) -> None:
         """Run the trackers of a camera on a decoded image, publish the result, and pass it to listeners."""
-        waiting = self._waiting[job.image.camera]
-        waiting.add(job)
+        waiting = self._waiting[job.image.camera] if self.config.mode == "paper" else None
+        if waiting is not None:
+            waiting.add(job)
         followed: list[Followed] = []
         encode_s = generate_s = 0.0
         for tracker in trackers:
@@ -306,16 +308,18 @@ class Perception:
             followed += reported
         if self._retired:
             return
-        record = self._streams[job.image.camera].mailbox.record
-        record.wait_anew()  # no result is due yet of a frame that waits
+        timed = replace(job, encode_s=encode_s, generate_s=generate_s)
+        if waiting is None:
+            self._publish(timed, followed)
+            return
+        self._streams[job.image.camera].mailbox.record.wait_anew()  # no result is due yet of a frame that waits
         for each, own in waiting.ready(followed, trackers):
-            record.image_answered()
             # The times are those of the whole clip; the newest frame has them.
-            timed = replace(each, encode_s=encode_s, generate_s=generate_s) if each is job else each
-            self._publish(timed, own)
+            self._publish(timed if each is job else each, own)
 
     def _publish(self, job: FrameJob, followed: list[Followed]) -> None:
         """Publish a finished frame and pass it to listeners."""
+        self._streams[job.image.camera].mailbox.record.image_answered()
         views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
         mailbox, settings = self._streams[job.image.camera].mailbox, self._settings.depth
         if mailbox.depth is not None and settings is not None:
@@ -345,7 +349,7 @@ class Perception:
         except ElysiumError as error:
             self._count_failure(error)
 
-    def _step(self, tracker: Tracker, job: FrameJob, waiting: WaitingFrames) -> list[Followed]:
+    def _step(self, tracker: Tracker, job: FrameJob, waiting: WaitingFrames | None) -> list[Followed]:
         """Run one tracker on a frame; return its targets with their views."""
         owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
         try:
@@ -368,7 +372,8 @@ class Perception:
             target = owners.get(update.target_id)
             if target is None:
                 continue  # it has had its farewell
-            followed.append((target, target.take(update, waiting.job_of(update.frame_index))))
+            about = job if waiting is None else waiting.job_of(update.frame_index)
+            followed.append((target, target.take(update, about)))
             if update.state is TrackState.REMOVED:
                 del self._targets[target.id]
                 self._targets_changed = True

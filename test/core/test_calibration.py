@@ -56,3 +56,9 @@ def test_the_error_is_the_gap_between_score_and_share_of_right_answers():
 def test_errors_of_different_scores_do_not_cancel():
     """One answer of .05 that is wrong and one of .15 that is right: errors of .05 and of .85."""
     assert calibration_error([0.05, 0.15], [False, True]) == pytest.approx(0.45)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.2, 4), st.floats(-2, 2), st.floats(0.2, 4), st.floats(-2, 2))
+def test_two_calibrations_in_a_row_are_one(score, scale, shift, later_scale, later_shift):
+    first, later = ScoreCalibration(scale, shift), ScoreCalibration(later_scale, later_shift)
+    assert first.then(later)(score) == pytest.approx(later(first(score)), abs=1e-4)

@@ -16,6 +16,7 @@ REPORTED = re.compile(
     r'code(?:: str)? ?= ?"([A-Z]+(?:_[A-Z]+)*)"|report\(\s*"([A-Z_]+)"|(?:DiagnosticStatus\.\w+|level), "([A-Z_]+)"'
     r'|GPU_LOST = "([A-Z_]+)"'
 )
+SINGLE_WORDS = "INTERNAL|MEMORY|BUSY|TIMEOUT|PAUSED|CONFIG|TRANSITION|MODE|TARGET|TASK"
 # Codes of what is not the node: the demo and the client.
 ELSEWHERE = {"DEMO", "NODE", "NODE_DIED", "NO_ANSWER"}
 
@@ -26,7 +27,7 @@ def reported_codes(folder: str) -> set[str]:
 
 
 def codes_on_the_page() -> set[str]:
-    return set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+|INTERNAL|MEMORY|BUSY|TIMEOUT|PAUSED|CONFIG|TRANSITION)`", PAGE))
+    return set(re.findall(rf"`([A-Z]+(?:_[A-Z]+)+|{SINGLE_WORDS})`", PAGE))
 
 
 def test_every_code_of_the_node_is_on_the_page() -> None:

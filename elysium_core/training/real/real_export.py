@@ -17,7 +17,7 @@ from elysium_core.io.files import atomic_path
 from elysium_core.training.real.real_model import llm_settings, model_settings, vision_settings
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_run import RealStageRun
-from elysium_core.training.real.score_fit import ScoreFit, find_answers, fit_scores, follow_answers
+from elysium_core.training.real.score_fit import ScoreFit, fit_find_scores, fit_scores, follow_answers
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.snapshots import find_weights, load_weights
 
@@ -74,7 +74,7 @@ def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:
     """Calibrations of followed and of found boxes."""
     (batch,) = run.held_out()
     batch, words = batch.to(run.device), run.model.words
-    found = fit_scores(find_answers(run.model, words, batch.frames)) if words is not None else ScoreFit()
+    found = fit_find_scores(run.model, words, batch.frames) if words is not None else ScoreFit()
     return {"follow": fit_scores(follow_answers(run.model, batch.pairs)), "find": found}
 
 

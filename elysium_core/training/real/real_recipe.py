@@ -111,6 +111,8 @@ class RealStageConfig(RecipePart):
         init: Stages whose weights this one starts from, a later one over an earlier one; of each, what it has trained.
         average: Stages whose weights are averaged with those (Wortsman et al. 2022); stages that go on from each other
             are near enough for that.
+        keep: Share of the weights it started from in those it leaves (Wortsman et al. 2022b): less is forgotten of
+            what its own data do not show.
         after: Stages that must be finished first (those of ``init`` always must).
         distil_weight: Weight of the loss that draws the selector's tokens to those of a ``read`` stage.
         pointing_weight: Weight of the pointing loss.
@@ -137,6 +139,7 @@ class RealStageConfig(RecipePart):
     final_lr: Share = 0.01
     init: tuple[Text, ...] = ()
     average: tuple[Text, ...] = ()
+    keep: Share = 0.0
     after: tuple[Text, ...] = ()
     distil_weight: Amount = 0.0
     pointing_weight: Amount = 0.5
@@ -195,8 +198,9 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
                 yield ("stages", name, key), f"names {', '.join(unknown)}, which is not a stage before it"
         if known and stage.distil_weight and not recipe.has_read(name):
             yield ("stages", name, "distil_weight"), "needs a stage of kind read in init, whose tokens are the model"
-        if stage.average and not stage.init:
-            yield ("stages", name, "average"), "needs a stage in init with which it is averaged"
+        for key in ("average", "keep"):
+            if getattr(stage, key) and not stage.init:
+                yield ("stages", name, key), "needs a stage in init, with which weights are averaged"
         if stage.kind == "find" and not recipe.model.words:
             yield ("stages", name, "kind"), "is find, but model.words is empty: there is nothing to find"
         if name in (PAIRS_FOLDER, FRAMES_FOLDER):

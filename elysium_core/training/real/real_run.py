@@ -93,8 +93,10 @@ class RealStageRun:
         Raises:
             DataError: A stage it starts from is not finished, or weights do not fit.
         """
-        if self.loop.resume():
-            return
+        if not self.loop.resume():
+            self._load_first_weights()
+
+    def _load_first_weights(self) -> None:
         for other in self.stage.init:
             load_weights(self.model, self._left_by(other), self._handed_on(other))
         if self.stage.average:
@@ -158,7 +160,13 @@ class RealStageRun:
         return {} if self.stage.kind == "read" else held_out_sheets(model, batch)
 
     def finish(self, weights: dict[str, Tensor]) -> None:
-        """Write all weights."""
+        """Write all weights, averaged with the first ones as the stage wants it."""
+        if keep := self.stage.keep:
+            last = {name: value.clone() for name, value in weights.items()}
+            self._load_first_weights()
+            first = self.model.state_dict()
+            weights = {name: torch.lerp(value, first[name], keep) for name, value in last.items()}
+            self.model.load_state_dict(weights, strict=False)
         with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
             save_file(weights, temporary)
 

@@ -5,18 +5,21 @@ Shapes: B pairs or frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from elysium_core.calibration import UNCALIBRATED, ScoreCalibration, calibration_error, fit_calibration
+from elysium_core.families.elysium import as_elysium
+from elysium_core.network.model_config import FIND_MODES
+from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.training.real.box_measures import overlaps
 from elysium_core.training.real.frame_features import FrameFeatures, FrameObjects
 from elysium_core.training.real.pair_answers import answer_pairs
 from elysium_core.training.real.pair_features import PairFeatures
 from elysium_core.training.real.real_stages import RealTrainingModel
-from elysium_core.training.real.word_answers import answer_names
+from elysium_core.training.real.word_answers import answer_names, asked_names
 from elysium_core.training.real.word_parts import WordParts
 from elysium_core.training.sample_answers import training_runtime
 from elysium_core.types import Grounding
@@ -72,6 +75,28 @@ def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatur
     runtime = training_runtime(model.network, model.tokenizer)
     found = answer_names(runtime, words.prompts.names, visual, frames.objects)
     return [answer for row, answers in enumerate(found) for answer in _judged(row, answers, frames.objects)]
+
+
+@torch.no_grad()
+def fit_find_scores(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> ScoreFit:
+    """Fit the calibration of found boxes.
+
+    The scores of a model that also looks at parts are fitted twice: how far a part is believed depends on calibrated
+    scores, and the higher one of several scores is too high.
+    """
+    fit = fit_scores(find_answers(model, words, frames))
+    runtime = training_runtime(model.network, model.tokenizer)
+    family = as_elysium(runtime.family)
+    settings = family.settings
+    if settings.find == FIND_MODES[0] or frames.pixels is None:
+        return fit
+    family.settings = replace(settings, find_scores=fit.calibration)
+    answers: list[tuple[float, bool]] = []
+    for row, pixels in enumerate(frames.pixels.cpu().numpy()):
+        found = find_in_picture(runtime, pixels, asked_names(words.prompts.names, frames.objects, row))
+        answers += _judged(row, {int(name): answer for name, answer in found.items()}, frames.objects)
+    again = fit_scores(answers)
+    return ScoreFit(fit.calibration.then(again.calibration), again.answers, fit.before, again.after)
 
 
 def _judged(row: int, answers: dict[int, Grounding], objects: FrameObjects) -> list[tuple[float, bool]]:

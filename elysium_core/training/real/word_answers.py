@@ -47,16 +47,19 @@ def answer_names(
     """
     found = []
     for row, tokens in enumerate(visual):
-        shown = objects.names[row][objects.names[row] != NOTHING].tolist()
-        rng = np.random.default_rng(row)
-        missing = [name for name in range(len(names)) if name not in shown]
-        asked = [name for name in sorted(set(shown)) if name >= 0 and shown.count(name) == 1]
-        asked += rng.permutation(missing)[:_ABSENT_NAMES].tolist()
-        answers = find_by_words(
-            runtime, Seen(tokens, (LEVELS, LEVELS)), {str(name): f"the {names[name]}" for name in asked}
-        )
+        answers = find_by_words(runtime, Seen(tokens, (LEVELS, LEVELS)), asked_names(names, objects, row))
         found.append({int(name): answer for name, answer in answers.items()})
     return found
+
+
+def asked_names(names: Sequence[str], objects: FrameObjects, row: int) -> dict[str, str]:
+    """Expressions for the names that a frame shows once, and for some that it does not show, by number of the name."""
+    shown = objects.names[row][objects.names[row] != NOTHING].tolist()
+    rng = np.random.default_rng(row)
+    missing = [name for name in range(len(names)) if name not in shown]
+    asked = [name for name in sorted(set(shown)) if name >= 0 and shown.count(name) == 1]
+    asked += rng.permutation(missing)[:_ABSENT_NAMES].tolist()
+    return {str(name): f"the {names[name]}" for name in asked}
 
 
 def name_measures(answers: Sequence[dict[int, Grounding]], objects: FrameObjects) -> Losses:

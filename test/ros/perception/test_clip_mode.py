@@ -35,7 +35,7 @@ class PairModel(IdentityModel):
 
 @pytest.fixture
 def pairs(make_scene):
-    return make_scene(model=PairModel())
+    return make_scene(model=PairModel(), config=TrackingConfig(mode="paper"))
 
 
 def test_results_are_published_in_order_with_their_own_stamps(pairs):

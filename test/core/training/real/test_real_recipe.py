@@ -52,6 +52,8 @@ def test_every_kind_of_stage_has_a_step():
             "stages.joint.average=[jiont]",
             "stages.joint.average = ['jiont'] names jiont, which is not a stage before it",
         ),
+        ("stages.read.keep=0.5", "stages.read.keep = 0.5 needs a stage in init"),
+        ("stages.joint.keep=1.5", "stages.joint.keep = 1.5 must be at most 1"),
         ("stages.read.average=[joint]", "stages.read.average = ['joint'] names joint, which is not a stage before it"),
     ],
 )

@@ -208,6 +208,19 @@ class TestRuns:
         for weight in (model.network.adapter.token.weight, model.network.llm.model.embed_tokens.weight):
             assert torch.allclose(weight, torch.tensor(2.0))
 
+    def test_a_stage_can_keep_a_share_of_its_first_weights(self, real_recipe, tmp_path):
+        run = RealStageRun(real_recipe, "joint", tmp_path)
+        for parameter in run.model.parameters():
+            torch.nn.init.constant_(parameter, 2.0)
+        run.loop._finish()
+        run = stage_run(with_find(real_recipe, init=("joint",), keep=0.25), tmp_path, "find")
+        for parameter in run.model.parameters():
+            torch.nn.init.constant_(parameter, 4.0)
+        run.loop._finish()
+        weights = load_file(tmp_path / "find" / "state.safetensors")
+        for name in ("network.adapter.token.weight", "network.llm.model.embed_tokens.weight"):
+            assert (weights[name] == 3.5).all()
+
     def test_an_unfinished_stage_is_named(self, real_recipe, tmp_path):
         with pytest.raises(DataError, match="stage select starts from read, which has left no"):
             stage_run(real_recipe, tmp_path, "select")

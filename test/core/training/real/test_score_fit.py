@@ -9,7 +9,8 @@ from elysium_core.api import Elysium
 from elysium_core.calibration import ScoreCalibration
 from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_run import RealStageRun
-from elysium_core.training.real.score_fit import fit_scores, follow_answers
+from elysium_core.training.real.score_fit import ScoreFit, fit_find_scores, fit_scores, follow_answers
+from elysium_core.vision.torch_vision import TorchVision
 
 
 def test_the_error_is_told_on_answers_that_were_not_fitted():
@@ -40,3 +41,26 @@ def test_the_checkpoint_brings_its_calibration(real_recipe, tmp_path, monkeypatc
     assert json.loads((folder / "config.json").read_text())["elysium"]["follow_scores"] == [2.0, -0.5]
     settings = Elysium.from_pretrained(folder, device="cpu").runtime.family.settings
     assert settings.follow_scores == ScoreCalibration(2.0, -0.5)
+
+
+def test_scores_of_a_model_that_looks_at_parts_are_those_of_its_answers(real_recipe, tmp_path, monkeypatch):
+    looks = real_recipe.model.model_copy(update={"find": "parts"})
+    run = RealStageRun(real_recipe.model_copy(update={"model": looks}), "joint", tmp_path)
+    (batch,) = run.held_out()
+    fits = iter([ScoreCalibration(2.0, 1.0), ScoreCalibration(0.5, -3.0)])
+    monkeypatch.setattr(
+        "elysium_core.training.real.score_fit.fit_scores", lambda answers: ScoreFit(next(fits), len(answers), 0.3, 0.1)
+    )
+    encoded = []
+    monkeypatch.setattr(TorchVision, "encode", count_pictures(encoded, TorchVision.encode))
+    fit = fit_find_scores(run.model.eval(), run.model.words, batch.frames)
+    assert fit.calibration == ScoreCalibration(1.0, -2.5)
+    assert encoded == [5] * len(batch.frames.names)
+
+
+def count_pictures(counts, encode):
+    def counted(vision, images):
+        counts.append(len(images))
+        return encode(vision, images)
+
+    return counted
