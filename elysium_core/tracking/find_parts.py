@@ -5,11 +5,13 @@ What is small in a picture is larger in a quarter of it. A model asks for this b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from elysium_core.calibration import ScoreCalibration
 from elysium_core.engine.engine import EngineCounters
+from elysium_core.families.base import Seen
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.find import find_by_words
@@ -19,6 +21,9 @@ from elysium_core.types import Grounding
 # Most quarters do not show the thing, so that their answers are believed less: this shift of the log odds gave the most
 # right answers on photos that elysium-real was not trained on.
 _IN_A_QUARTER = ScoreCalibration(1.0, -1.5)
+
+Quarter: TypeAlias = tuple[ZoomView, Seen]
+"""A quarter, and what the encoder made of it."""
 
 
 def find_in_picture(
@@ -45,16 +50,33 @@ def find_in_picture(
     Returns:
         One answer for each key; boxes are boxes of the whole picture.
     """
+    whole, quarters = encode_parts(runtime, image, encode)
+    best = find_by_words(runtime, whole, expressions, guesses, counters)
+    for key, found in find_in_quarters(runtime, quarters, expressions, counters):
+        if found.score > best[key].score:
+            best[key] = found
+    return best
+
+
+def encode_parts(runtime: Runtime, image: Image, encode: Encode | None = None) -> tuple[Seen, list[Quarter]]:
+    """Encode a picture (H, W, 3), and its quarters if the model looks at them, in one batch."""
     height, width = image.shape[:2]
     views = tilings(width, height)[0] if runtime.family.settings.find == "parts" else []
     whole, *parts = (encode or runtime.encode_frames)([image, *(view.crop(image) for view in views)])
-    best = find_by_words(runtime, whole, expressions, guesses, counters)
-    for view, seen in zip(views, parts, strict=True):
+    return whole, list(zip(views, parts, strict=True))
+
+
+def find_in_quarters(
+    runtime: Runtime,
+    quarters: Sequence[Quarter],
+    expressions: Mapping[str, str],
+    counters: EngineCounters | None = None,
+) -> Iterator[tuple[str, Grounding]]:
+    """Find expressions in each quarter; yield keys and answers whose box, one of the whole picture, is not cut."""
+    for view, seen in quarters:
         for key, answer in find_by_words(runtime, seen, expressions, None, counters).items():
-            found = _of_quarter(answer, view)
-            if found is not None and found.score > best[key].score:
-                best[key] = found
-    return best
+            if (found := _of_quarter(answer, view)) is not None:
+                yield key, found
 
 
 def _of_quarter(answer: Grounding, view: ZoomView) -> Grounding | None:

@@ -1,7 +1,8 @@
 """All objects of given names in one picture.
 
 A model answers a name with one box. Others of the name are found by what is added to the question: the one on the left,
-at the top, and so on. A model that was not trained on places is shown the picture with the known objects painted over.
+at the top, and so on. A model that looks at quarters finds one more in each. A model that was not trained on places is
+shown the picture with the known objects painted over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.find import find_by_words
+from elysium_core.tracking.find_parts import encode_parts, find_in_quarters
 from elysium_core.tracking.newcomers import Known, same_object
 from elysium_core.types import Grounding
 
@@ -40,14 +42,13 @@ def find_instances(
     trained = settings.words if settings.vocabulary else tuple(_PLACES)
     places = ["", *(f" {words}" for place, words in _PLACES.items() if place in trained)]
     shown = image if len(places) > 1 else painted_over(image, [box for _, box in known])
-    (seen,) = runtime.encode_frames([shown])
+    seen, quarters = encode_parts(runtime, shown)
     asked = {f"{name}\n{place}": f"{name}{place}" for name in names for place in places}
     answers = find_by_words(runtime, seen, asked)
-    found: dict[str, list[Grounding]] = {}
-    for name in names:
-        own = [answers[f"{name}\n{place}"] for place in places]
-        found[name] = _apart(name, own, known)
-    return found
+    own = {name: [answers[f"{name}\n{place}"] for place in places] for name in names}
+    for name, answer in find_in_quarters(runtime, quarters, {name: name for name in names}):
+        own[name].append(answer)
+    return {name: _apart(name, own[name], known) for name in names}
 
 
 def _apart(name: str, answers: Iterable[Grounding], known: Sequence[Known]) -> list[Grounding]:

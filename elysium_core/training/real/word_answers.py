@@ -22,7 +22,7 @@ from elysium_core.training.real.box_measures import overlaps, ranking
 from elysium_core.training.real.frame_features import NOTHING, FrameObjects
 from elysium_core.types import Grounding
 
-_ABSENT_NAMES = 3
+_ABSENT_NAMES = 4
 _LEAST_SIDE = 0.1
 _SEVERAL = (2, 3)
 _LEAST_OVERLAP = 0.05
