@@ -23,7 +23,7 @@ demo: setup ## track two objects through real ROS 2; VIDEO=... EXPRESSION="..." 
 	  $(if $(MODEL),--model "$$MODEL") $(if $(DEVICE),--device "$$DEVICE") $(if $(OUT),--out "$$OUT") $(ARGS)
 
 test: setup ## run the unit and ROS tests; ARGS=... goes to pytest
-	@$(WITH_ROS) $(PYTHON_VENV) -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(WITH_ROS) $(PYTHON_VENV) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## check style and types
 	@.venv/bin/ruff check .
