@@ -84,11 +84,16 @@ class CameraRecord:
                 self._waiting_since_s = self._last_received_s
 
     def images_lost(self, count: int) -> None:
-        """Note that the middleware has lost images on the way here."""
+        """Note that the middleware has lost images on the way here.
+
+        Args:
+            count: Their number; negative where images that counted as lost have come after all, as Fast DDS reports
+                of large images among small ones.
+        """
         with self._lock:
-            self._lost += count
+            self._lost = max(0, self._lost + count)
             self._roll_period(self._clock())
-            self._period[1] += count
+            self._period[1] = max(0, self._period[1] + count)
 
     def image_refused(self, reason: str) -> None:
         """Note that an image which has arrived cannot be used.

@@ -84,3 +84,10 @@ def test_lost_images_are_counted_and_their_share_is_that_of_the_last_seconds(rec
         clock.now_s += 0.1
         record.image_received()
     assert (record.health().lost, record.health().loss_share) == (10, 0.0)
+
+
+def test_images_that_come_after_all_were_not_lost_and_there_are_never_less_than_none(record):
+    for count, lost in ((-2, 0), (5, 5), (-3, 2), (-4, 0)):
+        record.images_lost(count)
+        assert record.health().lost == lost
+        assert record.health().loss_share >= 0
