@@ -226,7 +226,7 @@ class CameraInput:
             self._mailbox.depth.calibrate(message, of_depth=False)
 
     def _on_images_lost(self, event: Any) -> None:
-        self._mailbox.record.images_lost(int(event.total_count_change))
+        self._mailbox.record.images_lost(signed(int(event.total_count_change)))
 
     def _on_incompatible_qos(self, event: Any) -> None:
         self._qos_problem = str(qos_policy_name_from_kind(event.last_policy_kind))
@@ -292,3 +292,8 @@ class CameraInputs:
         """Return a sentence about why no image of a camera may be coming."""
         camera_input = self._inputs.get(camera)
         return "the node is not active" if camera_input is None else camera_input.hint()
+
+
+def signed(count: int) -> int:
+    """A change of a count, which the middleware gives as 64 bits without a sign, with its sign."""
+    return count - (1 << 64) if count >= 1 << 63 else count

@@ -1,5 +1,6 @@
 """A managed node in this process: what it answers while a transition runs, fails or is not possible."""
 
+import gc
 import threading
 import time
 
@@ -98,6 +99,11 @@ def harness():
     yield harness
     rclpy.shutdown(context=context)
     harness.thread.join()
+    # Else the middleware knows the node until its last reference is gone, and the next test meets a namesake.
+    harness.subject.destroy_node()
+    harness.caller.destroy_node()
+    del harness
+    gc.collect()
 
 
 def test_the_state_is_told_and_other_transitions_are_refused_while_one_runs(harness):
