@@ -1,9 +1,9 @@
 """Batches of the vision encoder's features, drawn anew or taken from a pool on disk.
 
-The encoder is never trained, so that its features are computed once and kept. The pool consists of blocks. Each new
-batch brings the next block until the pool is full, and mixes its samples with those of blocks that were drawn before.
-What is in a block depends on its number alone, and which blocks make up a batch on the batch's number: a block that is
-missing is drawn again, and all is the same.
+The blocks of the encoder that crops and frames share are never trained, so that their features are computed once and
+kept. The pool consists of blocks. Each new batch brings the next block until the pool is full, and mixes its samples
+with those of blocks that were drawn before. What is in a block depends on its number alone, and which blocks make up a
+batch on the batch's number: a block that is missing is drawn again, and all is the same.
 """
 
 from __future__ import annotations
