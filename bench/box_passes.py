@@ -34,8 +34,8 @@ from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache, KVMemory, KVShape
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.word_tracker import WordTracker
-from elysium_core.types import TrackingConfig
 
 _WORDS = "the red mug"
 _TARGETS = (1, 2, 4)

@@ -31,6 +31,7 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question
 from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
 from elysium_core.runtime import Runtime
+from elysium_core.settings import LoadOptions, TrackingConfig
 from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.crop_tracker import CropTracker
 from elysium_core.tracking.find_parts import find_in_picture
@@ -41,7 +42,7 @@ from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.word_tracker import WordTracker
 from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, TrackingConfig
+from elysium_core.types import Grounding, ModelInfo, Tracker
 
 _TORCH_VISION = LoadOptions(vision_backend="torch")
 
@@ -71,8 +72,8 @@ class Elysium:
 
         Args:
             model: ``"real"``, ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or a
-                :class:`elysium_core.types.LoadOptions`.
-            **options: Fields of :class:`elysium_core.types.LoadOptions`, such as ``device="cpu"``.
+                :class:`elysium_core.settings.LoadOptions`.
+            **options: Fields of :class:`elysium_core.settings.LoadOptions`, such as ``device="cpu"``.
 
         Raises:
             ConfigError: An option is unknown.

@@ -34,7 +34,8 @@ from elysium_core.evaluation.report import as_lines, write_report
 from elysium_core.evaluation.run_folder import MANIFEST, AnswerLog, Ranks, run_folders_below
 from elysium_core.evaluation.tracking_benchmark import WORDS
 from elysium_core.io.sampling import MOST_FRAMES
-from elysium_core.types import MODES, LoadOptions, PerceptionModel
+from elysium_core.settings import MODES, LoadOptions
+from elysium_core.types import PerceptionModel
 
 _MOST_REASONS = 5
 _KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"

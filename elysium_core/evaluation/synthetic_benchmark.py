@@ -25,8 +25,9 @@ from elysium_core.evaluation.synthetic_scores import MODEL, Figures, Record, sco
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.sampling import description_frames, sample_evenly
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.follow import follow_recording
-from elysium_core.types import PerceptionModel, TrackingConfig, TrackState
+from elysium_core.types import PerceptionModel, TrackState
 
 SYNTHETIC = "synthetic"
 STILL_FRAMES = (0, 10, 20)

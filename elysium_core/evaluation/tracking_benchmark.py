@@ -32,8 +32,9 @@ from elysium_core.evaluation.run_folder import Manifest, Ranks, left_out_log, re
 from elysium_core.evaluation.tracking_report import TRACKING, comparison_report, tracking_report
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.follow import follow_recording
-from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackUpdate
+from elysium_core.types import PerceptionModel, Tracker, TrackUpdate
 
 TASKS = ("sot", "rsot")
 WORDS = ("description", "class")

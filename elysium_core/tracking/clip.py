@@ -18,10 +18,11 @@ from elysium_core.frames import ClipWindow, Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.questions import RSOT, SOT
 from elysium_core.runtime import Runtime
+from elysium_core.settings import PAPER_CLIP_FRAMES, TrackingConfig
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
-from elysium_core.types import PAPER_CLIP_FRAMES, Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 """Frames a recording may have to be tracked as one clip (paper, section 4.3)."""

@@ -29,12 +29,13 @@ from elysium_core.geometry import Box
 from elysium_core.io.crop import Crop
 from elysium_core.prompt.questions import SOT
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
-from elysium_core.types import Grounding, TrackingConfig
+from elysium_core.types import Grounding
 
 _LIVE_TIMES = 2.0
 # While a target is not sure its live crop grows, so that what moves fast is not missed.

@@ -7,15 +7,9 @@ from elysium_core.errors import TargetError
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
+from elysium_core.settings import PAPER_CLIP_FRAMES, TrackingConfig
 from elysium_core.tracking.target import StreamClock, Target
-from elysium_core.types import (
-    PAPER_CLIP_FRAMES,
-    Grounding,
-    TrackerStats,
-    TrackingConfig,
-    TrackState,
-    TrackUpdate,
-)
+from elysium_core.types import Grounding, TrackerStats, TrackState, TrackUpdate
 
 
 class ModelTracker:

@@ -13,13 +13,14 @@ from elysium_core.families.base import Seen
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
 from elysium_core.tracking.window import Window
 from elysium_core.tracking.zoom import Image, ZoomFollow, ZoomSearch
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 # IoU above which the tracked box and the box found by words agree on the place of a target.
 _SAME_PLACE_IOU = 0.5

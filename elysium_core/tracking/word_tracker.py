@@ -22,12 +22,13 @@ from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_answer
 from elysium_core.prompt.questions import REG
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import DraftHints, find_by_words
 from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
 from elysium_core.tracking.zoom import Image, ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 _LOG = logging.getLogger(__name__)
 

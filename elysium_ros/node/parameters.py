@@ -1,6 +1,6 @@
 """The one table of ROS parameters: what exists, its default, its range, and when it may change. Imports no ROS.
 
-:class:`Settings` is that table; options of loading a model come from :class:`elysium_core.types.LoadOptions`.
+:class:`Settings` is that table; options of loading a model come from :class:`elysium_core.settings.LoadOptions`.
 Declaration and description on the node (:mod:`elysium_ros.node.parameter_server`), the reference page
 (:mod:`elysium_ros.node.parameter_docs`) and the launch arguments of the model are derived from it, and it is validated
 here.
@@ -17,7 +17,7 @@ from typing import Any
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import DEFAULTS, OTHER_NAMES, RANGES, WINDOWS, LoadOptions, TrackingConfig
+from elysium_core.settings import DEFAULTS, OTHER_NAMES, RANGES, WINDOWS, LoadOptions, TrackingConfig
 from elysium_ros.node.parameter_spec import Change, Spec, parameter
 from elysium_ros.perception.types import DepthSettings, InferenceSettings
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol, TypeVar
 
-from elysium_core.types import LoadOptions, ModelInfo, PerceptionModel
+from elysium_core.settings import LoadOptions
+from elysium_core.types import ModelInfo, PerceptionModel
 from elysium_ros.perception.camera import Mailbox
 from elysium_ros.perception.depth_source import DepthSource
 from elysium_ros.perception.faults import Fault, FaultFinder, RestartBudget

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TypeVar
 
 from elysium_core.errors import ElysiumError, TargetError
-from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import PerceptionModel, Tracker, TrackState
 from elysium_ros.perception.answers import DescriptionSchedule, describe_target
 from elysium_ros.perception.camera import CameraStream, Mailbox
 from elysium_ros.perception.instance_groups import InstanceGroup, InstanceGroups, names_of_all
