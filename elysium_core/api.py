@@ -41,7 +41,8 @@ from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
 from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
 from elysium_core.tracking.stream import StreamTracker
 from elysium_core.tracking.word_tracker import WordTracker
-from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
+from elysium_core.tracking.zoom import zoomed_pictures
+from elysium_core.tracking.zoom_search import ZoomSearch
 from elysium_core.types import Grounding, ModelInfo, Tracker
 
 _TORCH_VISION = LoadOptions(vision_backend="torch")

@@ -122,6 +122,20 @@ class TrackerStats:
     encode_s: float = 0.0
     generate_s: float = 0.0
 
+    def count_encoded(self, images: int, seconds: float) -> None:
+        """Count images that went through the vision encoder in this step, and the time that it took [s]."""
+        self.vision_encodes += images
+        self.encode_s += seconds
+
+    def count_failure(self, error: BackendError, frames: int = 1) -> None:
+        """Count frames for which the model or its device failed in this step."""
+        self.failure = error
+        self.failures += frames
+
+    def count_missing(self, reason: str, answers: int = 1) -> None:
+        """Count answers without a usable box."""
+        self.parse_failures[reason] = self.parse_failures.get(reason, 0) + answers
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:

@@ -61,8 +61,7 @@ class MultiObjectTracker:
         try:
             newcomers = self._search.look(frame, known, room)
         except BackendError as error:
-            self.stats.failure = error
-            self.stats.failures += 1
+            self.stats.count_failure(error)
             newcomers = []
         updates += [self._start(frame, newcomer) for newcomer in newcomers]
         for update in updates:
