@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 
 from elysium_ros.node.camera_input import CameraInputs
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.node.publishers import Publishers
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.inference import Inference
 

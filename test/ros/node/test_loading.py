@@ -15,7 +15,8 @@ from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, ModelInfo
 from elysium_core.vision.vision_choice import BACKENDS
 from elysium_ros.node import parameters
-from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS, Settings
+from elysium_ros.node.load_parameters import LOAD_ARGUMENTS
+from elysium_ros.node.parameters import SPECS, Settings
 from elysium_ros.perception.inference import load_model
 
 OTHER = {

@@ -9,7 +9,7 @@ from elysium_core.tracking.newcomers import InstanceSearch, split_names
 from elysium_core.types import Grounding, TrackingConfig
 from elysium_ros.perception.instance_groups import names_of_all
 from elysium_ros.perception.perception import Perception
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 
 LEFT, RIGHT = Box(0.0, 0.1, 0.2, 0.3), Box(0.7, 0.1, 0.9, 0.3)
 
