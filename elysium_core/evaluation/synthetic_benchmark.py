@@ -17,10 +17,12 @@ from elysium_core.data.synthetic.clips import Sample
 from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
 from elysium_core.data.synthetic.expressions import Reference, references
 from elysium_core.errors import BoxError, DataError, ExpressionError
+from elysium_core.evaluation.answer_log import answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import read_manifest
 from elysium_core.evaluation.synthetic_scores import MODEL, Figures, Record, score_all
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box

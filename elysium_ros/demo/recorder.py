@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from elysium_core.errors import ElysiumError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.render import FrameWriter
+from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.types import TrackState, TrackUpdate
 from elysium_ros.convert.images import image_to_rgb
 from elysium_ros.convert.messages import box_from_message, is_no_box, stamp_to_ns
