@@ -323,8 +323,8 @@ class Perception:
         if mailbox.depth is not None and settings is not None:
             located = mailbox.depth.locate(job, (view for _, view in followed), settings, self._outputs.report)
             followed = [(target, view) for (target, _), view in zip(followed, located, strict=True)]
-        views = (*ended, *(view for _, view in followed))
-        self._outputs.publish(replace(job, views=views, targets_changed=changed))
+        views = ended + [view for _, view in followed]
+        self._outputs.publish(replace(job, views=tuple(views), targets_changed=changed))
         for target, view in followed:
             target.tell(job, view)
 

@@ -211,9 +211,9 @@ class TargetList:
 
         Each end and each change is returned once.
         """
-        ended = [target.farewell(reason, job) for target, reason in self._ended.pop(job.image.camera, ())]
+        ended = self._ended.pop(job.image.camera, None)
         changed, self._changed = self._changed, False
-        return ended, changed
+        return [target.farewell(reason, job) for target, reason in ended] if ended else [], changed
 
     def leave(self) -> TargetList:
         """Let go of all targets and return them in a list of their own; may be called from any thread."""
