@@ -104,18 +104,22 @@ class ModelTracker:
         self._stats.count_encoded(len(images), time.perf_counter() - started)
         return seen
 
-    def _attempt(self, look: Callable[[], dict[str, Grounding]]) -> dict[str, Grounding]:
+    def _attempt(
+        self, look: Callable[[Frame, float], dict[str, Grounding]], frame: Frame, now_s: float
+    ) -> dict[str, Grounding]:
         """Look at a frame; times, failures and missing boxes are counted.
 
         Args:
-            look: Returns observations by target id.
+            look: Returns observations of a frame by target id; may raise ``BackendError``.
+            frame: The frame.
+            now_s: Its time on the clock of the stream [s].
 
         Returns:
             One observation for each target; after a failure of the model, observations without a box.
         """
         self._stats.encode_s, started = 0.0, time.perf_counter()
         try:
-            seen = look()
+            seen = look(frame, now_s)
         except BackendError as error:
             self._stats.count_failure(error)
             seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
@@ -161,7 +165,7 @@ class LiveTracker(ModelTracker):
         self._stats.frames += 1
         updates = [target.stop(frame) for target in self._stopped]
         self._stopped.clear()
-        seen = self._attempt(lambda: self._look(frame, now_s)) if self._targets else {}
+        seen = self._attempt(self._look, frame, now_s) if self._targets else {}
         self._newest = frame
         for name, target in list(self._targets.items()):
             update = target.observe(frame, now_s, seen[name], self._config)

@@ -126,7 +126,7 @@ class StreamTracker(ModelTracker):
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
         """One observation for each target; after a failure of the model, observations without a box."""
-        seen = self._attempt(lambda: self._look(frame, now_s))
+        seen = self._attempt(self._look, frame, now_s)
         if self._stats.failure is not None:
             # The windows may be incomplete. Start again from words, or from the last certain box.
             self._windows.clear()
