@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
@@ -148,11 +150,19 @@ class TargetList:
     """The targets of all cameras, and those that have ended since the last frame of their camera.
 
     Used by the inference thread only, unless it says otherwise.
+
+    Args:
+        targets: Targets by id.
+        ended: Targets whose end was not published yet, by camera.
     """
 
-    def __init__(self) -> None:
-        self._by_id: dict[int, Target] = {}
-        self._ended: dict[str, list[tuple[Target, EndReason]]] = {}
+    def __init__(
+        self,
+        targets: Mapping[int, Target] = MappingProxyType({}),
+        ended: Mapping[str, list[tuple[Target, EndReason]]] = MappingProxyType({}),
+    ) -> None:
+        self._by_id = dict(targets)
+        self._ended = dict(ended)
         self._changed = False
 
     def __len__(self) -> int:
@@ -217,7 +227,6 @@ class TargetList:
 
     def leave(self) -> TargetList:
         """Let go of all targets and return them in a list of their own; may be called from any thread."""
-        left = TargetList()
-        left._by_id, self._by_id = self._by_id, {}
-        left._ended, self._ended = self._ended, {}
-        return left
+        targets, self._by_id = self._by_id, {}
+        ended, self._ended = self._ended, {}
+        return TargetList(targets, ended)
