@@ -146,7 +146,7 @@ class TruthEngine(Engine):
 
 
 def told_choice(draft: DraftTree, answer: Sequence[int], written: int, digits: frozenset[int]) -> list[int]:
-    """The tokens that a model chooses which sees the true box whatever stands before: as :func:`scripted_choice`.
+    """The tokens chosen by a model that sees the true box, independent of the text so far; as :func:`scripted_choice`.
 
     A wrong digit takes the place of the true one; behind it the model goes on with the truth.
 

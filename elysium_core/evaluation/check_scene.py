@@ -42,7 +42,7 @@ class Scene:
 def draw_scene(model: Elysium, side_px: int, pictures: int) -> Scene:
     """The recording of which the model knows more objects; photographs if it knows equally many.
 
-    A model that knows no object of either is asked for names of its own in the drawings, without a truth.
+    A model that knows no object of either is asked for the first names that it knows in the drawings, without a truth.
 
     Args:
         model: The loaded model.

@@ -26,7 +26,7 @@ from elysium_core.io.crop import Crop
 from elysium_core.runtime import Runtime
 from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.anchored_target import LIVE_TIMES, AnchoredTarget
-from elysium_core.tracking.crop_questions import CropQuestion, CropQuestions
+from elysium_core.tracking.crop_finder import CropFinder, CropQuestion
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.model_tracker import LiveTracker
@@ -57,7 +57,7 @@ class CropTracker(LiveTracker):
         sizes = runtime.family.crop_sizes
         if sizes is None:
             raise BackendError("this model follows in whole frames, not in crops")
-        self._questions = CropQuestions(runtime, sizes, self._stats, self._counters)
+        self._finder = CropFinder(runtime, sizes, self._stats, self._counters)
         self._followed: dict[str, AnchoredTarget] = {}
 
     def reset(self) -> None:
@@ -85,17 +85,17 @@ class CropTracker(LiveTracker):
 
     def _anchor(self, name: str, frame: Frame, box: Box) -> None:
         """Follow a target from a frame in which its box is known."""
-        anchor = self._questions.anchor(frame, box)
+        anchor = self._finder.anchor(frame, box)
         around = Crop.around(box, frame.width, frame.height, LIVE_TIMES)
         inside = around.inside(box)
         if anchor is not None and inside is not None:
-            home = self._questions.picture(frame, around), inside
+            home = self._finder.picture(frame, around), inside
             self._followed[name] = AnchoredTarget(anchor, home, box)
 
     def _follow(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
         """Where targets are in live crops around their last boxes."""
         crops = {name: self._followed[name].live_crop(frame) for name in names}
-        pictures = {name: self._questions.picture(frame, crop) for name, crop in crops.items()}
+        pictures = {name: self._finder.picture(frame, crop) for name, crop in crops.items()}
         answers = self._ask(crops, pictures)
         doubtful = {name: answers[name] for name in names if self._followed[name].must_be_checked(answers[name])}
         checked, elsewhere = self._confirmed(frame, doubtful)
@@ -115,7 +115,7 @@ class CropTracker(LiveTracker):
             followed = self._followed[name]
             guess = crop.inside(followed.box) or followed.anchor.box
             questions[name] = CropQuestion(followed.anchor, pictures[name], guess)
-        answers = self._questions.ask(questions, self._config.max_new_tokens)
+        answers = self._finder.find(questions, self._config.max_new_tokens)
         return {name: _in_frame(crops[name], answer) for name, answer in answers.items()}
 
     def _confirmed(self, frame: Frame, found: Mapping[str, Grounding]) -> tuple[dict[str, Grounding], set[str]]:
@@ -130,11 +130,11 @@ class CropTracker(LiveTracker):
         questions = {}
         for name, answer in found.items():
             box = answer.box if self._is_sure(answer) else None
-            anchor = None if box is None else self._questions.anchor(frame, box)
+            anchor = None if box is None else self._finder.anchor(frame, box)
             if anchor is not None:
                 questions[name] = CropQuestion(anchor, *self._followed[name].home)
         checked, elsewhere, sure = dict(found), set(), self._config.score_threshold
-        for name, back in self._questions.ask(questions, self._config.max_new_tokens).items():
+        for name, back in self._finder.find(questions, self._config.max_new_tokens).items():
             _, home = self._followed[name].home
             score = found[name].score
             if back.box is None or back.box.iou(home) < _LEADS_BACK_IOU:
@@ -197,7 +197,7 @@ class CropTracker(LiveTracker):
         return now_s // period > asked // period
 
     def _find(self, frame: Frame, words: Mapping[str, str], now_s: float) -> dict[str, Grounding]:
-        """Look for targets by their words: in the whole frame, and for the first time as it suits the model best."""
+        """Look for targets by words in the whole frame, the first time also in its quarters if the model wants that."""
         if not words:
             return {}
         is_first = any(self._targets[name].asked_at_s is None for name in words)
@@ -212,7 +212,7 @@ class CropTracker(LiveTracker):
     def _look_around(self, frame: Frame, names: list[str]) -> dict[str, Grounding]:
         """Look for targets without words in larger and larger crops around their last places, one of them a frame."""
         crops = {name: self._followed[name].search_crop(frame) for name in names}
-        pictures = {name: self._questions.picture(frame, crop) for name, crop in crops.items()}
+        pictures = {name: self._finder.picture(frame, crop) for name, crop in crops.items()}
         found, _ = self._confirmed(frame, self._ask(crops, pictures))
         for name, answer in found.items():
             if answer.box is not None and self._is_sure(answer):

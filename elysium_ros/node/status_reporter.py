@@ -19,7 +19,7 @@ from elysium_ros.perception.frame_statistics import Statistics
 from elysium_ros.perception.inference import Inference
 
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Reliable; whoever comes later gets the last message."""
+"""Reliable; the last message is kept for subscribers that come later."""
 
 
 class StatusReporter:

@@ -39,7 +39,7 @@ class Target:
         tracker: The tracker that follows it.
         tracker_id: Its id there.
         sight: The frame in which it was given by a box; None if it was given by words.
-        group_id: The request for all objects of some names that it was found for; 0 for a target of its own.
+        group_id: The request for all objects of some names that it was found for; else 0.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
 
 DEACTIVATED = WorkerError("the node was deactivated")
-"""What those are told whose question is not answered any more."""
+"""The error of questions that are refused because the node was deactivated."""
 
 Result = TypeVar("Result")
 
@@ -58,7 +58,7 @@ class Worker:
 
     Attributes:
         arrivals: For the mailboxes that are watched, so that an image in one of them wakes the thread.
-        limit_s: How long one image, or a request without a limit of its own, may take [s].
+        limit_s: How long one image, or a request that has no other limit, may take [s].
         crash: What ended the thread although nobody asked it to; None while there is no such thing.
 
     Args:
@@ -106,7 +106,7 @@ class Worker:
         """Give the thread up: refuse what waits and what runs, now and later.
 
         Args:
-            reason: What callers are told.
+            reason: The error that callers get.
         """
         with self.arrivals:
             self._mailboxes, self._handler = (), None
@@ -119,7 +119,7 @@ class Worker:
             settle(asked.future, error=reason)
 
     def allow(self, limit_s: float) -> None:
-        """Change how long one image, or a request without a limit of its own, may take [s]."""
+        """Change how long one image, or a request that has no other limit, may take [s]."""
         self.limit_s = limit_s
 
     def where(self) -> str:
@@ -144,7 +144,7 @@ class Worker:
         """Take no more images, and refuse all questions.
 
         Args:
-            reason: What those who asked are told.
+            reason: The error that callers get.
         """
         with self.arrivals:
             self._mailboxes, self._handler = (), None

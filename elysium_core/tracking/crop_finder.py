@@ -1,6 +1,6 @@
-"""Questions to a model that follows in crops: where is the object of an anchor in a picture?
+"""Finding the object of an anchor in a crop, by a model that follows in crops.
 
-All questions of a frame are encoded in one batch and answered in one packed pass.
+All questions about a frame are encoded in one batch and answered in one packed pass.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class CropQuestion:
     guess: Box
 
 
-class CropQuestions:
-    """Encodes anchors and asks about crops.
+class CropFinder:
+    """Finds the objects of anchors in crops.
 
     Args:
         runtime: A model that follows in crops.
@@ -72,8 +72,8 @@ class CropQuestions:
         """Cut a live crop out of a frame, at the size at which the model sees it."""
         return crop.cut(frame.image, self._sizes.live_px)
 
-    def ask(self, questions: Mapping[str, CropQuestion], max_new_tokens: int) -> dict[str, Grounding]:
-        """Ask where objects are in pictures.
+    def find(self, questions: Mapping[str, CropQuestion], max_new_tokens: int) -> dict[str, Grounding]:
+        """Find the objects of anchors in pictures.
 
         Args:
             questions: By key.
