@@ -34,8 +34,8 @@ from elysium_core.geometry import Box
 from elysium_core.network.kv_cache import KVCache, KVMemory, KVShape
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.word_tracker import WordTracker
-from elysium_core.types import TrackingConfig
 
 _WORDS = "the red mug"
 _TARGETS = (1, 2, 4)
@@ -146,7 +146,7 @@ class TruthEngine(Engine):
 
 
 def told_choice(draft: DraftTree, answer: Sequence[int], written: int, digits: frozenset[int]) -> list[int]:
-    """The tokens that a model chooses which sees the true box whatever stands before: as :func:`scripted_choice`.
+    """The tokens chosen by a model that sees the true box, independent of the text so far; as :func:`scripted_choice`.
 
     A wrong digit takes the place of the true one; behind it the model goes on with the truth.
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from elysium_ros.client.node_process import NodeProcess
 from elysium_ros.convert.messages import header_at, image_message, stamp_to_ns
 from elysium_ros.msg import StageLatency, TrackedObjectArray, TrackerStatus
-from elysium_ros.node.diagnostics import LATCHED_QOS
+from elysium_ros.node.status_reporter import LATCHED_QOS
 
 _MEMORY_PERIOD_S = 1.0
 _DISTINCT_PICTURES = 16

@@ -19,7 +19,8 @@ from typing import Annotated
 import typer
 
 from bench.camera import BenchCamera
-from bench.node import TRACKER, machine, slope_per_hour
+from bench.node import TRACKER
+from bench.node_result import machine, slope_per_hour
 from elysium_core.cli.options import DEFAULT_MODEL, JsonOption
 from elysium_core.cli.output import emit, say
 from elysium_core.errors import ConfigError
@@ -43,8 +44,8 @@ class LongRun:
         answered: Images with an answer.
         rss_start_mib: Memory of the node at the beginning [MiB].
         rss_end_mib: The same at the end [MiB].
-        rss_slope_mib_per_h: Growth after the first third, see :func:`bench.node.slope_per_hour` [MiB/h]; None for
-            less than a minute.
+        rss_slope_mib_per_h: Growth after the first third, see :func:`bench.node_result.slope_per_hour` [MiB/h]; None
+            for less than a minute.
         shared_start_mib: Files of Fast DDS in shared memory that the node has open, at the beginning [MiB].
         shared_end_mib: The same at the end [MiB].
     """

@@ -15,8 +15,9 @@ from bench.engine_recording import IndexedVision, RecordingRuntime, TrueAnswers,
 from bench.engine_workload import Scene
 from elysium_core.prompt.box_text import quantize
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.stream import StreamTracker
-from elysium_core.types import TrackingConfig, TrackUpdate
+from elysium_core.types import TrackUpdate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +30,7 @@ class Subject:
         visual: Visual tokens (K, D) of the scene's frames.
         rate_hz: Frames a second.
         scripted: The true boxes are the answers, as for random weights; otherwise the model answers.
-        draft_tokens: See :class:`elysium_core.types.TrackingConfig`.
+        draft_tokens: See :class:`elysium_core.settings.TrackingConfig`.
         clip_length: Frames of a growing window and of a clip; None = the model's own.
     """
 

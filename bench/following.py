@@ -18,8 +18,9 @@ from elysium_core.errors import ConfigError
 from elysium_core.evaluation.metrics import overlaps
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL, get_protocol
 from elysium_core.evaluation.scoring import score_benchmark
-from elysium_core.evaluation.tracking_benchmark import TrackingTask, track_recording
-from elysium_core.types import Tracker, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.evaluation.track_recording import TrackingTask, track_recording
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import Tracker, TrackState, TrackUpdate
 
 if TYPE_CHECKING:
     from elysium_core.data.readers.labelled_recording import LabelledRecording

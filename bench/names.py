@@ -15,7 +15,8 @@ from elysium_core.cli.options import DEFAULT_MODEL, DeviceOption, JsonOption
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.geometry import Box
-from elysium_core.types import SURE_FROM, Grounding
+from elysium_core.settings import SURE_FROM
+from elysium_core.types import Grounding
 
 if TYPE_CHECKING:
     from elysium_core.api import Elysium

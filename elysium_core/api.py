@@ -31,17 +31,15 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.prompt.expression import clean_answer, clean_question
 from elysium_core.prompt.questions import CAPTION, REG, VIDEO_REG
 from elysium_core.runtime import Runtime
-from elysium_core.tracking.clip import ClipTracker
-from elysium_core.tracking.crop_tracker import CropTracker
+from elysium_core.settings import LoadOptions, TrackingConfig
 from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.instances import find_instances
-from elysium_core.tracking.live_clip import LiveClipTracker
 from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
 from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
-from elysium_core.tracking.stream import StreamTracker
-from elysium_core.tracking.word_tracker import WordTracker
-from elysium_core.tracking.zoom import ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, LoadOptions, ModelInfo, Tracker, TrackingConfig
+from elysium_core.tracking.tracker_choice import make_tracker
+from elysium_core.tracking.zoom import zoomed_pictures
+from elysium_core.tracking.zoom_search import ZoomSearch
+from elysium_core.types import Grounding, ModelInfo, Tracker
 
 _TORCH_VISION = LoadOptions(vision_backend="torch")
 
@@ -71,8 +69,8 @@ class Elysium:
 
         Args:
             model: ``"real"``, ``"nano"``, a folder, a hub id that has been pulled (``elysium pull``), or a
-                :class:`elysium_core.types.LoadOptions`.
-            **options: Fields of :class:`elysium_core.types.LoadOptions`, such as ``device="cpu"``.
+                :class:`elysium_core.settings.LoadOptions`.
+            **options: Fields of :class:`elysium_core.settings.LoadOptions`, such as ``device="cpu"``.
 
         Raises:
             ConfigError: An option is unknown.
@@ -290,25 +288,7 @@ class Elysium:
         Raises:
             ConfigError: The mode is unknown, or the model does not know it (``MODE``).
         """
-        settings, family = replace(config or TrackingConfig(), mode=mode), self.runtime.family
-        if mode != "stream":
-            if family.settings.by_words:
-                raise ConfigError(
-                    f"mode {mode!r} is not for {self.info.name!r}, which is asked about one frame at a "
-                    "time; use mode 'stream'",
-                    code="MODE",
-                )
-            if mode == "clip":
-                return ClipTracker(self.runtime, settings)
-            if family.crop_sizes is not None:
-                raise ConfigError(
-                    f"mode 'paper' is not for {self.info.name!r}, which follows in crops; use mode 'stream'",
-                    code="MODE",
-                )
-            return LiveClipTracker(self.runtime, settings)
-        if family.settings.by_words and settings.window == "auto":
-            return WordTracker(self.runtime, settings)
-        return (StreamTracker if family.crop_sizes is None else CropTracker)(self.runtime, settings)
+        return make_tracker(self.runtime, replace(config or TrackingConfig(), mode=mode), self.info.name)
 
     def tracker_of_all(self, names: str | Sequence[str], config: TrackingConfig | None = None) -> MultiObjectTracker:
         """Make a tracker that finds all objects of some names in one stream and follows them.

@@ -29,56 +29,9 @@ from elysium_core.prompt.expression import clean_expression
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.prompt.vocabulary import KnownWords, Vocabulary
 from elysium_core.types import Answer
+from elysium_core.vision.side_stream import SideStream
 
 _LOG = logging.getLogger(__name__)
-
-Take = Callable[[], list[Seen]]
-"""Returns encoded images for use on the CUDA stream that is current at the call."""
-
-
-class SideStream:
-    """A second CUDA stream for work in parallel; on a CPU, work is done at once.
-
-    Args:
-        device: Device of the work.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        on_gpu = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
-
-    @property
-    def runs_beside(self) -> bool:
-        """Whether :meth:`submit` returns before the work is done."""
-        return self._stream is not None
-
-    def submit(self, work: Callable[[], list[Seen]]) -> Take:
-        """Start work that waits for everything queued on the current stream so far.
-
-        Args:
-            work: Queues the work on the CUDA stream that is current during its call.
-
-        Returns:
-            A function that returns the result and makes the current stream wait for it.
-        """
-        stream = self._stream
-        if stream is None:
-            result = work()
-            return lambda: result
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            result = work()
-            done = stream.record_event()
-
-        def take() -> list[Seen]:
-            # Only later work of the side stream can reuse the memory of the result. That work waits for everything that
-            # is queued on the current stream by then, so the result is not overwritten too early.
-            torch.cuda.current_stream(self._device).wait_event(done)
-            return result
-
-        return take
-
 
 # Images encoded in advance that are kept: the one that is used next, and the one after it.
 _MOST_AHEAD = 2
@@ -89,7 +42,7 @@ class _Ahead:
     """An image that is encoded in advance."""
 
     image: NDArray[np.uint8]
-    take: Take
+    take: Callable[[], list[Seen]]
 
 
 class Runtime:
@@ -211,7 +164,7 @@ class Runtime:
             return False
         return True
 
-    def _encoded_ahead(self, image: NDArray[np.uint8]) -> Take | None:
+    def _encoded_ahead(self, image: NDArray[np.uint8]) -> Callable[[], list[Seen]] | None:
         """Take the result for an image, and drop it and all older ones; None if there is no result."""
         if not any(ahead.image is image for ahead in self._ahead):
             return None
@@ -219,7 +172,7 @@ class Runtime:
             pass
         return ahead.take
 
-    def _start_encoding(self, images: Sequence[NDArray[np.uint8]]) -> Take:
+    def _start_encoding(self, images: Sequence[NDArray[np.uint8]]) -> Callable[[], list[Seen]]:
         with device_errors("the vision encoder"):
             return self._side.submit(lambda: self.family.encode(images))
 

@@ -26,7 +26,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from elysium_core.errors import ConfigError
 from elysium_ros.node.launch_arguments import count, port, positive, switches
-from elysium_ros.node.parameters import LOAD_ALIASES, LOAD_ARGUMENTS
+from elysium_ros.node.load_parameters import LOAD_ALIASES, LOAD_ARGUMENTS
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 ARGUMENTS = {

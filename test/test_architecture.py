@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows: a module imports from its own layer and from those before it.
 LAYERS = (
     {"errors", "geometry", "frames", "device"},
-    {"types", "calibration"},
+    {"settings", "types", "calibration"},
     {"io"},
     {"network"},
     {"checkpoint"},

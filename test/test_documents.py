@@ -292,7 +292,8 @@ def test_commands_that_a_document_shows_exist(document: Path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_parameters_and_launch_arguments_that_a_document_names_exist(document: Path):
-    from elysium_ros.node.parameters import ALIASES, SPECS
+    from elysium_ros.node.load_parameters import ALIASES
+    from elysium_ros.node.parameters import SPECS
 
     groups = "|".join(sorted({name.partition(".")[0] for name in SPECS if "." in name}))
     text = document.read_text(encoding="utf-8")

@@ -17,32 +17,36 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from elysium_core.checkpoint.base_settings import llm_size, vision_config
 from elysium_core.checkpoint.convert_pickled import OLDEST_SAFE_TORCH, convert_in_subprocess, torch_is_safe
+from elysium_core.checkpoint.fill_network import (
+    EMBEDDINGS,
+    check_memory,
+    compare_tensors,
+    fill_network,
+    has_differing_head,
+    shorten,
+)
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, verify_manifest
 from elysium_core.checkpoint.locations import base_settings, checkpoint_folder, tokenizer_folder
 from elysium_core.checkpoint.save import Origin, save_checkpoint
 from elysium_core.checkpoint.weight_files import (
-    DTYPES,
     PICKLED_ENDING,
     PICKLED_STEM,
     StoredTensor,
     find_weight_files,
-    open_weights,
     read_headers,
     refuse_pointer,
 )
-from elysium_core.device import dtype_name, free_bytes, resolve_device
+from elysium_core.device import resolve_device
 from elysium_core.errors import ModelFileError
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.encoders import VisionConfig, token_shape
@@ -52,9 +56,6 @@ from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 _logger = logging.getLogger(__name__)
-_EMBEDDINGS = "llm.model.embed_tokens.weight"
-_HEAD = "llm.lm_head.weight"
-_LONGEST_LIST = 20
 _TEXT_SUFFIXES = (".json", ".model")
 
 
@@ -154,13 +155,13 @@ def load_checkpoint(
         if manifest is not None and verify_hashes:
             verify_manifest(manifest, folder, originals)
         stored = read_headers(files)
-        unused = _compare(network, stored, folder)
+        unused = compare_tensors(network, stored, folder)
         if check is not None:
             check(network)
-        dtype = dtype or stored[_EMBEDDINGS].dtype
-        _check_memory(network, target, dtype)
-        _fill(network, stored, target, dtype)
-        if network.llm.size.tied and _differing_head(stored):
+        dtype = dtype or stored[EMBEDDINGS].dtype
+        check_memory(network, target, dtype)
+        fill_network(network, stored, target, dtype)
+        if network.llm.size.tied and has_differing_head(stored):
             _logger.warning(
                 "%s holds an output head that differs from the embeddings, but its settings say tie_word_embeddings: "
                 "the head is not used; to use it, set tie_word_embeddings to false in the language model's %s",
@@ -168,7 +169,7 @@ def load_checkpoint(
                 CONFIG_NAME,
             )
     if unused:
-        _logger.warning("%s holds weights that are not part of the network: %s", folder, _shorten(unused))
+        _logger.warning("%s holds weights that are not part of the network: %s", folder, shorten(unused))
     return Checkpoint(
         network=network.eval(),
         config=config,
@@ -232,96 +233,7 @@ def safe_weight_files(folder: Path, allow_pickle: bool) -> Iterator[tuple[list[P
         yield pickled, convert_in_subprocess(pickled, Path(converted))
 
 
-def _compare(network: ElysiumNetwork, stored: dict[str, StoredTensor], folder: Path) -> list[str]:
-    """Check names and shapes; return the stored keys that are not part of the network."""
-    expected = _learned_tensors(network)
-    missing = [name for name in expected if name not in stored]
-    if missing:
-        raise ModelFileError(f"the weights in {folder} lack {_shorten(missing)}{_where_they_are(missing, stored)}")
-    others = [stored[name] for name in expected if not stored[name].is_weight]
-    if others:
-        raise ModelFileError(
-            f"{others[0].file} stores {others[0].key} as {others[0].type_name}; only {', '.join(DTYPES)} can be read"
-        )
-    wrong = [
-        f"{name} {list(stored[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if stored[name].shape != tuple(tensor.shape)
-    ]
-    if wrong:
-        raise ModelFileError(f"the weights in {folder} do not fit its {CONFIG_NAME}: {_shorten(wrong)}")
-    known = {*expected, _HEAD}
-    return [tensor.key for name, tensor in stored.items() if name not in known]
-
-
-def _where_they_are(missing: list[str], stored: dict[str, StoredTensor]) -> str:
-    """Return a remedy if the missing weights are stored in another form; an empty string if they are not."""
-    if any(".lora_A." in name or ".lora_B." in name for name in stored):
-        return "; they are those of a LoRA: merge it into its base model first"
-    ends = [name.removesuffix(missing[0]) for name in stored if name.endswith("." + missing[0])]
-    prefixes = [prefix for prefix in ends if all(prefix + name in stored for name in missing)]
-    return f"; they are there under the prefix {prefixes[0]!r}: remove it from the names" if prefixes else ""
-
-
-def _differing_head(stored: dict[str, StoredTensor]) -> bool:
-    """Return whether the files hold an output head that is not the embeddings."""
-    if _HEAD not in stored:
-        return False
-    head, embeddings = stored[_HEAD], stored[_EMBEDDINGS]
-    if head.shape != embeddings.shape or not head.is_weight:
-        return True
-    with open_weights(head.file) as of_head, open_weights(embeddings.file) as of_embeddings:
-        return not torch.equal(of_head.get_tensor(head.key), of_embeddings.get_tensor(embeddings.key))
-
-
 def _refuse_pointers(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.suffix in _TEXT_SUFFIXES or path.name == MANIFEST_NAME:
             refuse_pointer(path)
-
-
-def _learned_tensors(network: ElysiumNetwork) -> dict[str, Tensor]:
-    """Return the tensors that a checkpoint must hold; a head that is tied to the embeddings is not stored."""
-    state = network.state_dict()
-    if network.llm.size.tied:
-        state.pop(_HEAD)
-    return state
-
-
-def _check_memory(network: ElysiumNetwork, device: torch.device, dtype: torch.dtype) -> None:
-    needed = sum(tensor.numel() for tensor in _learned_tensors(network).values()) * dtype.itemsize
-    free = free_bytes(device)
-    if free is not None and needed > free:
-        raise ModelFileError(
-            f"the weights need {needed >> 20} MiB as {dtype_name(dtype)}, "
-            f"{free >> 20} MiB are free on {device}; choose a smaller dtype, another device or a smaller model",
-            code="MODEL_MEMORY",
-        )
-
-
-def _fill(network: ElysiumNetwork, stored: dict[str, StoredTensor], device: torch.device, dtype: torch.dtype) -> None:
-    by_file: defaultdict[Path, list[str]] = defaultdict(list)
-    for name in _learned_tensors(network):
-        by_file[stored[name].file].append(name)
-    for file, names in by_file.items():
-        with open_weights(file) as tensors:
-            for name in names:
-                # A copy: the original may be a view of the file, and the file may change.
-                weight = tensors.get_tensor(stored[name].key).to(device, dtype, copy=True)
-                _assign(network, name, weight)
-    if network.llm.size.tied:
-        network.llm.lm_head.weight = network.llm.model.embed_tokens.weight
-    network.visual_encoder.make_buffers(device)
-
-
-def _assign(network: nn.Module, name: str, weight: Tensor) -> None:
-    owner, _, attribute = name.rpartition(".")
-    module = network.get_submodule(owner)
-    # The statistics of a batch norm are stored, but are no parameters.
-    setattr(module, attribute, weight if attribute in dict(module.named_buffers()) else nn.Parameter(weight))
-
-
-def _shorten(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _LONGEST_LIST
-    return ", ".join(listed[:_LONGEST_LIST]) + (f" and {more} more" if more > 0 else "")

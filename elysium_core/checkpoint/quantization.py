@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from elysium_core.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from elysium_core.device import device_errors, dtype_name, free_bytes, total_bytes
 from elysium_core.errors import BackendError, pip_line
 from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.fp8_linear import Fp8Linear
 from elysium_core.network.kv_cache import CAPACITY
 from elysium_core.network.llama import Llama
 
@@ -37,52 +38,11 @@ _BITS = MappingProxyType({"int8": 8.01, "nf4": 4.13, "fp8": 8.01})
 _FP8_CAPABILITY = (8, 9)
 # The first torch with a public function for the product of fp8 matrices.
 _FP8_TORCH = "2.10"
-_LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
-_SMALLEST_SCALE = 1e-12
 # Block and matrix sizes that the kernels need.
 _NF4_BLOCK = 64
 _FP8_STEP = 16
 # Windows of a stream that need memory for keys and values beside the weights.
 _WINDOWS = 2
-
-
-class Fp8Linear(nn.Module):
-    """A linear layer without bias whose weights and inputs are 8-bit floats.
-
-    Every row of the weights has a scale, and so has every row of the input, computed in each call.
-
-    Args:
-        linear: The layer to quantise; its weights are not kept.
-        device: Device of the quantised weights.
-    """
-
-    def __init__(self, linear: nn.Linear, device: torch.device) -> None:
-        super().__init__()
-        rows, scale = quantize_rows(linear.weight.detach().to(device))
-        self.weight = nn.Parameter(rows, requires_grad=False)
-        self.scale: Tensor
-        self.register_buffer("scale", scale)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Multiply (..., K) to (..., N), in the input's data type."""
-        rows, scale = quantize_rows(hidden.reshape(-1, hidden.shape[-1]))
-        product = F.scaled_mm(
-            rows,
-            self.weight.t(),
-            scale,
-            F.ScalingType.RowWise,
-            self.scale.t(),
-            F.ScalingType.RowWise,
-            output_dtype=hidden.dtype,
-            use_fast_accum=hidden.is_cuda,
-        )
-        return product.view(*hidden.shape[:-1], -1)
-
-
-def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise (M, K) to float8 values (M, K) and float32 scales (M, 1), whose product approximates the input."""
-    scale = (values.abs().amax(dim=-1, keepdim=True).float() / _LARGEST_FP8).clamp(min=_SMALLEST_SCALE)
-    return (values / scale).clamp(-_LARGEST_FP8, _LARGEST_FP8).to(torch.float8_e4m3fn), scale
 
 
 def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from elysium_core.errors import ConfigError, ElysiumError, ExpressionError
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_answer, clean_expression
-from elysium_core.types import LoadOptions
+from elysium_core.settings import LoadOptions
 
 _LARGEST_FILE_BYTES = 1 << 20
 

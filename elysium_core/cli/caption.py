@@ -14,7 +14,7 @@ from elysium_core.cli.options import (
 from elysium_core.cli.output import emit, say, warn
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
-from elysium_core.types import LoadOptions
+from elysium_core.settings import LoadOptions
 
 
 @with_load_options

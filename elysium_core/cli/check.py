@@ -13,7 +13,7 @@ from elysium_core.cli.options import DEFAULT_MODEL, LOAD_DEFAULTS, JsonOption, l
 from elysium_core.cli.output import emit, say
 from elysium_core.errors import ConfigError
 from elysium_core.io.files import atomic_path
-from elysium_core.types import LoadOptions
+from elysium_core.settings import LoadOptions
 
 _FAILED = 1
 

@@ -19,7 +19,7 @@ from elysium_core.cli.output import box_fields, emit, say, warn
 from elysium_core.geometry import parse_box
 from elysium_core.io.sampling import MOST_FRAMES, description_frames, sample_recording
 from elysium_core.io.video import open_video
-from elysium_core.types import LoadOptions
+from elysium_core.settings import LoadOptions
 
 
 @with_load_options

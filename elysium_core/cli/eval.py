@@ -24,17 +24,20 @@ from elysium_core.cli.options import (
 from elysium_core.cli.output import Progress, emit, say
 from elysium_core.cli.registry import CONTEXT_SETTINGS
 from elysium_core.errors import ConfigError
+from elysium_core.evaluation.answer_log import AnswerLog
 from elysium_core.evaluation.benchmark import EvalRequest
 from elysium_core.evaluation.benchmarks import ALL_TASKS, BENCHMARKS, make_reports, prepare, unanswered
 from elysium_core.evaluation.judge import EndpointJudge
 from elysium_core.evaluation.peers import HF, OPENCV, is_peer
 from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.question_benchmark import run_judge
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import as_lines, write_report
-from elysium_core.evaluation.run_folder import MANIFEST, AnswerLog, Ranks, run_folders_below
-from elysium_core.evaluation.tracking_benchmark import WORDS
+from elysium_core.evaluation.run_folder import MANIFEST, run_folders_below
+from elysium_core.evaluation.track_recording import WORDS
 from elysium_core.io.sampling import MOST_FRAMES
-from elysium_core.types import MODES, LoadOptions, PerceptionModel
+from elysium_core.settings import MODES, LoadOptions
+from elysium_core.types import PerceptionModel
 
 _MOST_REASONS = 5
 _KEY_VARIABLE = "ELYSIUM_JUDGE_KEY"

@@ -25,7 +25,8 @@ from elysium_core.io.overlay import draw_tracks
 from elysium_core.io.pictures import as_frames
 from elysium_core.io.video import read_picture
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import Grounding, LoadOptions, TrackState, TrackUpdate
+from elysium_core.settings import LoadOptions
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 
 @with_load_options

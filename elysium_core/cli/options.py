@@ -12,8 +12,9 @@ import typer
 
 from elysium_core.errors import packages_needed
 from elysium_core.io.sampling import MOST_FRAMES
+from elysium_core.settings import OTHER_NAMES, LoadOptions
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import OTHER_NAMES, LoadOptions, PerceptionModel
+from elysium_core.types import PerceptionModel
 
 LOAD_DEFAULTS = LoadOptions()
 DEFAULT_MODEL = LOAD_DEFAULTS.model
@@ -70,7 +71,7 @@ _FLAGS = {
 
 
 def with_load_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
-    """Give a verb one option for each field of :class:`elysium_core.types.LoadOptions`.
+    """Give a verb one option for each field of :class:`elysium_core.settings.LoadOptions`.
 
     Args:
         command: A verb with a parameter ``load: LoadOptions``; it receives the values of the options.

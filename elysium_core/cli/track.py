@@ -30,8 +30,9 @@ from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import require_same_run, resume_point
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
+from elysium_core.settings import MODES, WINDOWS, LoadOptions, TrackingConfig
 from elysium_core.tracking.multi_object import ALL_OBJECTS
-from elysium_core.types import MODES, WINDOWS, LoadOptions, PerceptionModel, Tracker, TrackingConfig, TrackUpdate
+from elysium_core.types import PerceptionModel, Tracker, TrackUpdate
 
 _DEFAULTS = TrackingConfig()
 

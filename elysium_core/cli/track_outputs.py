@@ -13,8 +13,9 @@ from elysium_core.errors import ConfigError
 from elysium_core.io.bag_recording import BagRecording
 from elysium_core.io.bag_writer import BagWriter, check_bag_name
 from elysium_core.io.files import is_same_file, is_stream
+from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.io.recording import Recording
-from elysium_core.io.render import FrameWriter, open_writer
+from elysium_core.io.render import open_writer
 from elysium_core.io.track_table import TABLE_SUFFIXES, TrackTable, check_table
 from elysium_core.io.tracks import TrackWriter
 

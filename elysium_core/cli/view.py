@@ -23,7 +23,7 @@ from elysium_core.errors import packages_needed
 from elysium_core.io.recording import DEFAULT_FPS
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import LoadOptions, TrackingConfig
+from elysium_core.settings import LoadOptions, TrackingConfig
 from elysium_core.viewer.access import DEFAULT_HOST, DEFAULT_PORT, TOKEN_VARIABLE, Access
 
 _DEFAULTS = TrackingConfig()

@@ -15,7 +15,8 @@ from elysium_core.curation.curation_rules import Trajectory
 from elysium_core.errors import BackendError, BoxError, ConfigError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.types import RANGES, LoadOptions, PerceptionModel, TrackingConfig
+from elysium_core.settings import RANGES, LoadOptions, TrackingConfig
+from elysium_core.types import PerceptionModel
 
 OPENCV, VIT, SAM2 = "opencv:", "vit:", "sam2:"
 """Prefixes of other trackers: ``opencv:CSRT``, ``vit:FILE.onnx`` with the weights of OpenCV's ViT tracker, and

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from elysium_core.errors import ConfigError, DataError
+from elysium_core.evaluation.answer_log import read_answers
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report
-from elysium_core.evaluation.run_folder import Manifest, Ranks, read_answers
+from elysium_core.evaluation.run_folder import Manifest
 from elysium_core.types import PerceptionModel
 
 

@@ -12,8 +12,9 @@ from elysium_core.evaluation.description_benchmark import VideoDescription
 from elysium_core.evaluation.grounding_benchmark import ImageGrounding
 from elysium_core.evaluation.multi_object_benchmark import MultiObjectTracking
 from elysium_core.evaluation.question_benchmark import VideoQuestions
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report
-from elysium_core.evaluation.run_folder import Manifest, Ranks, open_run, read_manifest
+from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 from elysium_core.evaluation.synthetic_benchmark import SyntheticVideo
 from elysium_core.evaluation.tracking_benchmark import SingleObjectTracking
 from elysium_core.types import PerceptionModel

@@ -19,11 +19,13 @@ import numpy as np
 from elysium_core.data.readers.catalog import TRACKING_BENCHMARKS, get_tracking_benchmark
 from elysium_core.data.readers.labelled_recording import LabelledRecording
 from elysium_core.errors import BackendError, BoxError, DataError, pip_line
+from elysium_core.evaluation.answer_log import answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark
 from elysium_core.evaluation.metrics import Floats
 from elysium_core.evaluation.published import published_notes, published_rows
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table
-from elysium_core.evaluation.run_folder import Manifest, Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import Manifest, read_manifest
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.sampling import description_frames, sample_stored

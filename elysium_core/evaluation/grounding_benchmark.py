@@ -10,10 +10,12 @@ from typing import Any
 
 from elysium_core.data.readers.refcoco import SPLITS, GroundingSample, find_image, read_refcoco
 from elysium_core.errors import DataError, ExpressionError
+from elysium_core.evaluation.answer_log import answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark
 from elysium_core.evaluation.published import published_notes, published_rows
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import read_manifest
 from elysium_core.geometry import Box, pairwise_iou
 from elysium_core.io.image import read_image
 from elysium_core.types import PerceptionModel

@@ -10,34 +10,27 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 import transformers
-from numpy.typing import NDArray
 
 import elysium_core
 from elysium_core.api import Elysium
-from elysium_core.data.photos.photo_recording import draw_photo_recording
-from elysium_core.data.synthetic.demo_clip import RecordingConfig, draw_recording
 from elysium_core.device import synchronize
 from elysium_core.engine.engine import Generation
-from elysium_core.errors import BackendError, ExpressionError
+from elysium_core.errors import BackendError
+from elysium_core.evaluation.check_scene import Scene, draw_scene
 from elysium_core.families.base import Seen
-from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.image import resized
 from elysium_core.prompt.questions import REC
 from elysium_core.runtime import Runtime
 from elysium_core.tracking.draft import AnswerDraft
 
 PICTURES = 10
-_SEED = 7
-_TARGETS = 2
 _LONGEST_ANSWER, _SPARE_TOKENS = 64, 16
 _RIGHT_IOU = 0.5
 # Frames that are not timed: the first ones allocate memory, and on a GPU they record passes.
@@ -138,25 +131,6 @@ class ModelCheck:
         return asdict(self) | {"sentence": self.sentence}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scene:
-    """Frames, what is asked for in them, and where it is.
-
-    Attributes:
-        pictures: ``photos`` or ``drawings``.
-        frames: The frames.
-        words: What is asked for.
-        truth: One list of boxes for each of ``words``; None if they name nothing that is there.
-        others: Boxes of the objects that the model has no words for, in the first frame.
-    """
-
-    pictures: str
-    frames: list[Frame]
-    words: list[str]
-    truth: list[list[Box]] | None
-    others: list[Box]
-
-
 def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES) -> ModelCheck:
     """Check a model.
 
@@ -165,7 +139,7 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
         side_px: Side of the square pictures [px].
         pictures: Number of pictures, >= 4.
     """
-    scene = _draw_scene(model, side_px, pictures)
+    scene = draw_scene(model, side_px, pictures)
     seen = [model.runtime.encode_frames([frame.image])[0] for frame in scene.frames]
     answers = [[_ask(model.runtime, each, words) for words in scene.words] for each in seen]
     compared, reference = _compare(model, scene, seen, answers)
@@ -208,52 +182,6 @@ def check_model(model: Elysium, *, side_px: int = 480, pictures: int = PICTURES)
     )
 
 
-def _draw_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
-    """The recording of which the model knows more objects; photographs if it knows equally many."""
-    photos = _photo_scene(model, side_px, pictures)
-    if len(photos.words) == _TARGETS:
-        return photos
-    drawings = _drawn_scene(model, side_px, pictures)
-    best = max(photos, drawings, key=lambda scene: len(scene.words))
-    if best.words:
-        return best
-    vocabulary = model.runtime.family.settings.vocabulary
-    return replace(drawings, words=list(vocabulary[:_TARGETS]), truth=None, others=[])
-
-
-def _photo_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
-    clip = draw_photo_recording(_SEED, pictures)
-    images = [resized(image, side_px * 4 // 3, side_px) for image in clip.images]
-    return _scene(
-        model, "photos", images, {f"the {name}": boxes for name, boxes in zip(clip.names, clip.boxes, strict=True)}
-    )
-
-
-def _drawn_scene(model: Elysium, side_px: int, pictures: int) -> _Scene:
-    config = RecordingConfig(
-        frames=pictures, width=side_px * 4 // 3, height=side_px, objects=_TARGETS + 1, asked=_TARGETS
-    )
-    clip, order = draw_recording(_SEED, config)
-    tracks = {f"the {clip.names[number]}": clip.boxes[number] for number in order[:_TARGETS]}
-    return _scene(model, "drawings", list(clip.images), tracks)
-
-
-def _scene(
-    model: Elysium, pictures: str, images: Sequence[NDArray[np.uint8]], tracks: Mapping[str, NDArray[np.float32]]
-) -> _Scene:
-    """A scene of images with the boxes (T, 4) of named objects."""
-    frames = [Frame(np.ascontiguousarray(image), index=index) for index, image in enumerate(images)]
-    words, truth, others = [], [], []
-    for name, boxes in tracks.items():
-        track = [Box(*map(float, box.clip(0, 1))) for box in boxes]
-        try:
-            words.append(model.clean_words(name))
-            truth.append(track)
-        except ExpressionError:
-            others.append(track[0])
-    return _Scene(pictures, frames, words, truth, others)
-
-
 def _ask(runtime: Runtime, seen: Seen, words: str) -> Generation:
     """Ask for one object with a draft, as it is found by words."""
     family = runtime.family
@@ -273,7 +201,7 @@ def _longest_answer(runtime: Runtime, seen: Seen, words: str) -> int:
 
 
 def _compare(
-    model: Elysium, scene: _Scene, seen: Sequence[Seen], answers: Sequence[Sequence[Generation]]
+    model: Elysium, scene: Scene, seen: Sequence[Seen], answers: Sequence[Sequence[Generation]]
 ) -> tuple[list[tuple[list[int], list[int]]], str]:
     """Our token ids and those of transformers for the first object of each picture; or the reason against it."""
     family, words = model.runtime.family, scene.words[0]
@@ -294,14 +222,14 @@ def _agreed(ours: Sequence[int], theirs: Sequence[int]) -> int:
     return same.index(False) if False in same else len(same)
 
 
-def _differences(runtime: Runtime, scene: _Scene, compared: Sequence[tuple[list[int], list[int]]]) -> list[Difference]:
+def _differences(runtime: Runtime, scene: Scene, compared: Sequence[tuple[list[int], list[int]]]) -> list[Difference]:
     decode, words = runtime.tokenizer.decode, scene.words[0]
     found = [Difference(words, decode(ours), decode(theirs)) for ours, theirs in compared if ours != theirs]
     return found[:_MOST_EXAMPLES]
 
 
 def _ious(
-    runtime: Runtime, scene: _Scene, seen: Sequence[Seen], answers: Sequence[Sequence[Generation]]
+    runtime: Runtime, scene: Scene, seen: Sequence[Seen], answers: Sequence[Sequence[Generation]]
 ) -> list[float | None]:
     """IoU of each answer with the truth, None without a box; empty without a truth."""
     if scene.truth is None:
@@ -314,7 +242,7 @@ def _ious(
     return ious
 
 
-def _follow(model: Elysium, scene: _Scene) -> tuple[float, list[float], int]:
+def _follow(model: Elysium, scene: Scene) -> tuple[float, list[float], int]:
     """Follow all objects: passes a frame, seconds of each timed frame, and the number of these."""
     tracker = model.tracker()
     for words in scene.words:

@@ -8,13 +8,16 @@ from typing import Any
 
 from elysium_core.data.readers.mot import CrowdRecording, read_mot
 from elysium_core.errors import ConfigError, DataError
+from elysium_core.evaluation.answer_log import answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.multi_object_scores import CrowdFigures, Tracks, score_tracks
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import read_manifest
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.follow import follow_recording
 from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
-from elysium_core.types import PerceptionModel, TrackingConfig, TrackState
+from elysium_core.types import PerceptionModel, TrackState
 
 MOT = "mot"
 _COLUMNS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "recall", "precision", "switches", "objects", "tracks")

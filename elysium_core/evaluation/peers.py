@@ -17,7 +17,8 @@ from elysium_core.errors import BackendError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import Grounding, ModelInfo, Tracker, TrackerStats, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import Grounding, ModelInfo, Tracker, TrackerStats, TrackState, TrackUpdate
 
 OPENCV, HF = "opencv:", "hf:"
 """Prefixes of the names of models of other projects."""

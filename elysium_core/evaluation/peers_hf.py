@@ -27,7 +27,8 @@ from elysium_core.evaluation.peers import HF, PeerModel, PeerTarget, PeerTracker
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression, clean_question
-from elysium_core.types import Grounding, ModelInfo, TrackingConfig
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import Grounding, ModelInfo
 
 _NAME = re.compile(r"(?P<id>[^?]+)(?:\?scale=(?P<scale>[0-9]{1,5}))?")
 _DEFAULT_SCALE = 1000

@@ -13,7 +13,8 @@ from elysium_core.errors import BackendError, BoxError, TargetError
 from elysium_core.evaluation.peers import OPENCV, PeerModel, PeerTarget, PeerTracker, Sighting
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.types import ModelInfo, TrackingConfig
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import ModelInfo
 
 # These need weight files that OpenCV does not include.
 _NEED_WEIGHTS = frozenset({"DaSiamRPN", "GOTURN", "Nano", "Vit"})

@@ -10,11 +10,13 @@ from typing import Any
 
 from elysium_core.data.readers.video_qa import READERS, VideoQuestion, read_video_qa
 from elysium_core.errors import ConfigError, DataError, ExpressionError
+from elysium_core.evaluation.answer_log import AnswerLog, answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.judge import Judge, Verdict, judge_answer, score_verdicts
 from elysium_core.evaluation.published import published_notes, published_rows, unlike_the_paper
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import AnswerLog, Manifest, Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import Manifest, read_manifest
 from elysium_core.io.sampling import QUESTION_FRAMES, sample_recording
 from elysium_core.io.video import open_video
 from elysium_core.types import PerceptionModel

@@ -17,16 +17,19 @@ from elysium_core.data.synthetic.clips import Sample
 from elysium_core.data.synthetic.colors import COLORS, NO_COLOR
 from elysium_core.data.synthetic.expressions import Reference, references
 from elysium_core.errors import BoxError, DataError, ExpressionError
+from elysium_core.evaluation.answer_log import answer_missing, read_answers
 from elysium_core.evaluation.benchmark import Benchmark, EvalRequest
 from elysium_core.evaluation.protocols import DEFAULT_PROTOCOL
+from elysium_core.evaluation.ranks import Ranks
 from elysium_core.evaluation.report import Report, Table, percent
-from elysium_core.evaluation.run_folder import Ranks, answer_missing, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import read_manifest
 from elysium_core.evaluation.synthetic_scores import MODEL, Figures, Record, score_all
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.sampling import description_frames, sample_evenly
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.follow import follow_recording
-from elysium_core.types import PerceptionModel, TrackingConfig, TrackState
+from elysium_core.types import PerceptionModel, TrackState
 
 SYNTHETIC = "synthetic"
 STILL_FRAMES = (0, 10, 20)

@@ -10,7 +10,8 @@ from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.families.elysium import ElysiumFamily
 from elysium_core.families.loaders import LoadedModel
 from elysium_core.prompt.tokenizer import TextTokenizer
-from elysium_core.types import LoadOptions, ModelInfo
+from elysium_core.settings import LoadOptions
+from elysium_core.types import ModelInfo
 from elysium_core.vision.vision_choice import build_vision, check_backend
 
 

@@ -14,7 +14,8 @@ from elysium_core.errors import ModelFileError
 from elysium_core.families.base import Family
 from elysium_core.io.files import read_settings_text
 from elysium_core.network.model_config import CONFIG_NAME
-from elysium_core.types import LoadOptions, ModelInfo
+from elysium_core.settings import LoadOptions
+from elysium_core.types import ModelInfo
 
 if TYPE_CHECKING:
     from elysium_core.checkpoint.checkpoint import Checkpoint

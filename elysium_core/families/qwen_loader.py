@@ -29,7 +29,8 @@ from elysium_core.families.qwen_vl import DIALECTS, QwenFamily
 from elysium_core.io.files import check_inside
 from elysium_core.network.model_config import CONFIG_NAME
 from elysium_core.prompt.tokenizer import TextTokenizer
-from elysium_core.types import LoadOptions, ModelInfo
+from elysium_core.settings import LoadOptions
+from elysium_core.types import ModelInfo
 
 MAX_PIXELS = 640 * 480
 """Largest image unless the option says otherwise [px]."""

@@ -36,11 +36,6 @@ _LONGEST_BACKOFF_S = 8.0
 _JOIN_S = 2.0
 
 
-def is_stream_address(text: str) -> bool:
-    """Say whether a text is the address of a stream, by its scheme."""
-    return text.partition("://")[0].lower() in SCHEMES and "://" in text
-
-
 def without_password(address: str) -> str:
     """Return an address as it may be shown: on one line, without user and password, and without its query."""
     shown = re.sub(r"(?<=://)[^/?#]*@", "", address).partition("?")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,41 @@ def even_positions(total: int, count: int, keep: int | None = None) -> list[int]
 def sample_evenly(frames: Sequence[T], count: int, keep: int | None = None) -> list[T]:
     """Pick up to ``count`` frames at :func:`even_positions`; all of them if there are no more."""
     return [frames[position] for position in even_positions(len(frames), count, keep)]
+
+
+class EvenSample(Generic[T]):
+    """Keeps a bounded number of items from a stream of unknown length, evenly spread.
+
+    Args:
+        limit: Most items kept, >= 2.
+
+    Attributes:
+        kept: The items kept, in order; the first item always is.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.kept: list[T] = []
+        self._limit = limit
+        self._stride = 1
+        self._seen = 0
+
+    def wants_next(self) -> bool:
+        """Return whether the next item would be kept, so that others need not be made."""
+        return self._seen % self._stride == 0
+
+    def add(self, item: T) -> None:
+        """Offer the next item."""
+        if self.wants_next():
+            if len(self.kept) == self._limit:
+                self.kept = self.kept[::2]
+                self._stride *= 2
+            if self.wants_next():
+                self.kept.append(item)
+        self._seen += 1
+
+    def skip(self) -> None:
+        """Pass over an item for which :meth:`wants_next` is false."""
+        self._seen += 1
 
 
 def sample_recording(recording: Recording, count: int, keep: int | None = None) -> list[Frame]:

@@ -115,11 +115,6 @@ def parse_answer(text: str, frame_count: int) -> ParsedAnswer:
     return ParsedAnswer(tuple(boxes), tuple(groups), +problems)
 
 
-def parse_box_text(text: str) -> Box | None:
-    """Read the first valid box of an answer about one image, or None."""
-    return parse_answer(text, 1).boxes[0]
-
-
 def _read_label(label: str | None, frame_count: int) -> int | None:
     """Position of the labelled frame, from 0; None if the label is damaged. A single frame needs no label."""
     if label is None:

@@ -18,10 +18,11 @@ from elysium_core.frames import ClipWindow, Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.questions import RSOT, SOT
 from elysium_core.runtime import Runtime
+from elysium_core.settings import PAPER_CLIP_FRAMES, TrackingConfig
 from elysium_core.tracking.draft import AnswerDraft
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
-from elysium_core.types import PAPER_CLIP_FRAMES, Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 SINGLE_CLIP_FRAMES = 32
 """Frames a recording may have to be tracked as one clip (paper, section 4.3)."""
@@ -137,26 +138,22 @@ class ClipTracker(ModelTracker):
             self._overlap = None
             return {}
         try:
-            clip = self._encode(frames)
+            clip = self._encode_clip(frames)
             started = time.perf_counter()
             seen = self._ask(clip)
             self._stats.generate_s = time.perf_counter() - started
         except BackendError as error:
             self._overlap = None
-            self._stats.failure = error
-            self._stats.failures += len(frames)
+            self._stats.count_failure(error, len(frames))
             seen = {name: [Grounding(None, 0.0, reason=str(error))] * len(frames) for name in self._targets}
         return seen
 
-    def _encode(self, frames: Sequence[Frame]) -> list[Seen]:
+    def _encode_clip(self, frames: Sequence[Frame]) -> list[Seen]:
         """Encode a clip. The frame that it shares with the clip before is not encoded again."""
-        started = time.perf_counter()
+        self._stats.encode_s = 0.0
         known = [] if self._overlap is None else [self._overlap]
-        new = [frame.image for frame in frames[len(known) :]]
-        clip = known + self._runtime.encode_frames(new)
+        clip = known + self._encode([frame.image for frame in frames[len(known) :]])
         self._overlap = clip[-1]
-        self._stats.encode_s = time.perf_counter() - started
-        self._stats.vision_encodes += len(new)
         return clip
 
     def _ask(self, clip: Sequence[Seen]) -> dict[str, list[Grounding]]:
@@ -181,5 +178,5 @@ class ClipTracker(ModelTracker):
     def _read(self, generation: Generation, clip: Sequence[Seen]) -> list[Grounding]:
         answer = self._runtime.read(generation, len(clip), clip[0].steps)
         for problem, times in answer.problems.items():
-            self._stats.parse_failures[problem] = self._stats.parse_failures.get(problem, 0) + times
+            self._stats.count_missing(problem, times)
         return [answer.at(frame) for frame in range(len(clip))]

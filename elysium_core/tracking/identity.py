@@ -13,7 +13,8 @@ from elysium_core.errors import TargetError
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import Grounding, ModelInfo, TrackerStats, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import Grounding, ModelInfo, TrackerStats, TrackState, TrackUpdate
 
 _WHOLE_FRAME = Box(0.0, 0.0, 1.0, 1.0)
 

@@ -11,10 +11,11 @@ from elysium_core.errors import TargetError
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.clip import ClipTracker
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
-from elysium_core.types import TrackingConfig, TrackUpdate
+from elysium_core.types import TrackUpdate
 
 
 class LiveClipTracker(ClipTracker):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from elysium_core.engine.engine import EngineCounters
-from elysium_core.errors import TargetError
+from elysium_core.errors import BackendError, TargetError
+from elysium_core.families.base import Seen
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
+from elysium_core.settings import PAPER_CLIP_FRAMES, TrackingConfig
 from elysium_core.tracking.target import StreamClock, Target
-from elysium_core.types import (
-    PAPER_CLIP_FRAMES,
-    Grounding,
-    TrackerStats,
-    TrackingConfig,
-    TrackState,
-    TrackUpdate,
-)
+from elysium_core.types import Grounding, TrackerStats, TrackState, TrackUpdate
 
 
 class ModelTracker:
@@ -96,13 +97,47 @@ class ModelTracker:
         """Delete the data of a target that is not tracked any more."""
         self._given.pop(target_id, None)
 
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
+        """Encode RGB uint8 images (H, W, 3); their number and time are counted."""
+        started = time.perf_counter()
+        seen = self._runtime.encode_frames(images)
+        self._stats.count_encoded(len(images), time.perf_counter() - started)
+        return seen
+
+    def _attempt(
+        self, look: Callable[[Frame, float], dict[str, Grounding]], frame: Frame, now_s: float
+    ) -> dict[str, Grounding]:
+        """Look at a frame; times, failures and missing boxes are counted.
+
+        Args:
+            look: Returns observations of a frame by target id; may raise ``BackendError``.
+            frame: The frame.
+            now_s: Its time on the clock of the stream [s].
+
+        Returns:
+            One observation for each target; after a failure of the model, observations without a box.
+        """
+        self._stats.encode_s, started = 0.0, time.perf_counter()
+        try:
+            seen = look(frame, now_s)
+        except BackendError as error:
+            self._stats.count_failure(error)
+            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
+        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
+        self._count_engine()
+        for name in self._targets:
+            observation = seen.setdefault(name, Grounding(None, 0.0, reason="there is nothing to search it by"))
+            if observation.box is None:
+                self._stats.count_missing(observation.reason)
+        return seen
+
     def _count_engine(self) -> None:
         """Copy the counters of the engines to the statistics."""
         self._stats.llm_passes, self._stats.llm_tokens = self._counters.passes, self._counters.tokens
 
 
 class LiveTracker(ModelTracker):
-    """Base class of trackers that answer every frame for itself; a subclass adds ``_observe``.
+    """Base class of trackers that answer every frame for itself; a subclass adds ``_look``.
 
     Args:
         runtime: The model.
@@ -130,7 +165,7 @@ class LiveTracker(ModelTracker):
         self._stats.frames += 1
         updates = [target.stop(frame) for target in self._stopped]
         self._stopped.clear()
-        seen = self._observe(frame, now_s) if self._targets else {}
+        seen = self._attempt(self._look, frame, now_s) if self._targets else {}
         self._newest = frame
         for name, target in list(self._targets.items()):
             update = target.observe(frame, now_s, seen[name], self._config)
@@ -140,8 +175,12 @@ class LiveTracker(ModelTracker):
                 self._forget(name)
         return updates
 
-    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
-        """One observation for each target, whatever fails. ``self._newest`` is still the frame before."""
+    def _look(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
+        """Return observations by target id. ``self._newest`` is still the frame before.
+
+        Raises:
+            BackendError: The model or its device failed.
+        """
         raise NotImplementedError
 
     def _completed(self, target_id: str, update: TrackUpdate) -> TrackUpdate:

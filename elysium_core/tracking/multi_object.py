@@ -13,8 +13,9 @@ from itertools import combinations
 from elysium_core.errors import BackendError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
+from elysium_core.settings import RANGES, TrackingConfig
 from elysium_core.tracking.newcomers import InstanceSearch, Known, Newcomer
-from elysium_core.types import RANGES, Tracker, TrackerStats, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.types import Tracker, TrackerStats, TrackState, TrackUpdate
 
 ALL_OBJECTS = TrackingConfig(max_targets=int(RANGES["max_targets"][1]), remove_after_s=2.0)
 """Settings of following all objects: many, and what is lost makes room soon."""
@@ -60,8 +61,7 @@ class MultiObjectTracker:
         try:
             newcomers = self._search.look(frame, known, room)
         except BackendError as error:
-            self.stats.failure = error
-            self.stats.failures += 1
+            self.stats.count_failure(error)
             newcomers = []
         updates += [self._start(frame, newcomer) for newcomer in newcomers]
         for update in updates:

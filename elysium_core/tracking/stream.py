@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from elysium_core.errors import BackendError
 from elysium_core.families.base import Seen
 from elysium_core.frames import Frame, require_frame
 from elysium_core.geometry import Box
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import find_by_words
 from elysium_core.tracking.model_tracker import ModelTracker
 from elysium_core.tracking.target import Target
 from elysium_core.tracking.window import Window
-from elysium_core.tracking.zoom import Image, ZoomFollow, ZoomSearch
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.tracking.zoom_follow import ZoomFollow
+from elysium_core.tracking.zoom_search import ZoomSearch
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 # IoU above which the tracked box and the box found by words agree on the place of a target.
 _SAME_PLACE_IOU = 0.5
@@ -126,29 +126,20 @@ class StreamTracker(ModelTracker):
 
     def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
         """One observation for each target; after a failure of the model, observations without a box."""
-        seen: dict[str, Grounding] = {}
-        self._stats.encode_s, started = 0.0, time.perf_counter()
-        try:
-            self._anchor_given_boxes()
-            self._newest, self._newest_seen = frame, None
-            self._newest_seen = live = self._encode([frame.image])[0]
-            seen = self._ask_windows(live)
-            self._look_with_zoom(frame, seen)
-            self._combine(frame, live, seen, self._search(frame, live, now_s, seen))
-        except BackendError as error:
-            # After a failure the windows may be incomplete. Start again from words, or from the last certain box.
+        seen = self._attempt(self._look, frame, now_s)
+        if self._stats.failure is not None:
+            # The windows may be incomplete. Start again from words, or from the last certain box.
             self._windows.clear()
             self._zoom_follow.restart()
-            self._stats.failure = error
-            self._stats.failures += 1
-            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
-        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
-        self._count_engine()
-        for name in self._targets:
-            observation = seen.setdefault(name, Grounding(None, 0.0, reason="there is nothing to search it by"))
-            if observation.box is None:
-                failures = self._stats.parse_failures
-                failures[observation.reason] = failures.get(observation.reason, 0) + 1
+        return seen
+
+    def _look(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
+        self._anchor_given_boxes()
+        self._newest, self._newest_seen = frame, None
+        self._newest_seen = live = self._encode([frame.image])[0]
+        seen = self._ask_windows(live)
+        self._look_with_zoom(frame, seen)
+        self._combine(frame, live, seen, self._search(frame, live, now_s, seen))
         return seen
 
     def _anchor_given_boxes(self) -> None:
@@ -291,13 +282,6 @@ class StreamTracker(ModelTracker):
     def _open_zoom(self, name: str, frame: Frame, box: Box) -> None:
         if self._config.zoom:
             self._zoom_follow.open(name, frame, box, self._targets[name].expression)
-
-    def _encode(self, images: Sequence[Image]) -> list[Seen]:
-        started = time.perf_counter()
-        seen = self._runtime.encode_frames(images)
-        self._stats.encode_s += time.perf_counter() - started
-        self._stats.vision_encodes += len(images)
-        return seen
 
 
 def _same_place(followed: Grounding | None, by_words: Grounding) -> bool:

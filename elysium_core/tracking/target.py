@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 _NOT_FOUND_YET = "not found yet"
 

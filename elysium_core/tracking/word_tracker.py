@@ -9,25 +9,26 @@ say so.
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from elysium_core.errors import BackendError, ExpressionError
+from elysium_core.errors import ExpressionError
 from elysium_core.families.base import Seen
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.prompt.expression import clean_answer
 from elysium_core.prompt.questions import REG
 from elysium_core.runtime import Runtime
+from elysium_core.settings import TrackingConfig
 from elysium_core.tracking.box_tree import Residuals, tree_budget
 from elysium_core.tracking.find import DraftHints, find_by_words
 from elysium_core.tracking.model_tracker import LiveTracker
 from elysium_core.tracking.target import Target
-from elysium_core.tracking.zoom import Image, ZoomSearch, zoomed_pictures
-from elysium_core.types import Grounding, TrackingConfig, TrackState, TrackUpdate
+from elysium_core.tracking.zoom import Image, zoomed_pictures
+from elysium_core.tracking.zoom_search import ZoomSearch
+from elysium_core.types import Grounding, TrackState, TrackUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,24 +78,7 @@ class WordTracker(LiveTracker):
         for known in (self._described, self._answers, self._residuals):
             known.pop(target_id, None)
 
-    def _observe(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
-        """One observation for each target; after a failure of the model, observations without a box."""
-        self._stats.encode_s, started = 0.0, time.perf_counter()
-        try:
-            seen = self._look(frame)
-        except BackendError as error:
-            self._stats.failure = error
-            self._stats.failures += 1
-            seen = {name: Grounding(None, 0.0, reason=str(error)) for name in self._targets}
-        self._stats.generate_s = time.perf_counter() - started - self._stats.encode_s
-        self._count_engine()
-        failures = self._stats.parse_failures
-        for observation in seen.values():
-            if observation.box is None:
-                failures[observation.reason] = failures.get(observation.reason, 0) + 1
-        return seen
-
-    def _look(self, frame: Frame) -> dict[str, Grounding]:
+    def _look(self, frame: Frame, now_s: float) -> dict[str, Grounding]:
         shown = frame if self._newest is None else self._newest  # the frame that given boxes refer to
         self._describe(shown)
         live = self._encode([frame.image])[0]
@@ -168,10 +152,3 @@ class WordTracker(LiveTracker):
             return self._runtime.clean_words(text.strip(" .\"'")[:_LONGEST_DESCRIPTION])
         except ExpressionError:
             return _ANYTHING
-
-    def _encode(self, images: Sequence[Image]) -> list[Seen]:
-        started = time.perf_counter()
-        seen = self._runtime.encode_frames(images)
-        self._stats.encode_s += time.perf_counter() - started
-        self._stats.vision_encodes += len(images)
-        return seen

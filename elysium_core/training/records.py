@@ -49,11 +49,6 @@ class StageRecords:
             lines = (folder / SKIPPED_NAME).read_text(encoding="utf-8").splitlines(keepends=True)
             self._skipped = {json.loads(line)["reason"] for line in lines if line.endswith("\n")}
 
-    @property
-    def skipped_count(self) -> int:
-        """Number of different data lines that could not be used so far."""
-        return len(self._skipped)
-
     def losses(self, step: int, seconds: float, values: Mapping[str, float]) -> dict[str, float]:
         """Append one line to ``log.jsonl`` and to TensorBoard; return it."""
         line: dict[str, float] = {"step": step, "seconds": round(seconds, 1), **_rounded(values)}

@@ -19,7 +19,8 @@ from elysium_core.errors import ElysiumError, TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.recording import Recording
-from elysium_core.types import PerceptionModel, TrackingConfig
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import PerceptionModel
 from elysium_core.viewer.backend import Deliver, Picture, Tell, ViewerError, encode_jpeg
 from elysium_core.viewer.followed_targets import FollowedTargets
 from elysium_core.viewer.frame_player import FramePlayer

@@ -37,6 +37,9 @@ _STATES: dict[TrackState, int] = {
     TrackState.REMOVED: TrackedObject.STATE_REMOVED,
 }
 
+STATE_NAMES = {number: state.value for state, number in _STATES.items()} | {TrackedObject.STATE_STALE: "STALE"}
+"""Names of the states in ``msg/TrackedObject``."""
+
 
 class StampError(ElysiumError, ValueError):
     """A stamp is not a time."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from elysium_core.errors import ConfigError, ElysiumError, VideoError
 from elysium_core.geometry import Box, parse_box
 from elysium_core.io.files import atomic_path
-from elysium_core.io.render import FrameWriter, open_writer
+from elysium_core.io.frame_writer import FrameWriter
+from elysium_core.io.render import open_writer
 from elysium_core.io.tracks import TrackWriter
 from elysium_core.io.video import open_video
 from elysium_core.prompt.expression import clean_expression

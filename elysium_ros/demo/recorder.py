@@ -18,10 +18,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from elysium_core.errors import ElysiumError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.render import FrameWriter
+from elysium_core.io.frame_writer import FrameWriter
 from elysium_core.types import TrackState, TrackUpdate
 from elysium_ros.convert.images import image_to_rgb
-from elysium_ros.convert.messages import box_from_message, is_no_box, stamp_to_ns
+from elysium_ros.convert.messages import STATE_NAMES, box_from_message, is_no_box, stamp_to_ns
 from elysium_ros.msg import TrackedObject, TrackedObjectArray
 
 
@@ -75,13 +75,6 @@ class FrameNumbers:
 # Deep enough that a listener on a busy machine never loses a message.
 _MESSAGES, _PICTURES = QoSProfile(depth=1000), QoSProfile(depth=50)
 _MAX_UNWRITTEN = 64
-
-_STATES = {
-    TrackedObject.STATE_TRACKED: TrackState.TRACKED,
-    TrackedObject.STATE_UNCERTAIN: TrackState.UNCERTAIN,
-    TrackedObject.STATE_LOST: TrackState.LOST,
-    TrackedObject.STATE_REMOVED: TrackState.REMOVED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +191,7 @@ def _answer(message: Any, numbers: FrameNumbers) -> Answer:
 
 
 def _update(tracked: Any, index: int, stamp_ns: int, width: int, height: int) -> TrackUpdate:
-    state = _STATES[tracked.state]
+    state = TrackState(STATE_NAMES[tracked.state])
     shown: Box | None = None if is_no_box(tracked.box) else box_from_message(tracked.box, width, height)
     # While an object is LOST the message repeats its last box; that is no box of this frame.
     has_box = state in (TrackState.TRACKED, TrackState.UNCERTAIN)

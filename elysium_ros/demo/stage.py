@@ -13,7 +13,7 @@ from std_srvs.srv import SetBool
 
 from elysium_core.errors import ElysiumError
 from elysium_core.geometry import Box
-from elysium_core.io.render import FrameWriter
+from elysium_core.io.frame_writer import FrameWriter
 from elysium_ros.client.node_process import NodeProcess, NodeProcessError, claim_domain, private_environment
 from elysium_ros.client.tracker_client import TrackerClient, spinning
 from elysium_ros.convert.messages import box_to_message, ns_to_stamp

@@ -12,8 +12,9 @@ import os
 import sys
 from pathlib import Path
 
+from elysium_ros.node.load_parameters import ALIASES
 from elysium_ros.node.parameter_spec import Change, Spec
-from elysium_ros.node.parameters import ALIASES, SPECS
+from elysium_ros.node.parameters import SPECS
 
 _ROOT = Path(__file__).resolve().parents[2]
 

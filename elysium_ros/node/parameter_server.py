@@ -15,8 +15,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from elysium_core.errors import ConfigError, ElysiumError
+from elysium_ros.node.load_parameters import ALIASES
 from elysium_ros.node.parameter_spec import Change, Spec
-from elysium_ros.node.parameters import ALIASES, GUARDED, SPECS, Settings
+from elysium_ros.node.parameters import GUARDED, SPECS, Settings
 
 _VALUE_TYPES = {kind.value for kind in Parameter.Type}
 _STANDARD_PREFIXES = ("qos_overrides.", "use_sim_time", "start_type_description_service")

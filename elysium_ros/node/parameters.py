@@ -1,14 +1,12 @@
 """The one table of ROS parameters: what exists, its default, its range, and when it may change. Imports no ROS.
 
-:class:`Settings` is that table; options of loading a model come from :class:`elysium_core.types.LoadOptions`.
-Declaration and description on the node (:mod:`elysium_ros.node.parameter_server`), the reference page
-(:mod:`elysium_ros.node.parameter_docs`) and the launch arguments of the model are derived from it, and it is validated
-here.
+:class:`Settings` is that table; the parameters of loading a model come from :mod:`elysium_ros.node.load_parameters`.
+Declaration and description on the node (:mod:`elysium_ros.node.parameter_server`) and the reference page
+(:mod:`elysium_ros.node.parameter_docs`) are derived from it, and it is validated here.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -17,7 +15,8 @@ from typing import Any
 
 from elysium_core.errors import ConfigError, ElysiumError
 from elysium_core.prompt.expression import clean_expression
-from elysium_core.types import DEFAULTS, OTHER_NAMES, RANGES, WINDOWS, LoadOptions, TrackingConfig
+from elysium_core.settings import DEFAULTS, RANGES, WINDOWS, LoadOptions, TrackingConfig
+from elysium_ros.node.load_parameters import LOAD_SPECS
 from elysium_ros.node.parameter_spec import Change, Spec, parameter
 from elysium_ros.perception.types import DepthSettings, InferenceSettings
 
@@ -259,56 +258,10 @@ class Settings:
                 yield f"tracking.initial_expression: {error}"
 
 
-# What ROS calls some load options, their descriptions where they differ, and their choices. Any other option is named
-# model.OPTION and described by the docstring of LoadOptions, so that a new one needs no line here.
-_LOAD_WORDS: dict[str, dict[str, Any]] = {
-    "model": {
-        "name": "path",
-        "description": "Model to load: real or nano (come with the package), a checkpoint folder, "
-        "or identity (no model: every box stays where it started).",
-    },
-    "dtype": {
-        "name": "precision",
-        "description": "Data type of weights and computation.",
-        "choices": ("auto", "float32", "float16", "bfloat16"),
-    },
-    "vision_backend": {
-        "name": "backend",
-        "description": "What runs the vision encoder.",
-        "choices": ("auto", "torch", "onnx", "tensorrt"),
-    },
-    "quantization": {
-        "description": "Fewer bits for the language model's matrices; answers are then no longer quite the same.",
-        "choices": ("none", "int8", "nf4", "fp8"),
-    },
-    "allow_pickle_weights": {
-        "description": "Accept pytorch_model*.bin files where there are no safetensors; only for authors you trust."
-    },
-}
-
-
-def _load_specs() -> Iterator[Spec]:
-    docstring = inspect.getdoc(LoadOptions) or ""
-    texts = dict(re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", docstring, re.MULTILINE))
-    for option in fields(LoadOptions):
-        words = _LOAD_WORDS.get(option.name, {})
-        description = words.get("description") or " ".join(texts.get(option.name, "").replace("``", "").split())
-        yield Spec(
-            name=f"model.{words.get('name', option.name)}",
-            attribute=f"load.{option.name}",
-            default=option.default,
-            change=Change.INACTIVE,
-            description=description,
-            limits=None,
-            choices=words.get("choices", ()),
-            unit="",
-        )
-
-
 def _specs() -> Iterator[Spec]:
     for entry in fields(Settings):
         if entry.name == "load":
-            yield from _load_specs()
+            yield from LOAD_SPECS
         else:
             yield Spec(attribute=entry.name, default=entry.default, **entry.metadata)
 
@@ -318,28 +271,6 @@ SPECS: dict[str, Spec] = {spec.name: spec for spec in _specs()}
 
 GUARDED = ("model.path", "model.allow_pickle_weights")
 """Parameters that choose which files are read and how; they are as at the start unless ``allow_model_change``."""
-
-LOAD_ARGUMENTS: dict[str, Spec] = {
-    "model" if spec.attribute == "load.model" else spec.name.removeprefix("model."): spec
-    for spec in SPECS.values()
-    if spec.attribute.startswith("load.")
-}
-"""The parameters of loading a model by the names of their launch arguments."""
-
-
-ALIASES: dict[str, str] = {
-    f"model.{alias}": f"model.{name}"
-    for option, other in ((option, other) for other, option in OTHER_NAMES.items())
-    for name in (_LOAD_WORDS[option].get("name", option),)
-    for alias in (option, other)
-    if alias != name
-}
-"""Names of parameters in Python and on the command line, where they differ: each may be given, set and read by both."""
-
-LOAD_ALIASES: dict[str, str] = {
-    alias.removeprefix("model."): name.removeprefix("model.") for alias, name in ALIASES.items()
-}
-"""The same for launch arguments."""
 
 
 def _camera_problems(cameras: tuple[str, ...]) -> Iterable[str]:

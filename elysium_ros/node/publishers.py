@@ -30,10 +30,10 @@ from elysium_ros.convert.messages import (
 )
 from elysium_ros.msg import ObjectDescription, TrackedObjectArray
 from elysium_ros.node.camera_input import CameraInputs
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.guard import Guard
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.perception.frame_statistics import FrameTimes, Statistics
 from elysium_ros.perception.types import Answer, FrameJob
 

@@ -26,17 +26,18 @@ from elysium_ros.convert.messages import (
     stamp_to_ns,
 )
 from elysium_ros.node.camera_input import CameraInputs
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.executors import SERVICE_QOS, BoundedCallbackGroup
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.publishers import Publishers
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.node.target_requests import EventQueue, seconds, start_target
 from elysium_ros.perception.answers import check_age, describe_place, describe_scene, describe_target, ground
 from elysium_ros.perception.inference import MODEL_TIMEOUT_S, Inference
 from elysium_ros.perception.instance_groups import InstanceGroup
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.requests import WorkerError
-from elysium_ros.perception.targets import EndReason, Target, TargetEvent
+from elysium_ros.perception.target_events import EndReason, TargetEvent
+from elysium_ros.perception.targets import Target
 from elysium_ros.perception.types import Answer, Incoming
 from elysium_ros.srv import Describe, Ground, StopTracking, Track
 

@@ -14,10 +14,12 @@ from builtin_interfaces.msg import Time
 from elysium_core.errors import ConfigError
 from elysium_ros.convert.messages import box_from_message, is_no_box, stamp_to_ns
 from elysium_ros.msg import Box2D
-from elysium_ros.perception.inference import Inference, NodeLife
+from elysium_ros.perception.inference import Inference
+from elysium_ros.perception.inference_state import NodeLife
 from elysium_ros.perception.instance_groups import InstanceGroup
 from elysium_ros.perception.perception import Perception
-from elysium_ros.perception.targets import Target, TargetEvent
+from elysium_ros.perception.target_events import TargetEvent
+from elysium_ros.perception.targets import Target
 from elysium_ros.perception.types import StartRequest
 
 MAX_SECONDS = 24 * 3600.0

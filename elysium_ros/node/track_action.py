@@ -13,13 +13,14 @@ from elysium_core.errors import ConfigError, TargetError
 from elysium_core.types import TrackState
 from elysium_ros.action import TrackObject
 from elysium_ros.convert.messages import object_to_message
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.executors import SERVICE_QOS
 from elysium_ros.node.lifecycle import ManagedNode
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.node.target_requests import EventQueue, seconds, start_target
 from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.instance_groups import InstanceGroup, names_of_all
-from elysium_ros.perception.targets import EndReason, Target, TargetEvent
+from elysium_ros.perception.target_events import EndReason, TargetEvent
+from elysium_ros.perception.targets import Target
 
 MAX_GOALS = 16
 """Goals at the same time, as each holds a thread; there can be no more targets either."""

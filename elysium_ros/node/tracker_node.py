@@ -15,7 +15,6 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock, ClockType
 
 from elysium_ros.node.camera_input import CameraInputs
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.executors import NO_HANDLERS, PoolExecutor, SignalGate, spin
 from elysium_ros.node.idle_hint import IdleHint
 from elysium_ros.node.lifecycle import ManagedNode
@@ -23,6 +22,7 @@ from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.node.parameters import Settings
 from elysium_ros.node.publishers import Publishers
 from elysium_ros.node.services import MAX_WAITING_CALLS, Services
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.node.track_action import MAX_GOALS, TrackAction
 from elysium_ros.node.watchdog import Watchdog
 from elysium_ros.perception.frame_statistics import Statistics

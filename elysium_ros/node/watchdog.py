@@ -1,4 +1,4 @@
-"""Watches the model and the cameras, so that what stops working is told at once and what hangs is given up.
+"""Watches the model and the cameras: reports at once what has stopped working, and gives up what hangs.
 
 It has its own thread and a steady clock: neither callbacks that wait, nor the model, nor ``/clock`` can hold it up.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 
 from elysium_ros.node.camera_input import CameraInputs
-from elysium_ros.node.diagnostics import StatusReporter
 from elysium_ros.node.lifecycle import ManagedNode
 from elysium_ros.node.parameter_server import ParameterServer
 from elysium_ros.node.publishers import Publishers
+from elysium_ros.node.status_reporter import StatusReporter
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.inference import Inference
 
@@ -29,7 +29,7 @@ class Watchdog:
         parameters: Its parameters.
         inference: Its model.
         cameras: Its cameras.
-        outputs: Where it is told that results have stopped.
+        outputs: Publish that results have stopped.
         status: Where a change is published.
     """
 

@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from elysium_core.types import LoadOptions, ModelInfo, PerceptionModel
+from elysium_core.settings import LoadOptions
+from elysium_core.types import PerceptionModel
 from elysium_ros.perception.camera import Mailbox
 from elysium_ros.perception.depth_source import DepthSource
 from elysium_ros.perception.faults import Fault, FaultFinder, RestartBudget
+from elysium_ros.perception.handover import Handover
+from elysium_ros.perception.inference_state import InferenceState, NodeLife
 from elysium_ros.perception.model_loading import load_model, warm_up
 from elysium_ros.perception.perception import Perception
 from elysium_ros.perception.requests import WorkerError
-from elysium_ros.perception.targets import EndReason, Handover
+from elysium_ros.perception.target_events import EndReason
 from elysium_ros.perception.types import InferenceSettings, Outputs
 from elysium_ros.perception.worker import DEACTIVATED, Worker
 
@@ -38,54 +41,6 @@ _WORDS_TIMEOUT_S = 2.0
 _LOAD_LIMIT_S = 1800.0
 
 Result = TypeVar("Result")
-
-
-class NodeLife(Protocol):
-    """The state of the node, as far as callers of the inference thread need it."""
-
-    @property
-    def is_shutting_down(self) -> bool:
-        """Whether the process is ending; nobody waits for the model then."""
-        ...
-
-    def why_inactive(self) -> str:
-        """Say for a caller why nothing can be done now, and what to do."""
-        ...
-
-    def give_up(self, reason: str) -> None:
-        """End the process, so that a new one can take its place."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceState:
-    """The inference thread at one moment.
-
-    Attributes:
-        model: The loaded model, None if there is none.
-        paused: Images are not processed.
-        busy_s: How long the present request or image has taken so far [s]; 0 when idle.
-        restarts: How often the model hung or crashed and was given up.
-        restarting: Why the model is being loaded again, starting with a code; empty if it is not.
-        failures: Frames that the model failed on since activation.
-        standing_failure: Why the model failed on the newest frame; empty if it did not.
-        parse_failures: Answers without a usable box since activation.
-        received: Images received since activation.
-        dropped: Images skipped since activation.
-        active_ids: Ids of the targets that are followed or searched for, ascending.
-    """
-
-    model: ModelInfo | None = None
-    paused: bool = False
-    busy_s: float = 0.0
-    restarts: int = 0
-    restarting: str = ""
-    failures: int = 0
-    standing_failure: str = ""
-    parse_failures: int = 0
-    received: int = 0
-    dropped: int = 0
-    active_ids: tuple[int, ...] = ()
 
 
 class Inference:
@@ -177,16 +132,14 @@ class Inference:
                 self._worker = None
         if worker is not None and restarting is not None:
             worker.abandon(DEACTIVATED)
-            for target in handover.targets:
-                target.tell_end(EndReason.INACTIVE)
+            handover.targets.tell_end(EndReason.INACTIVE)
         if worker is None or perception is None:
             return
         worker.unwatch()
         try:
             self._wait(lambda: perception.reset(EndReason.INACTIVE))
         except WorkerError:  # the model hangs, and was given up
-            for target in perception.retire().targets:
-                target.tell_end(EndReason.INACTIVE)
+            perception.retire().targets.tell_end(EndReason.INACTIVE)
 
     def free(self) -> None:
         """Give the model's memory back."""

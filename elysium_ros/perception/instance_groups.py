@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from elysium_core.errors import ConfigError, ElysiumError, TargetError
 from elysium_core.tracking.newcomers import FindsAll, InstanceSearch, Known, Newcomer
 from elysium_core.types import PerceptionModel
-from elysium_ros.perception.targets import EndReason, Listener, Target, TargetEvent
+from elysium_ros.perception.target_events import EndReason, Listener, TargetEvent
+from elysium_ros.perception.targets import Target
 from elysium_ros.perception.types import FrameJob, StartRequest
 
 _ALL_FORM = re.compile(r"\s*\{(.*)\}\s*", re.DOTALL)

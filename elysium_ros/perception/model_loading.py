@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from elysium_core.errors import ModelFileError, packages_needed
+from elysium_core.settings import LoadOptions
 from elysium_core.tracking.identity import IdentityModel
-from elysium_core.types import LoadOptions, PerceptionModel
+from elysium_core.types import PerceptionModel
 
 
 def load_model(options: LoadOptions) -> PerceptionModel:

@@ -12,12 +12,15 @@ from functools import partial
 from typing import TypeVar
 
 from elysium_core.errors import ElysiumError, TargetError
-from elysium_core.types import PerceptionModel, Tracker, TrackingConfig, TrackState
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import PerceptionModel, Tracker, TrackState
 from elysium_ros.perception.answers import DescriptionSchedule, describe_target
 from elysium_ros.perception.camera import CameraStream, Mailbox
+from elysium_ros.perception.handover import Handover, StandingRequest
 from elysium_ros.perception.instance_groups import InstanceGroup, InstanceGroups, names_of_all
 from elysium_ros.perception.requests import Question, TakeBreak
-from elysium_ros.perception.targets import EndReason, Handover, Listener, Sight, Target
+from elysium_ros.perception.target_events import EndReason, Listener
+from elysium_ros.perception.targets import Sight, Target, TargetList
 from elysium_ros.perception.types import FrameJob, Incoming, InferenceSettings, Outputs, Place, StartRequest
 from elysium_ros.perception.waiting_frames import Followed, WaitingFrames
 
@@ -58,13 +61,10 @@ class Perception:
         self._schedule = DescriptionSchedule()
         self._ids = ids
         self._outputs = outputs
-        self._targets: dict[int, Target] = {}
+        self._targets = TargetList()
         self._groups = InstanceGroups()
-        self._targets_changed = False
         self._retired = False
-        self._standing: StartRequest | None = None
-        self._standing_id = 0
-        self._farewells: dict[str, list[tuple[Target, EndReason]]] = {}
+        self._standing: StandingRequest | None = None
         self._streams = {
             mailbox.camera: CameraStream(mailbox, lambda: model.tracker(self.config.mode, self.config))
             for mailbox in mailboxes
@@ -84,7 +84,7 @@ class Perception:
     @property
     def active_ids(self) -> list[int]:
         """Ids of what is followed or searched for, groups included, ascending; may be read from any thread."""
-        return sorted([*self._targets.copy(), *self._groups.ids])
+        return sorted([*self._targets.ids, *self._groups.ids])
 
     @property
     def parse_failures(self) -> int:
@@ -110,14 +110,14 @@ class Perception:
         Raises:
             TargetError: There is none with this id.
         """
-        if target_id in self._targets:
-            return self._targets[target_id]
+        if (target := self._targets.get(target_id)) is not None:
+            return target
         known = ", ".join(map(str, self.active_ids)) or "none"
         raise TargetError(f"there is no target {target_id}; followed are: {known}", code="TARGET_UNKNOWN")
 
     def targets(self, camera: str = "") -> list[Target]:
         """Return the targets of a camera, of all cameras for ``""``, by id."""
-        return [t for _, t in sorted(self._targets.items()) if not camera or t.camera == camera]
+        return self._targets.of(camera)
 
     def configure(self, settings: InferenceSettings) -> None:
         """Take new settings of tracking and descriptions from the next frame on."""
@@ -145,28 +145,28 @@ class Perception:
         if names_of_all(request.expression):
             search = self._groups.prepare(self.model, request, self.config.mode)
             self._replace(stream, request)
-            self._targets_changed = True
+            self._targets.note_change()
             return self._groups.start(next(self._ids), camera, search, listener)
         words = self.model.clean_words(request.expression) if request.expression or request.place is None else ""
         place = None if request.place is None else self._find_place(stream, request.place, request.stamp_ns)
-        self._check_room(0 if request.add else len(self._of(stream)))
+        self._check_room(0 if request.add else len(self._targets.of(camera)))
         self._replace(stream, request)
         tracker = stream.trackers[0] if place is None else stream.tracker_at(place.image)
         tracker_id = tracker.add(words, None if place is None else place.box)
         target = Target(next(self._ids), camera, words, tracker, tracker_id, place)
         if listener is not None:
             target.listen(listener)
-        self._targets[target.id] = target
-        self._targets_changed = True
+        self._targets.add(target)
         return target
 
     def _replace(self, stream: CameraStream, request: StartRequest) -> None:
         """End what a request takes the place of."""
         if request.add:
             return
-        self._groups.end(self._groups.of(stream.mailbox.camera), EndReason.REPLACED)
-        for target in self._of(stream):
-            self._end(target, EndReason.REPLACED)
+        camera = stream.mailbox.camera
+        self._groups.end(self._groups.of(camera), EndReason.REPLACED)
+        for target in self._targets.of(camera):
+            self._targets.end(target, EndReason.REPLACED)
         if self._stands(stream):
             self._standing = None
 
@@ -179,7 +179,7 @@ class Perception:
             ExpressionError, ImageError, TargetError: As for :meth:`start`.
         """
         target = self.start(request)
-        self._standing, self._standing_id = request, target.id
+        self._standing = StandingRequest(request, target.id)
         return target
 
     def stop(self, target_id: int, camera: str = "") -> list[int]:
@@ -201,8 +201,10 @@ class Perception:
                 f"target {target_id} is not in camera {camera!r} but in {chosen[0].camera!r}", code="TARGET_UNKNOWN"
             )
         for target in chosen:
-            self._end(target, EndReason.STOPPED)
-        if target_id in (0, self._standing_id) and (not camera or self._stands(self.stream(camera))):
+            self._targets.end(target, EndReason.STOPPED)
+        standing = self._standing
+        is_meant = standing is not None and target_id in (0, standing.target_id)
+        if is_meant and (not camera or self._stands(self.stream(camera))):
             self._standing = None
         return sorted([*self._groups.end(groups, EndReason.STOPPED), *(target.id for target in chosen)])
 
@@ -224,17 +226,13 @@ class Perception:
             What another perception goes on with.
         """
         self._retired = True
-        targets, self._targets = self._targets, {}
-        farewells, self._farewells = self._farewells, {}
-        return Handover(tuple(targets.values()), farewells, self._standing, self._standing_id, self._groups.leave())
+        return Handover(self._targets.leave(), self._standing, self._groups.leave())
 
     def succeed(self, left: Handover) -> None:
         """Go on with what another perception has left: targets with words are searched for again, others end."""
-        self._farewells = left.farewells
-        self._standing, self._standing_id = left.standing, left.standing_id
+        self._targets, self._standing = left.targets, left.standing
         self._groups.move_to(self.model, left.groups)
-        for target in left.targets:
-            self._targets[target.id] = target
+        for target in self._targets.of():
             self._search_again(target, EndReason.MODEL_FAILED)
 
     def look_at(self, image: Incoming) -> None:
@@ -319,14 +317,13 @@ class Perception:
 
     def _publish(self, job: FrameJob, followed: list[Followed]) -> None:
         """Publish a finished frame and pass it to listeners."""
-        self._streams[job.image.camera].mailbox.record.image_answered()
-        views = [target.farewell(reason, job) for target, reason in self._farewells.pop(job.image.camera, ())]
         mailbox, settings = self._streams[job.image.camera].mailbox, self._settings.depth
+        mailbox.record.image_answered()
+        ended, changed = self._targets.take_news(job)
         if mailbox.depth is not None and settings is not None:
             located = mailbox.depth.locate(job, (view for _, view in followed), settings, self._outputs.report)
             followed = [(target, view) for (target, _), view in zip(followed, located, strict=True)]
-        views += [view for _, view in followed]
-        changed, self._targets_changed = self._targets_changed, False
+        views = ended + [view for _, view in followed]
         self._outputs.publish(replace(job, views=tuple(views), targets_changed=changed))
         for target, view in followed:
             target.tell(job, view)
@@ -336,7 +333,7 @@ class Perception:
         camera, tracker = stream.mailbox.camera, stream.trackers[0]
         room = self.config.max_targets - len(self._targets)
         try:
-            for group, found in self._groups.newcomers(camera, job, self._of(stream), room):
+            for group, found in self._groups.newcomers(camera, job, self._targets.of(camera), room):
                 if self._retired:
                     return
                 sight = Sight(job.image, job.frame, found.box)
@@ -344,14 +341,13 @@ class Perception:
                 target = Target(next(self._ids), camera, found.name, tracker, tracker_id, sight, group.id)
                 if (listener := group.take_listener()) is not None:
                     target.listen(listener)
-                self._targets[target.id] = target
-                self._targets_changed = True
+                self._targets.add(target)
         except ElysiumError as error:
             self._count_failure(error)
 
     def _step(self, tracker: Tracker, job: FrameJob, waiting: WaitingFrames | None) -> list[Followed]:
         """Run one tracker on a frame; return its targets with their views."""
-        owners = {target.tracker_id: target for target in self._targets.values() if target.tracker is tracker}
+        owners = self._targets.by_tracker_id(tracker)
         try:
             updates = tracker.step(job.frame)
         except Exception as error:  # noqa: BLE001 - an exception of the model must cost no more than this frame
@@ -375,8 +371,7 @@ class Perception:
             about = job if waiting is None else waiting.job_of(update.frame_index)
             followed.append((target, target.take(update, about)))
             if update.state is TrackState.REMOVED:
-                del self._targets[target.id]
-                self._targets_changed = True
+                self._targets.remove(target)
         return followed
 
     def _count_failure(self, error: Exception) -> None:
@@ -398,51 +393,37 @@ class Perception:
                 f"there are already {limit} targets (tracking.max_objects); stop one first", code="TARGET_LIMIT"
             )
 
-    def _end(self, target: Target, reason: EndReason) -> None:
-        if target.tracker_id in target.tracker.target_ids:
-            target.tracker.remove(target.tracker_id)
-        self._dismiss(target, reason)
-
-    def _dismiss(self, target: Target, reason: EndReason) -> None:
-        """End a target that no tracker follows any more."""
-        del self._targets[target.id]
-        self._targets_changed = True
-        self._farewells.setdefault(target.camera, []).append((target, reason))
-        target.tell_end(reason)
-
-    def _of(self, stream: CameraStream) -> list[Target]:
-        return [target for target in self.targets() if target.camera == stream.mailbox.camera]
-
     def _restart(self, stream: CameraStream, reason: EndReason, epoch: int) -> None:
         """Forget the images of a camera; after a jump in time, go on searching for what was given in words."""
+        camera = stream.mailbox.camera
         stream.restart(epoch)
-        self._waiting[stream.mailbox.camera].clear()
+        self._waiting[camera].clear()
         if reason is EndReason.TIME_JUMP:
-            self._groups.restart(stream.mailbox.camera)
+            self._groups.restart(camera)
         else:
-            self._groups.end(self._groups.of(stream.mailbox.camera), reason)
-        for target in self._of(stream):
+            self._groups.end(self._groups.of(camera), reason)
+        for target in self._targets.of(camera):
             if reason is EndReason.TIME_JUMP:
                 self._search_again(target, reason)
             else:
-                self._dismiss(target, reason)
+                self._targets.dismiss(target, reason)
         standing = self._standing
-        if standing is not None and self._stands(stream) and self._standing_id not in self._targets:
-            self.start_standing(replace(standing, add=True))
+        if standing is not None and self._stands(stream) and standing.target_id not in self.active_ids:
+            self.start_standing(replace(standing.request, add=True))
 
     def _search_again(self, target: Target, reason: EndReason) -> None:
         if target.group_id:  # its group finds it again
-            self._dismiss(target, reason)
+            self._targets.dismiss(target, reason)
             return
         tracker = self._streams[target.camera].trackers[0]
         try:
             target.search_again(tracker, tracker.add(target.expression))
         except ElysiumError:  # it was given by a box alone, or there is no room any more
-            self._dismiss(target, reason)
+            self._targets.dismiss(target, reason)
 
     def _stands(self, stream: CameraStream) -> bool:
         """Say whether the standing request is about this camera."""
-        return self._standing is not None and self.stream(self._standing.camera) is stream
+        return self._standing is not None and self.stream(self._standing.request.camera) is stream
 
 
 def _describe(target: Target, perception: Perception) -> None:

@@ -1,30 +1,17 @@
-"""A target that the node follows, the reasons for its end, and the events for listeners. Imports no ROS."""
+"""The targets that the node follows: one of them, and the list of all. Imports no ROS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.labels import target_name
 from elysium_core.types import Tracker, TrackState, TrackUpdate
-from elysium_ros.perception.types import FrameJob, Incoming, ObjectView, StartRequest
-
-
-class EndReason(Enum):
-    """Why a target is no longer followed; the value is the sentence for a person."""
-
-    STOPPED = "it was stopped"
-    REPLACED = "it was replaced by another target"
-    LOST = "it stayed lost for longer than tracking.remove_after"
-    NOT_FOUND = "it was never found"
-    TIME_JUMP = "the stamps of the images went backwards"
-    RESET = "the tracker was reset"
-    INACTIVE = "the node was deactivated"
-    MODEL_FAILED = "the model failed and was loaded again"
+from elysium_ros.perception.target_events import EndReason, Listener, TargetEvent
+from elysium_ros.perception.types import FrameJob, Incoming, ObjectView
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,29 +21,6 @@ class Sight:
     image: Incoming
     frame: Frame
     box: Box
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TargetEvent:
-    """An event of one target: its view in one frame, or its end.
-
-    Attributes:
-        image: The image of that frame; None for an end.
-        width: Width of that image [px].
-        height: Height of that image [px].
-        view: The target in that image; None for an end.
-        end: Why there will be no more events; None while it is followed.
-    """
-
-    image: Incoming | None = None
-    width: int = 0
-    height: int = 0
-    view: ObjectView | None = None
-    end: EndReason | None = None
-
-
-Listener = Callable[[TargetEvent], bool]
-"""Takes an event; returns whether it wants more."""
 
 
 class Target:
@@ -75,7 +39,7 @@ class Target:
         tracker: The tracker that follows it.
         tracker_id: Its id there.
         sight: The frame in which it was given by a box; None if it was given by words.
-        group_id: The request for all objects of some names that it was found for; 0 for a target of its own.
+        group_id: The request for all objects of some names that it was found for; else 0.
     """
 
     def __init__(
@@ -182,20 +146,87 @@ class Target:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """What a perception that was retired leaves to the next one.
+class TargetList:
+    """The targets of all cameras, and those that have ended since the last frame of their camera.
 
-    Attributes:
-        targets: What was followed.
-        farewells: Targets whose end was not published yet, by camera.
-        standing: What is searched for again after a jump in time.
-        standing_id: The target made for it.
-        groups: Requests for all objects of some names, by id.
+    Used by the inference thread only, unless it says otherwise.
+
+    Args:
+        targets: Targets by id.
+        ended: Targets whose end was not published yet, by camera.
     """
 
-    targets: tuple[Target, ...] = ()
-    farewells: dict[str, list[tuple[Target, EndReason]]] = field(default_factory=dict)
-    standing: StartRequest | None = None
-    standing_id: int = 0
-    groups: dict[int, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        targets: Mapping[int, Target] = MappingProxyType({}),
+        ended: Mapping[str, list[tuple[Target, EndReason]]] = MappingProxyType({}),
+    ) -> None:
+        self._by_id = dict(targets)
+        self._ended = dict(ended)
+        self._changed = False
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the targets; may be read from any thread."""
+        return list(self._by_id.copy())
+
+    def get(self, target_id: int) -> Target | None:
+        """Return the target with this id; None if it is not followed."""
+        return self._by_id.get(target_id)
+
+    def of(self, camera: str = "") -> list[Target]:
+        """Return the targets of a camera, of all cameras for ``""``, by id."""
+        return [target for _, target in sorted(self._by_id.items()) if not camera or target.camera == camera]
+
+    def by_tracker_id(self, tracker: Tracker) -> dict[str, Target]:
+        """Return the targets that a tracker follows, by its own ids."""
+        return {target.tracker_id: target for target in self._by_id.values() if target.tracker is tracker}
+
+    def add(self, target: Target) -> None:
+        """Take a target in."""
+        self._by_id[target.id] = target
+        self._changed = True
+
+    def note_change(self) -> None:
+        """Have the next frame say that what is followed has changed."""
+        self._changed = True
+
+    def remove(self, target: Target) -> None:
+        """Drop a target whose end its tracker has reported."""
+        del self._by_id[target.id]
+        self._changed = True
+
+    def dismiss(self, target: Target, reason: EndReason) -> None:
+        """End a target that no tracker follows any more; its end is published with the next frame of its camera."""
+        self.remove(target)
+        self._ended.setdefault(target.camera, []).append((target, reason))
+        target.tell_end(reason)
+
+    def end(self, target: Target, reason: EndReason) -> None:
+        """End a target that its tracker still follows."""
+        if target.tracker_id in target.tracker.target_ids:
+            target.tracker.remove(target.tracker_id)
+        self.dismiss(target, reason)
+
+    def tell_end(self, reason: EndReason) -> None:
+        """Tell the listeners of all targets that they have ended."""
+        for target in self.of():
+            target.tell_end(reason)
+
+    def take_news(self, job: FrameJob) -> tuple[list[ObjectView], bool]:
+        """Return the last views of what has ended in the camera of a frame, and whether what is followed has changed.
+
+        Each end and each change is returned once.
+        """
+        ended = self._ended.pop(job.image.camera, None)
+        changed, self._changed = self._changed, False
+        return [target.farewell(reason, job) for target, reason in ended] if ended else [], changed
+
+    def leave(self) -> TargetList:
+        """Let go of all targets and return them in a list of their own; may be called from any thread."""
+        targets, self._by_id = self._by_id, {}
+        ended, self._ended = self._ended, {}
+        return TargetList(targets, ended)

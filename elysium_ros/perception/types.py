@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.types import TrackingConfig, TrackUpdate
+from elysium_core.settings import TrackingConfig
+from elysium_core.types import TrackUpdate
 from elysium_ros.perception.depth import Position
 
 Place = Callable[[int, int], Box]

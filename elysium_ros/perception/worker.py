@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -24,6 +23,7 @@ from functools import partial
 from typing import TypeVar
 
 from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.request_queue import RequestQueue
 from elysium_ros.perception.requests import (
     ImageHandler,
     Question,
@@ -37,9 +37,6 @@ from elysium_ros.perception.requests import (
 from elysium_ros.perception.turns import Turns
 from elysium_ros.perception.types import Incoming
 
-MAX_REQUESTS = 256
-"""Requests that may wait; one more is refused with ``BUSY``."""
-
 INFERENCE_THREAD = "elysium_inference"
 """Name of the thread."""
 
@@ -51,7 +48,7 @@ _REQUESTS_A_TURN = 4
 _POLL_S = 0.1
 
 DEACTIVATED = WorkerError("the node was deactivated")
-"""What those are told whose question is not answered any more."""
+"""The error of questions that are refused because the node was deactivated."""
 
 Result = TypeVar("Result")
 
@@ -61,7 +58,7 @@ class Worker:
 
     Attributes:
         arrivals: For the mailboxes that are watched, so that an image in one of them wakes the thread.
-        limit_s: How long one image, or a request without a limit of its own, may take [s].
+        limit_s: How long one image, or a request that has no other limit, may take [s].
         crash: What ended the thread although nobody asked it to; None while there is no such thing.
 
     Args:
@@ -74,15 +71,12 @@ class Worker:
         self.limit_s = limit_s
         self.crash: BaseException | None = None
         self._handler: ImageHandler | None = None
-        self._requests: deque[Request] = deque()
-        self._questions: deque[Request] = deque()
+        self._queue = RequestQueue()
         self._asked: Request | None = None
         self._turns = Turns()
         self._mailboxes: Sequence[Mailbox] = ()
         self._next_mailbox = 0
         self._paused = False
-        self._stopping = False
-        self._refusal = WorkerError("the node is shutting down or being cleaned up")
         self._work: Work | None = None
         # A daemon: a model that hangs in foreign code must not keep the process alive after SIGTERM.
         self._thread = threading.Thread(target=self._run, name=INFERENCE_THREAD, daemon=True)
@@ -101,8 +95,8 @@ class Worker:
             Whether the thread ended in time.
         """
         with self.arrivals:
-            self._stopping = True
-            self._refuse_waiting()
+            ending = WorkerError("the node is shutting down or being cleaned up")
+            self._queue.close(self._queue.refusal or ending)
             self.arrivals.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -112,13 +106,12 @@ class Worker:
         """Give the thread up: refuse what waits and what runs, now and later.
 
         Args:
-            reason: What callers are told.
+            reason: The error that callers get.
         """
         with self.arrivals:
-            self._stopping, self._refusal = True, reason
             self._mailboxes, self._handler = (), None
             work, asked = self._work, self._asked
-            self._refuse_waiting()
+            self._queue.close(reason)
             self.arrivals.notify_all()
         if work is not None and work.future is not None:
             settle(work.future, error=reason)
@@ -126,7 +119,7 @@ class Worker:
             settle(asked.future, error=reason)
 
     def allow(self, limit_s: float) -> None:
-        """Change how long one image, or a request without a limit of its own, may take [s]."""
+        """Change how long one image, or a request that has no other limit, may take [s]."""
         self.limit_s = limit_s
 
     def where(self) -> str:
@@ -151,11 +144,11 @@ class Worker:
         """Take no more images, and refuse all questions.
 
         Args:
-            reason: What those who asked are told.
+            reason: The error that callers get.
         """
         with self.arrivals:
             self._mailboxes, self._handler = (), None
-            self._refuse(self._questions, reason)
+            self._queue.refuse_questions(reason)
             if self._asked is not None:
                 self._asked.end(reason)
 
@@ -188,7 +181,10 @@ class Worker:
         Raises:
             WorkerError: The thread is ending (``NOT_ACTIVE``) or was given up, or too many requests wait (``BUSY``).
         """
-        return self._wait_in(self._requests, function, limit_s)
+        with self.arrivals:
+            future = self._queue.add_request(function, limit_s)
+            self.arrivals.notify_all()
+        return future
 
     def post_question(self, question: Question[Result], limit_s: float | None = None) -> Future[Result]:
         """Have a question answered in the thread, beside the images; one after the other is.
@@ -200,16 +196,8 @@ class Worker:
         Raises:
             WorkerError: As for :meth:`post`.
         """
-        return self._wait_in(self._questions, partial(question, self._take_break), limit_s)
-
-    def _wait_in(self, queue: deque[Request], function: Callable[[], Result], limit_s: float | None) -> Future[Result]:
-        future: Future[Result] = Future()
         with self.arrivals:
-            if self._stopping:
-                raise self._refusal
-            if len(self._requests) + len(self._questions) >= MAX_REQUESTS:
-                raise WorkerError(f"{MAX_REQUESTS} requests are waiting already; try again later", code="BUSY")
-            queue.append(Request(future, function, limit_s))
+            future = self._queue.add_question(partial(question, self._take_break), limit_s)
             self.arrivals.notify_all()
         return future
 
@@ -291,27 +279,13 @@ class Worker:
 
         future.add_done_callback(undo)
 
-    def _refuse_waiting(self) -> None:
-        self._refuse(self._requests, self._refusal)
-        self._refuse(self._questions, self._refusal)
-
-    @staticmethod
-    def _refuse(queue: deque[Request], reason: WorkerError) -> None:
-        waiting = [request.future for request in queue]
-        queue.clear()
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                settle(future, error=reason)
-
     def _run(self) -> None:
         try:
             self._serve()
         except BaseException as error:  # noqa: BLE001 - such as SystemExit, or the panic of a library in Rust
             with self.arrivals:
-                self._stopping = True
-                self._refusal = crash_reason(error)
                 self._work = None
-                self._refuse_waiting()
+                self._queue.close(crash_reason(error))
             self.crash = error
 
     def _serve(self) -> None:
@@ -319,14 +293,14 @@ class Worker:
             image: Incoming | None = None
             with self.arrivals:
                 # An image is taken when no request waits: after them, which may take long, there may be a newer one.
-                while not self._stopping and not self._requests:
-                    wait_s = self._turns.wait_s if self._questions else None
+                while self._queue.refusal is None and not self._queue.requests:
+                    wait_s = self._turns.wait_s if self._queue.questions else None
                     if wait_s == 0 and not self._turns.is_images:
                         break
                     if (image := self._next_image()) is not None or wait_s == 0:
                         break
                     self.arrivals.wait(wait_s)
-                if self._stopping:
+                if self._queue.refusal is not None:
                     return
             if image is None:
                 self._answer_requests()
@@ -356,7 +330,7 @@ class Worker:
         try:
             handler.look_at(image)
             self._turns.looked(begin_s)
-            if not self._questions and self._asked is None:
+            if not self._queue.questions and self._asked is None:
                 self._have_asked(handler)
         except Exception as error:  # noqa: BLE001 - the thread must outlive any image
             handler.report(error)
@@ -381,9 +355,9 @@ class Worker:
         for _ in range(_REQUESTS_A_TURN):
             with self.arrivals:
                 # A question that is refused ends before anything else, such as the model itself, is taken away.
-                if not self._requests or (self._asked is not None and self._asked.refusal is not None):
+                if not self._queue.requests or (self._asked is not None and self._asked.refusal is not None):
                     return
-                request = self._requests.popleft()
+                request = self._queue.requests.popleft()
             limit_s = self.limit_s if request.limit_s is None else request.limit_s
             self._work = Work(time.monotonic(), limit_s, request.future)
             answer(request.future, request.function)
@@ -392,9 +366,9 @@ class Worker:
     def _answer_question(self) -> None:
         """Answer one question, if one may begin."""
         with self.arrivals:
-            if self._stopping or not self._questions or self._turns.wait_s:
+            if self._queue.refusal is not None or not self._queue.questions or self._turns.wait_s:
                 return
-            asked = self._asked = self._questions.popleft()
+            asked = self._asked = self._queue.questions.popleft()
         self._go_on_with(asked)
         try:
             answer(asked.future, asked.function)
@@ -417,7 +391,7 @@ class Worker:
             return
         self._turns.end_part()
         with self.arrivals:
-            refusal = self._refusal if self._stopping else asked.refusal
+            refusal = self._queue.refusal or asked.refusal
         if refusal is not None:
             raise refusal
         self._answer_requests()

@@ -16,9 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from elysium_core.errors import ElysiumError
 from elysium_core.viewer.backend import Picture, encode_jpeg
 from elysium_core.viewer.protocol import State, TargetView
-from elysium_ros.client.command import STATE_NAMES
 from elysium_ros.convert.images import decode_image
-from elysium_ros.convert.messages import StampError, stamp_to_ns
+from elysium_ros.convert.messages import STATE_NAMES, StampError, stamp_to_ns
 from elysium_ros.msg import TrackedObject, TrackedObjectArray
 from elysium_ros.viewer.picture_pairs import PicturePairs
 

@@ -11,7 +11,7 @@ from elysium_core.engine.engine import Generation
 from elysium_core.errors import BackendError
 from elysium_core.geometry import Box
 from elysium_core.prompt.conversation import ASSISTANT, USER, build_prompt
-from elysium_core.runtime import SideStream
+from elysium_core.vision.side_stream import SideStream
 from elysium_core.vision.torch_vision import TorchVision
 
 STEPS = (100, 100)

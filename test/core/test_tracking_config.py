@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elysium_core.errors import ConfigError
-from elysium_core.types import DEFAULTS, RANGES, TrackingConfig
+from elysium_core.settings import DEFAULTS, RANGES, TrackingConfig
 
 
 def test_the_defaults_are_allowed():

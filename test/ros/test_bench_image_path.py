@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.image_path import ImagePath, Step, lines, median_path
+from bench.call_path import ImagePath, Step, lines, median_path
 
 # It may become shorter. To make it longer takes a reason.
 # The record of each camera and its time line made it two files longer, the turns of images and questions one.

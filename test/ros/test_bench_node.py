@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.camera import pictures
-from bench.node import BAD_INPUT, main, slope_per_hour
+from bench.node import BAD_INPUT, main
+from bench.node_result import slope_per_hour
 
 
 def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from elysium_core.errors import ConfigError
 from elysium_ros.client.foxglove import foxglove_layout
 from elysium_ros.client.node_process import PROFILE_VARIABLES
 from elysium_ros.node.launch_arguments import count, port, positive, switch, switches
-from elysium_ros.node.parameters import LOAD_ALIASES, LOAD_ARGUMENTS, SPECS
+from elysium_ros.node.load_parameters import LOAD_ALIASES, LOAD_ARGUMENTS
+from elysium_ros.node.parameters import SPECS
 from elysium_ros.srv import StopTracking, Track
 from elysium_ros.video.player import VIDEO_SPECS
 from elysium_ros.viewer.viewer_node import VIEWER_SPECS

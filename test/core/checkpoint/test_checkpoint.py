@@ -280,8 +280,8 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(published, monke
     def must_not_run(*args):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.free_bytes", lambda device: 10_000)
-    monkeypatch.setattr("elysium_core.checkpoint.checkpoint._fill", must_not_run)
+    monkeypatch.setattr("elysium_core.checkpoint.fill_network.free_bytes", lambda device: 10_000)
+    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.fill_network", must_not_run)
     with pytest.raises(ModelFileError, match=r"float32, 0 MiB .* cpu") as caught:
         load_checkpoint(published)
     assert caught.value.code == "MODEL_MEMORY"
@@ -309,7 +309,7 @@ def test_no_second_copy_while_loading(published, monkeypatch):
         with open_weights(file) as tensors:
             yield Watched(tensors)
 
-    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.open_weights", watched)
+    monkeypatch.setattr("elysium_core.checkpoint.fill_network.open_weights", watched)
     network = load_checkpoint(published, dtype=torch.float16).network
     assert len(read) == len(network.state_dict())
 

@@ -173,7 +173,7 @@ def test_room_is_looked_for_before_weights_are_read(tiny_folder, monkeypatch):
         assert all(weight.is_meta for weight in network.parameters())
         raise BackendError("no room", code="MEMORY")
 
-    monkeypatch.setattr("elysium_core.checkpoint.checkpoint._fill", None)
+    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.fill_network", None)
     with pytest.raises(BackendError, match="no room"):
         load_checkpoint(tiny_folder, check=refuse)
 

@@ -9,7 +9,7 @@ import pytest
 from elysium_core.cli.app import app
 from elysium_core.frames import Frame
 from elysium_core.io.image import write_image
-from elysium_core.io.render import Mp4Writer
+from elysium_core.io.mp4_writer import Mp4Writer
 
 FRAMES = 12
 

@@ -14,7 +14,7 @@ import pytest
 
 import elysium_core
 from elysium_core.frames import Frame
-from elysium_core.io.render import Mp4Writer
+from elysium_core.io.mp4_writer import Mp4Writer
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video
 

@@ -16,7 +16,7 @@ import elysium_core
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
-from elysium_core.io.render import Mp4Writer
+from elysium_core.io.mp4_writer import Mp4Writer
 from elysium_core.io.stop_request import StopRequest
 from elysium_core.io.tracks import read_tracks
 from elysium_core.io.video import open_video

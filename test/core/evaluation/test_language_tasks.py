@@ -13,12 +13,13 @@ from PIL import Image
 
 from elysium_core.api import Elysium
 from elysium_core.errors import BackendError, DataError
+from elysium_core.evaluation.answer_log import AnswerLog, read_answers
 from elysium_core.evaluation.benchmark import EvalRequest
 from elysium_core.evaluation.benchmarks import prepare
 from elysium_core.evaluation.description_benchmark import CaptionScorer, describing_report
 from elysium_core.evaluation.grounding_benchmark import grounding_report, score_grounding
 from elysium_core.evaluation.question_benchmark import questions_report, run_judge
-from elysium_core.evaluation.run_folder import AnswerLog, Manifest, open_run, read_answers, read_manifest
+from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import Grounding, ModelInfo

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from elysium_core.errors import ConfigError, DataError
-from elysium_core.evaluation.run_folder import AnswerLog, Manifest, Ranks, open_run, read_answers, read_manifest
+from elysium_core.evaluation.answer_log import AnswerLog, read_answers
+from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.run_folder import Manifest, open_run, read_manifest
 
 
 class TestRunFolder:
@@ -69,7 +71,7 @@ class TestRanks:
             Ranks.from_environment()
 
     def test_each_process_gets_its_own_gpu(self, monkeypatch):
-        monkeypatch.setattr("elysium_core.evaluation.run_folder._has_cuda", lambda: True)
+        monkeypatch.setattr("elysium_core.evaluation.ranks._has_cuda", lambda: True)
         assert Ranks(3, 4, 1).device("auto") == "cuda:1"
         assert Ranks(3, 4, 1).device("cpu") == "cpu"
         assert Ranks().device("auto") == "auto"

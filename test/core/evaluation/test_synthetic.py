@@ -6,9 +6,11 @@ import pytest
 from elysium_core.data.synthetic import testset
 from elysium_core.data.synthetic.expressions import description, references
 from elysium_core.errors import ConfigError, DataError, ExpressionError
+from elysium_core.evaluation.answer_log import read_answers
 from elysium_core.evaluation.benchmark import EvalRequest
 from elysium_core.evaluation.benchmarks import make_report, prepare
-from elysium_core.evaluation.run_folder import Ranks, read_answers, read_manifest
+from elysium_core.evaluation.ranks import Ranks
+from elysium_core.evaluation.run_folder import read_manifest
 from elysium_core.evaluation.synthetic_benchmark import STILL_FRAMES, answer_clip
 from elysium_core.evaluation.synthetic_scores import (
     is_name,

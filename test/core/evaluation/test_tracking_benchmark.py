@@ -20,7 +20,7 @@ from elysium_core.evaluation.protocols import PROTOCOLS
 from elysium_core.evaluation.results import TrackResult, read_result, result_path, write_result
 from elysium_core.evaluation.run_folder import read_manifest
 from elysium_core.evaluation.scoring import run_baseline, score_recording
-from elysium_core.evaluation.tracking_benchmark import TrackingTask, track_recording
+from elysium_core.evaluation.track_recording import TrackingTask, track_recording
 from elysium_core.geometry import Box
 from elysium_core.types import ModelInfo
 

@@ -6,11 +6,12 @@ from PIL import Image
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
-from elysium_core.io import render
+from elysium_core.io import mp4_writer, render
 from elysium_core.io.image import read_image
 from elysium_core.io.labels import contact_sheet
 from elysium_core.io.overlay import draw_tracks
-from elysium_core.io.render import EvenSample, GifWriter, open_writer
+from elysium_core.io.render import GifWriter, open_writer
+from elysium_core.io.sampling import EvenSample
 from elysium_core.io.video import open_video
 
 
@@ -58,7 +59,7 @@ def test_an_mp4_keeps_gaps_and_survives_equal_stamps(tmp_path):
 
 
 def test_an_mp4_is_written_without_an_h264_encoder(tmp_path, monkeypatch):
-    monkeypatch.setattr(render.av, "codecs_available", {"mpeg4"})
+    monkeypatch.setattr(mp4_writer.av, "codecs_available", {"mpeg4"})
     write(tmp_path / "a.mp4", frames(5))
     assert len(list(open_video(tmp_path / "a.mp4"))) == 5
 
@@ -200,7 +201,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, name, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(render, "write_image", fail)
-    monkeypatch.setattr(render.av, "open", fail)
+    monkeypatch.setattr(mp4_writer.av, "open", fail)
     with pytest.raises(VideoError, match="No space left on device") as error:
         write(tmp_path / name, frames(3))
     assert error.value.code == "VIDEO_WRITE"

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elysium_core.geometry import Box
-from elysium_core.prompt.box_text import LEVELS, format_box, format_track, parse_answer, parse_box_text, quantize
+from elysium_core.prompt.box_text import LEVELS, format_box, format_track, parse_answer, quantize
 
 BOX = Box(0.1, 0.2, 0.3, 0.4)
 BOX_TEXT = "[10,20,30,40]"
@@ -63,7 +63,7 @@ def test_what_is_written_is_read_back(boxes):
 
 @given(any_boxes())
 def test_text_moves_an_edge_by_half_a_level_at_most(box):
-    read = parse_box_text(format_box(box))
+    read = parse_answer(format_box(box), 1).boxes[0]
     assert read is not None
     assert all(abs(a - b) <= 0.5 / LEVELS + 1e-9 for a, b in zip(read, box, strict=True))
 

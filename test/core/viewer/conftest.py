@@ -14,7 +14,7 @@ import pytest
 from elysium_core.errors import TargetError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
-from elysium_core.io.render import Mp4Writer
+from elysium_core.io.mp4_writer import Mp4Writer
 from elysium_core.io.video import open_video
 from elysium_core.viewer.backend import Picture, encode_jpeg
 from elysium_core.viewer.protocol import CameraStatus, TargetView

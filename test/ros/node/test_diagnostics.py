@@ -9,7 +9,7 @@ from elysium_ros.node.diagnostics import Condition, diagnose, status_message
 from elysium_ros.perception.camera_record import CameraHealth
 from elysium_ros.perception.depth_source import DepthHealth
 from elysium_ros.perception.frame_statistics import STAGES, FrameTimes, Snapshot, StageSnapshot, Statistics
-from elysium_ros.perception.inference import InferenceState
+from elysium_ros.perception.inference_state import InferenceState
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 MODEL = ModelInfo("nano", "torch", "cpu", "float32", 100, 8)

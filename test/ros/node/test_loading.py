@@ -14,8 +14,9 @@ from elysium_core.errors import ModelFileError
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import LoadOptions, ModelInfo
 from elysium_core.vision.vision_choice import BACKENDS
-from elysium_ros.node import parameters
-from elysium_ros.node.parameters import LOAD_ARGUMENTS, SPECS, Settings
+from elysium_ros.node import load_parameters
+from elysium_ros.node.load_parameters import LOAD_ARGUMENTS
+from elysium_ros.node.parameters import SPECS, Settings
 from elysium_ros.perception.inference import load_model
 
 OTHER = {
@@ -51,8 +52,8 @@ def test_a_new_load_option_needs_no_line_in_the_table(monkeypatch):
         """
 
     new = make_dataclass("New", [("model", str, "nano"), ("shards", int, 4)], namespace={"__doc__": Documented.__doc__})
-    monkeypatch.setattr(parameters, "LoadOptions", new)
-    specs = {spec.name: spec for spec in parameters._load_specs()}
+    monkeypatch.setattr(load_parameters, "LoadOptions", new)
+    specs = {spec.name: spec for spec in load_parameters._specs()}
     assert list(specs) == ["model.path", "model.shards"]
     shards = specs["model.shards"]
     assert (shards.attribute, shards.default, shards.type_name) == ("load.shards", 4, "int")

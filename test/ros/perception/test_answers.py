@@ -19,7 +19,7 @@ from elysium_ros.perception.answers import (
     describe_target,
     ground,
 )
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 from elysium_ros.perception.types import InferenceSettings
 
 

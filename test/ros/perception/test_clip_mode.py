@@ -6,7 +6,7 @@ from elysium_core.errors import ConfigError
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.types import TrackingConfig
 from elysium_ros.node.parameters import Settings
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 
 SECOND = 10**9
 

@@ -15,7 +15,7 @@ from elysium_ros.perception import inference as module
 from elysium_ros.perception.answers import describe_target
 from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.requests import WorkerError
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 from elysium_ros.perception.types import InferenceSettings, StartRequest
 
 A, B = LoadOptions("a"), LoadOptions("b")

@@ -9,7 +9,8 @@ from elysium_core.tracking.newcomers import InstanceSearch, split_names
 from elysium_core.types import Grounding, TrackingConfig
 from elysium_ros.perception.instance_groups import names_of_all
 from elysium_ros.perception.perception import Perception
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
+from elysium_ros.perception.types import StartRequest
 
 LEFT, RIGHT = Box(0.0, 0.1, 0.2, 0.3), Box(0.7, 0.1, 0.9, 0.3)
 
@@ -107,6 +108,15 @@ def test_after_a_jump_in_time_all_are_searched_anew(found):
     states = dict(found.states())
     assert found.group.id in found.perception.active_ids
     assert [state for number, state in states.items() if number > 3] == ["TRACKED", "TRACKED"]
+
+
+def test_a_request_from_the_start_is_made_once_however_often_time_jumps(make_scene):
+    scene = make_scene(model=Finder(LEFT))
+    group = scene.perception.start_standing(StartRequest("", "{person}"))
+    for stamp in (9, 1, 2, 3, 9, 1, 2, 3):
+        scene.see(stamp * 10**9)
+    assert [target.group_id for target in scene.perception.targets()] == [group.id]
+    assert set(scene.perception.active_ids) == {group.id, *(target.id for target in scene.perception.targets())}
 
 
 def test_another_model_goes_on_with_the_request(found):

@@ -11,7 +11,7 @@ from elysium_ros.perception import inference as module
 from elysium_ros.perception.faults import FaultFinder, RestartBudget
 from elysium_ros.perception.inference import Inference
 from elysium_ros.perception.requests import Work, WorkerError
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 from elysium_ros.perception.types import InferenceSettings, StartRequest
 
 SETTINGS = InferenceSettings(warm_up_passes=0, model_timeout_s=0.05)

@@ -8,7 +8,7 @@ from elysium_core.errors import BackendError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel, IdentityTracker
 from elysium_core.types import TrackingConfig, TrackState
-from elysium_ros.perception.targets import EndReason
+from elysium_ros.perception.target_events import EndReason
 from elysium_ros.perception.types import StartRequest
 
 SECOND = 1_000_000_000

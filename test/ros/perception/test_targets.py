@@ -10,7 +10,8 @@ from elysium_core.errors import BoxError, ExpressionError, TargetError
 from elysium_core.geometry import Box
 from elysium_core.tracking.identity import IdentityModel
 from elysium_core.types import TrackingConfig, TrackState, TrackUpdate
-from elysium_ros.perception.targets import EndReason, Target
+from elysium_ros.perception.target_events import EndReason
+from elysium_ros.perception.targets import Target
 
 
 def test_every_frame_is_published_also_without_targets(scene):

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from elysium_ros.perception.camera import Mailbox
+from elysium_ros.perception.request_queue import MAX_REQUESTS
 from elysium_ros.perception.requests import WorkerError
-from elysium_ros.perception.worker import MAX_REQUESTS, Worker
+from elysium_ros.perception.worker import Worker
 
 
 class Watch:
