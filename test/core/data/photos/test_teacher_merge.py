@@ -39,11 +39,11 @@ def merged(photos, boxes, tmp_path, names=NAMES):
     """The report, and the objects of each photo as a recipe reads them."""
     report = merge_teacher(photos, boxes, names, tmp_path / "merged.jsonl")
     found = PhotoSet.open([photos], [tmp_path / "merged.jsonl"])
-    objects = {found.key(index): found.objects_of(index) for index in range(len(found))}
-    return report, {
-        key: [(each.name, each.difficult, [round(side, 3) for side in each.box]) for each in group]
-        for key, group in objects.items()
-    }
+    objects = {}
+    for index in range(len(found)):
+        group = found.objects_of(index)
+        objects[found.key(index)] = [(each.name, each.difficult, [round(s, 3) for s in each.box]) for each in group]
+    return report, objects
 
 
 def box(name, score, corners):
