@@ -85,6 +85,9 @@ def command(
     held_out: Annotated[
         bool, typer.Option("--held-out/--all", help="Only the photos that training leaves out, or all.")
     ] = True,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Ask only for this one of the model's names; repeatable.")
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -95,8 +98,11 @@ def command(
     loaded = Elysium.from_pretrained(model, device=device)
     if not loaded.runtime.family.settings.vocabulary:
         raise ConfigError(f"--model {model}: this measures models with a closed vocabulary; it has none")
+    known = loaded.runtime.family.settings.vocabulary
+    if unknown := [each for each in name or () if each not in known]:
+        raise ConfigError(f"--name {unknown[0]}: the model knows {', '.join(known)}")
     chosen = PhotoSet.open(photos)
-    figures = figures_of(ask_names(loaded, chosen.part(held_out=True) if held_out else chosen))
+    figures = figures_of(ask_names(loaded, chosen.part(held_out=True) if held_out else chosen, name or ()))
     if json:
         emit(asdict(figures))
         return
@@ -111,9 +117,9 @@ def command(
     say(f"  calibration error (ECE)                        {figures.calibration_error:6.3f}")
 
 
-def ask_names(model: Elysium, photos: PhotoSet) -> NameAnswers:
-    """Ask about all photos that can be read."""
-    names = {_plain(name): name for name in model.runtime.family.settings.vocabulary}
+def ask_names(model: Elysium, photos: PhotoSet, chosen: Sequence[str] = ()) -> NameAnswers:
+    """Ask about all photos that can be read, for all of the model's names or some; the others count as unknown."""
+    names = {_plain(name): name for name in chosen or model.runtime.family.settings.vocabulary}
     answers, rng = NameAnswers(), np.random.default_rng(5)
     with Progress("photos", len(photos)) as progress:
         for index in range(len(photos)):

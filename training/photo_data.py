@@ -1,8 +1,9 @@
-"""Check photos, cut objects out of them, and look at training pairs.
+"""Check photos, cut objects out of them, look at training pairs, and add a teacher's names.
 
     python training/photo_data.py check PHOTOS...
     python training/photo_data.py cutouts PHOTOS... --out CUTOUTS
     python training/photo_data.py pairs PHOTOS... --cutouts CUTOUTS --out pairs.png
+    python training/photo_data.py merge PHOTOS --teacher boxes.jsonl --name cup --name "wine glass" --out merged.jsonl
 
 PHOTOS are folders: PASCAL VOC, Caltech-101, or any pictures; docs/data.md says where they are published. A killed run
 of `cutouts` is continued by the same command.
@@ -21,6 +22,7 @@ from elysium_core.data.photos.cutout_cache import CutoutCache, make_cutouts
 from elysium_core.data.photos.cutouts import CutoutLibrary
 from elysium_core.data.photos.pair_generator import PairGenerator
 from elysium_core.data.photos.photo_set import PhotoSet
+from elysium_core.data.photos.teacher_merge import merge_teacher
 from elysium_core.errors import ElysiumError
 from elysium_core.io.image import write_image
 
@@ -28,7 +30,7 @@ from elysium_core.io.image import write_image
 def main() -> int:
     """Run the command; 0 = done, 2 = bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="check | cutouts | pairs")
+    commands = parser.add_subparsers(required=True, metavar="check | cutouts | pairs | merge")
     check = commands.add_parser("check", help="read every picture and count what is there")
     check.set_defaults(run=_check)
     cutouts = commands.add_parser("cutouts", help="cut objects out")
@@ -43,9 +45,15 @@ def main() -> int:
     pairs.set_defaults(run=_pairs)
     for command in (check, cutouts, pairs):
         command.add_argument("photos", type=Path, nargs="+", help="folders of photos")
+    merge = commands.add_parser("merge", help="add a teacher's boxes of names that the annotations lack")
+    merge.add_argument("photos", type=Path, help="folder of photos")
+    merge.add_argument("--teacher", type=Path, required=True, help="boxes that training/teacher_boxes.py wrote")
+    merge.add_argument("--name", action="append", required=True, help="a further name; repeatable")
+    merge.add_argument("--out", type=Path, required=True, help="JSON-lines file for data.teachers of a recipe")
+    merge.set_defaults(run=_merge)
     arguments = parser.parse_args()
     try:
-        arguments.run(arguments, PhotoSet.open(arguments.photos))
+        arguments.run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command continues\n")
         return 130
@@ -55,7 +63,8 @@ def main() -> int:
     return 0
 
 
-def _check(_arguments: argparse.Namespace, photos: PhotoSet) -> None:
+def _check(arguments: argparse.Namespace) -> None:
+    photos = PhotoSet.open(arguments.photos)
     usable = sum(photos.read(index) is not None for index in range(len(photos)))
     names = Counter(photos.names[name] for name in photos.objects.name)
     sys.stdout.write(f"{usable} of {len(photos)} photos can be used, {len(photos.objects)} objects\n")
@@ -63,7 +72,8 @@ def _check(_arguments: argparse.Namespace, photos: PhotoSet) -> None:
     sys.stdout.write(f"{photos.report}\n")
 
 
-def _cutouts(arguments: argparse.Namespace, photos: PhotoSet) -> None:
+def _cutouts(arguments: argparse.Namespace) -> None:
+    photos = PhotoSet.open(arguments.photos)
     for done, total in make_cutouts(photos, arguments.out, most=arguments.most):
         sys.stderr.write(f"\r{done} of {total} objects")
     cache = CutoutCache(arguments.out)
@@ -71,7 +81,8 @@ def _cutouts(arguments: argparse.Namespace, photos: PhotoSet) -> None:
     sys.stdout.writelines(f"{count:8} {reason}\n" for reason, count in cache.rejected.most_common())
 
 
-def _pairs(arguments: argparse.Namespace, photos: PhotoSet) -> None:
+def _pairs(arguments: argparse.Namespace) -> None:
+    photos = PhotoSet.open(arguments.photos)
     cache = CutoutCache(arguments.cutouts) if arguments.cutouts else None
     generator = PairGenerator(photos, CutoutLibrary(cache))
     started = time.process_time()
@@ -79,6 +90,14 @@ def _pairs(arguments: argparse.Namespace, photos: PhotoSet) -> None:
     rate = len(drawn) / (time.process_time() - started)
     write_image(arguments.out, pair_sheet(drawn))
     sys.stdout.write(f"{arguments.out}: {rate:.0f} pairs a second on one core; {photos.report}\n")
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    report = merge_teacher(arguments.photos, arguments.teacher, arguments.name, arguments.out)
+    sys.stdout.writelines(f"{report.added[name]:8} {name}\n" for name in arguments.name)
+    sys.stdout.write(f"{report.unsure:8} unsure boxes, marked as difficult\n")
+    sys.stdout.write(f"{report.without_box:8} photos of these categories without a box\n")
+    sys.stdout.write(f"{arguments.out}: {report.photos}\n")
 
 
 if __name__ == "__main__":

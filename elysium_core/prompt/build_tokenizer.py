@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+TOKENIZER_NAME = "tokenizer.json"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 # A word, a digit or another character, each with the blank before it.
 _PIECE = r"▁?[A-Za-z']+|▁?[0-9]|▁?[^A-Za-z0-9▁]|▁"
@@ -45,10 +46,30 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(state))
 
 
+def extend_tokenizer(tokenizer: Tokenizer, words: Iterable[str]) -> Tokenizer:
+    """Give words tokens of their own; all other texts are split as before, and known tokens keep their numbers.
+
+    Args:
+        tokenizer: One of :func:`train_tokenizer`.
+        words: Words; those that are one token already change nothing.
+
+    Returns:
+        The larger tokenizer.
+    """
+    state = json.loads(tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    for word in dict.fromkeys(words):
+        if len(tokenizer.encode(word, add_special_tokens=False).ids) > 1:
+            vocab[f"▁{word}"] = len(vocab)
+    # A piece of text that is an entry is that token; only the others are put together of shorter ones.
+    state["model"]["ignore_merges"] = True
+    return Tokenizer.from_str(json.dumps(state))
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write ``tokenizer.json`` and ``tokenizer_config.json`` in the format of transformers."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / TOKENIZER_NAME))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>",

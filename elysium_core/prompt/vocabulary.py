@@ -73,6 +73,11 @@ class Vocabulary:
         ignored = tuple(word for word in (*before, *after) if word not in used and word.casefold() not in used)
         return KnownWords(" ".join(text), ignored, name)
 
+    def name_of(self, noun: str) -> str:
+        """The known name that a noun alone stands for, as "lorry" for "truck"; empty if there is none."""
+        match = self._pattern.fullmatch(noun.strip())
+        return self._spoken[match[0].casefold()] if match else ""
+
     def _renamed(self, expression: str) -> KnownWords:
         """The expression with the trained name in place of a synonym or plural; all else as it was written."""
         match = self._pattern.search(expression)

@@ -24,11 +24,12 @@ from elysium_core.network.model_config import AdapterConfig, ElysiumConfig
 from elysium_core.network.token_selector import TokenSelector
 from elysium_core.network.vision_encoder import VisionEncoder
 from elysium_core.prompt.box_text import format_track
+from elysium_core.prompt.build_tokenizer import train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import TRAINING, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.nano.nano_recipe import NanoModelConfig, Recipe, SyntheticDataConfig
-from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_train
+from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_make
 from elysium_core.training.snapshots import find_weights
 
 MAX_FRAMES = 32
@@ -59,7 +60,7 @@ def known_nouns(names: Sequence[str], data: SyntheticDataConfig) -> tuple[str, .
 
 def build_tokenizer(names: Sequence[str], vocab_size: int, folder: Path, system_text: str = "") -> TextTokenizer:
     """Load the tokenizer from ``folder`` as a user would; where there is none, train it first."""
-    return load_or_train(tokenizer_corpus(names, system_text), vocab_size, folder)
+    return load_or_make(lambda: train_tokenizer(tokenizer_corpus(names, system_text), vocab_size), folder)
 
 
 def vision_settings(model: NanoModelConfig) -> CLIPVisionConfig:

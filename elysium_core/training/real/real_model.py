@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from elysium_core.geometry import Box
@@ -14,13 +15,14 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.llama import LlamaSize
 from elysium_core.network.model_config import CONV_SELECTOR, AdapterConfig, ElysiumConfig
 from elysium_core.prompt.box_text import format_track
+from elysium_core.prompt.build_tokenizer import TOKENIZER_NAME, extend_tokenizer, train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
 from elysium_core.prompt.questions import TRAINING, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.pretrained_encoder import load_encoder
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_sizes import RealModelConfig
-from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_train
+from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_make
 
 _MOST_FRAMES = 32
 _PLACES = ("a thing on the left", "a thing on the right", "a thing at the top", "a thing at the bottom")
@@ -43,8 +45,14 @@ def texts_of_tasks(words: Sequence[str], system_text: str) -> Iterator[str]:
 
 def run_tokenizer(recipe: RealRecipe, folder: Path) -> TextTokenizer:
     """The tokenizer of a run, trained when it is first needed."""
-    model = recipe.model
-    return load_or_train(texts_of_tasks(model.words, model.system_text), model.vocab_size, folder / TOKENIZER_FOLDER)
+    model, target = recipe.model, folder / TOKENIZER_FOLDER
+    if recipe.extends is None:
+        return load_or_make(
+            lambda: train_tokenizer(texts_of_tasks(model.words, model.system_text), model.vocab_size), target
+        )
+    earlier = Path(recipe.extends.run) / TOKENIZER_FOLDER / TOKENIZER_NAME
+    words = [word for name in model.words for word in name.split()]
+    return load_or_make(lambda: extend_tokenizer(Tokenizer.from_file(str(earlier)), words), target)
 
 
 def vision_settings(model: RealModelConfig) -> EfficientNetConfig:

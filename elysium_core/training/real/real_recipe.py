@@ -90,6 +90,20 @@ def _data_problems(data: PhotoDataConfig) -> Iterator[Problem]:
         yield ("teachers",), f"must have at most {len(data.photos)} entries, one for each of data.photos"
 
 
+class EarlierRun(RecipePart):
+    """A run of this kind whose model is given further names.
+
+    Attributes:
+        run: Its folder.
+        stage: The stage whose weights are taken; it has to be finished.
+        words: The names that its model knows.
+    """
+
+    run: Text
+    stage: Text
+    words: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
 class RealStageConfig(RecipePart):
     """One stage.
 
@@ -168,6 +182,9 @@ class RealRecipe(RecipePart):
         export: Stage whose weights become the checkpoint; of kind ``joint`` or ``find``.
         data: Photos and pairs.
         model: Sizes.
+        extends: An earlier run that stages without ``init`` start from; ``model.words`` has its names and further ones.
+            None = they start from scratch. Stages are then of kind ``find``, which also trains the rows of the language
+            model for the further names.
         device: Where to train: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
@@ -177,6 +194,7 @@ class RealRecipe(RecipePart):
     export: Text
     data: PhotoDataConfig = Field(default_factory=PhotoDataConfig)
     model: RealModelConfig = Field(default_factory=RealModelConfig)
+    extends: EarlierRun | None = None
     device: Text = "auto"
 
     @model_validator(mode="after")
@@ -199,13 +217,17 @@ def _order_problems(recipe: RealRecipe) -> Iterator[Problem]:
         if known and stage.distil_weight and not recipe.has_read(name):
             yield ("stages", name, "distil_weight"), "needs a stage of kind read in init, whose tokens are the model"
         for key in ("average", "keep"):
-            if getattr(stage, key) and not stage.init:
+            if getattr(stage, key) and not stage.init and not (key == "keep" and recipe.extends):
                 yield ("stages", name, key), "needs a stage in init, with which weights are averaged"
         if stage.kind == "find" and not recipe.model.words:
             yield ("stages", name, "kind"), "is find, but model.words is empty: there is nothing to find"
         if name in (PAIRS_FOLDER, FRAMES_FOLDER):
             yield ("stages", name), f"cannot be the name of a stage; it is the folder of the drawn {name}"
+        if recipe.extends and stage.kind != "find":
+            yield ("stages", name, "kind"), "is not find; stages of a run that extends another one are of this kind"
         before.append(name)
+    if recipe.extends and (lost := [word for word in recipe.extends.words if word not in recipe.model.words]):
+        yield ("extends", "words"), f"has {', '.join(lost)}, which model.words lacks; keep all names of the earlier run"
     if recipe.export in recipe.stages and recipe.stages[recipe.export].kind not in WHOLE_KINDS:
         yield ("export",), "is not a stage of kind joint or find; the others do not leave a whole model"
 
@@ -230,6 +252,8 @@ def require_files(recipe: RealRecipe) -> None:
         missing += [
             f"data.{key}: {path!r} does not exist" for path in getattr(data, key) if path and not Path(path).exists()
         ]
+    if recipe.extends and not Path(recipe.extends.run).is_dir():
+        missing.append(f"extends.run = {recipe.extends.run!r} does not exist; it is the folder of an earlier run")
     if data.cutouts and not Path(data.cutouts).is_dir():
         missing.append(
             f"data.cutouts = {data.cutouts!r} does not exist; make it with `python training/photo_data.py cutouts`"

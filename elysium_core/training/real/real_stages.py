@@ -79,6 +79,7 @@ class RealTrainingModel(nn.Module):
         prompts: Writes prompts of pairs.
         tokenizer: Of the model.
         stage: What is trained.
+        new_rows: (R,) int64, tokens whose rows in the language model are trained, too; None = of no token.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class RealTrainingModel(nn.Module):
         prompts: FollowPrompts,
         tokenizer: TextTokenizer,
         stage: RealStageConfig,
+        new_rows: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.new_rows = new_rows
         self.network, self.reading, self.pointing, self.words = network, reading, pointing, words
         self.prompts, self.tokenizer, self.stage = prompts, tokenizer, stage
         self.answer_losses = AnswerLosses(prompts, pointing)
@@ -298,7 +301,21 @@ def parameter_groups(model: RealTrainingModel, stage: RealStageConfig) -> list[d
         parameter.requires_grad_(rate > 0)
         if rate > 0:
             groups.setdefault(rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+    found: list[dict[str, Any]] = [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+    if model.new_rows is not None:
+        # AdamW leaves rows without gradient as they are, if their weights do not decay.
+        found.append({"params": [_only_rows(model, model.new_rows)], "lr": stage.lr, "weight_decay": 0.0})
+    return found
+
+
+def _only_rows(model: RealTrainingModel, rows: Tensor) -> nn.Parameter:
+    """The language model's embedding, of which only some rows get a gradient."""
+    embedding = model.network.llm.model.embed_tokens.weight
+    keep = torch.zeros(len(embedding), 1)
+    keep[rows] = 1
+    embedding.requires_grad_(True)
+    embedding.register_hook(lambda gradient: gradient * keep.to(gradient))
+    return embedding
 
 
 def _rate(name: str, stage: RealStageConfig) -> float:

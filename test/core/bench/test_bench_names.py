@@ -82,3 +82,11 @@ def test_without_a_box_nothing_is_right():
 def test_nothing_to_ask_is_said():
     with pytest.raises(ConfigError):
         figures_of(NameAnswers())
+
+
+def test_some_names_can_be_asked_for_as_if_the_others_were_unknown():
+    model = Model()
+    answers = ask_names(model, Photos(), ["cat", "bus"])
+    assert {expression for _, expression in model.asked} == {"the cat", "the bus"}
+    assert len(answers.present) == 1
+    assert answers.right == []

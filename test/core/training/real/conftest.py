@@ -18,7 +18,7 @@ from elysium_core.geometry import Box
 from elysium_core.io.image import write_image
 from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEncoder
 from elysium_core.prompt.build_tokenizer import train_tokenizer
-from elysium_core.training import run_tokenizer
+from elysium_core.training.real import real_model
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.recipes import load_any_recipe
 
@@ -122,7 +122,7 @@ def tokenizer_once():
         return trained[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_tokenizer, "train_tokenizer", train)
+        patch.setattr(real_model, "train_tokenizer", train)
         yield
 
 
