@@ -31,8 +31,9 @@ from elysium_core.training.real.held_out_sheets import held_out_sheets
 from elysium_core.training.real.readings import ReadingTokens
 from elysium_core.training.real.real_model import build_network, run_tokenizer, vision_settings
 from elysium_core.training.real.real_recipe import WHOLE_KINDS, EarlierRun, RealRecipe
-from elysium_core.training.real.real_stages import TRAINED, RealTrainingModel, StepBatch, parameter_groups
+from elysium_core.training.real.real_stages import RealTrainingModel, StepBatch
 from elysium_core.training.real.stage_data import StageData
+from elysium_core.training.real.trained_weights import TRAINED, parameter_groups
 from elysium_core.training.real.word_parts import WordParts
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.seeds import batch_seed

@@ -5,7 +5,8 @@ import pytest
 from elysium_core.errors import ConfigError, DataError
 from elysium_core.training.real.real_recipe import KINDS, require_files
 from elysium_core.training.real.real_run import RealStageRun
-from elysium_core.training.real.real_stages import STEPS, TRAINED
+from elysium_core.training.real.real_stages import STEPS
+from elysium_core.training.real.trained_weights import TRAINED
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run
 

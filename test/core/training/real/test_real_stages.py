@@ -16,8 +16,9 @@ from elysium_core.training.real.readings import draw_readings
 from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_recipe import RealStageConfig
 from elysium_core.training.real.real_run import RealStageRun
-from elysium_core.training.real.real_stages import TRAINED, StepBatch, parameter_groups
+from elysium_core.training.real.real_stages import StepBatch
 from elysium_core.training.real.stage_data import StepBatches
+from elysium_core.training.real.trained_weights import TRAINED, parameter_groups
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run, run_stage
 from elysium_core.training.snapshots import Snapshots
