@@ -48,7 +48,7 @@ class Goal:
 
 @pytest.fixture(scope="module")
 def goal_client(running):
-    """One for all tests. The first replies to it can be lost, so a goal that is refused is sent until it is answered."""
+    """One for all tests. The first replies to it can be lost, so a goal that is refused is sent until one comes."""
     client = ActionClient(running.node, TrackObject, running.topic("track_object"))
     assert client.wait_for_server(30.0)
     running.until(lambda: Goal(client).has_ended(1.0), "an answer to a goal")
