@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,10 @@ os.environ.update(
     OMP_NUM_THREADS="1",
     HF_HUB_OFFLINE="1",
 )
+
+# Containers often tell Python to keep no bytecode. pytest would then rewrite the assertions of every test again in each
+# run and in each of its processes, which takes as long as all the imports.
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", max_examples=2000, deadline=None)

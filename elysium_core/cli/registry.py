@@ -8,6 +8,8 @@ line here. A line whose module is not installed is left out of the help.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -95,9 +97,19 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of verbs from the table above, without importing any of them."""
+        with self._from_the_table():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Return the verbs and options that begin as typed, without importing any verb: a person waits for them."""
+        with self._from_the_table():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _from_the_table(self) -> Iterator[None]:
         self._listing = True
         try:
-            super().format_help(ctx, formatter)
+            yield
         finally:
             self._listing = False
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import Any
 
 import rclpy
@@ -41,9 +42,11 @@ _MODEL_TIMEOUT_S = 35.0
 
 
 # The first reply to a new client can be lost: the service may not have discovered the client yet. What changes nothing,
-# or nothing more when it is done twice, is asked again until there is an answer.
-_REPEAT_S = 2.0
+# or nothing more when it is done twice, is asked again until there is an answer: the former soon at first, then less
+# and less often; the latter only when its answer can hardly be under way any more.
+_REPEATS_S = (0.25, 0.5, 1.0, 2.0)
 _REPEATABLE = frozenset({"get_state", "pause", "reset"})
+_CHANGES_NOTHING = frozenset({"get_state"})
 # The node refuses these at once and does nothing. They are asked before the first request that must not be done twice.
 _GREETINGS: dict[str, Any] = {
     "track": Track.Request(wait_timeout=-1.0),
@@ -218,18 +221,22 @@ class TrackerClient:
         complaint = f"there was no service {full_name}"
         wait_until(client.service_is_ready, self._timeout_s, complaint, remedy, self._check)
         if name in _REPEATABLE:
-            return self._ask_until_answered(client, full_name, request, timeout_s or self._timeout_s)
+            repeats_s = _REPEATS_S if name in _CHANGES_NOTHING else _REPEATS_S[-1:]
+            return self._ask_until_answered(client, full_name, request, timeout_s or self._timeout_s, repeats_s)
         if name in _GREETINGS and name not in self._met:
-            self._ask_until_answered(client, full_name, _GREETINGS[name], self._timeout_s)
+            self._ask_until_answered(client, full_name, _GREETINGS[name], self._timeout_s, _REPEATS_S)
             self._met.add(name)
         return self._ask(client, full_name, request, timeout_s or self._timeout_s)
 
-    def _ask_until_answered(self, client: Any, full_name: str, request: Any, timeout_s: float) -> Any:
+    def _ask_until_answered(
+        self, client: Any, full_name: str, request: Any, timeout_s: float, repeats_s: Sequence[float]
+    ) -> Any:
         """Send a request again and again; see :data:`_REPEATABLE`."""
         deadline_s = time.monotonic() + timeout_s
-        while (left_s := deadline_s - time.monotonic()) > _REPEAT_S:
+        waits_s = chain(repeats_s, repeat(repeats_s[-1]))
+        while (left_s := deadline_s - time.monotonic()) > (repeat_s := next(waits_s)):
             try:
-                return self._ask(client, full_name, request, _REPEAT_S)
+                return self._ask(client, full_name, request, repeat_s)
             except NoAnswerError:
                 continue
         try:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from elysium_core.checkpoint.convert_pickled import convert
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.network.crop_config import CropConfig
@@ -346,6 +347,20 @@ def cache(tmp_path, monkeypatch) -> Path:
     """The user's cache, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "elysium"
+
+
+@pytest.fixture
+def pickles_converted_here(monkeypatch) -> None:
+    """Pickled weights are converted in this process: another one would import torch again, which takes seconds.
+
+    That other process has its own tests, in checkpoint/test_checkpoint.py and test_damaged_checkpoint.py.
+    """
+
+    def convert_here(sources: Sequence[Path], out: Path) -> list[Path]:
+        convert(str(out), *map(str, sources))
+        return [out / f"{source.stem}.safetensors" for source in sources]
+
+    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.convert_in_subprocess", convert_here)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ class Tester:
         """Call each service until it answers once.
 
         The first reply to a new client can be lost: the service may not have discovered the client yet. A request
-        that changes nothing can be repeated until that is over.
+        that changes nothing can be repeated until that is over. The client does so, but for services that others have.
         """
         if self._met:
             return
@@ -187,8 +188,11 @@ class Tester:
             (ChangeState, "change_state", ChangeState.Request(transition=Transition(label="none"))),
             (SetParameters, "set_parameters", SetParameters.Request()),
         ):
+            waits_s = chain((0.25, 0.5, 1.0), repeat(3.0))
             until(
-                lambda s=service, n=name, r=request: self._answers(lambda: self.client.call(s, n, r, 3.0)),
+                lambda s=service, n=name, r=request, w=waits_s: self._answers(
+                    lambda: self.client.call(s, n, r, next(w))
+                ),
                 f"an answer of {name}",
             )
         self._met = True

@@ -12,7 +12,8 @@ from bench.node import BAD_INPUT, main
 from bench.node_result import slope_per_hour
 
 
-def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_run_counts_every_image(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.node._WARM_UP_S", 0.4)
     arguments = ["--model", "identity", "--rate", "20", "--seconds", "1", "--size", "64x48", "--json"]
     assert main(arguments) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]

@@ -30,7 +30,7 @@ def small(monkeypatch, half):
     monkeypatch.setattr(engine, "_STREAMS", 1)
 
 
-def test_json_is_one_object(bench, half):
+def test_json_is_one_object(bench, half, no_transformers):
     outcome = bench("engine", "--model", "random", "--size", "tiny", "--layers", 1, "--things", 5, *SHORT, "--json")
     assert outcome.code == 0
     (report,) = outcome.lines

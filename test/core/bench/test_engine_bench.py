@@ -246,7 +246,7 @@ def test_clips_are_as_long_as_wanted(scripted, few_frames, no_transformers):
     assert peers[CLIP].passes * FRAMES == 4
 
 
-def test_ours_and_transformers_are_timed_in_every_turn(scripted, few_frames):
+def test_ours_and_transformers_are_timed_in_every_turn(scripted, few_frames, no_transformers):
     comparison = measure_peers(scripted([STILL] * FEW), ["growing"], turns=2, clip_length=2)
     pairs = {(baseline, ours) for baseline in (HF_LIVE, HF_CLIPS) for ours in (GROWING, CLIP)}
     assert set(comparison.ratios) == pairs

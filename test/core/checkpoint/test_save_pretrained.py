@@ -123,7 +123,7 @@ def test_changed_weights_are_saved_into_the_same_files(sharded, tmp_path):
     assert torch.equal(after, before + 1)
 
 
-def test_files_of_a_pickle_become_safetensors(folder, published, tmp_path):
+def test_files_of_a_pickle_become_safetensors(folder, published, tmp_path, pickles_converted_here):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     load(folder, allow_pickle_weights=True).save_pretrained(tmp_path / "saved")

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import elysium_core
-from elysium_core.checkpoint.convert_pickled import convert
 from elysium_core.checkpoint.integrity import described_file
 from elysium_core.cli.app import app
 from elysium_core.io.image import read_image, write_image
@@ -310,17 +309,8 @@ def write_no_graph(network, folder, precision):
 
 
 @pytest.fixture
-def pickled_model(tiny_folder, tmp_path, monkeypatch):
-    """The tiny checkpoint with its weights in ``pytorch_model.bin``, converted without a process for each command.
-
-    That process has its own tests, in test_checkpoint.py.
-    """
-
-    def convert_here(sources, out):
-        convert(str(out), *map(str, sources))
-        return [out / f"{source.stem}.safetensors" for source in sources]
-
-    monkeypatch.setattr("elysium_core.checkpoint.checkpoint.convert_in_subprocess", convert_here)
+def pickled_model(tiny_folder, tmp_path, pickles_converted_here):
+    """The tiny checkpoint with its weights in ``pytorch_model.bin``."""
     folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

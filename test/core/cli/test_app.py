@@ -61,12 +61,14 @@ def test_the_version_is_that_of_the_package(elysium):
     assert elysium("--version").out == f"elysium {elysium_core.__version__}\n"
 
 
+HEAVY = "['torch', 'transformers', 'cv2', 'av', 'PIL', 'huggingface_hub', 'rclpy']"
+
+
 def test_the_help_imports_nothing_heavy():
-    heavy = "['torch', 'transformers', 'cv2', 'av', 'PIL', 'huggingface_hub', 'rclpy']"
     code = (
         "import sys\nfrom elysium_core.cli.app import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
-        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
     finished = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=100)
     assert finished.stderr.strip().splitlines()[-1] == "[]"
@@ -118,13 +120,18 @@ def test_other_names_of_an_option_are_taken(elysium, image, old, new):
 @pytest.mark.parametrize(
     ("words", "completed"), [("elysium tra", ["track", "train"]), ("elysium track --exp", ["--expression"])]
 )
-def test_a_shell_completes_verbs_and_options(words, completed):
+def test_a_shell_completes_verbs_and_options_at_once(words, completed):
     environment = {"_ELYSIUM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    code = "import sys; sys.argv[0] = 'elysium'\nfrom elysium_core.cli.app import main; main()"
+    code = (
+        "import sys; sys.argv[0] = 'elysium'\nfrom elysium_core.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ['torch', 'transformers'] if name in sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**os.environ, **environment}
     )
     assert done.stdout.split() == completed
+    assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_with_json_the_reason_is_an_object_too(elysium):

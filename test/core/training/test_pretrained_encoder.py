@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -134,9 +134,12 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
         packaged_source()
 
 
-def test_the_script_says_what_is_wrong_in_one_line(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--weights", str(tmp_path / "no.pth"), "--out", str(tmp_path / "out")]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 2
-    assert "No such file" in finished.stderr
-    assert finished.stderr.count("\n") == 1
+def test_the_script_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):
+    arguments = ["--weights", str(tmp_path / "no.pth"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "No such file" in said
+    assert said.count("\n") == 1

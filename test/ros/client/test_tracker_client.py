@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
+from std_srvs.srv import Trigger
 
 from elysium_ros.client import tracker_client
 from elysium_ros.client.tracker_client import NoAnswerError, TrackerClient
@@ -43,7 +44,7 @@ def client_of(service: LossyService, timeout_s: float = 5.0) -> TrackerClient:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_client, "_REPEAT_S", 0.02)
+    monkeypatch.setattr(tracker_client, "_REPEATS_S", (0.02,))
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])
@@ -71,6 +72,23 @@ def test_what_can_be_done_twice_is_asked_again() -> None:
     service = LossyService(2, GetState.Response(current_state=State(id=3, label="active")))
     assert client_of(service).lifecycle_state() == "active"
     assert len(service.requests) == 3
+
+
+def test_it_is_asked_again_soon_and_then_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_client, "_REPEATS_S", (0.1, 0.2, 0.4))
+    waited: list[float] = []
+
+    def lose(condition: Any, timeout_s: float, complaint: str, *rest: Any, **named: Any) -> None:
+        if "did not answer" in complaint and not condition():
+            waited.append(timeout_s)
+            raise NoAnswerError(complaint)
+
+    monkeypatch.setattr(tracker_client, "wait_until", lose)
+    client_of(LossyService(5, GetState.Response(current_state=State(label="active")))).lifecycle_state()
+    assert waited == [0.1, 0.2, 0.4, 0.4, 0.4]
+    waited.clear()
+    client_of(LossyService(2, Trigger.Response(success=True))).reset()
+    assert waited == [0.4, 0.4], "a reset that comes late undoes what was asked for behind it"
 
 
 def test_a_service_that_never_answers_is_given_up_after_the_whole_time() -> None:

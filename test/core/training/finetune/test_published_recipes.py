@@ -130,7 +130,7 @@ def check_model(folder: Path) -> None:
     assert [update.frame_index for update in updates] == [0, 1, 2]
 
 
-def test_towers_that_are_published_as_bin_are_read_when_allowed(towers, tmp_path):
+def test_towers_that_are_published_as_bin_are_read_when_allowed(towers, tmp_path, pickles_converted_here):
     for tower in ("vision", "llm"):
         shutil.copytree(towers / tower, tmp_path / tower)
         weights = tmp_path / tower / "model.safetensors"

@@ -8,6 +8,7 @@ import torch
 from elysium_core.data.photos.frame_views import FrameViews
 from elysium_core.data.photos.photo_set import PhotoSet
 from elysium_core.errors import DataError
+from elysium_core.training.real import feature_pool, stage_data
 from elysium_core.training.real.feature_pool import Features, PooledFeatures
 from elysium_core.training.real.frame_features import EncodedFrames
 from elysium_core.training.real.real_run import RealStageRun
@@ -16,8 +17,11 @@ from elysium_core.training.recipes import load_any_recipe
 
 
 @pytest.fixture
-def pools(real_file, tmp_path) -> dict[str, PooledFeatures]:
-    changes = ["data.pool=96", "data.frame_pool=96", "stages.select.batch=16", "stages.select.frame_batch=16"]
+def pools(real_file, tmp_path, monkeypatch) -> dict[str, PooledFeatures]:
+    """Pools of three blocks of two batches each, the blocks half as large as elsewhere."""
+    for module in (feature_pool, stage_data):
+        monkeypatch.setattr(module, "BLOCK", 16)
+    changes = ["data.pool=48", "data.frame_pool=48", "stages.select.batch=8", "stages.select.frame_batch=8"]
     batches = StageData(load_any_recipe(real_file, changes), "select", tmp_path / "run").batches()
     found = {"pairs": batches.pairs, "frames": batches.frames}
     assert all(isinstance(pool, PooledFeatures) for pool in found.values())
@@ -38,7 +42,7 @@ def test_a_batch_is_the_same_whatever_was_kept(pools, tmp_path, kind):
     files[0].unlink()
     files[1].write_bytes(b"cut off")
     assert all(same(pool[number], found) for number, found in zip((0, 1, 7), expected, strict=True))
-    assert {len(value) for value in expected[0].tensors().values()} == {16}
+    assert {len(value) for value in expected[0].tensors().values()} == {8}
 
 
 def test_the_pool_grows_by_new_blocks_until_it_is_full(pools, monkeypatch):
@@ -47,7 +51,7 @@ def test_the_pool_grows_by_new_blocks_until_it_is_full(pools, monkeypatch):
     monkeypatch.setattr(pool, "block", lambda number: (seen.append(number), one)[1])
     for number in range(6):
         pool[number]
-        # Two batches of 16 a block of 32; each brings the newest block.
+        # Two batches of 8 a block of 16; each brings the newest block.
         assert seen[-4] == max(seen) == number // 2
     for number in range(6, 30):
         pool[number]
