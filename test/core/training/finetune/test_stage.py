@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,15 @@ def run_until_killed(recipe, folder: Path, step: int, saved_at: int) -> None:
         run.run()
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, ema):
-    recipe = change(recipe, ema=ema)
+EIGHT_BIT = pytest.param(
+    {"optimizer": "adamw8bit", "trained": ("llm",)},
+    marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="part of the extra [quantize]"),
+)
+
+
+@pytest.mark.parametrize("values", [{}, {"ema": 0.5}, EIGHT_BIT])
+def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, values):
+    recipe = change(recipe, **values)
     run_stage(recipe, "all", tmp_path / "whole")
     run_until_killed(recipe, tmp_path / "killed", 3, 2)
     run_stage(recipe, "all", tmp_path / "killed")
