@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,9 +128,11 @@ class Acceleration:
 
     def _keep_losses_in_float32(self) -> None:
         """FSDP casts what a model returns to the type of the computation, in which losses have two or three digits."""
-        plugin = getattr(self._accelerator.state, "fsdp_plugin", None) if self.kind == "fsdp" else None
-        policy = getattr(plugin, "mixed_precision_policy", None)
-        if policy is not None and getattr(policy, "output_dtype", None) is not None:
+        if self.kind != "fsdp":
+            return
+        plugin = self._accelerator.state.fsdp_plugin
+        policy = plugin.mixed_precision_policy
+        if getattr(policy, "output_dtype", None) is not None:
             plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
     def _zero_stage(self) -> int:
@@ -176,6 +178,11 @@ class Acceleration:
         """Context of one batch of a step. Processes exchange gradients only after the last one."""
         with self._accelerator.accumulate(model):
             yield
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Context in which a model that is not wrapped computes in the precision of the training."""
+        context: AbstractContextManager[object] = self._accelerator.autocast()
+        return context
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a batch. They are summed over the batches of a step and averaged over processes."""

@@ -16,13 +16,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elysium_core.network.elysium_network import ElysiumNetwork
 
 
-def make_fake(network: ElysiumNetwork, dtype: torch.dtype) -> None:
+def make_fake(network: ElysiumNetwork) -> None:
     """Replace weights without memory by fake ones on a CPU; to be called in a ``FakeTensorMode``."""
     made: dict[int, nn.Parameter] = {}
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in made:
-                empty = torch.empty(parameter.shape, dtype=dtype)
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
                 made[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
             setattr(module, name, made[id(parameter)])
         for name, buffer in module.named_buffers(recurse=False):
@@ -127,7 +127,8 @@ class _Kept:
 
 
 def _place(tensor: Tensor) -> int:
-    return StorageWeakRef(tensor.untyped_storage()).cdata
+    reference: Callable[[torch.UntypedStorage], Any] = StorageWeakRef
+    return int(reference(tensor.untyped_storage()).cdata)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.encoders import token_shape
 from elysium_core.network.model_config import CONFIG_NAME, AdapterConfig, ElysiumConfig
 from elysium_core.training.finetune.activations import Shape, activation_bytes, layers_of, make_fake
-from elysium_core.training.finetune.base_model import FineTuneModel, choose_trained
+from elysium_core.training.finetune.base_model import FineTuneModel, cast_frozen, choose_trained
 from elysium_core.training.finetune.eight_bit import BLOCK, SMALLEST, embeddings_of
 from elysium_core.training.finetune.finetune_recipe import BaseConfig, FineTuneRecipe, FineTuneStage
 from elysium_core.training.finetune.low_rank import add_low_rank
@@ -92,8 +92,12 @@ def estimate_memory(recipe: FineTuneRecipe, stage: FineTuneStage, launch: Launch
         network.adapter.learn_by(stage.gate)
     model = FineTuneModel(network).train()
     choose_trained(model, stage)
+    if launch.sharding:
+        network.to(compute)
+    elif compute != torch.float32:
+        cast_frozen(model, compute)
     with FakeTensorMode():
-        make_fake(network, compute if launch.sharding else torch.float32)
+        make_fake(network)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         autocast = compute if compute != torch.float32 and not launch.sharding else None
         tokens = stage.max_tokens
@@ -133,7 +137,8 @@ def _of_process(
     states = _states_of(trained, embeddings_of(model), eight_bit=stage.optimizer == "adamw8bit")
     step = 0 if stage.optimizer == "adamw8bit" else _WHOLE * learnt
     buffers = _WHOLE * learnt if count > 1 else 0
-    return MemoryEstimate(_WHOLE * everything, _WHOLE * learnt, states, buffers, activations, step)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return MemoryEstimate(weights, _WHOLE * learnt, states, buffers, activations, step)
 
 
 def _states_of(trained: Sequence[nn.Parameter], embeddings: Sequence[nn.Parameter], *, eight_bit: bool) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.finetune.base_model import (
     FineTuneModel,
     StartingPoint,
+    cast_frozen,
     checkpoint_activations,
     choose_trained,
     load_base,
@@ -157,9 +159,9 @@ class FineTuneStageRun:
         start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[stored_type(self.recipe, self.name)])
 
     def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add the weights that a run with DeepSpeed does not return, as they were at the start of the stage."""
+        """Add frozen weights that were held rounded, or that DeepSpeed does not return, as they were at the start."""
         names = [name for name in self.start.network.state_dict() if _NETWORK + name not in self.settings.tied]
-        missing = [name for name in names if name not in weights]
+        missing = [name for name in names if name not in weights or weights[name].dtype == torch.bfloat16]
         if not missing:
             return weights
         before = _starting_point(self.recipe, self.name, self.folder.parent).network.state_dict()
@@ -217,7 +219,9 @@ def _learning(
         checkpoint_activations(model)
     if acceleration.sharded:
         _require_shardable(name, stage)
-    if not acceleration.sharded:
+    else:
+        if acceleration.precision == "bfloat16":
+            cast_frozen(model, torch.bfloat16)
         model.to(acceleration.device)
     average = WeightAverage(model, stage.ema) if stage.ema else None
     if stage.optimizer == "adamw8bit":

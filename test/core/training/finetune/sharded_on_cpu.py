@@ -43,14 +43,13 @@ def size(tensors) -> int:
 
 def step_and_measure(self, batches):
     losses = step_of(self, batches)
-    inner = self.optimizer.shardable.optimizer
-    # DeepSpeed wraps the optimiser once more. Its weights are the float32 copies of this process's part.
-    masters = [weight for group in getattr(inner, "optimizer", inner).param_groups for weight in group["params"]]
-    kept = getattr(inner, "optimizer", inner).state.values()
-    states = [value for state in kept for value in state.values() if torch.is_tensor(value) and value.ndim]
+    wrapped = self.optimizer.shardable.optimizer
+    # DeepSpeed wraps the optimiser once more, whose weights are the float32 copies of this process's part.
+    kept = getattr(wrapped, "optimizer", wrapped).state
+    states = [value for state in kept.values() for value in state.values() if torch.is_tensor(value) and value.ndim]
     found = {
         "weights": size(getattr(weight, "ds_tensor", weight) for weight in self.model.parameters()),
-        "optimizer": size(states) + (size(masters) if self.acceleration.kind == "deepspeed" else 0),
+        "optimizer": size(states) + (size(kept) if self.acceleration.kind == "deepspeed" else 0),
     }
     (self.folder / f"memory-{self.acceleration.rank}.json").write_text(json.dumps(found))
     return losses
