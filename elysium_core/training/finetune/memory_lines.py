@@ -54,7 +54,7 @@ def _line(recipe: FineTuneRecipe, stage: FineTuneStage, launch: Launch, way: str
 
 
 def _way(stage: FineTuneStage) -> str:
-    trained = f"LoRA of rank {stage.lora_rank}" if stage.lora_rank else "whole weights"
+    trained = f"LoRA of rank {stage.lora_rank}" if stage.lora_rank else "without LoRA"
     return f"{trained}, {stage.optimizer}, batch {stage.batch}"
 
 

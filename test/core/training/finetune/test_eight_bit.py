@@ -53,10 +53,11 @@ def test_states_of_matrices_take_a_byte_a_weight_and_those_of_embeddings_four():
     assert {embedding[name].dtype for name in ("exp_avg", "exp_avg_sq")} == {torch.float32}
 
 
-def test_tiny_updates_arrive():
+@pytest.mark.parametrize("make", [EightBitAdamW, ScheduledAdamW])
+def test_tiny_updates_arrive(make):
     """Each is smaller than half a step of bfloat16 at its weight: kept in bfloat16, the weight would never move."""
     weight = torch.nn.Parameter(torch.ones(eight_bit.SMALLEST))
-    optimizer = EightBitAdamW([{"params": [weight], "lr": 1e-5}], 0.0)
+    optimizer = make([{"params": [weight], "lr": 1e-5}], 0.0)
     for _ in range(400):
         weight.grad = torch.ones_like(weight)
         optimizer.step()

@@ -48,7 +48,9 @@ def states(optimizer) -> list[torch.Tensor]:
     ],
 )
 def test_one_process_allocates_what_is_estimated(recipe, tmp_path, values, monkeypatch):
-    pytest.importorskip("peft" if "lora_rank" in values else "bitsandbytes", reason="an extra")
+    for key, package in (("lora_rank", "peft"), ("optimizer", "bitsandbytes")):
+        if key in values:
+            pytest.importorskip(package, reason=f"{key} needs it")
     recipe = change(recipe, batch=1, **values)
     run = FineTuneStageRun(recipe, "all", tmp_path)
     step, found = run.loop.optimizer.step, []

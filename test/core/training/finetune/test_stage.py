@@ -292,6 +292,7 @@ class TestLowRank:
         held = FineTuneStageRun(recipe, "all", tmp_path / "again").loop.model
         layer = held.get_parameter("network.visual_encoder.vision_model.encoder.layers.0.mlp.fc1.weight")
         assert layer.dtype == torch.bfloat16
+        assert {weight.dtype for weight in held.parameters() if weight.requires_grad} == {torch.float32}
         needed = estimate_memory(recipe, recipe.stages["all"], Launch())
         assert needed.weights == sum(weight.numel() * weight.element_size() for weight in held.parameters())
         monkeypatch.setattr(stage, "cast_frozen", lambda *_: None)
