@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
@@ -145,13 +146,28 @@ def test_without_a_base_nothing_is_estimated():
     assert "base.checkpoint is not filled in" in memory_line(recipe, "long", Launch())
 
 
-@pytest.mark.slow
-def test_the_published_recipe_is_estimated_without_its_weights():
-    words = ["stages.images.lora_rank=16", "stages.images.batch=1", "stages.images.trained=[selector, projector, llm]"]
-    outcome = CliRunner().invoke(app, ["train", str(TRAINING / "published_stage1.yaml"), *words, "--dry-run"])
+def test_a_dry_run_tells_the_memory_of_every_way(recipe_file, monkeypatch):
+    pytest.importorskip("peft", reason="LoRA is part of the extra [train]")
+    monkeypatch.setattr(memory, "activation_bytes", lambda *_, **__: 0)
+    outcome = CliRunner().invoke(app, ["train", str(recipe_file), "--dry-run"])
     assert outcome.exit_code == 0
-    lines = outcome.stderr.splitlines()
-    line = next(line for line in lines if line.startswith("elysium: images: LoRA of rank 16, adamw, batch 1"))
+    assert yaml.safe_load(outcome.stdout)["stages"]["all"]["optimizer"] == "adamw"
+    ways = [line.split(": ")[2] for line in outcome.stderr.splitlines() if line.startswith("elysium: all: ")]
+    assert ways[0] == "without LoRA, adamw, batch 4, one process"
+    assert [way.rpartition("batch 4, ")[2] for way in ways[1:]] == ["one process"] * 3 + [
+        "ZeRO-2, 8 processes",
+        "ZeRO-3, 8 processes",
+        "FSDP, 8 processes",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_published_recipe_is_estimated_without_its_weights():
+    pytest.importorskip("peft", reason="LoRA is part of the extra [train]")
+    words = ["stages.images.lora_rank=16", "stages.images.batch=1", "stages.images.trained=[selector, projector, llm]"]
+    line = memory_line(load_any_recipe(TRAINING / "published_stage1.yaml", words), "images", Launch())
+    assert line.startswith("LoRA of rank 16, adamw, batch 1, one process: ")
     # 7.06 thousand million weights in bfloat16, but for embeddings, selector and projector, and the adapters.
     assert "weights 14.6 GB" in line
     assert 15 < float(line.split(" GB")[0].rpartition(" ")[2]) < 20
