@@ -39,7 +39,9 @@ def command(
             "--gpus", min=1, help="Train each stage on this many GPUs of this machine; starts accelerate itself."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and the memory of fine-tuning, and stop.")
+    ] = False,
 ) -> None:
     """Train a model from a recipe file. The same command continues a run that was stopped."""
     # A stage runs for hours, so it logs progress; the main process redirects this to the log file of the stage.
@@ -49,6 +51,7 @@ def command(
     folder = out or Path("runs") / settings.name
     if dry_run:
         say(resolved(settings))
+        _tell_memory(settings, launcher, gpus)
     elif stage is not None:
         if gpus is not None:
             raise ConfigError("--gpus does not go with --stage, which runs in this process; leave one of the two out")
@@ -85,7 +88,7 @@ def _run_all(
         check_launcher(launcher)
     say(resolved(settings))
     claim_run(settings, folder)
-    _estimate(settings, folder)
+    _estimate(settings, folder, launcher)
     with Progress("train", sum(planned.steps for planned in settings.stages.values())) as progress:
         done = 0
 
@@ -99,13 +102,26 @@ def _run_all(
     say(f"the checkpoint is in {checkpoint}; use it with --model {checkpoint}")
 
 
-def _estimate(recipe: AnyRecipe, folder: Path) -> None:
+def _tell_memory(recipe: AnyRecipe, launcher: Path | None, gpus: int | None) -> None:
+    """Print to stderr what each stage of fine-tuning needs in memory, as it is configured and in other ways."""
+    from elysium_core.training.launch import read_launch
+    from elysium_core.training.plans import plan_of
+
+    plan, launch = plan_of(recipe), read_launch(launcher, gpus)
+    for name in recipe.stages:
+        for line in plan.memory(name, launch, others=True):
+            sys.stderr.write(f"elysium: {name}: {line}\n")
+
+
+def _estimate(recipe: AnyRecipe, folder: Path, launcher: Path | None) -> None:
     """Print to stderr the estimated cost of each unfinished stage."""
     from elysium_core.training.estimate import estimate_stages
+    from elysium_core.training.launch import read_launch
     from elysium_core.training.plans import plan_of
     from elysium_core.training.run import steps_done
 
-    done, make = steps_done(recipe, folder), plan_of(recipe).tried()
+    plan, launch = plan_of(recipe), read_launch(launcher)
+    done, make = steps_done(recipe, folder), plan.tried()
     steps = {name: stage.steps for name, stage in recipe.stages.items()}
     if make is not None:
         for estimate in estimate_stages(make, steps, done):
@@ -113,7 +129,8 @@ def _estimate(recipe: AnyRecipe, folder: Path) -> None:
         return
     for name, count in steps.items():
         if left := count - done.get(name, 0):
-            sys.stderr.write(f"elysium: {name}: {left} steps; time and memory are not estimated\n")
+            (memory,) = plan.memory(name, launch)
+            sys.stderr.write(f"elysium: {name}: {left} steps, time not estimated; {memory}\n")
 
 
 def resolved(recipe: AnyRecipe) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from elysium_core.device import resolve_device
 from elysium_core.errors import BackendError, ConfigError, pip_line
 from elysium_core.io.files import atomic_path
 from elysium_core.training.losses import Sums
+from elysium_core.training.master_weights import master_weights, set_master_weights, trained_weights
 from elysium_core.training.recipe_file import one_line
 
 PRECISIONS = ("float32", "bfloat16")
@@ -26,11 +28,22 @@ PRECISIONS = ("float32", "bfloat16")
 _DATA_PARALLEL = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "mixed_precision": "bf16"}
 _MIXED = {"float32": "no", "bfloat16": "bf16"}
 _DISTRIBUTED_VARIABLE = "WORLD_SIZE"
+_SHARDING = {"DeepSpeed": "ACCELERATE_USE_DEEPSPEED", "FSDP": "ACCELERATE_USE_FSDP"}
 
 
 def process_count() -> int:
     """Return the number of processes that ``accelerate launch`` (or torchrun) started; 1 without it."""
     return int(os.environ.get(_DISTRIBUTED_VARIABLE, "1"))
+
+
+def _is_true(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() == "true"
+
+
+def end_processes() -> None:
+    """Leave the group of processes, if there is one, when the work is done: torch may crash at exit otherwise."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Acceleration:
@@ -48,13 +61,14 @@ class Acceleration:
 
     Raises:
         BackendError: There is no such device, or ``accelerate`` or DeepSpeed is not installed.
+        ConfigError: The launcher's config asks for sharding, which accelerate does not do on this device.
     """
 
     def __init__(
         self, device: str = "auto", precision: str = "float32", accumulate: int = 1, *, find_unused: bool = False
     ) -> None:
         place = resolve_device(device)
-        require_packages(deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true")
+        require_packages(deepspeed=_is_true(_SHARDING["DeepSpeed"]))
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
@@ -66,6 +80,8 @@ class Acceleration:
             gradient_accumulation_steps=accumulate,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
         )
+        self._require_sharding()
+        self._keep_losses_in_float32()
         self.precision = precision
         self.device: torch.device = place if process_count() == 1 else self._accelerator.device
         self._accumulate = accumulate
@@ -101,6 +117,24 @@ class Acceleration:
         """Whether this process alone can run the model; False for FSDP and ZeRO-3."""
         return self.kind != "fsdp" and self._zero_stage() < 3
 
+    def _require_sharding(self) -> None:
+        """Accelerate leaves out on a CPU, without a word, what the launcher's config asks for."""
+        for name, variable in _SHARDING.items():
+            if _is_true(variable) and not self.sharded:
+                raise ConfigError(
+                    f"the launcher's config asks for {name}, which accelerate does not use on "
+                    f"{self._accelerator.device}; launch without it, or with training/accelerate/data_parallel.yaml"
+                )
+
+    def _keep_losses_in_float32(self) -> None:
+        """FSDP casts what a model returns to the type of the computation, in which losses have two or three digits."""
+        if self.kind != "fsdp":
+            return
+        plugin = self._accelerator.state.fsdp_plugin
+        policy = plugin.mixed_precision_policy
+        if getattr(policy, "output_dtype", None) is not None:
+            plugin.mixed_precision_policy = replace(policy, output_dtype=None)
+
     def _zero_stage(self) -> int:
         plugin = getattr(self._accelerator.state, "deepspeed_plugin", None)
         return 0 if plugin is None else int(plugin.zero_stage)
@@ -133,7 +167,10 @@ class Acceleration:
                     "training/accelerate/data_parallel.yaml, or without accelerate"
                 )
             return self._accelerator.prepare_model(model.to(self.device)), None
+        exact = trained_weights(model) if self.kind == "deepspeed" else {}
         wrapped, prepared = self._accelerator.prepare(model, optimizer)
+        if exact:
+            set_master_weights(self.unwrap(wrapped), exact)
         return wrapped, prepared
 
     @contextmanager
@@ -141,6 +178,11 @@ class Acceleration:
         """Context of one batch of a step. Processes exchange gradients only after the last one."""
         with self._accelerator.accumulate(model):
             yield
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Context in which a model that is not wrapped computes in the precision of the training."""
+        context: AbstractContextManager[object] = self._accelerator.autocast()
+        return context
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a batch. They are summed over the batches of a step and averaged over processes."""
@@ -196,7 +238,16 @@ class Acceleration:
         return unwrapped
 
     def whole_state(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """Return all weights in the main process, None in the others. Every process must call it."""
+        """Return all weights in float32 in the main process, None in the others. Every process must call it.
+
+        With DeepSpeed only trained weights: it holds the others rounded to the type of the computation.
+        """
+        if self.kind == "deepspeed":
+            masters = {}
+            for name, weight in master_weights(self.unwrap(model)):
+                if self.is_main:
+                    masters[name] = weight.cpu()
+            return masters if self.is_main else None
         if not self.sharded:
             return self.unwrap(model).state_dict() if self.is_main else None
         state: dict[str, Tensor] = self._accelerator.get_state_dict(model)
@@ -233,6 +284,15 @@ def check_launcher(path: Path) -> None:
         ConfigError: It cannot be read, or is not a config of accelerate.
         BackendError: It needs DeepSpeed, which is not installed.
     """
+    require_packages(deepspeed=launcher_settings(path)["distributed_type"] == "DEEPSPEED")
+
+
+def launcher_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in a config file of ``accelerate launch``.
+
+    Raises:
+        ConfigError: It cannot be read, or is not a config of accelerate.
+    """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -241,7 +301,7 @@ def check_launcher(path: Path) -> None:
         raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(settings, dict) or "distributed_type" not in settings:
         raise ConfigError(f"{path} is not an accelerate config: it has no distributed_type")
-    require_packages(deepspeed=settings["distributed_type"] == "DEEPSPEED")
+    return settings
 
 
 def launcher_for(gpus: int, base: Path | None, folder: Path) -> Path | None:

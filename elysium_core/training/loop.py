@@ -236,7 +236,8 @@ class TrainingLoop:
             pictures: dict[str, NDArray[np.uint8]] = {}
             if self.acceleration.is_main and self.acceleration.whole_weights:
                 batch = self.work.held_out()[0].to(self.acceleration.device)
-                pictures = self.work.pictures(self.acceleration.unwrap(self.model), batch)
+                with self.acceleration.computing():
+                    pictures = self.work.pictures(self.acceleration.unwrap(self.model), batch)
         self.model.train()
         self.records.evaluation(self.step, means(sums), pictures)
 

@@ -122,6 +122,13 @@ class TrainingOptimizer(Protocol):
         ...
 
 
+def decay_matrices_only(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Divide parameter groups into those of matrices and those of vectors, which get no weight decay."""
+    matrices = [{**g, "params": [p for p in g["params"] if p.ndim > 1]} for g in groups]
+    vectors = [{**g, "params": [p for p in g["params"] if p.ndim <= 1], "weight_decay": 0.0} for g in groups]
+    return [group for group in (*matrices, *vectors) if group["params"]]
+
+
 class ScheduledAdamW:
     """AdamW with a schedule; the groups keep the ratio of their learning rates.
 
@@ -134,9 +141,7 @@ class ScheduledAdamW:
     def __init__(
         self, groups: Sequence[dict[str, Any]], weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
     ) -> None:
-        decayed = [{**g, "params": [p for p in g["params"] if p.ndim > 1]} for g in groups]
-        plain = [{**g, "params": [p for p in g["params"] if p.ndim <= 1], "weight_decay": 0.0} for g in groups]
-        used = [group for group in (*decayed, *plain) if group["params"]]
+        used = decay_matrices_only(groups)
         self._optimizer: torch.optim.Optimizer = torch.optim.AdamW(used, betas=betas, weight_decay=weight_decay)
         self._peaks = [float(group["lr"]) for group in used]
 
@@ -173,32 +178,15 @@ class ScheduledAdamW:
         self._optimizer.load_state_dict(state)
 
 
-class MixedOptimizer:
-    """Muon and AdamW behind one interface.
+class CombinedOptimizer:
+    """Several optimisers behind one interface, each for other parameters; they cannot be sharded.
 
     Args:
-        groups: Parameter groups, each ``{"params": [(name, parameter), ...], "lr": peak}``.
-        weight_decay: For both.
-
-    Raises:
-        BackendError: This torch is too old.
+        parts: The optimisers, with the peaks of their learning rates.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], weight_decay: float) -> None:
-        matrices, others = [], []
-        for group in groups:
-            inner = [p for name, p in group["params"] if _is_inner_matrix(name, p)]
-            outer = [p for name, p in group["params"] if not _is_inner_matrix(name, p)]
-            matrices += [{"params": inner, "lr": group["lr"]}] if inner else []
-            others += [{"params": outer, "lr": group["lr"]}] if outer else []
-        self._parts: list[torch.optim.Optimizer] = []
-        if matrices and not hasattr(torch.optim, "Muon"):
-            raise BackendError(f"training needs torch 2.9 or newer, which has Muon; this is {torch.__version__}")
-        if matrices:
-            # match_rms_adamw scales updates to AdamW's size, so one learning rate serves both.
-            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
-        if others:
-            self._parts.append(torch.optim.AdamW(others, betas=BETAS, weight_decay=weight_decay))
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = list(parts)
         self._peaks = [[float(group["lr"]) for group in part.param_groups] for part in self._parts]
 
     @property
@@ -208,16 +196,16 @@ class MixedOptimizer:
 
     @property
     def shardable(self) -> torch.optim.Optimizer | None:
-        """None, because Muon needs whole matrices."""
+        """None: these optimisers need whole matrices."""
         return None
 
     def adopt(self, prepared: torch.optim.Optimizer) -> None:
-        """Raise an error, because this optimiser cannot be sharded.
+        """Raise an error, because these optimisers cannot be sharded.
 
         Raises:
             BackendError: Always.
         """
-        raise BackendError(f"Muon cannot be replaced by {type(prepared).__name__}")
+        raise BackendError(f"{type(self).__name__} cannot be replaced by {type(prepared).__name__}")
 
     def set_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its peak."""
@@ -239,6 +227,35 @@ class MixedOptimizer:
         """Take up a saved state."""
         for number, part in enumerate(self._parts):
             part.load_state_dict(state[str(number)])
+
+
+class MixedOptimizer(CombinedOptimizer):
+    """Muon and AdamW behind one interface.
+
+    Args:
+        groups: Parameter groups, each ``{"params": [(name, parameter), ...], "lr": peak}``.
+        weight_decay: For both.
+
+    Raises:
+        BackendError: This torch is too old.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], weight_decay: float) -> None:
+        matrices, others = [], []
+        for group in groups:
+            inner = [p for name, p in group["params"] if _is_inner_matrix(name, p)]
+            outer = [p for name, p in group["params"] if not _is_inner_matrix(name, p)]
+            matrices += [{"params": inner, "lr": group["lr"]}] if inner else []
+            others += [{"params": outer, "lr": group["lr"]}] if outer else []
+        parts: list[torch.optim.Optimizer] = []
+        if matrices and not hasattr(torch.optim, "Muon"):
+            raise BackendError(f"training needs torch 2.9 or newer, which has Muon; this is {torch.__version__}")
+        if matrices:
+            # match_rms_adamw scales updates to AdamW's size, so one learning rate serves both.
+            parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            parts.append(torch.optim.AdamW(others, betas=BETAS, weight_decay=weight_decay))
+        super().__init__(parts)
 
 
 def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:

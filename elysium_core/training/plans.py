@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from elysium_core.data.synthetic.assets import trainable_names
 from elysium_core.training.estimate import TriedStage
+from elysium_core.training.finetune.eight_bit import require_bitsandbytes
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, require_inputs
+from elysium_core.training.finetune.memory_lines import memory_line, other_memory_lines
 from elysium_core.training.finetune.stage import CHECKPOINT_FOLDER, FineTuneStageRun
 from elysium_core.training.finetune.trial import try_sources
+from elysium_core.training.launch import Launch
 from elysium_core.training.nano.nano_model import build_tokenizer, export_stage
 from elysium_core.training.nano.nano_recipe import Recipe
 from elysium_core.training.nano.scratch import StageRun
@@ -56,6 +59,10 @@ class RunPlan(Protocol):
         """What makes a stage to time its steps; None where that would tell nothing."""
         ...
 
+    def memory(self, name: str, launch: Launch, *, others: bool = False) -> Iterator[str]:
+        """Lines about a stage's memory, with ``others`` also of other ways to run it; none where it is measured."""
+        ...
+
     def export(self, folder: Path) -> Path:
         """Write the checkpoint and return its folder."""
         ...
@@ -72,6 +79,8 @@ class FineTunePlan:
     def require_inputs(self) -> None:
         """See :class:`RunPlan`."""
         require_inputs(self._recipe)
+        if any(stage.optimizer == "adamw8bit" for stage in self._recipe.stages.values()):
+            require_bitsandbytes()
 
     def prepare(self, folder: Path) -> None:
         """See :class:`RunPlan`; a sample of every data set is tried, so that no later stage fails at its data."""
@@ -91,7 +100,13 @@ class FineTunePlan:
         FineTuneStageRun(self._recipe, name, folder).run()
 
     def tried(self) -> None:
-        """See :class:`RunPlan`. Memory depends on what the launcher shards, time on data and network."""
+        """See :class:`RunPlan`. Time depends on data, launcher and network."""
+
+    def memory(self, name: str, launch: Launch, *, others: bool = False) -> Iterator[str]:
+        """See :class:`RunPlan`."""
+        yield memory_line(self._recipe, name, launch)
+        if others:
+            yield from other_memory_lines(self._recipe, name, launch)
 
     def export(self, folder: Path) -> Path:
         """See :class:`RunPlan`."""
@@ -134,6 +149,10 @@ class NanoPlan:
         trial = self._recipe.model_copy(update={"data": data})
         return lambda name, folder: StageRun(trial, name, folder)
 
+    def memory(self, name: str, launch: Launch, *, others: bool = False) -> Iterator[str]:
+        """See :class:`RunPlan`; it is measured with the trial."""
+        return iter(())
+
     def export(self, folder: Path) -> Path:
         """See :class:`RunPlan`."""
         return export_stage(self._recipe, folder)
@@ -174,6 +193,10 @@ class RealPlan:
         data = self._recipe.data.model_copy(update={"pool": 0})
         trial = self._recipe.model_copy(update={"data": data})
         return lambda name, folder: RealStageRun(trial, name, folder)
+
+    def memory(self, name: str, launch: Launch, *, others: bool = False) -> Iterator[str]:
+        """See :class:`RunPlan`; it is measured with the trial."""
+        return iter(())
 
     def export(self, folder: Path) -> Path:
         """See :class:`RunPlan`."""

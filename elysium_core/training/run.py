@@ -15,6 +15,7 @@ from typing import Any
 from elysium_core.errors import ConfigError, DataError, printable
 from elysium_core.io.files import atomic_path
 from elysium_core.io.stop_request import StopRequest
+from elysium_core.training.acceleration import end_processes
 from elysium_core.training.loop import DONE_NAME
 from elysium_core.training.plans import plan_of
 from elysium_core.training.recipes import AnyRecipe
@@ -171,6 +172,7 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
         return
     _note_settings(recipe, name, folder)
     plan_of(recipe).run_stage(name, folder)
+    end_processes()
 
 
 def steps_done(recipe: AnyRecipe, folder: Path) -> dict[str, int]:

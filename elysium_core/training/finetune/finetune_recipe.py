@@ -70,6 +70,9 @@ VQA = "vqa"
 TASKS = (REC, REG, SOT, RSOT, VIDEO_REG, VQA)
 _MOST_FRAMES = 32
 
+OPTIMIZERS = ("adamw", "adamw8bit")
+"""Optimisers of a stage: AdamW of torch, and AdamW of bitsandbytes with its states in 8 bits."""
+
 Module = Annotated[Text, one_of(MODULES)]
 Frames = Annotated[Count, Field(le=_MOST_FRAMES)]
 
@@ -145,6 +148,7 @@ class FineTuneStage(RecipePart):
         max_tokens: Longest sample; questions that do not fit are left out.
         warmup_share: Share of the steps for linear warm-up, 0..1; half a cosine follows.
         final_lr: Last learning rate as a share of the peak, 0..1.
+        optimizer: One of :data:`OPTIMIZERS`; ``adamw8bit`` cannot be sharded.
         weight_decay: Weight decay of AdamW, for matrices only.
         clip_norm: Largest norm of a gradient.
         gate: How the T-Selector's gate is trained (:mod:`elysium_core.network.token_selector`).
@@ -176,6 +180,7 @@ class FineTuneStage(RecipePart):
     max_tokens: Count = 2048
     warmup_share: Share = 0.03
     final_lr: Share = 0.0
+    optimizer: Annotated[Text, one_of(OPTIMIZERS)] = "adamw"
     weight_decay: Amount = 0.0
     clip_norm: Amount = 1.0
     gate: Annotated[Text, one_of(GATES)] = "straight_through"

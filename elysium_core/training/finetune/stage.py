@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,17 +21,19 @@ from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.finetune.base_model import (
     FineTuneModel,
     StartingPoint,
+    cast_frozen,
     checkpoint_activations,
     choose_trained,
     load_base,
     starting_point,
 )
+from elysium_core.training.finetune.eight_bit import EightBitAdamW, embeddings_of
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe, FineTuneStage
 from elysium_core.training.finetune.low_rank import add_low_rank, merged
 from elysium_core.training.finetune.mixed_batches import DataBatches, FineTuneBatch, ModelInput
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
-from elysium_core.training.optimizer import ScheduledAdamW, WeightAverage, cosine_factor
+from elysium_core.training.optimizer import ScheduledAdamW, TrainingOptimizer, WeightAverage, cosine_factor
 from elysium_core.training.sample_answers import answer_questions, draw_sample, training_runtime
 from elysium_core.training.stage_work import LoopSettings
 
@@ -145,7 +148,7 @@ class FineTuneStageRun:
 
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write the checkpoint."""
-        network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
+        network = self._with_frozen({key.removeprefix(_NETWORK): value for key, value in weights.items()})
         if self.stage.lora_rank:
             network = merged(network, self.stage)
         config = self.start.config
@@ -154,6 +157,16 @@ class FineTuneStageRun:
         longest = max(config.clip_length, self.stage.frames[1])
         start = replace(self.start, config=replace(config, clip_length=longest, vocabulary=names))
         start.save(self.folder / CHECKPOINT_FOLDER, network, DTYPES[stored_type(self.recipe, self.name)])
+
+    def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add frozen weights that were held rounded, or that DeepSpeed does not return, as they were at the start."""
+        names = [name for name in self.start.network.state_dict() if _NETWORK + name not in self.settings.tied]
+        missing = [name for name in names if name not in weights or weights[name].dtype == torch.bfloat16]
+        if not missing:
+            return weights
+        before = _starting_point(self.recipe, self.name, self.folder.parent).network.state_dict()
+        # peft has put the layers with adapters one level deeper.
+        return weights | {name: before[name.replace(".base_layer.", ".")] for name in missing}
 
 
 def stored_type(recipe: FineTuneRecipe, name: str) -> str:
@@ -192,23 +205,35 @@ def _loop_settings(stage: FineTuneStage, *, tied: bool) -> LoopSettings:
 
 def _learning(
     model: FineTuneModel, name: str, stage: FineTuneStage, acceleration: Acceleration
-) -> tuple[ScheduledAdamW, WeightAverage | None]:
+) -> tuple[TrainingOptimizer, WeightAverage | None]:
     """Freeze and group the weights; return the optimiser, and the running average if there is one.
 
     Raises:
-        ConfigError: There is nothing to train, or a running average cannot be kept.
+        ConfigError: There is nothing to train, or the optimiser or a running average cannot be sharded.
+        BackendError: The optimiser needs a package, or cannot run on this device.
     """
     groups = choose_trained(model, stage)
     if not groups:
         raise ConfigError(f"stages.{name}.trained = {list(stage.trained)} has nothing to learn: gate is hard")
     if stage.gradient_checkpointing:
         checkpoint_activations(model)
-    if stage.ema and acceleration.sharded:
-        raise ConfigError(
-            f"stages.{name}.ema = {stage.ema} needs whole weights in each process; set it to 0, or launch "
-            "with training/accelerate/data_parallel.yaml"
-        )
-    if not acceleration.sharded:
+    if acceleration.sharded:
+        _require_shardable(name, stage)
+    else:
+        if acceleration.precision == "bfloat16":
+            cast_frozen(model, torch.bfloat16)
         model.to(acceleration.device)
     average = WeightAverage(model, stage.ema) if stage.ema else None
+    if stage.optimizer == "adamw8bit":
+        return EightBitAdamW(groups, stage.weight_decay, embeddings_of(model)), average
     return ScheduledAdamW(groups, stage.weight_decay), average
+
+
+def _require_shardable(name: str, stage: FineTuneStage) -> None:
+    """Refuse what needs whole weights in each process."""
+    for key, value, other in (("ema", stage.ema, 0.0), ("optimizer", stage.optimizer, "adamw")):
+        if value != other:
+            raise ConfigError(
+                f"stages.{name}.{key} = {value} needs whole weights in each process; set it to {other}, or launch "
+                "with training/accelerate/data_parallel.yaml"
+            )

@@ -55,6 +55,14 @@ class TestProcess:
         assert not place.sharded
         assert place.mean({"a": 2.0}) == {"a": 2.0}
 
+    @pytest.mark.parametrize(("variable", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")])
+    def test_sharding_that_accelerate_leaves_out_on_a_cpu_is_refused(self, monkeypatch, variable, name):
+        place = Acceleration("cpu")
+        monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
+        with pytest.raises(ConfigError, match=f"asks for {name}, which accelerate does not use on cpu") as told:
+            place._require_sharding()
+        assert told.value.code == "CONFIG"
+
     def test_without_accelerate_one_sentence_says_so(self, monkeypatch):
         without(monkeypatch, "accelerate")
         with pytest.raises(BackendError, match=r"accelerate; run: .* -m pip install accelerate") as told:

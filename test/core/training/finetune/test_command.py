@@ -29,7 +29,7 @@ def test_all_stages_run_in_half_precision_and_are_not_run_again(settings, write_
     first = run()
     logs = "".join(path.read_text() for path in (tmp_path / "run").glob("*.log"))
     assert first.returncode == 0, first.stderr + logs
-    estimates = [line for line in first.stderr.splitlines() if "steps; time and memory are not estimated" in line]
+    estimates = [line for line in first.stderr.splitlines() if "steps, time not estimated; without LoRA" in line]
     assert [line.split(":")[1].strip() for line in estimates] == ["all", "more"]
     checkpoint = tmp_path / "run" / "more" / "checkpoint"
     assert str(checkpoint) in first.stdout

@@ -6,18 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from elysium_core.api import Elysium
 from elysium_core.checkpoint.checkpoint import load_checkpoint
 from elysium_core.errors import ConfigError, DataError, ExpressionError
+from elysium_core.training.finetune import stage
 from elysium_core.training.finetune.base_model import FineTuneModel
 from elysium_core.training.finetune.finetune_recipe import FineTuneRecipe
+from elysium_core.training.finetune.memory import estimate_memory
 from elysium_core.training.finetune.stage import FineTuneStageRun, stored_type
+from elysium_core.training.launch import Launch
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import run_stage
 
@@ -56,9 +61,15 @@ def run_until_killed(recipe, folder: Path, step: int, saved_at: int) -> None:
         run.run()
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, ema):
-    recipe = change(recipe, ema=ema)
+EIGHT_BIT = pytest.param(
+    {"optimizer": "adamw8bit", "trained": ("llm",)},
+    marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="part of the extra [quantize]"),
+)
+
+
+@pytest.mark.parametrize("values", [{}, {"ema": 0.5}, EIGHT_BIT])
+def test_a_killed_run_ends_as_if_nothing_had_happened(recipe, tmp_path, values):
+    recipe = change(recipe, **values)
     run_stage(recipe, "all", tmp_path / "whole")
     run_until_killed(recipe, tmp_path / "killed", 3, 2)
     run_stage(recipe, "all", tmp_path / "killed")
@@ -260,6 +271,37 @@ class TestLowRank:
             loaded = load_checkpoint(tmp_path / "all/checkpoint", dtype=torch.float32).network
             merged = float(FineTuneModel(loaded)(batch)["total"].value)
         assert merged == pytest.approx(adapted, abs=1e-5)
+
+    @pytest.fixture
+    def another_precision(self):
+        """accelerate keeps the precision of the first run in a process."""
+        AcceleratorState._reset_state()
+        yield
+        AcceleratorState._reset_state()
+
+    def test_frozen_weights_in_half_precision_change_nothing(
+        self, settings, write_recipe, tmp_path, tiny_folder, monkeypatch, another_precision
+    ):
+        pytest.importorskip("peft", reason="LoRA is part of the extra [train]")
+        settings["precision"] = "bfloat16"
+        settings["data"]["held_out"] = settings["data"]["boxes"]
+        settings["validation"] = ["held_out"]
+        settings["stages"]["all"] |= {"steps": 2, "batch": 1, "lora_rank": 2, "trained": ["selector", "llm"]}
+        recipe = load_any_recipe(write_recipe(settings))
+        run_stage(change(recipe, evaluate_every=2), "all", tmp_path / "half")
+        held = FineTuneStageRun(recipe, "all", tmp_path / "again").loop.model
+        layer = held.get_parameter("network.visual_encoder.vision_model.encoder.layers.0.mlp.fc1.weight")
+        assert layer.dtype == torch.bfloat16
+        assert {weight.dtype for weight in held.parameters() if weight.requires_grad} == {torch.float32}
+        needed = estimate_memory(recipe, recipe.stages["all"], Launch())
+        assert needed.weights == sum(weight.numel() * weight.element_size() for weight in held.parameters())
+        monkeypatch.setattr(stage, "cast_frozen", lambda *_: None)
+        run_stage(recipe, "all", tmp_path / "whole")
+        assert losses_of(tmp_path / "half") == losses_of(tmp_path / "whole")
+        expected, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "half")
+        assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+        before = load_file(tiny_folder / "model.safetensors")
+        assert torch.equal(found["llm.lm_head.weight"], before["llm.lm_head.weight"].float())
 
     def test_fewer_weights_are_trained(self, lora, tmp_path):
         groups = FineTuneStageRun(lora, "all", tmp_path).loop.optimizer.shardable.param_groups
