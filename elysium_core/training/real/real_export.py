@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from elysium_core.calibration import ScoreCalibration
 from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
+from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 from elysium_core.training.real.real_model import llm_settings, model_settings, vision_settings
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_run import RealStageRun
@@ -30,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    The checkpoint's scores are calibrated on the held-out pairs and photos.
+    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends another one trains
+    nothing that follows objects, so it takes over that calibration from the earlier checkpoint, if there is one.
 
     Args:
         recipe: The recipe.
@@ -47,9 +50,8 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
     load_weights(model, path)
     fits = _fit_all(run)
     _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
-    settings = replace(
-        model_settings(recipe.model), follow_scores=fits["follow"].calibration, find_scores=fits["find"].calibration
-    )
+    follow = _earlier_follow_scores(recipe) or fits["follow"].calibration
+    settings = replace(model_settings(recipe.model), follow_scores=follow, find_scores=fits["find"].calibration)
     save_checkpoint(
         target,
         model.network,
@@ -76,6 +78,13 @@ def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:
     batch, words = batch.to(run.device), run.model.words
     found = fit_find_scores(run.model, words, batch.frames) if words is not None else ScoreFit()
     return {"follow": fit_scores(follow_answers(run.model, batch.pairs)), "find": found}
+
+
+def _earlier_follow_scores(recipe: RealRecipe) -> ScoreCalibration | None:
+    if recipe.extends is None:
+        return None
+    path = Path(recipe.extends.run) / CHECKPOINT_FOLDER / CONFIG_NAME
+    return ElysiumConfig.from_file(path).follow_scores if path.is_file() else None
 
 
 def _write_notice(recipe: RealRecipe, folder: Path) -> None:
