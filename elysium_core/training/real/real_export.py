@@ -25,6 +25,7 @@ from elysium_core.training.snapshots import find_weights, load_weights
 
 CHECKPOINT_FOLDER = "checkpoint"
 NOTICE_NAME = "NOTICE"
+_SCORES = ("follow_scores", "find_scores")
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends another one trains
-    nothing that follows objects, so it takes over that calibration from the earlier checkpoint, if there is one.
+    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends another one takes over
+    the calibration of what it has not trained from the earlier checkpoint, if there is one.
 
     Args:
         recipe: The recipe.
@@ -48,10 +49,10 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
     run = RealStageRun(recipe, recipe.export, folder)
     model = run.model.eval()
     load_weights(model, path)
-    fits = _fit_all(run)
-    _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
-    follow = _earlier_follow_scores(recipe) or fits["follow"].calibration
-    settings = replace(model_settings(recipe.model), follow_scores=follow, find_scores=fits["find"].calibration)
+    scores = _calibrations(run)
+    settings = replace(
+        model_settings(recipe.model), follow_scores=scores["follow_scores"], find_scores=scores["find_scores"]
+    )
     save_checkpoint(
         target,
         model.network,
@@ -72,19 +73,33 @@ def _weights_of(stage: str, folder: Path) -> Path:
     return path
 
 
-def _fit_all(run: RealStageRun) -> dict[str, ScoreFit]:
-    """Calibrations of followed and of found boxes."""
+def _calibrations(run: RealStageRun) -> dict[str, ScoreCalibration]:
+    """Calibrations of followed and of found boxes, by their names in the config."""
+    kept = _kept_calibrations(run.recipe)
+    if len(kept) == len(_SCORES):
+        return kept
     (batch,) = run.held_out()
     batch, words = batch.to(run.device), run.model.words
-    found = fit_find_scores(run.model, words, batch.frames) if words is not None else ScoreFit()
-    return {"follow": fit_scores(follow_answers(run.model, batch.pairs)), "find": found}
+    fits = {name: ScoreFit() for name in _SCORES if name not in kept}
+    if "follow_scores" in fits:
+        fits["follow_scores"] = fit_scores(follow_answers(run.model, batch.pairs))
+    if words is not None:
+        fits["find_scores"] = fit_find_scores(run.model, words, batch.frames)
+    _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
+    return kept | {name: fit.calibration for name, fit in fits.items()}
 
 
-def _earlier_follow_scores(recipe: RealRecipe) -> ScoreCalibration | None:
+def _kept_calibrations(recipe: RealRecipe) -> dict[str, ScoreCalibration]:
+    """Those of an earlier run's checkpoint that still hold: of following, and of finding if no selector was trained."""
     if recipe.extends is None:
-        return None
+        return {}
     path = Path(recipe.extends.run) / CHECKPOINT_FOLDER / CONFIG_NAME
-    return ElysiumConfig.from_file(path).follow_scores if path.is_file() else None
+    if not path.is_file():
+        return {}
+    earlier, stages = ElysiumConfig.from_file(path), recipe.stages.values()
+    trains_selector = any(stage.selector_lr or stage.encoder_lr for stage in stages)
+    names = _SCORES[:1] if trains_selector else _SCORES
+    return {name: getattr(earlier, name) for name in names}
 
 
 def _write_notice(recipe: RealRecipe, folder: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from elysium_core.calibration import ScoreCalibration
 from elysium_core.errors import ConfigError
+from elysium_core.network.model_config import ElysiumConfig
 from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.training.real import real_export
 from elysium_core.training.real.grown_weights import EMBEDDING
-from elysium_core.training.real.real_model import texts_of_tasks
+from elysium_core.training.real.real_model import model_settings, texts_of_tasks
 from elysium_core.training.real.real_run import RealStageRun
+from elysium_core.training.real.score_fit import ScoreFit
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 
@@ -79,6 +86,22 @@ def test_every_known_text_is_split_as_before(earlier, trained):
         ids = now.encode_answer(f"the {name}.")
         assert [now.token_text(number) for number in ids] == ["▁the", *(f"▁{word}" for word in name.split()), "."]
         assert now.decode(ids) == f"the {name}."
+
+
+@pytest.mark.parametrize(("rates", "kept"), [("encoder_lr: 1.0e-4", 1), ("encoder_lr: 0, selector_lr: 0", 2)])
+def test_calibrations_of_what_was_not_trained_are_kept(real_file, earlier, trained, monkeypatch, rates, kept):
+    found, followed = ScoreCalibration(2.0, 0.25), ScoreCalibration(3.0, 0.5)
+    settings = replace(model_settings(further(real_file, earlier).model), find_scores=found, follow_scores=followed)
+    (earlier / "checkpoint").mkdir(exist_ok=True)
+    (earlier / "checkpoint" / "config.json").write_text(json.dumps(settings.to_dict()))
+    fitted = ScoreFit(ScoreCalibration(5.0, 5.0))
+    monkeypatch.setattr(real_export, "fit_find_scores", lambda *_: fitted)
+    recipe = further(real_file, earlier, f"stages={{names: {FIND.replace('encoder_lr: 1.0e-4', rates)}}}")
+    folder = real_export.export_run(recipe, trained[0], trained[0] / f"checkpoint-{kept}")
+    exported = ElysiumConfig.from_file(folder / "config.json")
+    assert exported.follow_scores == followed
+    assert exported.find_scores == (found if kept == 2 else fitted.calibration)
+    assert exported.vocabulary == WORDS
 
 
 @pytest.mark.parametrize(
