@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from elysium_core.network.adapters import ConvTSelectorAdapter
-from elysium_core.network.conv_layers import cell_centers
+from elysium_core.network.conv_layers import BatchNorm, cell_centers
 from elysium_core.network.efficientnet import EfficientNetEncoder
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.target_selector import AnchorTokens, LiveTokens, TargetSelector
@@ -99,6 +99,14 @@ class RealTrainingModel(nn.Module):
         self.prompts, self.tokenizer, self.stage = prompts, tokenizer, stage
         self.answer_losses = AnswerLosses(prompts, pointing)
 
+    def train(self, mode: bool = True) -> RealTrainingModel:
+        """Enter training or evaluation mode; batch norms whose weights are not trained keep their statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, BatchNorm) and not _is_trained(module):
+                module.eval()
+        return self
+
     def forward(self, batch: StepBatch) -> Losses:
         """Losses of one step; ``total`` is what is minimised. In evaluation mode there are more measures."""
         follow, find = STEPS[self.stage.kind]
@@ -145,6 +153,10 @@ class RealTrainingModel(nn.Module):
         """Measures of what the model writes about frames, of their visual tokens."""
         runtime = training_runtime(self.network, self.tokenizer)
         return name_measures(answer_names(runtime, words.prompts.names, visual, objects), objects)
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def read_pairs(model: RealTrainingModel, batch: Readings) -> Losses:

@@ -23,6 +23,7 @@ from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 
 WORDS = ("cherry", "deep sea", "lemon", "plum")
 KNOWN = WORDS[:2]
+TIED = "network.llm.lm_head.weight"
 FIND = "{kind: find, steps: 2, frame_batch: 3, questions: 4, lr: 0.01, encoder_lr: 1.0e-4, keep: 0.5, workers: 0}"
 
 
@@ -76,6 +77,20 @@ def test_only_rows_of_new_words_are_trained_in_the_language_model(earlier, train
     changed = [name for name, value in after.items() if name != EMBEDDING and not torch.equal(value, first[name])]
     assert changed
     assert not [name for name in changed if name.startswith(follows)]
+
+
+def test_a_selector_that_is_not_trained_stays_as_it_is(real_file, earlier, tmp_path):
+    """Its batch norms, too, whose statistics need no gradient."""
+    still = FIND.replace("encoder_lr: 1.0e-4", "encoder_lr: 0, selector_lr: 0")
+    run = RealStageRun(further(real_file, earlier, f"stages={{names: {still}}}"), "names", tmp_path)
+    run.start()
+    first = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.loop.model.train()
+    run.loop.train_step([run.batches[0]])
+    after = run.model.state_dict()
+    changed = {name for name, value in first.items() if not torch.equal(value, after[name])}
+    assert EMBEDDING in changed
+    assert {name.split(".")[1] for name in changed - {EMBEDDING, TIED}} == {"word_heads"}
 
 
 def test_every_known_text_is_split_as_before(earlier, trained):
