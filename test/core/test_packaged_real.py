@@ -60,10 +60,10 @@ def test_it_knows_its_names_and_says_so(real):
     with pytest.raises(ExpressionError) as caught:
         real.clean_words("the zeppelin")
     assert caught.value.code == "EXPR_UNKNOWN"
-    assert len(real.runtime.family.settings.vocabulary) == 20
+    assert len(real.runtime.family.settings.vocabulary) == 31
 
 
-def test_it_follows_a_cup_that_it_has_no_name_for(real, recording):
+def test_it_follows_a_cup_from_its_box(real, recording):
     tracker = real.tracker()
     tracker.add(box=_box(recording, 0, 0))
     overlaps, frozen = [], []
