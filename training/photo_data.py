@@ -75,7 +75,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _cutouts(arguments: argparse.Namespace) -> None:
     photos = PhotoSet.open(arguments.photos)
     for done, total in make_cutouts(photos, arguments.out, most=arguments.most):
-        sys.stderr.write(f"\r{done} of {total} objects")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done} of {total} objects")
     cache = CutoutCache(arguments.out)
     sys.stdout.write(f"\n{len(cache)} cut-outs of {cache.tried} objects; rejected:\n")
     sys.stdout.writelines(f"{count:8} {reason}\n" for reason, count in cache.rejected.most_common())

@@ -34,7 +34,8 @@ def main() -> int:
     report = PhotoReport()
     try:
         for done, total in label_photos(_detector(arguments), arguments.photos, arguments.out, report):
-            sys.stderr.write(f"\r{done} of {total} pictures")
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{done} of {total} pictures")
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command continues\n")
         return 130

@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig
 
 from elysium_core.errors import ModelFileError
 from elysium_core.io.files import read_settings_text
+from elysium_core.network.detector_encoder import DetectorEncoderConfig
 from elysium_core.network.efficientnet import EfficientNetConfig
 from elysium_core.network.encoders import VISION_ENCODERS, VisionConfig
 from elysium_core.network.llama import LlamaSize
@@ -121,8 +122,9 @@ def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> VisionConfi
         ModelFileError: Its kind is not supported, or a size is missing or out of range.
     """
     kind = raw.get("model_type", "clip_vision_model")
-    if kind == EfficientNetConfig.model_type:
-        return _efficientnet_config(raw, source)
+    for settings in (EfficientNetConfig, DetectorEncoderConfig):
+        if kind == settings.model_type:
+            return _efficientnet_config(settings, raw, source)
     if kind not in ("clip", "clip_vision_model"):
         raise ModelFileError(
             f"{source} describes a {kind!r} vision encoder; supported are clip and {', '.join(VISION_ENCODERS)}"
@@ -130,12 +132,12 @@ def vision_config(raw: dict[str, Any], source: str = CONFIG_NAME) -> VisionConfi
     return _clip_config(raw, source)
 
 
-def _efficientnet_config(raw: dict[str, Any], source: str) -> EfficientNetConfig:
+def _efficientnet_config(settings: type[EfficientNetConfig], raw: dict[str, Any], source: str) -> EfficientNetConfig:
     contrast = raw.get("contrast", EfficientNetConfig().contrast)
     if not isinstance(contrast, int | float) or isinstance(contrast, bool):
         raise ModelFileError(f"{source}: contrast = {contrast!r} is not a number")
     try:
-        return EfficientNetConfig(_size(raw, "image_size", source), float(contrast))
+        return settings(_size(raw, "image_size", source), float(contrast))
     except ValueError as error:
         raise ModelFileError(f"{source}: {error}") from error
 

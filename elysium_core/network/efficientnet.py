@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from elysium_core.network.crop_config import CROP_STRIDE_PX
 from elysium_core.network.image_encoder import CropEncoder
 
+CROP_BLOCKS = 11
+"""Blocks that crops run through."""
 FRAME_STRIDE_PX = 16
 """Side of the cell that a token of a frame stands for [px]."""
 
@@ -45,7 +47,7 @@ _BLOCKS = (
     (3, 1, 6, 320),
 )
 _STEM_WIDTH = 32
-_FINE_BLOCK, _MIDDLE_BLOCK, _LAST_BLOCK = 4, 10, 15
+_FINE_BLOCK, _MIDDLE_BLOCK, _LAST_BLOCK = 4, CROP_BLOCKS - 1, 15
 _SIDE_STEP_PX = 32
 _LARGEST_SIDE_PX = 2048
 _MEAN, _STD = 0.449, 0.226
@@ -110,6 +112,11 @@ class ContrastNormalization:
         return (pixels / 255 - _MEAN) / _STD
 
 
+def unnormalized(pixels: Tensor) -> Tensor:
+    """Pixels of 0..255 of those with the encoder's mean subtracted and divided by its standard deviation."""
+    return pixels * (_STD * 255) + _MEAN * 255
+
+
 class _SameConv(nn.Conv2d):
     """A convolution padded as the weights' authors padded: of an odd amount, the larger half is behind."""
 
@@ -154,7 +161,9 @@ class EfficientNetEncoder(CropEncoder):
     WIDTH = SHARED_WIDTH + _BLOCKS[_LAST_BLOCK][3]
     """Width of a frame's tokens."""
     FRAME_BLOCKS = tuple(f"blocks.{number}." for number in range(_MIDDLE_BLOCK + 1, _LAST_BLOCK + 1))
-    """Beginnings of the names of the weights that only frames run through."""
+    """Beginnings of the names of the weights that only frames run through, of those that can be trained."""
+    BLOCK_COUNT = len(_BLOCKS)
+    """Blocks that it has."""
 
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__()
@@ -164,7 +173,7 @@ class EfficientNetEncoder(CropEncoder):
         self.crop_stride_px = CROP_STRIDE_PX
         self.stem = _SameConv(3, _STEM_WIDTH, 3, 2)
         width, blocks = _STEM_WIDTH, []
-        for kernel, stride, expansion, out in _BLOCKS:
+        for kernel, stride, expansion, out in _BLOCKS[: self.BLOCK_COUNT]:
             blocks.append(_Block(width, kernel, stride, expansion, out))
             width = out
         self.blocks = nn.ModuleList(blocks)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from elysium_core.network.adapters import build_adapter
+from elysium_core.network.detector_encoder import DetectorEncoderConfig
 from elysium_core.network.efficientnet import EfficientNetConfig
 from elysium_core.network.encoders import VisionConfig, build_vision_encoder
 from elysium_core.network.image_encoder import CropEncoder
@@ -61,7 +62,8 @@ class ElysiumNetwork(nn.Module):
             return None
         if not isinstance(self.visual_encoder, CropEncoder):
             raise ValueError(
-                f"crop_config needs a vision encoder with features of crops: {EfficientNetConfig.model_type}"
+                "crop_config needs a vision encoder with features of crops: "
+                f"{EfficientNetConfig.model_type} or {DetectorEncoderConfig.model_type}"
             )
         if crop.num_features != self.adapter.out_features:
             raise ValueError(

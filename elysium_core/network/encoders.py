@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from transformers import CLIPVisionConfig
 
+from elysium_core.network.detector_encoder import DetectorEncoder, DetectorEncoderConfig
 from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEncoder
 from elysium_core.network.image_encoder import ImageEncoder
 from elysium_core.network.vision_encoder import VisionEncoder
@@ -19,6 +20,7 @@ VisionConfig: TypeAlias = CLIPVisionConfig | EfficientNetConfig
 VISION_ENCODERS: dict[str, Callable[[Any, int], ImageEncoder]] = {
     "clip_vision_model": VisionEncoder,
     EfficientNetConfig.model_type: lambda config, _: EfficientNetEncoder(config),
+    DetectorEncoderConfig.model_type: lambda config, _: DetectorEncoder(config),
 }
 
 
@@ -39,6 +41,8 @@ def build_vision_encoder(config: VisionConfig, feature_layer: int = -2) -> Image
 
 def token_shape(config: VisionConfig) -> tuple[int, int]:
     """Number and width of the tokens that the encoder gives of an image: N, D."""
+    if isinstance(config, DetectorEncoderConfig):
+        return config.grid**2, DetectorEncoder.WIDTH
     if isinstance(config, EfficientNetConfig):
         return config.grid**2, EfficientNetEncoder.WIDTH
     return (int(config.image_size) // int(config.patch_size)) ** 2, int(config.hidden_size)

@@ -18,7 +18,14 @@ from importlib.resources import files
 _NEAREST = 4
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _ARTICLES = ("a", "an", "the")
-_IRREGULAR = {"person": "people", "man": "men", "woman": "women", "child": "children", "sheep": "sheep"}
+_IRREGULAR = {
+    "person": "people",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "sheep": "sheep",
+    "mouse": "mice",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,12 @@ def import_encoder(source: Path, out: Path) -> None:
             )
         folded = fold_batch_norms(torch.load(source, map_location="cpu", weights_only=True))
         with atomic_path(out) as temporary:
-            temporary.write_bytes(_ordered(save(folded, metadata=_METADATA)))
+            temporary.write_bytes(in_order(save(folded, metadata=_METADATA)))
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot import {source} as {out}: {error}") from error
 
 
-def _ordered(content: bytes) -> bytes:
+def in_order(content: bytes) -> bytes:
     """The same safetensors file with its metadata in order: the library writes them in any order, run by run."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])

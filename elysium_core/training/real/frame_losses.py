@@ -28,7 +28,7 @@ _FIRST_GATE, _FIRST_NAME, _FIRST_SIDE = -3.0, -4.5, 1.0
 # Only the first digit has to know which object is meant: behind it, the digits already written give it away.
 _FIRST_DIGIT_WEIGHT = 3.0
 # Unweighted, the norms of these losses' gradients in the decoder differ by a factor of 20.
-_NUMBER_WEIGHT, _FORM_WEIGHT, _NAME_WEIGHT, _READOUT_WEIGHT = 4.0, 0.3, 0.06, 0.1
+_NUMBER_WEIGHT, _FORM_WEIGHT = 4.0, 0.3
 _FETCH_WEIGHT, _LOOK_WEIGHT, _POINT_WEIGHT = 0.3, 0.6, 0.5
 _BOX_WEIGHT, _DISTANCE_WEIGHT = 0.3, 2.0
 # Factor of cosines of tokens and names, before a softmax over names.
@@ -135,16 +135,30 @@ class _Pass:
     on: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class WordWeights:
+    """Weights of single losses of the language model.
+
+    Attributes:
+        name: Of the names that it writes.
+        readout: Of how near tokens on objects lie to the words for them.
+    """
+
+    name: float = 0.06
+    readout: float = 0.1
+
+
 class WordLosses:
     """The losses of the language model on questions about frames.
 
     Args:
         prompts: Writes questions and answers.
         heads: Training-only heads.
+        weights: Weights of single losses.
     """
 
-    def __init__(self, prompts: FramePrompts, heads: WordHeads) -> None:
-        self.prompts, self._heads = prompts, heads
+    def __init__(self, prompts: FramePrompts, heads: WordHeads, weights: WordWeights) -> None:
+        self.prompts, self._heads, self._weights = prompts, heads, weights
 
     def __call__(
         self,
@@ -176,11 +190,12 @@ class WordLosses:
         hidden, inner = llm(embedded, rows.positions, mask, collect=collect)
         on = on_objects(objects, index, cell_centers(cells, visual.device))
         seen = _Pass(rows, embedded, hidden, dict(zip(collect, inner, strict=True)), mask, on)
+        readout, readout_total = self.readout(llm, visual, index, truth)
         parts = [
             self._numbers(llm, seen, objects),
             self._looks(llm, seen),
             self._points(seen),
-            self.readout(llm, visual, index, truth),
+            (readout, self._weights.readout * readout_total),
         ]
         losses = {name: loss for part, _ in parts for name, loss in part.items()}
         total = torch.stack([total for _, total in parts]).sum()
@@ -206,7 +221,7 @@ class WordLosses:
         distance = (told - boxes[marked.answer]).abs().mean(-1)
         shown = number & there
         total = _NUMBER_WEIGHT * (each * weight).sum() / weight.sum().clamp_min(1)
-        total = total + _FORM_WEIGHT * _mean(each, form).value + _NAME_WEIGHT * named.value
+        total = total + _FORM_WEIGHT * _mean(each, form).value + self._weights.name * named.value
         total = total + _BOX_WEIGHT * _mean(1 - giou, shown).value + _DISTANCE_WEIGHT * _mean(distance, shown).value
         losses = {
             "word_there": _mean(each, shown),
@@ -289,7 +304,7 @@ class WordLosses:
         near = F.normalize(visual[on], dim=-1) @ F.normalize(words, dim=-1).T
         each = F.cross_entropy(near * _SHARPNESS, names, reduction="none")
         right = Mean((near.argmax(-1) == names).sum(), on.sum())
-        return {"word_readout": right}, _READOUT_WEIGHT * each.sum() / on.sum().clamp_min(1)
+        return {"word_readout": right}, each.sum() / on.sum().clamp_min(1)
 
 
 def _mean_of(values: Tensor) -> Mean:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from elysium_core.calibration import ScoreCalibration
 from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
+from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
@@ -33,8 +34,8 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends another one takes over
-    the calibration of what it has not trained from the earlier checkpoint, if there is one.
+    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends a checkpoint takes
+    over its calibration of what was not trained.
 
     Args:
         recipe: The recipe.
@@ -90,13 +91,11 @@ def _calibrations(run: RealStageRun) -> dict[str, ScoreCalibration]:
 
 
 def _kept_calibrations(recipe: RealRecipe) -> dict[str, ScoreCalibration]:
-    """Those of an earlier run's checkpoint that still hold: of following, and of finding if no selector was trained."""
-    if recipe.extends is None:
+    """Those of an extended checkpoint that still hold: of following, and of finding if no selector was trained."""
+    if not recipe.extends:
         return {}
-    path = Path(recipe.extends.run) / CHECKPOINT_FOLDER / CONFIG_NAME
-    if not path.is_file():
-        return {}
-    earlier, stages = ElysiumConfig.from_file(path), recipe.stages.values()
+    earlier = ElysiumConfig.from_file(checkpoint_folder(recipe.extends) / CONFIG_NAME)
+    stages = recipe.stages.values()
     trains_selector = any(stage.selector_lr or stage.encoder_lr for stage in stages)
     names = _SCORES[:1] if trains_selector else _SCORES
     return {name: getattr(earlier, name) for name in names}

@@ -9,11 +9,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from elysium_core.checkpoint.locations import checkpoint_folder, tokenizer_folder
 from elysium_core.geometry import Box
+from elysium_core.network.detector_encoder import DetectorEncoderConfig
 from elysium_core.network.efficientnet import EfficientNetConfig, EfficientNetEncoder
 from elysium_core.network.elysium_network import ElysiumNetwork
+from elysium_core.network.encoders import token_shape
 from elysium_core.network.llama import LlamaSize
-from elysium_core.network.model_config import CONV_SELECTOR, AdapterConfig, ElysiumConfig
+from elysium_core.network.model_config import CONFIG_NAME, CONV_SELECTOR, AdapterConfig, ElysiumConfig
 from elysium_core.prompt.box_text import format_track
 from elysium_core.prompt.build_tokenizer import TOKENIZER_NAME, extend_tokenizer, train_tokenizer
 from elysium_core.prompt.conversation import frame_pieces, question_piece
@@ -23,6 +26,11 @@ from elysium_core.training.pretrained_encoder import load_encoder
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_sizes import RealModelConfig
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER, load_or_make
+
+VISION_SETTINGS: dict[str, type[EfficientNetConfig]] = {
+    kind.model_type: kind for kind in (EfficientNetConfig, DetectorEncoderConfig)
+}
+"""Vision encoders with features of crops, by their kinds."""
 
 _MOST_FRAMES = 32
 _PLACES = ("a thing on the left", "a thing on the right", "a thing at the top", "a thing at the bottom")
@@ -46,18 +54,23 @@ def texts_of_tasks(words: Sequence[str], system_text: str) -> Iterator[str]:
 def run_tokenizer(recipe: RealRecipe, folder: Path) -> TextTokenizer:
     """The tokenizer of a run, trained when it is first needed."""
     model, target = recipe.model, folder / TOKENIZER_FOLDER
-    if recipe.extends is None:
+    if not recipe.extends:
         return load_or_make(
             lambda: train_tokenizer(texts_of_tasks(model.words, model.system_text), model.vocab_size), target
         )
-    earlier = Path(recipe.extends.run) / TOKENIZER_FOLDER / TOKENIZER_NAME
+    earlier = _tokenizer_of(recipe.extends)
     words = [word for name in model.words for word in name.split()]
     return load_or_make(lambda: extend_tokenizer(Tokenizer.from_file(str(earlier)), words), target)
 
 
+def _tokenizer_of(checkpoint: str) -> Path:
+    folder = checkpoint_folder(checkpoint)
+    return tokenizer_folder(ElysiumConfig.from_file(folder / CONFIG_NAME).llm, folder) / TOKENIZER_NAME
+
+
 def vision_settings(model: RealModelConfig) -> EfficientNetConfig:
     """The vision encoder's config."""
-    return EfficientNetConfig(model.frame_px, model.contrast)
+    return VISION_SETTINGS[model.encoder](model.frame_px, model.contrast)
 
 
 def llm_settings(model: RealModelConfig, vocab_size: int) -> dict[str, object]:
@@ -90,7 +103,7 @@ def model_settings(model: RealModelConfig) -> ElysiumConfig:
             CONV_SELECTOR,
             model.frame_cells,
             model.frame_tokens,
-            EfficientNetEncoder.WIDTH,
+            token_shape(vision_settings(model))[1],
             neck=model.neck,
             out_features=model.token_width,
         ),

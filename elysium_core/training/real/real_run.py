@@ -10,34 +10,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.prompt.layout import PromptLayout
-from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.acceleration import Acceleration
 from elysium_core.training.loop import DONE_NAME, TrainingLoop
 from elysium_core.training.losses import Losses
 from elysium_core.training.optimizer import BETAS, ScheduledAdamW, linear_factor
 from elysium_core.training.pointing import PointingHeads
 from elysium_core.training.real.follow_prompts import FollowPrompts
+from elysium_core.training.real.frame_losses import WordWeights
 from elysium_core.training.real.frame_prompts import FramePrompts
 from elysium_core.training.real.frame_questions import QuestionDrawer
-from elysium_core.training.real.grown_weights import EMBEDDING, KnownNames, grown_weights, new_rows
+from elysium_core.training.real.grown_weights import EMBEDDING, KnownNames, earlier_weights, has_other_encoder, new_rows
 from elysium_core.training.real.held_out_sheets import held_out_sheets
 from elysium_core.training.real.readings import ReadingTokens
 from elysium_core.training.real.real_model import build_network, run_tokenizer, vision_settings
-from elysium_core.training.real.real_recipe import WHOLE_KINDS, EarlierRun, RealRecipe
+from elysium_core.training.real.real_recipe import WHOLE_KINDS, RealRecipe
 from elysium_core.training.real.real_stages import RealTrainingModel, StepBatch
 from elysium_core.training.real.stage_data import StageData
 from elysium_core.training.real.trained_weights import TRAINED, parameter_groups
 from elysium_core.training.real.word_parts import WordParts
-from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.seeds import batch_seed
-from elysium_core.training.snapshots import WEIGHTS_NAME, find_weights, load_weights
+from elysium_core.training.snapshots import WEIGHTS_NAME, load_weights
 from elysium_core.training.stage_work import LoopSettings
 
 _TIED = frozenset({"network.llm.lm_head.weight"})
@@ -103,20 +102,11 @@ class RealStageRun:
     def _load_first_weights(self) -> None:
         for other in self.stage.init:
             load_weights(self.model, self._left_by(other), self._handed_on(other))
-        if self.recipe.extends is not None and not self.stage.init:
-            self.model.load_state_dict(self._grown(self.recipe.extends), strict=False)
+        if self.recipe.extends and not self.stage.init:
+            first = build_training_model(self.recipe, self.name, self.run_folder).state_dict()
+            self.model.load_state_dict(earlier_weights(self.recipe, first, self.model.tokenizer), strict=False)
         if self.stage.average:
             add_to_average(self.model, [self._left_by(other) for other in self.stage.average])
-
-    def _grown(self, earlier: EarlierRun) -> dict[str, Tensor]:
-        """The earlier run's weights, with rows for the further names."""
-        path = find_weights(Path(earlier.run) / earlier.stage)
-        if path is None:
-            raise DataError(f"extends: stage {earlier.stage} of {earlier.run} has left no weights; run it first")
-        recipe = self.recipe
-        first = build_training_model(recipe, self.name, self.run_folder).state_dict()
-        before, now = names_of_runs(recipe, earlier, self.model.tokenizer)
-        return grown_weights(load_file(path), first, before, now, recipe.model.system_text)
 
     def _left_by(self, name: str) -> Path:
         path = self.run_folder / name / WEIGHTS_NAME
@@ -126,7 +116,7 @@ class RealStageRun:
 
     def _handed_on(self, name: str) -> tuple[str, ...]:
         """What a stage has trained, and what it has from the stages it started from."""
-        if self.recipe.extends is not None:
+        if self.recipe.extends:
             return ()
         prefixes = set(TRAINED[self.recipe.stages[name].kind])
         for other in self.recipe.stages[name].init:
@@ -192,12 +182,6 @@ class RealStageRun:
             save_file(weights, temporary)
 
 
-def names_of_runs(recipe: RealRecipe, earlier: EarlierRun, tokenizer: TextTokenizer) -> tuple[KnownNames, KnownNames]:
-    """What the models of an earlier run and of the recipe know."""
-    before = KnownNames(earlier.words, TextTokenizer.from_folder(Path(earlier.run) / TOKENIZER_FOLDER))
-    return before, KnownNames(recipe.model.words, tokenizer)
-
-
 def add_to_average(model: nn.Module, paths: Sequence[Path]) -> None:
     """Replace a model's weights by the mean of them and of saved ones.
 
@@ -239,9 +223,11 @@ def build_training_model(
         prompts = FramePrompts(layout, model.frame_tokens, model.words)
         drawer = QuestionDrawer(model.words, np.ones(len(model.words), np.int64) if counts is None else counts)
         grid = vision_settings(model).grid
-        words = WordParts(prompts, drawer, grid, stage.questions, model.token_width, model.llm_width)
+        weights = WordWeights(stage.name_weight, stage.readout_weight)
+        words = WordParts(prompts, drawer, grid, stage.questions, model.token_width, model.llm_width, weights)
     follow = FollowPrompts(layout, model.anchor_tokens, model.live_tokens)
     rows = None
-    if recipe.extends is not None:
-        rows = new_rows(*names_of_runs(recipe, recipe.extends, tokenizer))
+    if recipe.extends:
+        before, now = KnownNames.of_checkpoint(recipe.extends), KnownNames(model.words, tokenizer)
+        rows = new_rows(before, now, all_names=has_other_encoder(recipe))
     return RealTrainingModel(network, reading, pointing, words, follow, tokenizer, stage, rows)

@@ -9,12 +9,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from elysium_core.network.crop_config import CROP_STRIDE_PX, CropConfig
+from elysium_core.network.detector_encoder import DetectorEncoderConfig
 from elysium_core.network.efficientnet import FRAME_STRIDE_PX, EfficientNetConfig
 from elysium_core.network.model_config import FIND_MODES
 from elysium_core.training.recipe_file import Count, Number, Problem, RecipePart, Text, Whole, checked, one_of
 from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
 _CROP = CropConfig()
+_ENCODERS = (EfficientNetConfig.model_type, DetectorEncoderConfig.model_type)
 _SIDE_STEP_PX = 16
 # Heads of the first three layers are taught where to look.
 _LEAST_LAYERS, _LEAST_HEADS = 3, 4
@@ -50,7 +52,7 @@ class RealModelConfig(RecipePart):
         system_text: Opening of every prompt, with its closing blank.
     """
 
-    encoder: Annotated[Text, one_of((EfficientNetConfig.model_type,))] = EfficientNetConfig.model_type
+    encoder: Annotated[Text, one_of(_ENCODERS)] = EfficientNetConfig.model_type
     encoder_weights: Text = ""
     frame_px: Annotated[Whole, Field(ge=32, le=2048, multiple_of=32)] = 256
     frame_tokens: Count = 85

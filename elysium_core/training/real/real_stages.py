@@ -3,7 +3,7 @@
 ``read``: the language model learns to read boxes and names off made-up tokens, without pictures. ``select``: the
 selectors of crops and of frames learn to find objects, and their tokens are drawn to those that the language model can
 read. ``joint``: all of it together. A step sees pairs of crops and, where the model knows names, whole frames.
-``find``: frames alone, and what only they run through.
+``find``: frames alone, and what only they run through; ``cells``: the same without the language model's answers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from elysium_core.training.real.word_answers import answer_names, name_measures
 from elysium_core.training.real.word_parts import SeenFrames, WordParts
 from elysium_core.training.sample_answers import training_runtime
 
-_READOUT_WEIGHT = 0.3
+_READOUT_WEIGHT = 0.03
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class StepBatch:
     """What one step sees.
 
     Attributes:
-        pairs: Pairs of crops; None in a stage of kind find.
+        pairs: Pairs of crops; None in stages that see whole frames alone.
         frames: Whole frames; None if the model knows no names.
     """
 
@@ -207,6 +207,14 @@ def select_frames(model: RealTrainingModel, words: WordParts, batch: FrameFeatur
     return losses | {"total": batch_mean(total)}
 
 
+def cell_frames(model: RealTrainingModel, words: WordParts, batch: FrameFeatures) -> Losses:
+    """Stage cells: likewise; and each token on an object is drawn to the word for it."""
+    seen = words.seen(model.encoder, model.adapter, batch)
+    losses = words.cell_losses(seen)
+    found, readout = words.readout(model.network.llm, model.network.llm_proj(seen.kept), seen)
+    return losses | found | {"total": batch_mean(cell_total(losses) + model.stage.readout_weight * readout)}
+
+
 def joint_pairs(model: RealTrainingModel, batch: PairFeatures) -> Losses:
     """Stage joint: the box as text, from pixels."""
     anchors, live, boxes = model.look(batch)
@@ -274,6 +282,7 @@ STEPS: dict[str, tuple[Callable[..., Losses] | None, Callable[..., Losses]]] = {
     "read": (read_pairs, read_frames),
     "select": (select_pairs, select_frames),
     "joint": (joint_pairs, joint_frames),
+    "cells": (None, cell_frames),
     "find": (None, joint_frames),
 }
 """For each kind of stage the losses of pairs, if it has any, and those of frames."""

@@ -21,6 +21,7 @@ from elysium_core.data.photos.pair_generator import PairGenerator
 from elysium_core.data.photos.photo_set import PhotoSet
 from elysium_core.errors import DataError
 from elysium_core.network.efficientnet import EfficientNetEncoder
+from elysium_core.network.encoders import build_vision_encoder
 from elysium_core.training.pretrained_encoder import load_encoder
 from elysium_core.training.real.feature_pool import BLOCK, FeatureBatches, Features, FreshFeatures, PooledFeatures
 from elysium_core.training.real.frame_features import EncodedFrames, FrameFeatures
@@ -28,7 +29,7 @@ from elysium_core.training.real.frame_readings import FrameReadingSource
 from elysium_core.training.real.pair_features import EncodedPairs, PairFeatures
 from elysium_core.training.real.readings import ReadingBatches
 from elysium_core.training.real.real_model import vision_settings
-from elysium_core.training.real.real_recipe import FRAMES_FOLDER, PAIRS_FOLDER, RealRecipe
+from elysium_core.training.real.real_recipe import FRAME_KINDS, FRAMES_FOLDER, PAIRS_FOLDER, RealRecipe
 from elysium_core.training.real.real_stages import StepBatch
 from elysium_core.training.seeds import batch_seed
 
@@ -43,7 +44,7 @@ class StepBatches(Dataset[Any]):
     """Batches of a stage by number.
 
     Attributes:
-        pairs: Batches of pairs; None in a stage of kind find.
+        pairs: Batches of pairs; None in stages that see whole frames alone.
         frames: Batches of whole frames; None if the model knows no names.
     """
 
@@ -93,7 +94,7 @@ class StageData:
         if model.words:
             views = EncodedFrames(self._training_views, self._encoder)
             frames = self._drawn(views, FrameFeatures, FRAMES_FOLDER, data.frame_pool, "frame_batch")
-        if stage.kind == "find":
+        if stage.kind in FRAME_KINDS:
             return StepBatches(None, frames)
         pairs = EncodedPairs(self._generator(held_out=False), self._encoder)
         return StepBatches(self._drawn(pairs, PairFeatures, PAIRS_FOLDER, data.pool, "batch"), frames)
@@ -152,7 +153,9 @@ class StageData:
     @cached_property
     def _encoder(self) -> EfficientNetEncoder:
         # A copy of its own on the CPU: worker processes must not hold the model that is trained.
-        encoder = EfficientNetEncoder(vision_settings(self._recipe.model))
+        encoder = build_vision_encoder(vision_settings(self._recipe.model))
+        if not isinstance(encoder, EfficientNetEncoder):
+            raise TypeError(f"the vision encoder is a {type(encoder).__name__}")
         load_encoder(encoder, Path(self._recipe.model.encoder_weights))
         return encoder.eval().requires_grad_(requires_grad=False)
 

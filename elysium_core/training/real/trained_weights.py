@@ -23,6 +23,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
     "read": (_LANGUAGE, *_READING, *_POINTING),
     "select": (*_ENCODER, *_SELECTORS, _PROJECTOR),
     "joint": (*_ENCODER, *_SELECTORS, _PROJECTOR, _LANGUAGE, *_POINTING),
+    "cells": (*_ENCODER, *_FRAME_SELECTOR),
     "find": (*_ENCODER, *_FRAME_SELECTOR, _WORD_HEADS),
 }
 """What a stage of each kind can train, as beginnings of the names of weights.

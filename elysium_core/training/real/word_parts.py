@@ -18,7 +18,7 @@ from elysium_core.network.llama import Llama
 from elysium_core.network.token_selector import best_tokens, gather_tokens
 from elysium_core.training.losses import Losses
 from elysium_core.training.real.frame_features import FrameFeatures, FrameObjects
-from elysium_core.training.real.frame_losses import FrameHeads, WordHeads, WordLosses, cell_losses
+from elysium_core.training.real.frame_losses import FrameHeads, WordHeads, WordLosses, WordWeights, cell_losses
 from elysium_core.training.real.frame_prompts import FramePrompts
 from elysium_core.training.real.frame_questions import FrameQuestion, QuestionDrawer
 from elysium_core.training.real.frame_readings import FrameReadings
@@ -31,6 +31,7 @@ _NAME_SCALE = 2.0
 _SURE = 0.9
 # Share of the encoder's channels that are left out in training, against learning photos by heart.
 _DROPPED_CHANNELS = 0.1
+_WEIGHTS = WordWeights()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +70,18 @@ class WordParts(nn.Module):
         questions: Questions a frame and step.
         token_width: Width of the selector's tokens.
         width: D.
+        weights: Weights of single losses.
     """
 
     def __init__(
-        self, prompts: FramePrompts, drawer: QuestionDrawer, cells: int, questions: int, token_width: int, width: int
+        self,
+        prompts: FramePrompts,
+        drawer: QuestionDrawer,
+        cells: int,
+        questions: int,
+        token_width: int,
+        width: int,
+        weights: WordWeights = _WEIGHTS,
     ) -> None:
         super().__init__()
         self.prompts, self.cells = prompts, cells
@@ -82,7 +91,7 @@ class WordParts(nn.Module):
         nn.init.normal_(self.naming.weight, std=width**-0.5)
         self.heads = FrameHeads(token_width, names)
         self.word_heads = WordHeads(width)
-        self._losses = WordLosses(prompts, self.word_heads)
+        self._losses = WordLosses(prompts, self.word_heads, weights)
 
     def told(self, reading: ReadingTokens, gate: Tensor, boxes: Tensor, chances: Tensor, index: Tensor) -> Tensor:
         """Tokens (B, K, D) of what kept cells read: logits, boxes and chances of names."""

@@ -12,7 +12,7 @@ from elysium_core.network.model_config import AdapterConfig
 from elysium_core.prompt.layout import PromptLayout
 from elysium_core.prompt.tokenizer import TextTokenizer
 from elysium_core.training.real.frame_features import NOTHING, FrameFeatures, FrameObjects
-from elysium_core.training.real.frame_losses import cell_losses, cell_total
+from elysium_core.training.real.frame_losses import WordLosses, WordWeights, cell_losses, cell_total
 from elysium_core.training.real.frame_prompts import FramePrompts
 from elysium_core.training.real.frame_questions import ABSENT, FrameQuestion, QuestionDrawer
 from elysium_core.training.real.frame_readings import FrameReadingSource
@@ -219,6 +219,24 @@ class TestWords:
         assert last["word_name_accuracy"] == last["word_pointing_accuracy"] == 1
         assert last["word_fetch"] > max(0.5, first["word_fetch"])
         assert last["word_look"] > max(0.5, first["word_look"])
+
+    def test_names_and_readout_count_by_their_weights(self, parts, llm, objects, told):
+        tokens, index, truth = told
+
+        def losses_with(weights):
+            losses = WordLosses(parts.prompts, parts.word_heads, weights)
+            found = losses(llm, tokens(), index, CELLS, objects, QUESTIONS, truth)
+            return {name: float(loss.value.detach()) for name, loss in found.items()}
+
+        torch.manual_seed(0)
+        none = losses_with(WordWeights(name=0.0, readout=0.0))
+        torch.manual_seed(0)
+        named = losses_with(WordWeights(name=2.0, readout=0.0))
+        assert named["word_total"] - none["word_total"] == pytest.approx(2 * none["word_name"], rel=1e-4)
+        torch.manual_seed(0)
+        read = losses_with(WordWeights(name=0.0, readout=0.5))
+        _, readout = parts._losses.readout(llm, tokens(), index, truth)
+        assert read["word_total"] - none["word_total"] == pytest.approx(0.5 * float(readout.detach()), rel=1e-3)
 
     def test_the_losses_reach_all_that_they_teach(self, parts, llm, reading, objects, told):
         tokens, index, truth = told

@@ -44,7 +44,7 @@ def test_every_kind_of_stage_has_a_step():
         ("model.llm_heads=2", "model.llm_heads = 2 must be at least 4 in a model that knows words"),
         ("model.frame_px=160", "model.frame_px = 160 must be at most 128 in a model that knows words"),
         ("model.words=[red cup, plum, blue cup]", "has several names that end in 'cup'"),
-        ("stages.select.kind=distil", "stages.select.kind = 'distil' is not one of read, select, joint, find"),
+        ("stages.select.kind=distil", "stages.select.kind = 'distil' is not one of read, select, joint, cells, find"),
         ("stages.joint.init=[reed]", "stages.joint.init = ['reed'] names reed, which is not a stage before it"),
         ("stages.select.init=[]", "stages.select.distil_weight = 1.0 needs a stage of kind read in init"),
         ("stages.joint.batch=1", "stages.joint.batch = 1 must be at least 2"),

@@ -69,7 +69,8 @@ def with_stage(recipe, name, **changes):
 
 def with_find(recipe, **changes):
     """The recipe with a stage of frames alone behind the others."""
-    stage = RealStageConfig(kind="find", steps=2, frame_batch=3, questions=4, encoder_lr=1e-3, **changes)
+    settings = {"kind": "find", "steps": 2, "frame_batch": 3, "questions": 4, "encoder_lr": 1e-3}
+    stage = RealStageConfig(**settings | changes)
     return recipe.model_copy(update={"stages": recipe.stages | {"find": stage}, "export": "find"})
 
 
@@ -93,6 +94,15 @@ class TestLearning:
         pairs, frames = held.pairs.rows(held.pairs.is_present.nonzero()[:2, 0]), held.frames.rows(torch.arange(2))
         found = overfit(run, StepBatch(pairs, frames), measures)
         assert {key: share for key, share in found.items() if share >= measures[key]} == {}
+
+    def test_cells_learn_what_they_show_without_the_language_model(self, real_recipe, tmp_path):
+        cells = with_find(real_recipe, kind="cells", readout_weight=1.0)
+        run = RealStageRun(cells, "find", tmp_path)
+        frames = run.held_out()[0].frames.rows(torch.arange(2))
+        measures = {"cell_gate": 0.7, "cell_name": 0.5, "cell_box": 0.7}
+        found = overfit(run, StepBatch(None, frames), measures)
+        assert {key: share for key, share in found.items() if share >= measures[key]} == {}
+        assert float(run.model(StepBatch(None, frames))["word_readout"].value) == 1.0
 
     def test_reading_is_learnt_on_one_batch(self, real_recipe, tmp_path):
         run = RealStageRun(real_recipe, "read", tmp_path)
@@ -128,8 +138,9 @@ class TestLearning:
             changed = {key for key in before if "visual_encoder" in key and not torch.equal(before[key], after[key])}
             assert {int(key.split("blocks.")[1].split(".")[0]) for key in changed} == blocks
 
-    def test_a_stage_of_frames_leaves_what_follows_objects_as_it_is(self, real_recipe, tmp_path, square_video):
-        run = RealStageRun(with_find(real_recipe), "find", tmp_path)
+    @pytest.mark.parametrize("kind", ["cells", "find"])
+    def test_a_stage_of_frames_leaves_what_follows_objects_as_it_is(self, real_recipe, tmp_path, square_video, kind):
+        run = RealStageRun(with_find(real_recipe, kind=kind), "find", tmp_path)
         frames, boxes = square_video(0, 2)
         crops = [frame.image[:64, :64] for frame in frames]
 
@@ -143,7 +154,8 @@ class TestLearning:
         assert batch.pairs is None
         run.loop.model.train()
         losses = run.loop.train_step([batch])
-        assert "word_there" in losses
+        assert ("word_there" in losses) == (kind == "find")
+        assert "cell_gate" in losses
         assert "answer" not in losses
         assert all(torch.equal(*parts) for parts in zip(before, followed(), strict=True))
 
