@@ -69,5 +69,6 @@ def _most_object_like(fine: Tensor) -> Tensor:
 def _part(fine: Tensor, row: int, column: int) -> Tensor:
     """One of each 2x2 cells, behind its row and its column."""
     part = fine[..., row::2, column::2]
-    place = part.new_tensor([row, column]).view(1, 2, 1, 1).expand(len(part), 2, *part.shape[-2:])
+    # Not expanded to the batch, which an exported graph would then be bound to.
+    place = torch.zeros_like(part[:, :2]) + part.new_tensor([row, column]).view(1, 2, 1, 1)
     return torch.cat([place, part], 1)

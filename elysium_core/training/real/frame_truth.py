@@ -5,7 +5,7 @@ Shapes: B frames, N cells, M objects.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class CellTruth:
     boxes: Tensor
     is_peak: Tensor
     is_ignored: Tensor
+
+    def rows(self, index: Tensor) -> CellTruth:
+        """Some of the frames."""
+        return CellTruth(*(getattr(self, item.name)[index] for item in fields(self)))
 
 
 def assign_cells(objects: FrameObjects, centers: Tensor) -> CellTruth:

@@ -239,8 +239,12 @@ def joint_frames(model: RealTrainingModel, words: WordParts, batch: FrameFeature
     """Stage joint: names and boxes as text, from pixels."""
     seen = words.seen(model.encoder, model.adapter, batch)
     losses = words.cell_losses(seen)
+    objects = batch.objects
+    if model.training and model.stage.answer_frames:
+        asked = torch.arange(min(model.stage.answer_frames, len(seen.gate)), device=seen.gate.device)
+        seen, objects = seen.rows(asked), objects.rows(asked)
     visual = model.network.llm_proj(seen.kept)
-    losses |= words.answers(model.network.llm, visual, seen.index, batch.objects, seen.truth)
+    losses |= words.answers(model.network.llm, visual, seen.index, objects, seen.truth)
     total = cell_total(losses) + losses.pop("word_total").value
     if model.stage.distil_weight:
         found, distilled = _distil_frames(model, words, seen)

@@ -54,6 +54,13 @@ class SeenFrames:
     boxes: Tensor
     truth: CellTruth
 
+    def rows(self, index: Tensor) -> SeenFrames:
+        """Some of the frames."""
+        every, gate, kept, names, boxes = (
+            part[index] for part in (self.every, self.gate, self.index, self.names, self.boxes)
+        )
+        return SeenFrames(every, gate, kept, names, boxes, self.truth.rows(index))
+
     @property
     def kept(self) -> Tensor:
         """(B, K, width) kept tokens."""

@@ -20,6 +20,7 @@ from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.real_stages import StepBatch
 from elysium_core.training.real.stage_data import StepBatches
 from elysium_core.training.real.trained_weights import TRAINED, parameter_groups
+from elysium_core.training.real.word_parts import WordParts
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run, run_stage
 from elysium_core.training.snapshots import Snapshots
@@ -137,6 +138,28 @@ class TestLearning:
             after = run.model.state_dict()
             changed = {key for key in before if "visual_encoder" in key and not torch.equal(before[key], after[key])}
             assert {int(key.split("blocks.")[1].split(".")[0]) for key in changed} == blocks
+
+    def test_the_language_model_is_asked_about_some_frames_and_all_teach_the_selector(
+        self, real_recipe, tmp_path, monkeypatch
+    ):
+        run = RealStageRun(with_find(real_recipe, answer_frames=2), "find", tmp_path)
+        asked = []
+        answers = WordParts.answers
+
+        def counted(self, llm, visual, index, objects, truth):
+            asked.append((len(visual), len(index), len(objects.names), len(truth.is_on)))
+            return answers(self, llm, visual, index, objects, truth)
+
+        monkeypatch.setattr(WordParts, "answers", counted)
+        (held,) = run.held_out()
+        frames = held.frames.rows(torch.arange(3))
+        run.model.train()
+        losses = run.model(StepBatch(None, frames))
+        assert asked == [(2, 2, 2, 2)]
+        assert float(losses["cell_gate"].weight) == 3
+        run.model.eval()
+        run.model(StepBatch(None, frames))
+        assert asked[1] == (3, 3, 3, 3)
 
     @pytest.mark.parametrize("kind", ["cells", "find"])
     def test_a_stage_of_frames_leaves_what_follows_objects_as_it_is(self, real_recipe, tmp_path, square_video, kind):
