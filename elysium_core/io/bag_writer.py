@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -23,6 +22,7 @@ from elysium_core.io.box_lines import (
     is_calibrated,
     outline_on_plane,
 )
+from elysium_core.io.complete_file import CompleteFile
 from elysium_core.io.files import draft_of, publish
 from elysium_core.io.labels import target_name
 from elysium_core.io.message_types import OBJECTS_TYPE, message_types
@@ -53,7 +53,7 @@ def check_bag_name(path: Path) -> None:
         raise DataError(f"the bag {str(path)!r} exists; delete it, or write to another file", code="BAG_EXISTS")
 
 
-class BagWriter:
+class BagWriter(CompleteFile):
     """Writes a bag (MCAP) with a message on each topic for each frame; the file appears when it is complete.
 
     Topics are those of a tracker node of the name ``/elysium``: ``objects``, ``annotated/image/compressed``,
@@ -145,17 +145,6 @@ class BagWriter:
         """Discard what was written."""
         self._writer.abort()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> BagWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def _header(self, frame: Frame) -> Any:
         stamp_ns, frame_id = frame.stamp_ns, "camera_optical_frame"

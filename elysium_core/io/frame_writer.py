@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
 
 import av
 
 from elysium_core.errors import VideoError
 from elysium_core.frames import Frame
+from elysium_core.io.complete_file import CompleteFile
 from elysium_core.io.files import draft_of, publish
 
 LONGEST_SIDE_PX = 8192
 """Longest side of a picture; few players show more, and no encoder takes much more."""
 
 
-class FrameWriter(ABC):
+class FrameWriter(CompleteFile):
     """Writes frames to a file that appears only when it is complete.
 
     Use it as a context manager: leaving the block normally completes the file,
@@ -85,17 +85,6 @@ class FrameWriter(ABC):
     def abort(self) -> None:
         """Discard the temporary file; a completed file stays."""
         self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> FrameWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def _failure(self, error: Exception) -> VideoError:
         reason = getattr(error, "strerror", None) or error

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from elysium_core.errors import DataError, packages_needed
+from elysium_core.io.complete_file import CompleteFile
 from elysium_core.io.files import atomic_path
 from elysium_core.types import TrackUpdate
 
@@ -63,7 +63,7 @@ def track_columns(updates: Iterable[TrackUpdate], width: int, height: int) -> di
     return {name: [row[position] for row in rows] for position, name in enumerate(COLUMNS)}
 
 
-class TrackTable:
+class TrackTable(CompleteFile):
     """Writes a table of tracks, one row for each target and frame; the file appears when it is complete.
 
     Use it as a context manager: leaving the block normally writes the file, leaving it by an exception does not.
@@ -99,14 +99,8 @@ class TrackTable:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"cannot write tracks to {str(self.path)!r}: {reason}", code="TRACKS_WRITE") from error
 
-    def __enter__(self) -> TrackTable:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
+    def abort(self) -> None:
+        """Do nothing: the rows have only been kept in memory."""
 
 
 def check_table(path: Path) -> None:

@@ -36,6 +36,7 @@ class NumberTokens:
 
     Attributes:
         ids: Token id of each digit; empty if the tokenizer does not encode each digit as one token.
+        numerals: Ids of the tokens that are digits and nothing else; a blank may stand before them.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -45,16 +46,12 @@ class NumberTokens:
         self.ids: dict[str, int] = dict(zip(_DIGITS, found, strict=True)) if each_is_one else {}
         self._digits = {token: digit for digit, token in self.ids.items()}
         texts = map(tokenizer.token_text, range(tokenizer.vocab_size))
-        # Looked up in a set, because every draft tests every token of an answer, for every frame of a camera.
-        self._numerals = frozenset(token for token, text in enumerate(texts) if text.lstrip(_BLANK).isdecimal())
+        # A set, because every draft tests every number of an answer, for every frame of a camera.
+        self.numerals = frozenset(token for token, text in enumerate(texts) if text.lstrip(_BLANK).isdecimal())
 
     def digit(self, token: int) -> str:
         """The digit that a token stands for; an empty string if the token is no digit."""
         return self._digits.get(token, "")
-
-    def is_number(self, token: int) -> bool:
-        """Whether a token is digits and nothing else; a blank may stand before them."""
-        return token in self._numerals
 
 
 @lru_cache(maxsize=8)

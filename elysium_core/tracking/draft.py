@@ -116,7 +116,7 @@ class AnswerDraft:
         places, fields = self._tokenizer.places(text), []
         for field in self._grammar.numbers(text):
             run = [token for token, (begin, end) in enumerate(places) if begin < field.stop and end > field.start]
-            if not run or not all(self._numbers.is_number(ids[token]) for token in run):
+            if not run or not self._numbers.numerals.issuperset(ids[run[0] : run[-1] + 1]):
                 return None
             fields.append((field, (run[0], run[-1] + 1)))
         return fields

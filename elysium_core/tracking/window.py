@@ -104,11 +104,10 @@ class Window:
         appended = self._runtime.family.appended(live, number)
         prefix = self._with_opening(appended)
         guessed = {name: guesses.get(name, member.boxes[-1]) for name, member in self._members.items()}
-        drafts = {
-            name: self._draft(member, guessed[name], residuals.get(name), budget)
+        requests = [
+            self._request(member, self._draft(member, guessed[name], residuals.get(name), budget))
             for name, member in self._members.items()
-        }
-        requests = [self._request(member, drafts[name]) for name, member in self._members.items()]
+        ]
         answers = self._engine.answer(requests, prefix)
         seen = {
             name: self._runtime.read(answer, number, self._steps, near=guessed[name]).at(number - 1)

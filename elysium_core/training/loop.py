@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -153,10 +155,12 @@ class TrainingLoop:
             sampler=numbers,
             num_workers=settings.workers,
             prefetch_factor=4 if settings.workers else None,
-            multiprocessing_context=_worker_context(self.acceleration) if settings.workers else None,
-            worker_init_fn=_leave_signals_to_the_loop,
+            # A forked worker may wait for ever for a lock that a thread of OpenCV or torch held, and must not use a GPU
+            # or process group that was open. A spawned one starts two seconds later: it imports everything anew.
+            multiprocessing_context="spawn" if settings.workers else None,
         )
-        batches = iter(loader)
+        with _new_processes_ignore_ctrl_c():
+            batches = iter(loader)
         while group := self._next(batches):
             yield group
 
@@ -257,12 +261,14 @@ class TrainingLoop:
         self.state.clear()
 
 
-def _worker_context(acceleration: Acceleration) -> str | None:
-    """Return the start method of workers: a process with an open GPU or process group must not be forked."""
-    return "spawn" if acceleration.device.type == "cuda" or acceleration.world > 1 else None
-
-
-def _leave_signals_to_the_loop(_worker: int) -> None:
+@contextmanager
+def _new_processes_ignore_ctrl_c() -> Iterator[None]:
     """Ctrl-C reaches the processes that draw batches, too; the loop still needs them for its step, and ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if threading.current_thread() is not threading.main_thread():  # only that one may change how signals are handled
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new process inherits that a signal is ignored
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -26,7 +26,7 @@ class LoopSettings:
         log_every: Steps between two lines of the log.
         save_every_s: Time between two saved states [s].
         evaluate_every: Steps between two evaluations; 0 = never.
-        workers: Processes that draw batches, for each training process.
+        workers: Processes that draw batches, for each training process; with any, a stage starts about 2 s later.
         threads: CPU threads of a training process.
         tied: Names of weights that are another weight's memory, and so are not saved.
     """

@@ -90,16 +90,28 @@ def test_more_than_32_frames_are_clips_of_eight_that_share_a_frame(tracker, ques
     assert [update.frame_index for update in updates] == list(range(count))
 
 
-@pytest.mark.parametrize(("count", "clips"), [(4, 1), (5, 2), (7, 2), (8, 3), (10, 3)])
-def test_a_model_of_shorter_clips_is_never_shown_more(oracle, questions, show, bear, count, clips):
+@pytest.mark.parametrize(
+    ("trained", "count", "clips"), [(4, 4, 1), (4, 5, 2), (4, 7, 2), (4, 8, 3), (4, 10, 3), (7, 7, 1), (7, 8, 2)]
+)
+def test_a_model_of_shorter_clips_is_never_shown_more(oracle, questions, show, bear, trained, count, clips):
     runtime = oracle()
-    runtime.family.settings = replace(runtime.family.settings, clip_length=4)
-    follower = ClipTracker(runtime, TrackingConfig(mode="clip", clip_length=4))
+    runtime.family.settings = replace(runtime.family.settings, clip_length=trained)
+    follower = ClipTracker(runtime, TrackingConfig(mode="clip", clip_length=trained))
     asked = questions(follower)
     follower.add("the teddy bear")
     updates = run(follower, [show.picture([None, None, bear(k)], k) for k in range(count)])
     assert len(asked) == clips
     assert [(update.frame_index, update.box) for update in updates] == [(k, bear(k).truth) for k in range(count)]
+
+
+def test_a_model_of_longer_clips_is_shown_no_longer_ones_either(oracle, questions, show, bear):
+    runtime = oracle()
+    runtime.family.settings = replace(runtime.family.settings, clip_length=40)
+    follower = ClipTracker(runtime, TrackingConfig(mode="clip"))
+    asked = questions(follower)
+    follower.add("the teddy bear")
+    run(follower, [show.picture([None, None, bear(k)], k) for k in range(33)])
+    assert len(asked) == 5
 
 
 def test_a_clip_in_which_nothing_moves_costs_few_passes(tracker, show, bear):

@@ -248,6 +248,24 @@ def test_a_model_that_reads_on_behind_a_wrong_digit_is_heard(pair):
     assert passes <= (2 if same_tens else 9)
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "heard"),
+    [
+        (TOKENIZERS["single characters"], "[15,25,35,40]."),
+        (fast_tokenizer([",3"]), "[15,20,30,40]."),
+        (fast_tokenizer(["0]"]), "[15,20,30,40]."),
+    ],
+    ids=["tokens of their own", "a token with a comma before", "a token with a bracket behind"],
+)
+def test_predictions_are_heard_where_numbers_have_tokens_of_their_own(tokenizer, heard):
+    draft = AnswerDraft(tokenizer, GRAMMAR, "", "[10,20,30,40].")
+    draft(())
+    written, answer = tokenizer.encode_answer("[15"), tokenizer.encode_answer("[15,25,35,40].")
+    # A prediction behind each token of the draft, in which only second digits differ from the answer.
+    said = [*answer[1:], *[tokenizer.eos_id] * 2]
+    assert tokenizer.decode([*written, *draft(written, said).token_ids]) == heard
+
+
 def test_other_boxes_that_are_likely_end_an_answer_in_one_pass():
     tokenizer = TOKENIZERS["single characters"]
     # In the middle of their tens: no other first digit is likely.

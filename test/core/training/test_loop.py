@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -38,7 +42,7 @@ class KilledError(Exception):
 
 def stage_run(recipe: Recipe, folder: Path, name: str = "language") -> StageRun:
     run = StageRun(recipe, name, folder)
-    run.loop.settings = replace(run.loop.settings, log_every=1)
+    run.loop.settings = replace(run.loop.settings, log_every=1, workers=0)
     run.start()
     return run
 
@@ -177,19 +181,34 @@ class TestFailures:
 
 
 class TestStopping:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("workers", [0, 1])
+    @pytest.mark.parametrize(
+        ("number", "workers"),
+        [
+            (signal.SIGINT, 0),
+            (signal.SIGTERM, 0),
+            (signal.SIGINT, 1),
+            pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),
+        ],
+    )
     def test_the_state_is_saved_and_the_run_goes_on(self, short, whole, tmp_path, caplog, number, workers):
         run = stage_run(short, tmp_path / "stopped")
         run.loop.settings = replace(run.loop.settings, workers=workers)
-        train_step = run.loop.train_step
+        train_step, next_batches = run.loop.train_step, run.loop._next
+
+        def next_after_ctrl_c(batches):
+            # A terminal sends Ctrl-C to all processes, also to one that has just been started.
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGINT)
+            return next_batches(batches)
 
         def stopped(batches):
+            # A forked process can hang on a lock that a thread of this one held.
+            assert [type(child) for child in multiprocessing.active_children()] == [SpawnProcess] * workers
             if run.loop.step == 2:
                 signal.raise_signal(number)
             return train_step(batches)
 
-        run.loop.train_step = stopped
+        run.loop.train_step, run.loop._next = stopped, next_after_ctrl_c
         handler = signal.getsignal(number)
         with pytest.raises(KeyboardInterrupt):
             run.run()
@@ -199,6 +218,11 @@ class TestStopping:
         assert again.loop.step == 3
         again.run()
         assert losses_of(tmp_path / "stopped") == losses_of(whole)
+
+    def test_a_thread_that_gets_no_signals_can_train(self, short, whole, tmp_path):
+        with ThreadPoolExecutor() as threads:
+            threads.submit(lambda: stage_run(short, tmp_path).run()).result()
+        assert losses_of(tmp_path) == losses_of(whole)
 
     def test_a_second_ctrl_c_does_not_wait(self, short, tmp_path):
         run = stage_run(short, tmp_path)

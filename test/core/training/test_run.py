@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from elysium_core.errors import ConfigError, DataError
 from elysium_core.frames import Frame
 from elysium_core.geometry import Box
 from elysium_core.training import run as run_module
+from elysium_core.training.nano import scratch
 from elysium_core.training.nano.nano_model import export_stage
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run import claim_run, run_recipe, run_stage, steps_done
+from elysium_core.training.stage_work import LoopSettings
 
 ONE_STAGE = ["stages.vision.steps=2", "stages.vision.batch_frames=2"]
 
@@ -39,6 +42,12 @@ def one_stage_file(recipe_file):
     raw |= {"stages": {"vision": raw["stages"]["vision"]}, "export": "vision"}
     recipe_file.write_text(yaml.safe_dump(raw))
     return recipe_file
+
+
+@pytest.fixture(autouse=True)
+def batches_drawn_here(monkeypatch):
+    """Stages draw their batches in this process: another one imports everything anew, which takes seconds."""
+    monkeypatch.setattr(scratch, "LoopSettings", partial(LoopSettings, workers=0))
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
-from dataclasses import replace
-from traceback import clear_frames
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._utils import ExceptionWrapper
 
 from elysium_core.api import Elysium
 from elysium_core.errors import DataError, ExpressionError
@@ -18,7 +19,7 @@ from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_recipe import RealStageConfig
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.real_stages import StepBatch
-from elysium_core.training.real.stage_data import StepBatches
+from elysium_core.training.real.stage_data import StageData, StepBatches
 from elysium_core.training.real.trained_weights import TRAINED, parameter_groups
 from elysium_core.training.real.word_parts import WordParts
 from elysium_core.training.recipes import load_any_recipe
@@ -188,8 +189,7 @@ def finished(real_file, tmp_path_factory):
     """The folder of a run of all three stages, each evaluated at its end; read only."""
     recipe = load_any_recipe(real_file)
     changes = [f"stages.{name}.evaluate_every={stage.steps}" for name, stage in recipe.stages.items()]
-    # One stage draws in another process; to start one takes seconds.
-    changes += ["stages.read.workers=0", "stages.select.workers=0"]
+    changes += [f"stages.{name}.workers=0" for name in recipe.stages]  # to start one takes seconds
     recipe, folder = load_any_recipe(real_file, changes), tmp_path_factory.mktemp("finished")
     for name in recipe.stages:
         run_stage(recipe, name, folder)
@@ -314,16 +314,24 @@ class TestRuns:
         weights = load_file(Snapshots(run.folder).newest() / "state.safetensors")
         assert all(torch.isfinite(value).all() for value in weights.values())
 
-    def test_an_error_of_a_worker_is_one_sentence(self, real_file, tmp_path):
-        recipe = load_any_recipe(real_file)
-        run = RealStageRun(recipe, "select", tmp_path)
+    def test_an_error_of_a_worker_is_one_sentence(self, without_init, tmp_path):
+        run = stage_run(without_init, tmp_path, "select")
         run.batches = StepBatches(run.batches.pairs, Broken())
         with pytest.raises(DataError) as caught:
             run.run()
         assert str(caught.value) == "no pair was found; give more photos"
-        # The worker ends with what refers to it. The collector of garbage would close its queue first and wait for 5 s.
-        for error in (caught.value, caught.value.__cause__):
-            clear_frames(error.__traceback__)
+
+    @pytest.mark.parametrize(("name", "pool"), [("read", 0), ("select", 0), ("joint", 32), ("joint", 0)])
+    def test_a_worker_is_sent_all_it_needs_to_draw(self, without_init, tmp_path, name, pool):
+        data = without_init.data.model_copy(update={"pool": pool, "frame_pool": pool})
+        batches = StageData(without_init.model_copy(update={"data": data}), name, tmp_path).batches()
+        sent = pickle.loads(pickle.dumps(batches))
+        for part, own in ((sent[1].pairs, batches[1].pairs), (sent[1].frames, batches[1].frames)):
+            assert all(
+                torch.equal(getattr(part, field.name), getattr(own, field.name))
+                for field in fields(own)
+                if isinstance(getattr(own, field.name), torch.Tensor)
+            )
 
     def test_other_sizes_need_another_folder(self, real_file, tmp_path):
         claim_run(load_any_recipe(real_file), tmp_path / "run")
@@ -332,10 +340,13 @@ class TestRuns:
 
 
 class Broken:
-    """Draws nothing."""
+    """Draws nothing, and says so as a worker does: by the text of its traceback."""
 
     def __getitem__(self, number):
-        raise DataError("no pair was found; give more photos")
+        try:
+            raise DataError("no pair was found; give more photos")
+        except DataError:
+            ExceptionWrapper(where="in DataLoader worker process 0").reraise()
 
     def __len__(self):
         return 100
