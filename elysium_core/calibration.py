@@ -58,6 +58,50 @@ UNCALIBRATED = ScoreCalibration()
 """Scores as they are."""
 
 
+@dataclass(frozen=True, slots=True)
+class NameCalibration:
+    """Turns raw scores of things found by name into chances, with the picture's evidence for the name.
+
+    The evidence is the log-probability, of all names that the model knows, of the asked one for that visual token which
+    lies nearest to it. A chance is sigmoid(scale * logit(score) + evidence_scale * evidence + shift).
+
+    Attributes:
+        scale: Above 0.
+        shift: Added to the logit.
+        evidence_scale: At least 0.
+        names: The first so many names of the vocabulary are those whose words visual tokens were drawn to.
+
+    Raises:
+        ModelFileError: A number is not finite or out of range.
+    """
+
+    scale: float
+    shift: float
+    evidence_scale: float
+    names: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.scale, self.shift, self.evidence_scale)
+        if not all(map(math.isfinite, numbers)) or self.scale <= 0 or self.evidence_scale < 0 or self.names < 1:
+            raise ModelFileError(
+                f"name calibration {self.scale:g}, {self.shift:g}, {self.evidence_scale:g}, {self.names} needs finite "
+                "numbers, the first above 0, the third not below it, and at least one name"
+            )
+
+    def given(self, evidence: float) -> ScoreCalibration:
+        """The calibration of the scores of a name with this evidence, <= 0."""
+        return ScoreCalibration(self.scale, self.shift + self.evidence_scale * evidence)
+
+    def then(self, later: ScoreCalibration) -> NameCalibration:
+        """One calibration for this one and a later one of its results."""
+        return NameCalibration(
+            later.scale * self.scale,
+            later.scale * self.shift + later.shift,
+            later.scale * self.evidence_scale,
+            self.names,
+        )
+
+
 def fit_calibration(scores: Sequence[float], right: Sequence[bool]) -> ScoreCalibration:
     """Fit a calibration by maximum likelihood (Platt 1999).
 
@@ -70,21 +114,55 @@ def fit_calibration(scores: Sequence[float], right: Sequence[bool]) -> ScoreCali
     """
     if not any(right) or all(right):
         return UNCALIBRATED
+    scale, shift = _fitted([scores_to_logits(scores)], right)
+    return ScoreCalibration(scale, shift) if scale > 0 else UNCALIBRATED
+
+
+def fit_name_calibration(
+    scores: Sequence[float], evidence: Sequence[float], right: Sequence[bool], names: int
+) -> NameCalibration | None:
+    """Fit a calibration by maximum likelihood, as :func:`fit_calibration`.
+
+    Args:
+        scores: N raw scores 0..1.
+        evidence: N, the evidence of each.
+        right: N, whether each answer was right.
+        names: Number of names that evidence is known of.
+
+    Returns:
+        None if there are no right or no wrong answers, or if higher scores or more evidence are not more often right.
+    """
+    if not any(right) or all(right):
+        return None
+    scale, evidence_scale, shift = _fitted(
+        [scores_to_logits(scores), torch.tensor(evidence, dtype=torch.float64)], right
+    )
+    return NameCalibration(scale, shift, evidence_scale, names) if scale > 0 and evidence_scale >= 0 else None
+
+
+def scores_to_logits(scores: Sequence[float]) -> Tensor:
+    """Log odds (N) of scores 0..1, float64; those of 0 and 1 are finite."""
     inside = torch.tensor(scores, dtype=torch.float64).clamp(_EDGE, 1 - _EDGE)
-    logits, wanted = (inside / (1 - inside)).log(), torch.tensor(right, dtype=torch.float64)
-    numbers = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    return (inside / (1 - inside)).log()
+
+
+def _fitted(values: Sequence[Tensor], right: Sequence[bool]) -> list[float]:
+    """Factors of F values (N), and the shift, of the likeliest logistic regression."""
+    columns, wanted = torch.stack(list(values), 1), torch.tensor(right, dtype=torch.float64)
+    numbers = torch.zeros(len(values) + 1, dtype=torch.float64)
+    numbers[0] = 1
+    numbers.requires_grad_()
     optimizer = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        chance = numbers[0] * logits + numbers[1]
+        chance = columns @ numbers[:-1] + numbers[-1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(chance, wanted) + _DECAY * numbers[0] ** 2
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    scale, shift = numbers.detach().tolist()
-    return ScoreCalibration(scale, shift) if scale > 0 else UNCALIBRATED
+    return [float(number) for number in numbers.detach()]
 
 
 def calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
+from elysium_core.calibration import UNCALIBRATED, NameCalibration, ScoreCalibration
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.geometry import Box
 from elysium_core.prompt.box_text import ParsedAnswer
@@ -123,6 +123,7 @@ class FamilySettings:
         find: What it finds expressions in: the whole ``frame``, or also its ``parts``.
         find_scores: Calibration of the scores of boxes found by words.
         follow_scores: Calibration of the scores of boxes followed in crops.
+        name_scores: Calibration of found boxes by the picture's evidence for the name, too; None = not known.
         by_words: Whether it follows every target by words, asked about each frame alone. A target that is given by a
             box is described once, and then followed by the description.
         most_boxes: Largest number of boxes in an answer about one object that an answer is long enough for. Some
@@ -137,6 +138,7 @@ class FamilySettings:
     find: str = "frame"
     find_scores: ScoreCalibration = UNCALIBRATED
     follow_scores: ScoreCalibration = UNCALIBRATED
+    name_scores: NameCalibration | None = None
     by_words: bool = False
     most_boxes: int = 1
 
@@ -227,6 +229,10 @@ class Family(Protocol):
         Raises:
             BackendError: There is no such judge for this model (``REFERENCE``).
         """
+        ...
+
+    def find_scores(self, seen: Seen, words: str) -> ScoreCalibration:
+        """Calibration of the score of a box that is found by words in an image."""
         ...
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.calibration import ScoreCalibration
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.engine.recorded_decoder import build_decoder
 from elysium_core.errors import BackendError
 from elysium_core.families.base import Anchor, CropSizes, Family, FamilySettings, Seen, Steps
 from elysium_core.families.llama_reference import build_reference, generate_after
+from elysium_core.families.name_evidence import name_evidence
 from elysium_core.geometry import Box
 from elysium_core.network.elysium_network import ElysiumNetwork
 from elysium_core.network.target_selector import AnchorTokens
@@ -31,7 +34,10 @@ from elysium_core.prompt.box_text import (
 from elysium_core.prompt.layout import PromptLayout
 from elysium_core.prompt.questions import PUBLISHED, fill
 from elysium_core.prompt.tokenizer import TextTokenizer
+from elysium_core.prompt.vocabulary import Vocabulary
 from elysium_core.vision.torch_vision import VisionBackend
+
+_vocabulary = cache(Vocabulary)
 
 _NUMBER = re.compile(r"[0-9]+")
 _BOX = re.compile(r"\[[^\[\]]*\]")
@@ -109,9 +115,11 @@ class ElysiumFamily:
             config.find,
             config.find_scores,
             config.follow_scores,
+            config.name_scores,
         )
         self._layout = PromptLayout(tokenizer, config.system_text)
         self._reference: Any = None
+        self._rows: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -164,6 +172,27 @@ class ElysiumFamily:
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         """See :class:`elysium_core.families.base.Family`."""
         return self.network.llm.embed(torch.tensor(list(token_ids), device=self.device))
+
+    @torch.inference_mode()
+    def find_scores(self, seen: Seen, words: str) -> ScoreCalibration:
+        """See :class:`elysium_core.families.base.Family`; the evidence for a name is in the visual tokens."""
+        by_name = self.settings.name_scores
+        if by_name is None or (number := self._number_of(words, by_name.names)) is None:
+            return self.settings.find_scores
+        return by_name.given(float(name_evidence(seen.rows, self._name_rows(by_name.names))[number]))
+
+    def _number_of(self, words: str, names: int) -> int | None:
+        """Number of the name in an expression, of the first so many of the vocabulary."""
+        vocabulary = self.settings.vocabulary[:names]
+        name = _vocabulary(vocabulary, self.settings.words).translate(words).name
+        return vocabulary.index(name) if name else None
+
+    def _name_rows(self, names: int) -> Tensor:
+        """Embeddings (V, W) of the last token of each of the first so many names."""
+        if self._rows is None or len(self._rows) != names:
+            last = [self.tokenizer.encode_answer(f"the {name}")[-1] for name in self.settings.vocabulary[:names]]
+            self._rows = self.embed(last)
+        return self._rows
 
     def question(self, task: str, words: str = "", box: str = "") -> str:
         """See :class:`elysium_core.families.base.Family`."""

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elysium_core.calibration import ScoreCalibration
 from elysium_core.engine.decoder import StreamDecoder
 from elysium_core.errors import BackendError, ImageError
 from elysium_core.families.base import Anchor, CropSizes, FamilySettings, Seen
@@ -221,6 +222,10 @@ class QwenFamily:
         for asked, answer in history:
             ids += [*text(asked), *self._to_model, *text(answer), *self._to_next]
         return [*ids, *text(question), *self._to_model]
+
+    def find_scores(self, seen: Seen, words: str) -> ScoreCalibration:
+        """See :class:`elysium_core.families.base.Family`."""
+        return self.settings.find_scores
 
     def box_digits(self, token_ids: Sequence[int]) -> list[list[int]]:
         """See :class:`elysium_core.families.base.Family`; digits of labels are left out."""

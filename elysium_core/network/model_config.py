@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from elysium_core.calibration import UNCALIBRATED, ScoreCalibration
+from elysium_core.calibration import UNCALIBRATED, NameCalibration, ScoreCalibration
 from elysium_core.errors import ModelFileError
 from elysium_core.io.files import read_settings_text
 from elysium_core.network.crop_config import CropConfig
@@ -93,6 +93,7 @@ class ElysiumConfig:
         words: Other words that it was trained on; empty = not known, all are kept (see
             :mod:`elysium_core.prompt.vocabulary`).
         find_scores: Calibration of the scores of boxes found by words.
+        name_scores: The same with the picture's evidence for the name; None if the model was not trained to tell it.
         follow_scores: Calibration of the scores of boxes followed in crops.
         crop: Selector that follows an object in crops; None for a model that cannot.
         follow: One of :data:`FOLLOW_MODES`: what suits the model best.
@@ -111,6 +112,7 @@ class ElysiumConfig:
     vocabulary: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     find_scores: ScoreCalibration = UNCALIBRATED
+    name_scores: NameCalibration | None = None
     follow_scores: ScoreCalibration = UNCALIBRATED
     crop: CropConfig | None = None
     follow: str = "frame"
@@ -156,6 +158,7 @@ class ElysiumConfig:
                 vocabulary=_names(extra, "vocabulary"),
                 words=_names(extra, "words"),
                 find_scores=_calibration(extra, "find_scores"),
+                name_scores=_name_calibration(extra),
                 follow_scores=_calibration(extra, "follow_scores"),
                 crop=crop,
                 follow=_text({"follow": FOLLOW_MODES[0]} | extra, "follow"),
@@ -189,6 +192,10 @@ class ElysiumConfig:
                 raise ModelFileError(f"{source}: {kind}{name} = {value} is not in {least}..{most}")
         if self.window not in WINDOW_MODES:
             raise ModelFileError(f"{source}: window {self.window!r} is not one of {', '.join(WINDOW_MODES)}")
+        if self.name_scores is not None and self.name_scores.names > len(self.vocabulary):
+            raise ModelFileError(
+                f"{source}: name_scores has {self.name_scores.names} names, the vocabulary only {len(self.vocabulary)}"
+            )
         for name in (*self.vocabulary, *self.words):
             if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
                 raise ModelFileError(
@@ -240,6 +247,8 @@ class ElysiumConfig:
             calibration: ScoreCalibration = getattr(self, key)
             if calibration != UNCALIBRATED:
                 content["elysium"][key] = [calibration.scale, calibration.shift]
+        if self.name_scores is not None:
+            content["elysium"]["name_scores"] = asdict(self.name_scores)
         return content
 
 
@@ -253,6 +262,16 @@ def _names(extra: dict[str, Any], key: str) -> tuple[str, ...]:
 def _calibration(extra: dict[str, Any], key: str) -> ScoreCalibration:
     scale, shift = extra.get(key, (1.0, 0.0))
     return ScoreCalibration(float(scale), float(shift))
+
+
+def _name_calibration(extra: dict[str, Any]) -> NameCalibration | None:
+    raw = extra.get("name_scores")
+    if raw is None:
+        return None
+    keys = [item.name for item in fields(NameCalibration)]
+    if not isinstance(raw, dict) or set(raw) != set(keys):
+        raise ValueError(f"name_scores: it is no object with the keys {', '.join(keys)}")
+    return NameCalibration(float(raw["scale"]), float(raw["shift"]), float(raw["evidence_scale"]), int(raw["names"]))
 
 
 def _crop_config(raw: Any, source: str) -> CropConfig | None:

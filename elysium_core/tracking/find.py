@@ -79,8 +79,7 @@ def find_by_words(
         longest = max(longest, draft.expected_tokens + _SPARE_TOKENS)
         requests.append(runtime.request(family.question(REC, words), (), draft, longest))
     answers = runtime.new_engine(counters).answer(requests, family.opening([seen]))
-    scores = family.settings.find_scores
     return {
-        key: runtime.read(answer, 1, seen.steps, scores, near.get(key)).at(0)
-        for key, answer in zip(expressions, answers, strict=True)
+        key: runtime.read(answer, 1, seen.steps, family.find_scores(seen, words), near.get(key)).at(0)
+        for (key, words), answer in zip(expressions.items(), answers, strict=True)
     }

@@ -55,10 +55,10 @@ class ZoomView:
     frame_height: int
 
     @classmethod
-    def around(cls, box: Box, frame_width: int, frame_height: int) -> ZoomView:
-        """A square view around a box, three times as long as its longer side, cut and moved to fit into the frame."""
+    def around(cls, box: Box, frame_width: int, frame_height: int, times: float = _TIMES_THE_TARGET) -> ZoomView:
+        """A square view around a box, so many times as long as its longer side, cut and moved to fit into the frame."""
         longest = max(box.width * frame_width, box.height * frame_height)
-        side = max(_LEAST_SIDE_PX, round(_TIMES_THE_TARGET * longest))
+        side = max(_LEAST_SIDE_PX, round(times * longest))
         width, height = min(side, frame_width), min(side, frame_height)
         x, y = box.center[0] * frame_width - width / 2, box.center[1] * frame_height - height / 2
         left, top = min(max(round(x), 0), frame_width - width), min(max(round(y), 0), frame_height - height)

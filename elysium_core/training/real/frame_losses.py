@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elysium_core.families.name_evidence import name_logits
 from elysium_core.network.conv_layers import cell_centers
 from elysium_core.network.llama import Llama
 from elysium_core.training.losses import Losses, Mean, branch_mask, place_visual_tokens
@@ -31,8 +32,6 @@ _FIRST_DIGIT_WEIGHT = 3.0
 _NUMBER_WEIGHT, _FORM_WEIGHT = 4.0, 0.3
 _FETCH_WEIGHT, _LOOK_WEIGHT, _POINT_WEIGHT = 0.3, 0.6, 0.5
 _BOX_WEIGHT, _DISTANCE_WEIGHT = 0.3, 2.0
-# Factor of cosines of tokens and names, before a softmax over names.
-_SHARPNESS = 16.0
 # Heads that are taught: in the first layer to fetch the asked name, in the next two to look at the object.
 _FETCHING: tuple[int, ...] = (1, 3)
 _LOOKING: dict[int, tuple[int, ...]] = {1: (0, 2, 3), 2: (0, 3)}
@@ -301,8 +300,8 @@ class WordLosses:
         on = truth.is_on.gather(1, index)
         names = truth.names.gather(1, index)[on]
         words = llm.embed(self.prompts.name_ids.to(visual.device))
-        near = F.normalize(visual[on], dim=-1) @ F.normalize(words, dim=-1).T
-        each = F.cross_entropy(near * _SHARPNESS, names, reduction="none")
+        near = name_logits(visual[on], words)
+        each = F.cross_entropy(near, names, reduction="none")
         right = Mean((near.argmax(-1) == names).sum(), on.sum())
         return {"word_readout": right}, each.sum() / on.sum().clamp_min(1)
 

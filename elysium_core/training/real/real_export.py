@@ -6,11 +6,11 @@ import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from elysium_core.calibration import ScoreCalibration
 from elysium_core.checkpoint.checkpoint import save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
 from elysium_core.checkpoint.locations import checkpoint_folder
@@ -20,13 +20,13 @@ from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
 from elysium_core.training.real.real_model import llm_settings, model_settings, vision_settings
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_run import RealStageRun
-from elysium_core.training.real.score_fit import ScoreFit, fit_find_scores, fit_scores, follow_answers
+from elysium_core.training.real.score_fit import fit_find_scores, fit_scores, follow_answers
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.snapshots import find_weights, load_weights
 
 CHECKPOINT_FOLDER = "checkpoint"
 NOTICE_NAME = "NOTICE"
-_SCORES = ("follow_scores", "find_scores")
+_SCORES = ("follow_scores", "find_scores", "name_scores")
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,10 +50,7 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
     run = RealStageRun(recipe, recipe.export, folder)
     model = run.model.eval()
     load_weights(model, path)
-    scores = _calibrations(run)
-    settings = replace(
-        model_settings(recipe.model), follow_scores=scores["follow_scores"], find_scores=scores["find_scores"]
-    )
+    settings = replace(model_settings(recipe.model), **_calibrations(run))
     save_checkpoint(
         target,
         model.network,
@@ -74,23 +71,25 @@ def _weights_of(stage: str, folder: Path) -> Path:
     return path
 
 
-def _calibrations(run: RealStageRun) -> dict[str, ScoreCalibration]:
+def _calibrations(run: RealStageRun) -> dict[str, Any]:
     """Calibrations of followed and of found boxes, by their names in the config."""
-    kept = _kept_calibrations(run.recipe)
-    if len(kept) == len(_SCORES):
-        return kept
+    scores = _kept_calibrations(run.recipe)
+    if len(scores) == len(_SCORES):
+        return scores
     (batch,) = run.held_out()
     batch, words = batch.to(run.device), run.model.words
-    fits = {name: ScoreFit() for name in _SCORES if name not in kept}
-    if "follow_scores" in fits:
-        fits["follow_scores"] = fit_scores(follow_answers(run.model, batch.pairs))
+    if "follow_scores" not in scores:
+        fit = fit_scores(follow_answers(run.model, batch.pairs))
+        _LOG.info("scores of followed boxes: %s", json.dumps(asdict(fit)))
+        scores["follow_scores"] = fit.calibration
     if words is not None:
-        fits["find_scores"] = fit_find_scores(run.model, words, batch.frames)
-    _LOG.info("scores: %s", json.dumps({name: asdict(fit) for name, fit in fits.items()}))
-    return kept | {name: fit.calibration for name, fit in fits.items()}
+        fits = fit_find_scores(run.model, words, batch.frames)
+        _LOG.info("scores of found boxes: %s", json.dumps(asdict(fits)))
+        scores |= {"find_scores": fits.alone.calibration, "name_scores": fits.by_name}
+    return scores
 
 
-def _kept_calibrations(recipe: RealRecipe) -> dict[str, ScoreCalibration]:
+def _kept_calibrations(recipe: RealRecipe) -> dict[str, Any]:
     """Those of an extended checkpoint that still hold: of following, and of finding if no selector was trained."""
     if not recipe.extends:
         return {}

@@ -10,9 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from elysium_core.calibration import UNCALIBRATED, ScoreCalibration, calibration_error, fit_calibration
+from elysium_core.calibration import (
+    UNCALIBRATED,
+    NameCalibration,
+    ScoreCalibration,
+    calibration_error,
+    fit_calibration,
+    fit_name_calibration,
+)
 from elysium_core.families.elysium import as_elysium
+from elysium_core.families.name_evidence import name_evidence
 from elysium_core.network.model_config import FIND_MODES
+from elysium_core.runtime import Runtime
 from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.training.real.box_measures import overlaps
 from elysium_core.training.real.frame_features import FrameFeatures, FrameObjects
@@ -44,6 +53,21 @@ class ScoreFit:
     after: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FindFits:
+    """Calibrations of found boxes.
+
+    Attributes:
+        alone: Of the scores alone.
+        by_name: With the evidence for the name; None if it does not help.
+        after: ECE with it, as in :class:`ScoreFit`; 0 if it was not measured.
+    """
+
+    alone: ScoreFit
+    by_name: NameCalibration | None = None
+    after: float = 0.0
+
+
 def fit_scores(answers: list[tuple[float, bool]]) -> ScoreFit:
     """Fit the calibration of answers, each with its raw score and whether it is right."""
     scores, right = [score for score, _ in answers], [hit for _, hit in answers]
@@ -68,44 +92,81 @@ def follow_answers(model: RealTrainingModel, pairs: PairFeatures) -> list[tuple[
     return [(answer.score, present and _fits(answer, box)) for answer, box, present in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundAnswers:
+    """What a model answers about whole frames: names that are shown once, and some that are not shown.
+
+    Attributes:
+        scores: N scores.
+        evidence: N, the evidence for the asked names (:mod:`elysium_core.families.name_evidence`).
+        right: N, whether each answer is right; one about an absent object is wrong.
+    """
+
+    scores: list[float]
+    evidence: list[float]
+    right: list[bool]
+
+
 @torch.no_grad()
-def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> list[tuple[float, bool]]:
-    """Likewise about whole frames: names that are shown once, and some that are not shown."""
+def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> FoundAnswers:
+    """Ask about whole frames; scores are raw."""
     visual = model.network.llm_proj(words.seen(model.encoder, model.adapter, frames).kept)
     runtime = training_runtime(model.network, model.tokenizer)
-    found = answer_names(runtime, words.prompts.names, visual, frames.objects)
-    return [answer for row, answers in enumerate(found) for answer in _judged(row, answers, frames.objects)]
+    rows = model.network.llm.embed(words.prompts.name_ids.to(visual.device))
+    answers = FoundAnswers([], [], [])
+    for row, found in enumerate(answer_names(runtime, words.prompts.names, visual, frames.objects)):
+        evidence = name_evidence(visual[row], rows)
+        for name, score, right in _judged(row, found, frames.objects):
+            answers.scores.append(score)
+            answers.evidence.append(float(evidence[name]))
+            answers.right.append(right)
+    return answers
 
 
 @torch.no_grad()
-def fit_find_scores(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> ScoreFit:
-    """Fit the calibration of found boxes.
+def fit_find_scores(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> FindFits:
+    """Fit the calibrations of found boxes: of the scores alone, and with the evidence for the name.
 
     The scores of a model that also looks at parts are fitted twice: how far a part is believed depends on calibrated
     scores, and the higher one of several scores is too high.
     """
-    fit = fit_scores(find_answers(model, words, frames))
+    answers = find_answers(model, words, frames)
+    fit = fit_scores(list(zip(answers.scores, answers.right, strict=True)))
+    by_name = fit_name_calibration(answers.scores, answers.evidence, answers.right, len(words.prompts.names))
     runtime = training_runtime(model.network, model.tokenizer)
     family = as_elysium(runtime.family)
     settings = family.settings
     if settings.find == FIND_MODES[0] or frames.pixels is None:
-        return fit
+        return FindFits(fit, by_name)
     family.settings = replace(settings, find_scores=fit.calibration)
+    again = fit_scores(_answers_in_pictures(runtime, words, frames))
+    alone = ScoreFit(fit.calibration.then(again.calibration), again.answers, fit.before, again.after)
+    if by_name is None:
+        return FindFits(alone)
+    family.settings = replace(settings, find_scores=fit.calibration, name_scores=by_name)
+    again = fit_scores(_answers_in_pictures(runtime, words, frames))
+    return FindFits(alone, by_name.then(again.calibration), again.after)
+
+
+def _answers_in_pictures(runtime: Runtime, words: WordParts, frames: FrameFeatures) -> list[tuple[float, bool]]:
+    """Score and rightness of answers about pictures and their parts."""
     answers: list[tuple[float, bool]] = []
-    for row, pixels in enumerate(frames.pixels.cpu().numpy()):
+    pictures = () if frames.pixels is None else frames.pixels.cpu().numpy()
+    for row, pixels in enumerate(pictures):
         found = find_in_picture(runtime, pixels, asked_names(words.prompts.names, frames.objects, row))
-        answers += _judged(row, {int(name): answer for name, answer in found.items()}, frames.objects)
-    again = fit_scores(answers)
-    return ScoreFit(fit.calibration.then(again.calibration), again.answers, fit.before, again.after)
+        judged = _judged(row, {int(name): answer for name, answer in found.items()}, frames.objects)
+        answers += [(score, right) for _, score, right in judged]
+    return answers
 
 
-def _judged(row: int, answers: dict[int, Grounding], objects: FrameObjects) -> list[tuple[float, bool]]:
+def _judged(row: int, answers: dict[int, Grounding], objects: FrameObjects) -> list[tuple[int, float, bool]]:
+    """Name, score and rightness of the answers that count."""
     judged = []
     for name, answer in answers.items():
         (members,) = (objects.names[row] == name).nonzero(as_tuple=True)
         if len(members) and not objects.is_usable[row, members[0]]:
             continue
-        judged.append((answer.score, bool(len(members)) and _fits(answer, objects.boxes[row, members[0]])))
+        judged.append((name, answer.score, bool(len(members)) and _fits(answer, objects.boxes[row, members[0]])))
     return judged
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elysium_core.calibration import NameCalibration, ScoreCalibration
 from elysium_core.checkpoint.base_settings import KNOWN_BASES, llm_size, read_settings, vision_config
 from elysium_core.errors import ModelFileError
 from elysium_core.network.crop_config import CropConfig
@@ -48,6 +49,8 @@ def test_own_settings_survive_a_round_trip():
         clip_length=4,
         window="anchor",
         vocabulary=("red cup", "dog"),
+        find_scores=ScoreCalibration(2.0, 0.5),
+        name_scores=NameCalibration(1.5, 0.25, 2.0, names=2),
     )
     assert ElysiumConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -123,6 +126,9 @@ def test_a_missing_part_is_named(key):
         ("vocabulary", [""]),
         ("vocabulary", ["x" * 101]),
         ("words", ["left\n"]),
+        ("name_scores", {"scale": 1.0, "shift": 0.0, "evidence_scale": 1.0, "names": 1}),
+        ("name_scores", {"scale": 1.0, "shift": 0.0, "names": 1}),
+        ("name_scores", [1.0, 0.0]),
     ],
 )
 def test_settings_out_of_bounds_are_refused_by_name(key, value):

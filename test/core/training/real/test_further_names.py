@@ -19,7 +19,7 @@ from elysium_core.training.real import real_export
 from elysium_core.training.real.grown_weights import EMBEDDING
 from elysium_core.training.real.real_model import llm_settings, model_settings, texts_of_tasks, vision_settings
 from elysium_core.training.real.real_run import RealStageRun, build_training_model
-from elysium_core.training.real.score_fit import ScoreFit
+from elysium_core.training.real.score_fit import FindFits, ScoreFit
 from elysium_core.training.recipes import load_any_recipe
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 
@@ -122,7 +122,7 @@ def test_every_known_text_is_split_as_before(earlier, trained):
 @pytest.mark.parametrize(("rates", "kept"), [("encoder_lr: 1.0e-4", 1), ("encoder_lr: 0, selector_lr: 0", 2)])
 def test_calibrations_of_what_was_not_trained_are_kept(real_file, earlier, trained, monkeypatch, rates, kept):
     fitted = ScoreFit(ScoreCalibration(5.0, 5.0))
-    monkeypatch.setattr(real_export, "fit_find_scores", lambda *_: fitted)
+    monkeypatch.setattr(real_export, "fit_find_scores", lambda *_: FindFits(fitted))
     recipe = further(real_file, earlier, f"stages={{names: {FIND.replace('encoder_lr: 1.0e-4', rates)}}}")
     folder = real_export.export_run(recipe, trained[0], trained[0] / f"checkpoint-{kept}")
     exported = ElysiumConfig.from_file(folder / "config.json")

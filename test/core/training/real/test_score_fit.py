@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from elysium_core.api import Elysium
-from elysium_core.calibration import ScoreCalibration
+from elysium_core.calibration import NameCalibration, ScoreCalibration
 from elysium_core.training.real.real_export import export_run
 from elysium_core.training.real.real_run import RealStageRun
 from elysium_core.training.real.score_fit import ScoreFit, fit_find_scores, fit_scores, follow_answers
@@ -43,19 +43,25 @@ def test_the_checkpoint_brings_its_calibration(real_recipe, tmp_path, monkeypatc
     assert settings.follow_scores == ScoreCalibration(2.0, -0.5)
 
 
-def test_scores_of_a_model_that_looks_at_parts_are_those_of_its_answers(real_recipe, tmp_path, monkeypatch):
+@pytest.mark.parametrize("by_name", [None, NameCalibration(1.0, 0.5, 0.5, names=4)])
+def test_scores_of_a_model_that_looks_at_parts_are_those_of_its_answers(real_recipe, tmp_path, monkeypatch, by_name):
     looks = real_recipe.model.model_copy(update={"find": "parts"})
     run = RealStageRun(real_recipe.model_copy(update={"model": looks}), "joint", tmp_path)
     (batch,) = run.held_out()
-    fits = iter([ScoreCalibration(2.0, 1.0), ScoreCalibration(0.5, -3.0)])
+    fits = iter([ScoreCalibration(2.0, 1.0), ScoreCalibration(0.5, -3.0), ScoreCalibration(2.0, -2.5)])
+    monkeypatch.setattr("elysium_core.training.real.score_fit.fit_name_calibration", lambda *_: by_name)
     monkeypatch.setattr(
         "elysium_core.training.real.score_fit.fit_scores", lambda answers: ScoreFit(next(fits), len(answers), 0.3, 0.1)
     )
     encoded = []
     monkeypatch.setattr(TorchVision, "encode", count_pictures(encoded, TorchVision.encode))
     fit = fit_find_scores(run.model.eval(), run.model.words, batch.frames)
-    assert fit.calibration == ScoreCalibration(1.0, -2.5)
-    assert encoded == [5] * len(batch.frames.names)
+    assert fit.alone.calibration == ScoreCalibration(1.0, -2.5)
+    # Whole frame and quarters, then one closer look for each name.
+    frames = len(batch.frames.names)
+    assert encoded.count(5) == frames * (1 if by_name is None else 2)
+    expected = None if by_name is None else NameCalibration(2.0, -1.5, 1.0, names=4)
+    assert fit.by_name == expected
 
 
 def count_pictures(counts, encode):
