@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from elysium_core.api import Elysium
 from elysium_core.data.photos.photo_folders import PACKAGED_PHOTOS
@@ -60,7 +61,18 @@ def test_it_knows_its_names_and_says_so(real):
     with pytest.raises(ExpressionError) as caught:
         real.clean_words("the zeppelin")
     assert caught.value.code == "EXPR_UNKNOWN"
-    assert len(real.runtime.family.settings.vocabulary) == 31
+    assert len(real.runtime.family.settings.vocabulary) == 43
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_shipped_graph_of_frames_gives_the_tokens_of_torch(real, count):
+    pytest.importorskip("onnxruntime")
+    graph = Elysium.from_pretrained("real", device="cpu", vision_backend="onnx")
+    images = [read_image(PACKAGED_PHOTOS / name) for name in ("astronaut.jpg", "chelsea.jpg", "coffee.jpg")[:count]]
+    pairs = zip(real.runtime.family.encode(images), graph.runtime.family.encode(images), strict=True)
+    for one, other in pairs:
+        assert one.rows.shape == (64, 160)
+        torch.testing.assert_close(one.rows, other.rows, rtol=1e-3, atol=1e-3)
 
 
 def test_it_follows_a_cup_from_its_box(real, recording):

@@ -83,7 +83,7 @@ def _calibrations(run: RealStageRun) -> dict[str, Any]:
         _LOG.info("scores of followed boxes: %s", json.dumps(asdict(fit)))
         scores["follow_scores"] = fit.calibration
     if words is not None:
-        fits = fit_find_scores(run.model, words, batch.frames)
+        fits = fit_find_scores(run.model, words, batch.frames, run.recipe.model.evidence_names)
         _LOG.info("scores of found boxes: %s", json.dumps(asdict(fits)))
         scores |= {"find_scores": fits.alone.calibration, "name_scores": fits.by_name}
     return scores

@@ -12,7 +12,17 @@ from elysium_core.network.crop_config import CROP_STRIDE_PX, CropConfig
 from elysium_core.network.detector_encoder import DetectorEncoderConfig
 from elysium_core.network.efficientnet import FRAME_STRIDE_PX, EfficientNetConfig
 from elysium_core.network.model_config import FIND_MODES
-from elysium_core.training.recipe_file import Count, Number, Problem, RecipePart, Text, Whole, checked, one_of
+from elysium_core.training.recipe_file import (
+    Count,
+    NotNegative,
+    Number,
+    Problem,
+    RecipePart,
+    Text,
+    Whole,
+    checked,
+    one_of,
+)
 from elysium_core.training.run_tokenizer import SMALLEST_VOCABULARY
 
 _CROP = CropConfig()
@@ -48,6 +58,8 @@ class RealModelConfig(RecipePart):
         vocab_size: Most entries of the tokenizer.
         words: Names of the things that the model shall find; all of them are annotated in the photos. None = it
             follows given boxes only.
+        evidence_names: For the first so many names, visual tokens are evidence of whether they are shown. Only names
+            with many examples are told surely enough by tokens. 0 = for none.
         find: Whether it shall look for names in the whole ``frame``, or also in its ``parts``; it learns the same.
         system_text: Opening of every prompt, with its closing blank.
     """
@@ -71,6 +83,7 @@ class RealModelConfig(RecipePart):
     llm_mlp: Count = 400
     vocab_size: Annotated[Whole, Field(ge=SMALLEST_VOCABULARY)] = 1024
     words: tuple[Text, ...] = ()
+    evidence_names: NotNegative = 0
     find: Annotated[Text, one_of(FIND_MODES)] = FIND_MODES[0]
     system_text: Text = ""
 
@@ -112,6 +125,8 @@ def _model_problems(model: RealModelConfig) -> Iterator[Problem]:
 
 
 def _word_problems(model: RealModelConfig) -> Iterator[Problem]:
+    if model.evidence_names > len(model.words):
+        yield ("evidence_names",), f"must be at most {len(model.words)}, the number of words"
     last = Counter(word.split()[-1] if word.split() else word for word in model.words)
     if twice := [word for word, count in last.items() if count > 1]:
         yield ("words",), f"has several names that end in {twice[0]!r}; the last word must tell them apart"

@@ -6,6 +6,7 @@ Shapes: B pairs or frames.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -98,41 +99,51 @@ class FoundAnswers:
 
     Attributes:
         scores: N scores.
-        evidence: N, the evidence for the asked names (:mod:`elysium_core.families.name_evidence`).
+        evidence: N, the evidence for the asked names (:mod:`elysium_core.families.name_evidence`); None = not known.
         right: N, whether each answer is right; one about an absent object is wrong.
     """
 
     scores: list[float]
-    evidence: list[float]
+    evidence: list[float | None]
     right: list[bool]
 
 
 @torch.no_grad()
-def find_answers(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> FoundAnswers:
+def find_answers(
+    model: RealTrainingModel, words: WordParts, frames: FrameFeatures, evidence_names: int
+) -> FoundAnswers:
     """Ask about whole frames; scores are raw."""
     visual = model.network.llm_proj(words.seen(model.encoder, model.adapter, frames).kept)
     runtime = training_runtime(model.network, model.tokenizer)
-    rows = model.network.llm.embed(words.prompts.name_ids.to(visual.device))
+    rows = model.network.llm.embed(words.prompts.name_ids[:evidence_names].to(visual.device))
     answers = FoundAnswers([], [], [])
     for row, found in enumerate(answer_names(runtime, words.prompts.names, visual, frames.objects)):
-        evidence = name_evidence(visual[row], rows)
+        evidence = name_evidence(visual[row], rows).tolist() if evidence_names else []
         for name, score, right in _judged(row, found, frames.objects):
             answers.scores.append(score)
-            answers.evidence.append(float(evidence[name]))
+            answers.evidence.append(evidence[name] if name < evidence_names else None)
             answers.right.append(right)
     return answers
 
 
+def _fit_by_name(answers: FoundAnswers, names: int) -> NameCalibration | None:
+    """The calibration by evidence of the answers that have some; None if it does not help."""
+    evidence = [value for value in answers.evidence if value is not None]
+    known = [value is not None for value in answers.evidence]
+    scores, right = list(compress(answers.scores, known)), list(compress(answers.right, known))
+    return fit_name_calibration(scores, evidence, right, names) if evidence else None
+
+
 @torch.no_grad()
-def fit_find_scores(model: RealTrainingModel, words: WordParts, frames: FrameFeatures) -> FindFits:
+def fit_find_scores(model: RealTrainingModel, words: WordParts, frames: FrameFeatures, evidence_names: int) -> FindFits:
     """Fit the calibrations of found boxes: of the scores alone, and with the evidence for the name.
 
     The scores of a model that also looks at parts are fitted twice: how far a part is believed depends on calibrated
     scores, and the higher one of several scores is too high.
     """
-    answers = find_answers(model, words, frames)
+    answers = find_answers(model, words, frames, evidence_names)
     fit = fit_scores(list(zip(answers.scores, answers.right, strict=True)))
-    by_name = fit_name_calibration(answers.scores, answers.evidence, answers.right, len(words.prompts.names))
+    by_name = _fit_by_name(answers, evidence_names)
     runtime = training_runtime(model.network, model.tokenizer)
     family = as_elysium(runtime.family)
     settings = family.settings

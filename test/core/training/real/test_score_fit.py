@@ -55,7 +55,7 @@ def test_scores_of_a_model_that_looks_at_parts_are_those_of_its_answers(real_rec
     )
     encoded = []
     monkeypatch.setattr(TorchVision, "encode", count_pictures(encoded, TorchVision.encode))
-    fit = fit_find_scores(run.model.eval(), run.model.words, batch.frames)
+    fit = fit_find_scores(run.model.eval(), run.model.words, batch.frames, evidence_names=3)
     assert fit.alone.calibration == ScoreCalibration(1.0, -2.5)
     # Whole frame and quarters, then one closer look for each name.
     frames = len(batch.frames.names)
