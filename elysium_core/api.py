@@ -35,7 +35,7 @@ from elysium_core.settings import LoadOptions, TrackingConfig
 from elysium_core.tracking.find_parts import find_in_picture
 from elysium_core.tracking.instances import find_instances
 from elysium_core.tracking.multi_object import ALL_OBJECTS, MultiObjectTracker
-from elysium_core.tracking.newcomers import InstanceSearch, Known, split_names
+from elysium_core.tracking.newcomers import NEWCOMER_SCORE, NEWCOMER_SCORE_BY_NAME, InstanceSearch, Known, split_names
 from elysium_core.tracking.tracker_choice import make_tracker
 from elysium_core.tracking.zoom import zoomed_pictures
 from elysium_core.tracking.zoom_search import ZoomSearch
@@ -320,7 +320,9 @@ class Elysium:
                 "with tracker()",
                 code="MODE",
             )
-        return InstanceSearch(self, split_names(names, self.runtime.clean_words))
+        by_name = self.runtime.family.settings.name_scores is not None
+        least_score = NEWCOMER_SCORE_BY_NAME if by_name else NEWCOMER_SCORE
+        return InstanceSearch(self, split_names(names, self.runtime.clean_words), least_score=least_score)
 
     def warm_up(self) -> None:
         """Run every stage on blank frames, so that the first real frame is not slow."""

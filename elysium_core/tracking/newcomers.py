@@ -19,6 +19,8 @@ SEARCH_PERIOD_S = 1.0
 """Time between two searches for newcomers, after one that found none [s]."""
 NEWCOMER_SCORE = 0.4
 """Least score of an object that becomes a target by itself: a wrong box would be followed for long."""
+NEWCOMER_SCORE_BY_NAME = 0.5
+"""The same of models whose scores count evidence for the name: one person in the picture is evidence for the next."""
 
 # Two boxes are about one object if they overlap so much, or if so much of the smaller one is inside the other.
 _SAME_IOU, _SAME_INSIDE = 0.4, 0.75

@@ -124,4 +124,10 @@ def notice(recipe: RealRecipe) -> str:
     ]
     if recipe.data.cutouts:
         lines.append("Cut-outs were made of the same photos.")
+    if recipe.extends and (earlier := checkpoint_folder(recipe.extends) / NOTICE_NAME).is_file():
+        text = earlier.read_text(encoding="utf-8").strip()
+        lines += [
+            "What follows objects, and the language model, are those of an earlier model, of which was said:",
+            text,
+        ]
     return "\n".join(lines) + "\n"
