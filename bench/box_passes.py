@@ -22,6 +22,7 @@ from torch import Tensor
 from bench.box_motion import Boxes, Motion, read_tracks
 from bench.engine_recording import scripted_choice
 from bench.engine_workload import bench_tokenizer
+from elysium_core.calibration import UNCALIBRATED
 from elysium_core.cli.options import JsonOption
 from elysium_core.cli.output import emit, say
 from elysium_core.engine.draft_tree import ROOT, DraftTree
@@ -195,6 +196,7 @@ class TruthRuntime(Runtime):
             device=torch.device("cpu"),
             encode=lambda images: [Seen(nothing, form.steps) for _ in images],
             opening=lambda _seen: nothing,
+            find_scores=lambda _seen, _words: UNCALIBRATED,
             question=lambda _task, _words="", _box="": "",
             conversation=lambda _question: [0],
             embed=lambda token_ids: torch.zeros(len(token_ids), 1),

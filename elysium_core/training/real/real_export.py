@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from elysium_core.checkpoint.checkpoint import save_checkpoint
+from elysium_core.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from elysium_core.checkpoint.integrity import MANIFEST_NAME, hash_file, write_manifest
 from elysium_core.checkpoint.locations import checkpoint_folder
 from elysium_core.errors import DataError
 from elysium_core.io.files import atomic_path
 from elysium_core.network.model_config import CONFIG_NAME, ElysiumConfig
+from elysium_core.training.real.grown_weights import KnownNames
 from elysium_core.training.real.real_model import llm_settings, model_settings, vision_settings
 from elysium_core.training.real.real_recipe import RealRecipe
 from elysium_core.training.real.real_run import RealStageRun
+from elysium_core.training.real.rows_apart import leave_following_alone
 from elysium_core.training.real.score_fit import fit_find_scores, fit_scores, follow_answers
 from elysium_core.training.run_tokenizer import TOKENIZER_FOLDER
 from elysium_core.training.snapshots import find_weights, load_weights
@@ -34,8 +36,9 @@ _LOG = logging.getLogger(__name__)
 def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> Path:
     """Write the weights of the recipe's ``export`` stage as a checkpoint in half precision, for inference alone.
 
-    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends a checkpoint takes
-    over its calibration of what was not trained.
+    The checkpoint's scores are calibrated on the held-out pairs and photos. A run that extends a checkpoint takes over
+    its calibration of what was not trained, and its rows of names are kept apart from following
+    (:mod:`elysium_core.training.real.rows_apart`).
 
     Args:
         recipe: The recipe.
@@ -50,6 +53,11 @@ def export_run(recipe: RealRecipe, folder: Path, target: Path | None = None) -> 
     run = RealStageRun(recipe, recipe.export, folder)
     model = run.model.eval()
     load_weights(model, path)
+    if recipe.extends:
+        (held_out,) = run.held_out()
+        earlier = load_checkpoint(recipe.extends, dtype=torch.float32).network.llm.model.embed_tokens.weight
+        before = KnownNames.of_checkpoint(recipe.extends)
+        leave_following_alone(model, held_out.pairs.to(run.device), before, earlier.detach().to(run.device))
     settings = replace(model_settings(recipe.model), **_calibrations(run))
     save_checkpoint(
         target,
