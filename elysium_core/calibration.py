@@ -62,8 +62,8 @@ UNCALIBRATED = ScoreCalibration()
 class NameCalibration:
     """Turns raw scores of things found by name into chances, with the picture's evidence for the name.
 
-    The evidence is the log-probability, of all names that the model knows, of the asked one for that visual token which
-    lies nearest to it. A chance is sigmoid(scale * logit(score) + evidence_scale * evidence + shift).
+    The evidence is the log-probability, among ``names``, of the asked one for that visual token which lies nearest to
+    it. A chance is sigmoid(scale * logit(score) + evidence_scale * evidence + shift).
 
     Attributes:
         scale: Above 0.

@@ -62,7 +62,7 @@ def find_in_picture(
         if found.score > best[key].score:
             best[key] = found
     if runtime.family.settings.find == "parts":
-        best |= look_closer(runtime, image, {key: best[key] for key in expressions}, expressions, counters, encode)
+        best |= look_closer(runtime, image, best, expressions, counters, encode)
     return best
 
 

@@ -135,7 +135,7 @@ def notice(recipe: RealRecipe) -> str:
     if recipe.extends and (earlier := checkpoint_folder(recipe.extends) / NOTICE_NAME).is_file():
         text = earlier.read_text(encoding="utf-8").strip()
         lines += [
-            "What follows objects, and the language model, are those of an earlier model, of which was said:",
+            "What follows objects, and the language model, come from an earlier model, of which was said:",
             text,
         ]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,8 @@
 """Rows of names that leave following as it is.
 
 The language model's rows of names are tied: they are also the output's. Rows that were trained on whole frames alone
-may become likely where the model writes the numbers of a box that it follows; its scores fall, and now and then it
-writes a name. So their change is taken out of those directions in which the hidden states lie that numbers are written
-from.
+may become likelier where the model writes the numbers of a box that it follows. So their change is taken out of those
+directions in which the hidden states lie that numbers are written from; names are as unlikely there as before.
 
 Shapes: N hidden states, R rows, D the language model's width.
 """
